@@ -1,0 +1,264 @@
+"""The recipe: the TOML file that describes a run, as frozen structs. Unknown keys and wrong types are refused.
+
+Everything but `[island]` belongs to the run: its digest is checked when joining. `[island]` is each island's own.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from blake3 import blake3
+
+from atoll.errors import UserError
+
+BUILT_IN_DIR = Path(__file__).parent / "recipes"
+
+
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=False):
+    """A table of the recipe."""
+
+
+class Model(Part):
+    """Which network: a preset of `model/presets.py`, or `from` (a `transformers` checkpoint); dimensions override."""
+
+    preset: str | None = None
+    from_: str | None = msgspec.field(name="from", default=None)
+    vocab_size: int | None = None
+    hidden_size: int | None = None
+    intermediate_size: int | None = None
+    num_hidden_layers: int | None = None
+    num_attention_heads: int | None = None
+    num_key_value_heads: int | None = None
+    rope_theta: float | None = None
+    tie_word_embeddings: bool | None = None
+
+
+class Tokenizer(Part):
+    """`train` = size of a byte-level BPE vocabulary to train on the sources; or `file`, a `tokenizer.json`."""
+
+    train: int | None = None
+    file: str | None = None
+
+
+class Source(Part):
+    """A dataset. Exactly one of the five kinds says where it is."""
+
+    text: str | None = None  # a file, a folder of .txt, or "package:NAME" shipped with atoll
+    code: str | None = None  # a source tree, or "stdlib": the interpreter's own standard library
+    jsonl: str | None = None  # .jsonl, .jsonl.gz, .jsonl.zst: a file or a folder
+    parquet: str | None = None  # a file or a folder
+    dataset: str | None = None  # a Hugging Face dataset's name, or a local folder named like one
+    column: str = "text"
+    separator: str | None = None  # text only: where one document ends and the next begins
+    suffix: str = ".py"  # code only
+    skip_bad_rows: bool = False  # skip and count rows that are null, not text or not UTF-8
+
+
+class Stage(Part):
+    """A mixture valid until an inner step."""
+
+    until: int
+    mixture: dict[str, float]
+
+
+class AdamW(Part, tag_field="type", tag="adamw"):
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+
+
+class Muon(Part, tag_field="type", tag="muon"):
+    """Muon for the hidden matrices; the rest by AdamW at `adamw_lr`."""
+
+    lr: float = 0.02
+    momentum: float = 0.95
+    weight_decay: float = 0.1
+    adamw_lr: float = 1e-3
+
+
+class Schedule(Part):
+    """The factor on the inner learning rate, a pure function of the inner step."""
+
+    type: Literal["wsd", "cosine", "linear", "constant"] = "wsd"
+    warmup_steps: int = 0
+    decay_steps: int = 0  # wsd: length of the 1-sqrt decay before the last stage's end
+    final: float = 0.0  # the factor at the very end
+
+
+class Inner(Part):
+    context_length: int
+    tokens_per_step: int  # per island
+    optimizer: AdamW | Muon = AdamW()
+    schedule: Schedule = Schedule()
+    clip_norm: float = 1.0
+    z_loss: float = 0.0  # weight of max-z-loss
+
+
+class Outer(Part):
+    inner_steps: int  # H of the DiLoCo paper
+    codec: Literal["fp32", "bf16", "int8"] = "int8"
+    lr: float = 0.7
+    momentum: float = 0.9
+    min_participants: int = 1
+    checkpoint_every: int = 10  # outer steps between outer checkpoints
+
+
+class Island(Part):
+    """Each island's own; outside the digest."""
+
+    device: str = "auto"
+    threads: int | None = None
+    micro_batch: int = 8  # windows per forward pass
+    checkpoint_every: int = 1  # outer steps between inner checkpoints
+    checkpoint_keep: int = 2
+    verify_every: int = 1  # outer steps between hashes of the loaded weights
+
+
+class Recipe(Part):
+    name: str
+    model: Model
+    tokenizer: Tokenizer
+    sources: dict[str, Source]
+    stage: list[Stage]
+    inner: Inner
+    outer: Outer
+    seed: int = 0
+    heldout_fraction: float = 0.02
+    island: Island = Island()
+
+    @property
+    def num_outer_steps(self) -> int:
+        """How many updates the run commits."""
+        return -(-self.stage[-1].until // self.outer.inner_steps)
+
+    @property
+    def windows_per_step(self) -> int:
+        """Windows that one island reads per inner step."""
+        return self.inner.tokens_per_step // self.inner.context_length
+
+    def shared(self) -> dict[str, Any]:
+        """The run's part of the recipe as plain values: everything but `[island]`."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        del plain["island"]
+        return plain
+
+    def digest(self) -> str:
+        """BLAKE3 of the run's part, as hex; equal on every machine."""
+        return blake3(msgspec.json.encode(self.shared(), order="sorted")).hexdigest()
+
+
+def load(source: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """The recipe in a TOML file (or built in, by bare name), with dotted overrides like `outer.inner_steps=50`.
+
+    Raises UserError naming the key's path for anything unknown, missing, of a wrong type or inconsistent.
+    """
+    path = find(source)
+    try:
+        tree = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from error
+    for override in overrides or []:
+        _override(tree, override)
+    return parse(tree, str(path))
+
+
+def find(source: str | Path) -> Path:
+    """The path of a recipe file; a bare name means one that ships with atoll."""
+    path = Path(source)
+    built_in = BUILT_IN_DIR / f"{source}.toml"
+    if path.is_file():
+        return path
+    if built_in.is_file():
+        return built_in
+    known = ", ".join(sorted(p.stem for p in BUILT_IN_DIR.glob("*.toml")))
+    raise UserError(f"{source}: no such recipe; give a TOML file or one of the built-in names: {known}")
+
+
+def parse(tree: dict[str, Any], where: str) -> Recipe:
+    """A checked recipe from plain values; `where` names their origin in errors."""
+    try:
+        recipe = msgspec.convert(tree, Recipe)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `")
+        key = path.rstrip("`").removeprefix("$").lstrip(".") or "the top level"
+        raise UserError(f"{where}: at {key}: {message}; see README, recipe") from error
+    _check(recipe, where)
+    return recipe
+
+
+def differing_keys(ours: Recipe, theirs: Recipe) -> list[str]:
+    """The dotted keys, outside `[island]`, on which two recipes differ."""
+    left, right = _flat(ours.shared()), _flat(theirs.shared())
+    return sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"{override}: not an override; write it as key.path=value")
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise UserError(f"{override}: {parent} is a value, not a table")
+    try:
+        tree[last] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        tree[last] = text  # an unquoted word
+
+
+def _check(recipe: Recipe, where: str) -> None:
+    inner, outer, model, tokenizer = recipe.inner, recipe.outer, recipe.model, recipe.tokenizer
+    kinds = {
+        name: [kind for kind in ("text", "code", "jsonl", "parquet", "dataset") if getattr(source, kind) is not None]
+        for name, source in recipe.sources.items()
+    }
+    rules = [
+        (bool(recipe.name) and recipe.name.replace("-", "").replace("_", "").isalnum(), "name: letters, digits, - and _"),
+        ((model.preset is None) != (model.from_ is None), "model: give exactly one of preset and from"),
+        ((tokenizer.train is None) != (tokenizer.file is None), "tokenizer: give exactly one of train and file"),
+        (bool(recipe.sources), "sources: at least one is needed"),
+        (bool(recipe.stage), "stage: at least one is needed"),
+        (inner.context_length > 0, "inner.context_length: must be positive"),
+        (
+            inner.context_length > 0
+            and inner.tokens_per_step > 0
+            and inner.tokens_per_step % inner.context_length == 0,
+            "inner.tokens_per_step: must be a positive multiple of inner.context_length",
+        ),
+        (outer.inner_steps > 0, "outer.inner_steps: must be positive"),
+        (outer.min_participants > 0, "outer.min_participants: must be positive"),
+        (outer.checkpoint_every > 0, "outer.checkpoint_every: must be positive"),
+        (outer.lr > 0 and 0 <= outer.momentum < 1, "outer: lr must be positive and momentum in [0, 1)"),
+        (0 < recipe.heldout_fraction < 1, "heldout_fraction: must be between 0 and 1"),
+        (recipe.island.micro_batch > 0, "island.micro_batch: must be positive"),
+    ]
+    rules += [(len(found) == 1, f"sources.{name}: give exactly one of text, code, jsonl, parquet, dataset")
+              for name, found in kinds.items()]  # fmt: skip
+    until = 0
+    for number, stage in enumerate(recipe.stage):
+        weights = stage.mixture.values()
+        rules += [
+            (stage.until > until, f"stage[{number}].until: must grow from stage to stage"),
+            (all(w >= 0 for w in weights) and sum(weights) > 0, f"stage[{number}].mixture: weights >= 0, not all 0"),
+        ]
+        rules += [(name in recipe.sources, f"stage[{number}].mixture: no source is named {name!r}") for name in stage.mixture]
+        until = stage.until
+    for holds, message in rules:
+        if not holds:
+            raise UserError(f"{where}: {message}")
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(tree, dict):
+        items = [(str(k), v) for k, v in tree.items()]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    elif isinstance(tree, list):
+        items = [(f"[{i}]", v) for i, v in enumerate(tree)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    else:
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for key, value in items:
+        flat |= _flat(value, f"{prefix}.{key}" if prefix and not key.startswith("[") else prefix + key)
+    return flat

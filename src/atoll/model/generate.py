@@ -1,0 +1,46 @@
+"""Sampling from a model, one sequence at a time; for looking at it, not for serving."""
+
+import torch
+from torch import Tensor
+
+from atoll.model.attention import Mask
+from atoll.model.llama import Llama
+
+
+@torch.no_grad()
+def generate(
+    model: Llama,
+    prompt: list[int],
+    *,
+    max_tokens: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    stop_tokens: frozenset[int] = frozenset(),
+) -> list[int]:
+    """At most `max_tokens` tokens that follow the non-empty `prompt`; the same for the same seed.
+
+    Temperature 0 takes the likeliest token; `top_p` samples from the likeliest tokens of that total probability.
+    A stop token ends the sequence and is not part of it.
+    """
+    device = model.head_weight.device
+    generator = torch.Generator().manual_seed(seed)  # on the CPU: equal draws on every device
+    tokens = list(prompt)
+    for _ in range(max_tokens):
+        # Without a cache: quadratic work, and nothing of it in the model.
+        context = torch.tensor([tokens[-model.config.max_position_embeddings :]], device=device)
+        hidden = model(context, Mask.causal(*context.shape))[0, -1]
+        token = _sample((model.head_weight @ hidden).float().cpu(), temperature, top_p, generator)
+        if token in stop_tokens:
+            break
+        tokens.append(token)
+    return tokens[len(prompt) :]
+
+
+def _sample(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:
+    if temperature == 0:
+        return int(logits.argmax())
+    probabilities, order = (logits / temperature).softmax(0).sort(descending=True)
+    before = probabilities.cumsum(0) - probabilities  # of all likelier tokens; 0 for the first, so one always stays
+    probabilities = probabilities.where(before < top_p, 0.0)
+    return int(order[torch.multinomial(probabilities, 1, generator=generator)])

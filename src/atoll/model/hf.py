@@ -1,0 +1,121 @@
+"""The edge to transformers: checkpoints of the Llama family as directories that `from_pretrained` loads."""
+
+import errno
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from atoll.errors import UserError
+from atoll.model.presets import LlamaConfig, read_config
+
+SHARD_BYTES = 5_000_000_000
+INDEX_NAME = "model.safetensors.index.json"
+
+
+def save(
+    directory: Path,
+    config: LlamaConfig,
+    state_dict: Mapping[str, Tensor],
+    *,
+    bos_token_id: int | None = None,
+    eos_token_id: int | list[int] | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write config.json, generation_config.json and safetensors into `directory`, which is there already.
+
+    The files hold the tensors' own dtype. More than `shard_bytes` become several files and an index.
+    Raises OSError as writing does.
+    """
+    # Written even where None: transformers would put Llama-2's ids 1 and 2 in their place, and stop at token 2.
+    special = {"bos_token_id": bos_token_id, "eos_token_id": eos_token_id}
+    dtype = str(next(iter(state_dict.values())).dtype).removeprefix("torch.")
+    _write_json(directory / "config.json", {**_config_tree(config, dtype), **special})
+    _write_json(directory / "generation_config.json", {"do_sample": True, **special})
+
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in state_dict.items():
+        if shards[-1] and size + tensor.nbytes > shard_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor.detach().contiguous()
+        size += tensor.nbytes
+    if len(shards) == 1:
+        _save_tensors(directory / "model.safetensors", shards[0])
+        return
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        name = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        _save_tensors(directory / name, shard)
+        weight_map |= dict.fromkeys(shard, name)
+    total_size = sum(tensor.nbytes for tensor in state_dict.values())
+    _write_json(directory / INDEX_NAME, {"metadata": {"total_size": total_size}, "weight_map": weight_map})
+
+
+def load(directory: Path) -> tuple[LlamaConfig, dict[str, Tensor]]:
+    """The dimensions and the tensors, in their stored dtype, of a checkpoint directory of the Llama family.
+
+    Raises UserError where a file is missing or damaged, or the tensors are not those of the config.
+    """
+    config = read_config(directory)
+    index = directory / INDEX_NAME
+    try:
+        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values()) if index.exists() else None
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{index}: damaged; copy the checkpoint again") from error
+    state_dict: dict[str, Tensor] = {}
+    for name in sorted(names or {"model.safetensors"}):
+        try:
+            state_dict |= load_file(directory / name)
+        except FileNotFoundError as error:
+            raise UserError(f"{directory / name}: no such file; only safetensors checkpoints can be read") from error
+        except SafetensorError as error:
+            raise UserError(f"{directory / name}: damaged ({error}); copy the checkpoint again") from error
+    if config.tie_word_embeddings:
+        state_dict.pop("lm_head.weight", None)  # some writers store the tied head twice
+    state_dict = {name: value for name, value in state_dict.items() if not name.endswith("rotary_emb.inv_freq")}
+    num_parameters = sum(value.numel() for value in state_dict.values())
+    if num_parameters != config.num_parameters:
+        raise UserError(
+            f"{directory}: holds {num_parameters:,} parameters where config.json describes {config.num_parameters:,}; "
+            "copy the checkpoint again"
+        )
+    return config, state_dict
+
+
+def _config_tree(config: LlamaConfig, dtype: str) -> dict[str, Any]:
+    """config.json as transformers 4 (`rope_theta`, `rope_scaling`) and 5 (`rope_parameters`) both read it."""
+    tree: dict[str, Any] = msgspec.to_builtins(config)
+    scaling = {"rope_type": "llama3", **tree["rope_scaling"]} if config.rope_scaling else None
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        **tree,
+        "rope_scaling": scaling,
+        "rope_parameters": {"rope_theta": config.rope_theta, **(scaling or {"rope_type": "default"})},
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "pretraining_tp": 1,
+        "torch_dtype": dtype,
+        "dtype": dtype,
+    }
+
+
+def _write_json(path: Path, tree: dict[str, Any]) -> None:
+    path.write_text(json.dumps(tree, indent=2) + "\n", "utf-8")
+
+
+def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        if "os error 28" in str(error):  # safetensors hides the system's error in its text
+            raise OSError(errno.ENOSPC, str(error), str(path)) from error
+        raise

@@ -1,0 +1,139 @@
+"""Llama under Hugging Face's parameter names; knows nothing of parallelism.
+
+Shapes: B windows, L tokens each, D = hidden_size, H heads of size E = head_dim. Logits are bit-equal to transformers'
+LlamaForCausalLM on CPU in fp32; `model/head.py` turns hidden states into losses without holding logits.
+"""
+
+import math
+
+import numpy as np
+import torch
+from blake3 import blake3
+from torch import Tensor, nn
+
+from atoll.model.attention import Mask, attend
+from atoll.model.presets import LlamaConfig
+
+Rotary = tuple[Tensor, Tensor]  # cosine and sine, each [L, 1, E / 2]
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotate-half rotary positions."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        query_size = config.num_attention_heads * config.head_dim
+        key_size = config.num_key_value_heads * config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, query_size, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, key_size, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, key_size, bias=False)
+        self.o_proj = nn.Linear(query_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor, rotary: Rotary, mask: Mask) -> Tensor:
+        heads = (*x.shape[:2], -1, self.head_dim)
+        query = rotate(self.q_proj(x).view(heads), rotary)
+        key = rotate(self.k_proj(x).view(heads), rotary)
+        value = self.v_proj(x).view(heads)
+        return self.o_proj(attend(query, key, value, mask).flatten(2))
+
+
+class MLP(nn.Module):
+    """SwiGLU."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(nn.functional.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.self_attn = Attention(config)
+        self.mlp = MLP(config)
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, x: Tensor, rotary: Rotary, mask: Mask) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), rotary, mask)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Trunk(nn.Module):
+    """Everything but the head: what transformers calls `model`."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class Llama(nn.Module):
+    """A Llama of `config`; its weights mean nothing until `init_weights` or `load_state_dict`."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Trunk(config)
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output embeddings [vocab_size, D]: the input embeddings themselves where they are tied."""
+        return self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
+
+    def forward(self, tokens: Tensor, mask: Mask) -> Tensor:
+        """Hidden states [B, L, D] after the last norm, for `tokens` int64 [B, L]."""
+        # Positions count from the window's start, not the document's: rotary attention sees only their differences.
+        rotary = rotary_tables(self.config, tokens.shape[1], tokens.device)
+        x = self.model.embed_tokens(tokens)
+        for block in self.model.layers:
+            x = block(x, rotary, mask)
+        return self.model.norm(x)
+
+    @torch.no_grad()
+    def init_weights(self, seed: int) -> None:
+        """Fill the weights: a pure function of config and seed, whatever the device, the threads and the order.
+
+        Each matrix draws from a generator of its own, named by seed and parameter. numpy's, because its normal draws
+        are scalar code, where torch's change bits with the width of the CPU's vectors.
+        """
+        residual_scale = 1 / math.sqrt(2 * self.config.num_hidden_layers)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 1:
+                parameter.fill_(1.0)
+                continue
+            std = 0.02
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                std *= residual_scale  # so that the residual stream does not grow with depth
+            key = int.from_bytes(blake3(f"{seed}:{name}".encode()).digest(length=16), "little")
+            draws = np.random.Generator(np.random.Philox(key=key)).standard_normal(parameter.shape, np.float32)
+            parameter.copy_(torch.from_numpy(draws * np.float32(std)))
+
+
+def rotate(x: Tensor, rotary: Rotary) -> Tensor:
+    """`x` [B, L, H, E] turned by its position: element i and i + E/2 are one plane (rotate-half)."""
+    cosine, sine = rotary
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+
+
+def rotary_tables(config: LlamaConfig, length: int, device: torch.device) -> Rotary:
+    """Cosine and sine of every position and plane, fp32, with Llama-3's scaling where the config asks for it."""
+    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device) / config.head_dim
+    frequencies = 1.0 / config.rope_theta**exponents
+    if scaling := config.rope_scaling:
+        # Waves longer than the original context are stretched by `factor`, short ones kept, those between blended.
+        turns = scaling.original_max_position_embeddings / (2 * math.pi / frequencies)
+        blend = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+        blend = blend.clamp(0, 1)
+        frequencies = (1 - blend) * frequencies / scaling.factor + blend * frequencies
+    angles = torch.arange(length, dtype=torch.float32, device=device)[:, None, None] * frequencies
+    return angles.cos(), angles.sin()

@@ -1,0 +1,198 @@
+"""What a Llama is made of: `LlamaConfig`, the presets, and the two ways a recipe names one. Never imports torch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from atoll import recipe
+from atoll.errors import UserError
+
+
+class RopeScaling(msgspec.Struct, frozen=True, kw_only=True):
+    """Llama-3's stretching of the slow rotary frequencies, under the names of transformers' `rope_scaling`."""
+
+    factor: float = 8.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_position_embeddings: int = 8192
+
+
+class LlamaConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """A Llama's dimensions, under the names of transformers' `config.json`."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rope_theta: float = 500_000.0
+    rope_scaling: RopeScaling | None = None
+    rms_norm_eps: float = 1e-5
+    tie_word_embeddings: bool = False
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers are trained; a tied head counts once."""
+        head_dim, hidden = self.head_dim, self.hidden_size
+        attention = hidden * head_dim * 2 * (self.num_attention_heads + self.num_key_value_heads)
+        layer = attention + 3 * hidden * self.intermediate_size + 2 * hidden
+        embeddings = self.vocab_size * hidden * (1 if self.tie_word_embeddings else 2)
+        return self.num_hidden_layers * layer + embeddings + hidden
+
+
+PRESETS = {
+    # The demo's shape is measured: see bench/island.py --demo and docs/performance.md.
+    "demo": LlamaConfig(
+        vocab_size=2048,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=64,
+        max_position_embeddings=2048,
+        rope_theta=10_000.0,
+        tie_word_embeddings=True,
+    ),
+    # 154 M besides the embeddings, for experiments.
+    "150m": LlamaConfig(
+        vocab_size=32_000,
+        hidden_size=1024,
+        intermediate_size=2816,
+        num_hidden_layers=12,
+        num_attention_heads=16,
+        num_key_value_heads=16,
+        head_dim=64,
+        max_position_embeddings=2048,
+        rope_theta=10_000.0,
+        tie_word_embeddings=True,
+    ),
+    # Llama 3.2 1B and 3B, Llama 3.1 8B.
+    "1b": LlamaConfig(
+        vocab_size=128_256,
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=16,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=64,
+        max_position_embeddings=131_072,
+        rope_scaling=RopeScaling(factor=32.0),
+        tie_word_embeddings=True,
+    ),
+    "3b": LlamaConfig(
+        vocab_size=128_256,
+        hidden_size=3072,
+        intermediate_size=8192,
+        num_hidden_layers=28,
+        num_attention_heads=24,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=131_072,
+        rope_scaling=RopeScaling(factor=32.0),
+        tie_word_embeddings=True,
+    ),
+    "8b": LlamaConfig(
+        vocab_size=128_256,
+        hidden_size=4096,
+        intermediate_size=14_336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=131_072,
+        rope_scaling=RopeScaling(),
+    ),
+    "intellect-1": LlamaConfig(
+        vocab_size=128_256,
+        hidden_size=4096,
+        intermediate_size=14_336,
+        num_hidden_layers=42,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=8192,
+    ),
+}
+
+
+def resolve(model: recipe.Model, vocab_size: int) -> LlamaConfig:
+    """The dimensions that a recipe's `[model]` means, for a tokenizer of `vocab_size` words.
+
+    Raises UserError for an unknown preset, an unreadable `from`, dimensions that do not fit one another, or a
+    tokenizer larger than the model's vocabulary.
+    """
+    overrides: dict[str, Any] = {
+        name: value
+        for name, value in msgspec.structs.asdict(model).items()
+        if name not in ("preset", "from_") and value is not None
+    }
+    if model.from_ is not None:
+        if overrides:
+            raise UserError(f"model.{next(iter(overrides))}: the dimensions of model.from are fixed; leave it out")
+        config = read_config(Path(model.from_))
+    elif model.preset not in PRESETS:
+        raise UserError(f"model.preset: no preset is named {model.preset!r}; the presets are {', '.join(PRESETS)}")
+    else:
+        config = _overridden(PRESETS[model.preset], overrides)
+    if vocab_size > config.vocab_size:
+        raise UserError(
+            f"model.vocab_size: the tokenizer has {vocab_size} words and the model only {config.vocab_size}; "
+            "give a smaller tokenizer or a larger model.vocab_size"
+        )
+    return config
+
+
+def read_config(directory: Path) -> LlamaConfig:
+    """The dimensions in the `config.json` of a transformers checkpoint, with the old rope keys or the new.
+
+    Raises UserError where the file is missing or broken, or describes something else than a plain Llama.
+    """
+    path = directory / "config.json"
+    try:
+        tree: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; give the directory of a transformers checkpoint") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON: {error}") from error
+    plain = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
+    for key, value in plain.items():
+        if tree.get(key, value) != value:
+            raise UserError(f"{path}: {key} is {tree[key]!r}; only plain Llama checkpoints ({value!r}) can be read")
+    rope = tree.get("rope_parameters") or {**(tree.get("rope_scaling") or {}), "rope_theta": tree.get("rope_theta")}
+    rope_type = rope.get("rope_type") or rope.get("type", "default")
+    if rope_type not in ("default", "llama3"):
+        raise UserError(f"{path}: rope_type is {rope_type!r}; only 'default' and 'llama3' can be read")
+    known = {"num_key_value_heads": tree.get("num_attention_heads"), "rms_norm_eps": 1e-6, **tree}
+    known["rope_theta"] = rope.get("rope_theta") or 10_000.0
+    known["rope_scaling"] = rope if rope_type == "llama3" else None
+    if known.get("head_dim") is None:
+        known["head_dim"] = _head_dim(tree.get("hidden_size", 0), tree.get("num_attention_heads", 0))
+    try:
+        return msgspec.convert(known, LlamaConfig)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _overridden(preset: LlamaConfig, overrides: dict[str, Any]) -> LlamaConfig:
+    config = msgspec.structs.replace(preset, **overrides)
+    if "hidden_size" in overrides or "num_attention_heads" in overrides:
+        head_dim = _head_dim(config.hidden_size, config.num_attention_heads)
+        config = msgspec.structs.replace(config, head_dim=head_dim)
+    for name, value in overrides.items():
+        if value <= 0 and not isinstance(value, bool):
+            raise UserError(f"model.{name}: must be positive")
+    if config.num_attention_heads % config.num_key_value_heads:
+        raise UserError("model.num_key_value_heads: must divide model.num_attention_heads")
+    return config
+
+
+def _head_dim(hidden_size: int, num_attention_heads: int) -> int:
+    if num_attention_heads <= 0 or hidden_size <= 0 or hidden_size % (2 * num_attention_heads):
+        raise UserError("model.hidden_size: must be a multiple of twice model.num_attention_heads")
+    return hidden_size // num_attention_heads

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from blake3 import blake3
 
@@ -14,20 +13,18 @@ from atoll.errors import UserError
 
 
 @contextmanager
-def atomic_file(path: Path) -> Generator[IO[bytes]]:
-    """A binary file that appears at `path` only when the block ends well; on any error nothing is left behind.
+def atomic_path(path: Path) -> Generator[Path]:
+    """A temporary path to write to; it becomes `path` only when the block ends well, else nothing is left behind.
 
     Raises UserError when the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        _fsync(temporary)
         temporary.replace(path)
-        fsync_dir(path.parent)
+        _fsync(path.parent)
     except OSError as error:
         raise disk_error(path, error) from error
     finally:
@@ -46,11 +43,10 @@ def atomic_dir(path: Path) -> Generator[Path]:
     try:
         temporary.mkdir()
         yield temporary
-        for file in sorted(temporary.rglob("*")):
-            with open(os.open(file, os.O_RDONLY)) as handle:
-                os.fsync(handle.fileno())
+        for part in [*sorted(temporary.rglob("*")), temporary]:
+            _fsync(part)
         temporary.replace(path)
-        fsync_dir(path.parent)
+        _fsync(path.parent)
     except OSError as error:
         raise disk_error(path, error) from error
     finally:
@@ -59,15 +55,25 @@ def atomic_dir(path: Path) -> Generator[Path]:
 
 def write_atomic(path: Path, data: bytes | memoryview) -> None:
     """Write `data` so that `path` holds all of it or what it held before, also after a power cut."""
-    with atomic_file(path) as file:
-        file.write(data)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
 
 
-def fsync_dir(path: Path) -> None:
-    """Make the names in a directory durable."""
-    handle = os.open(path, os.O_RDONLY)
+def reserve(path: Path, size: int) -> None:
+    """Make `path` a file of `size` bytes whose space is really there: a full disk would kill a mapping of it later.
+
+    Raises UserError when the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        os.fsync(handle)
+        if os.fstat(handle).st_size != size:
+            os.truncate(handle, size)
+            if size and hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(handle, 0, size)
+    except OSError as error:
+        os.truncate(handle, 0)
+        raise disk_error(path, error) from error
     finally:
         os.close(handle)
 
@@ -104,3 +110,12 @@ class DirectoryLock:
 
     def release(self) -> None:
         self._file.close()
+
+
+def _fsync(path: Path) -> None:
+    """Make a file's bytes, or a directory's names, durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""An island's agent: the outer step, without torch."""

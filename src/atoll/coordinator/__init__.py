@@ -1,0 +1,1 @@
+"""The service that keeps membership, leases, commits and events. Never imports torch."""

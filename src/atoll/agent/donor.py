@@ -1,0 +1,107 @@
+"""The donor's side of Fetch: an agent answers from what it has, and never pauses anything else for it."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from atoll.agent.assembly import Assembly
+from atoll.agent.log import UpdateLog
+from atoll.agent.state import OuterState
+from atoll.swarm import messages as m
+from atoll.swarm import records as r
+from atoll.swarm.transport import Stream, TransportError
+
+FRAME_BYTES = 256 << 10
+MAX_PIECES = 256  # per request: bounds what one answer can hold a donor to
+IDLE_SECONDS = 3_600.0
+DataBlock = Callable[[str, int], bytes | None]  # (file, block) of the prepared data; file "" is the manifest
+
+
+class Donor:
+    """Answers Fetch requests from what this agent has; never pauses anything else."""
+
+    def __init__(self, state: OuterState, log: UpdateLog, genesis_root: bytes, data_block: DataBlock) -> None:
+        self.state = state
+        self.log = log
+        self.genesis_root = genesis_root
+        self.data_block = data_block
+        self.assembly: tuple[r.Attempt, Assembly] | None = None  # the update in the making, if any
+
+    async def serve(self, stream: Stream) -> None:
+        """Answer one request after the other until the peer closes."""
+        while True:
+            request, _ = await stream.receive(IDLE_SECONDS)
+            answer = await asyncio.to_thread(self._find, request)
+            if isinstance(answer, m.Missing):
+                await stream.send(answer)
+                continue
+            data, step = answer
+            view = memoryview(data)
+            await stream.send(m.Found(len(view), step), view[:FRAME_BYTES])
+            for start in range(FRAME_BYTES, len(view), FRAME_BYTES):
+                await stream.send(m.Found(len(view), step), view[start : start + FRAME_BYTES])
+
+    def _find(self, request: r.Message) -> tuple[bytes, int] | m.Missing:
+        data: bytes | None = None
+        step = -1
+        match request:
+            case m.FetchHeader():
+                update = self.log.update(request.step, request.update)
+                data = r.encode(update.header) if update else None
+            case m.FetchSliceTable():
+                data = self._slice(request.step, request.slice_root)[0]
+            case m.FetchPieces():
+                table, piece, first = self._slice(request.step, request.slice_root)
+                if (
+                    table
+                    and request.first >= 0
+                    and 0 < request.count <= min(MAX_PIECES, len(table) // 32 - request.first)
+                ):
+                    start = first + request.first
+                    data = b"".join(bytes(piece(i)) for i in range(start, start + request.count))
+            case m.FetchTable():
+                data = self.log.table(request.step, self.genesis_root)
+            case m.FetchChunk() if 0 <= request.index < self.state.layout.num_chunks:
+                step, chunk = self.state.read(request.index)
+                data = chunk if step >= 0 else None
+            case m.FetchManifest():
+                data = self.data_block("", 0)
+            case m.FetchBlock():
+                data = self.data_block(request.file, request.index)
+            case _:
+                raise TransportError(f"{type(request).__name__} is not a request for bytes")
+        return (data, step) if data is not None else m.Missing(f"{type(request).__name__}: not here")
+
+    def _slice(self, step: int, slice_root: bytes) -> tuple[bytes | None, Callable[[int], memoryview], int]:
+        """(table, reader of pieces, first piece) of a slice with that root."""
+        if self.assembly is not None:
+            attempt, assembly = self.assembly
+            for part in attempt.slices:
+                if attempt.step == step and assembly.whole(part, slice_root):
+                    return assembly.slice_table(part), assembly.piece, part.first_piece
+        for update in self.log.updates_of_step(step):
+            for (first, _, found), table in zip(update.header.slices, update.slice_tables, strict=True):
+                if found == slice_root:
+                    return table, update.piece, first
+        return None, lambda _: memoryview(b""), 0
+
+
+def no_data(file: str, index: int) -> bytes | None:
+    """A donor without prepared data."""
+    return None
+
+
+def data_blocks(data_dir: Path, block_bytes: int) -> DataBlock:
+    """Blocks of the prepared data in a directory; nothing outside it."""
+
+    def read(file: str, index: int) -> bytes | None:
+        path = data_dir / (file or "manifest.json")
+        if index < 0 or not path.resolve().is_relative_to(data_dir.resolve()) or not path.is_file():
+            return None
+        with path.open("rb") as handle:
+            if not file:
+                return handle.read()
+            handle.seek(index * block_bytes)
+            return handle.read(block_bytes)
+
+    return read

@@ -1,0 +1,124 @@
+"""Fetch: one way to get bytes that a digest names, from any donor that has them. `donor.py` is the other side."""
+
+from collections.abc import Awaitable, Callable
+
+from atoll.agent.donor import MAX_PIECES
+from atoll.agent.log import check_piece
+from atoll.swarm import messages as m
+from atoll.swarm import records as r
+from atoll.swarm.layout import root
+from atoll.swarm.transport import Stream, Transport, TransportError, expect
+
+ANSWER_SECONDS = 15.0
+BATCH_BYTES = 4 << 20  # of pieces asked for at once
+
+
+class NobodyHas(Exception):
+    """No donor could give what was asked for; the text says what, and what each donor answered."""
+
+
+class Donors:
+    """Asks donors in turn; one that is gone, or gives bytes that fail their check, is dropped (and named)."""
+
+    def __init__(self, transport: Transport, addresses: dict[str, str], report: Callable[[str], None]) -> None:
+        self._transport = transport
+        self._addresses = dict(addresses)
+        self._report = report
+        self._streams: dict[str, Stream] = {}
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._addresses)
+
+    async def ask(self, request: r.Message, check: Callable[[bytes, int], bool], limit: int,
+                  prefer: str = "") -> tuple[bytes, int]:  # fmt: skip
+        """(bytes, step) from the first donor whose answer passes `check` and is at most `limit` bytes.
+
+        Raises NobodyHas.
+        """
+        answers: list[str] = []
+        for donor in sorted(self.names, key=lambda name: name != prefer):
+            try:
+                return await self.ask_one(donor, request, check, limit)
+            except TransportError as error:
+                answers.append(str(error))
+        detail = "; ".join(answers) if answers else "there is no donor"
+        raise NobodyHas(f"{type(request).__name__}: {detail}")
+
+    async def ask_one(self, donor: str, request: r.Message, check: Callable[[bytes, int], bool],
+                      limit: int) -> tuple[bytes, int]:  # fmt: skip
+        """As `ask`, of one donor; TransportError when it has not, or is dropped."""
+        try:
+            data, step = await self._request(donor, request, limit)
+        except TransportError as error:
+            if not isinstance(error, _NotThere):
+                await self.drop(donor, f"{donor} is dropped as a donor: {error}")
+            raise
+        if not check(data, step):
+            await self.drop(donor, f"{donor} is dropped as a donor: its answer to {type(request).__name__} is false")
+            raise TransportError(f"{donor} gave false bytes")
+        return data, step
+
+    async def close(self) -> None:
+        for stream in self._streams.values():
+            await stream.close()
+        self._streams = {}
+
+    async def _request(self, donor: str, request: r.Message, limit: int) -> tuple[bytes, int]:
+        if donor not in self._streams:
+            address = self._addresses.get(donor, "")
+            if not address:
+                raise TransportError(f"{donor} is no longer a donor")
+            self._streams[donor] = await self._transport.connect(address, donor, "Fetch", ANSWER_SECONDS)
+        stream = self._streams[donor]
+        await stream.send(request)
+        data = bytearray()
+        while True:
+            answer, bulk = await stream.receive(ANSWER_SECONDS)
+            if isinstance(answer, m.Missing):
+                raise _NotThere(f"{donor}: {answer.reason}")
+            found = expect(answer, m.Found)
+            if found.size > limit or len(data) + len(bulk) > found.size or (not bulk and found.size):
+                raise TransportError(f"{donor}: an answer of {found.size} bytes, at most {limit} were expected")
+            data += bulk
+            if len(data) == found.size:
+                return bytes(data), found.step
+
+    async def drop(self, donor: str, why: str) -> None:
+        """Ask this one no more; `why` names it to people."""
+        self._addresses.pop(donor, None)
+        if stream := self._streams.pop(donor, None):
+            await stream.close()
+        self._report(why)
+
+
+class _NotThere(TransportError):
+    """An honest donor without these bytes."""
+
+
+async def fetch_slice(donors: Donors, step: int, part: r.Slice, slice_root: bytes, piece_bytes: int,
+                      put: Callable[[int, memoryview], Awaitable[None]]) -> None:  # fmt: skip
+    """All pieces of a slice into `put`, each checked against the slice's table. Raises NobodyHas.
+
+    `piece_bytes` is the size of a full piece; only the very last of the flat space may be shorter.
+    """
+    table, _ = await donors.ask(
+        m.FetchSliceTable(step, slice_root), lambda data, _: root(data) == slice_root, 32 * part.num_pieces, part.owner
+    )
+    batch = max(1, min(MAX_PIECES, BATCH_BYTES // piece_bytes))
+    for start in range(0, part.num_pieces, batch):
+        count = min(batch, part.num_pieces - start)
+
+        def check(data: bytes, _: int, start: int = start, count: int = count) -> bool:
+            pieces = split(data, piece_bytes)
+            return len(pieces) == count and all(check_piece(table, start + i, p) for i, p in enumerate(pieces))
+
+        request = m.FetchPieces(step, slice_root, start, count)
+        data, _ = await donors.ask(request, check, count * piece_bytes, part.owner)
+        for i, piece in enumerate(split(data, piece_bytes)):
+            await put(part.first_piece + start + i, piece)
+
+
+def split(data: bytes, size: int) -> list[memoryview]:
+    """`data` in parts of `size` bytes; the last may be shorter."""
+    return [memoryview(data)[at : at + size] for at in range(0, len(data), size)]

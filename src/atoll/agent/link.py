@@ -1,0 +1,68 @@
+"""The agent's line to its coordinator: one control stream, opened again for ever, a Hello first and Beats throughout."""
+
+import asyncio
+from collections.abc import Callable
+
+from atoll.swarm.identity import COORDINATOR
+from atoll.swarm.messages import AnyMessage, Beat, Hello
+from atoll.swarm.records import Message
+from atoll.swarm.transport import Stream, Transport, TransportError, together
+
+BEAT_SECONDS = 2.0
+MAX_PAUSE_SECONDS = 5.0
+QUIET_SECONDS = 24 * 3600.0  # the coordinator may have nothing to say; a dead line is noticed by gRPC's keepalive
+
+
+class Link:
+    """Sends and receives while the line is up; what could not be sent is said again after the next Hello."""
+
+    def __init__(self, transport: Transport, address: str, hello: Callable[[], Hello], beat: Callable[[], Beat],
+                 received: Callable[[AnyMessage], None], changed: Callable[[str], None]) -> None:  # fmt: skip
+        """`changed` hears "" when the line is up, else why it is down."""
+        self._transport = transport
+        self._address = address
+        self._hello = hello
+        self._beat = beat
+        self._received = received
+        self._changed = changed
+        self._outbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._up = False
+
+    def send(self, message: Message) -> None:
+        """Hand over a message; dropped while the line is down."""
+        if self._up:
+            self._outbox.put_nowait(message)
+
+    async def run(self) -> None:
+        """Keep the line up until cancelled; pauses double up to MAX_PAUSE_SECONDS."""
+        pause = 0.2
+        while True:
+            try:
+                stream = await self._transport.connect(self._address, COORDINATOR, "Control")
+                try:
+                    await stream.send(self._hello())
+                    self._outbox = asyncio.Queue()
+                    self._up, pause = True, 0.2
+                    self._changed("")
+                    await together(self._read(stream), self._write(stream), self._keep_beating())
+                finally:
+                    self._up = False
+                    await stream.close()
+            except TransportError as error:
+                self._changed(str(error))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
+
+    async def _read(self, stream: Stream) -> None:
+        while True:
+            message, _ = await stream.receive(QUIET_SECONDS)
+            self._received(message)
+
+    async def _write(self, stream: Stream) -> None:
+        while True:
+            await stream.send(await self._outbox.get())
+
+    async def _keep_beating(self) -> None:
+        while True:
+            self.send(self._beat())
+            await asyncio.sleep(BEAT_SECONDS)

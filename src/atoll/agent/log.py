@@ -1,0 +1,159 @@
+"""The log of committed updates: records for ever, tables for ever, update bytes until an outer checkpoint is past them.
+
+    00000012.commit              the record of step 12
+    00000012-<update>.entry      header and tables of an update that is held (committed or not)
+    00000012-<update>.update     its bytes
+    00000013.table               table of state 13, where the update itself was never here
+
+Everything is checked against a digest when read, so a damaged file counts as absent.
+"""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from atoll.agent.codec import Bytes
+from atoll.agent.diloco import piece_bytes, update_bytes
+from atoll.errors import UserError
+from atoll.files import write_atomic
+from atoll.swarm.identity import verify_record
+from atoll.swarm.layout import Layout, digest, root
+from atoll.swarm.messages import decode
+from atoll.swarm.records import CommitRecord, UpdateHeader, encode
+
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What lies beside an update's bytes."""
+
+    header: UpdateHeader
+    slice_tables: tuple[bytes, ...]
+    next_table: bytes
+
+
+class Update:
+    """One update that is held: header, tables and mapped bytes."""
+
+    def __init__(self, entry: Entry, data: Bytes, layout: Layout) -> None:
+        self.header = entry.header
+        self.slice_tables = entry.slice_tables
+        self.next_table = entry.next_table
+        self.data = data
+        self._layout = layout
+
+    def piece(self, index: int) -> memoryview:
+        return memoryview(self.data[piece_bytes(self._layout, self.header.codec, index)])
+
+
+class UpdateLog:
+    """The island's copy of the run's history."""
+
+    def __init__(self, directory: Path, layout: Layout, record_key: bytes) -> None:
+        """Open `directory`; records are verified as a chain. Raises UserError for a record that the run did not sign."""
+        self.directory = directory
+        self.layout = layout
+        self.record_key = record_key
+        self.records: list[CommitRecord] = []
+        directory.mkdir(parents=True, exist_ok=True)
+        while (path := directory / f"{len(self.records):08d}.commit").exists():
+            try:
+                record = decode(path.read_bytes())
+            except ValueError:
+                break  # damaged: it and what follows will be asked for again
+            if not isinstance(record, CommitRecord) or self.objection(record):
+                raise UserError(f"{path}: not a record of this run; this directory belongs to another run")
+            self.records.append(record)
+
+    @property
+    def head(self) -> int:
+        """How many updates are committed, as far as this island knows."""
+        return len(self.records)
+
+    def root(self, step: int, genesis_root: bytes) -> bytes:
+        """The root of state `step`."""
+        return self.records[step - 1].next_root if step else genesis_root
+
+    def objection(self, record: CommitRecord) -> str:
+        """Why a record cannot be the next one; empty if it can."""
+        if record.step != self.head:
+            return f"it is for step {record.step}, not {self.head}"
+        if self.records and record.previous != self.records[-1].digest():
+            return "it does not continue the chain of records"
+        if not verify_record(self.record_key, record.unsigned(), record.signature):
+            return "its signature is not the run's"
+        return ""
+
+    def append(self, record: CommitRecord) -> None:
+        """Store the next record durably; raises ValueError with the objection to it."""
+        if objection := self.objection(record):
+            raise ValueError(objection)
+        write_atomic(self.directory / f"{record.step:08d}.commit", encode(record))
+        self.records.append(record)
+
+    def hold(self, entry: Entry) -> None:
+        """Keep an entry whose bytes already lie, fsynced, at `data_path`."""
+        write_atomic(self._path(entry.header.step, entry.header.digest(), "entry"), msgspec.msgpack.encode(entry))
+
+    def data_path(self, step: int, update: bytes) -> Path:
+        return self._path(step, update, "update")
+
+    def update(self, step: int, update: bytes) -> Update | None:
+        """The held update of that digest, or None; its bytes are checked piece by piece where they are used."""
+        try:
+            entry = msgspec.msgpack.decode(self._path(step, update, "entry").read_bytes(), type=Entry)
+            path = self.data_path(step, update)
+            if entry.header.digest() != update or path.stat().st_size != update_bytes(self.layout, entry.header.codec):
+                return None
+            return Update(entry, np.memmap(path, np.uint8, "r"), self.layout)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def committed(self, step: int) -> Update | None:
+        """The committed update of a step, if its bytes are here."""
+        return self.update(step, self.records[step].update) if 0 <= step < self.head else None
+
+    def updates_of_step(self, step: int) -> list[Update]:
+        """All updates held for a step, committed or not."""
+        found: list[Update] = []
+        for path in sorted(self.directory.glob(f"{step:08d}-*.entry")):
+            try:
+                entry = msgspec.msgpack.decode(path.read_bytes(), type=Entry)
+            except (OSError, msgspec.DecodeError):
+                continue
+            if update := self.update(step, entry.header.digest()):
+                found.append(update)
+        return found
+
+    def table(self, step: int, genesis_root: bytes) -> bytes | None:
+        """The table of state `step`, checked against the state's root; None if it is not here."""
+        if step > self.head:
+            return None
+        expected = self.root(step, genesis_root)
+        if step and (update := self.committed(step - 1)) and root(update.next_table) == expected:
+            return update.next_table
+        path = self.directory / f"{step:08d}.table"
+        if path.exists() and root(data := path.read_bytes()) == expected:
+            return data
+        return None
+
+    def keep_table(self, step: int, table: bytes) -> None:
+        write_atomic(self.directory / f"{step:08d}.table", table)
+
+    def prune(self, below: int) -> None:
+        """Drop update bytes of steps under `below`, keeping their tables, and whatever lost against a commit."""
+        for path in self.directory.glob("*-*.update"):
+            step = int(path.name[:8])
+            lost = step < self.head and path != self.data_path(step, self.records[step].update)
+            if step < below or lost:
+                if step < self.head and not lost and (update := self.committed(step)):
+                    self.keep_table(step + 1, update.next_table)
+                path.unlink(missing_ok=True)
+                path.with_suffix(".entry").unlink(missing_ok=True)
+
+    def _path(self, step: int, update: bytes, suffix: str) -> Path:
+        return self.directory / f"{step:08d}-{update[:8].hex()}.{suffix}"
+
+
+def check_piece(table: bytes, index: int, data: bytes | memoryview) -> bool:
+    """Whether a piece is the one its table names."""
+    return digest(data) == table[32 * index : 32 * index + 32]

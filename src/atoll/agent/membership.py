@@ -1,0 +1,82 @@
+"""An island's directory: who it is, which run it belongs to, where that run's coordinator is."""
+
+from pathlib import Path
+
+import msgspec
+
+from atoll import recipe as recipes
+from atoll.errors import UserError
+from atoll.files import write_atomic
+from atoll.swarm.grpc_transport import enrolment_stream
+from atoll.swarm.identity import Credentials, Ticket, island_key
+from atoll.swarm.messages import Enroll, Enrolled, Refused, RunInfo
+from atoll.swarm.transport import TransportError, expect
+
+
+class Membership(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What enrolment gave, kept in the island's directory."""
+
+    address: str
+    run_id: str
+    certificate: bytes
+    authority: bytes
+    run: RunInfo
+
+    def credentials(self, directory: Path) -> Credentials:
+        _, key, _ = island_key(directory)
+        return Credentials(key, self.certificate, self.authority)
+
+    @property
+    def island(self) -> str:
+        return Credentials(b"", self.certificate, b"").name
+
+
+def load(directory: Path) -> Membership | None:
+    """The membership kept in a directory; None if there is none. Raises UserError when it is damaged."""
+    path = directory / "membership.msgpack"
+    if not path.exists():
+        return None
+    try:
+        return msgspec.msgpack.decode(path.read_bytes(), type=Membership)
+    except msgspec.DecodeError as error:
+        raise UserError(f"{path}: damaged ({error}); delete {directory} and join again with a ticket") from error
+
+
+async def enrol(directory: Path, ticket: Ticket, contributor: str) -> Membership:
+    """Turn a ticket into a membership, or give back the one kept here; idempotent.
+
+    Raises UserError when the ticket is not good or the directory belongs to another run; TransportError when the
+    coordinator cannot be reached.
+    """
+    known = load(directory)
+    if known is not None and known.run_id == ticket.run_id:
+        if known.address != ticket.address:
+            known = msgspec.structs.replace(known, address=ticket.address)
+            _keep(directory, known)
+        return known
+    _, _, csr = island_key(directory)
+    stream, authority, close = await enrolment_stream(ticket)
+    try:
+        await stream.send(Enroll(ticket.secret, csr, contributor))
+        answer, _ = await stream.receive(10.0)
+        if isinstance(answer, Refused):
+            raise UserError(answer.reason)
+        enrolled = expect(answer, Enrolled)
+    finally:
+        await stream.close()
+        await close()
+    if known is not None:
+        ours, theirs = (recipes.parse(run.recipe, run.run_id) for run in (known.run, enrolled.run))
+        keys = ", ".join(recipes.differing_keys(ours, theirs)) or "none: the same recipe, another run"
+        raise UserError(f"{directory} belongs to run {known.run_id}, the ticket to {ticket.run_id} (keys that differ: "
+                        f"{keys}); join in another directory (--dir), or delete this one")  # fmt: skip
+    membership = Membership(ticket.address, ticket.run_id, enrolled.certificate, authority, enrolled.run)
+    _keep(directory, membership)
+    return membership
+
+
+def _keep(directory: Path, membership: Membership) -> None:
+    write_atomic(directory / "membership.msgpack", msgspec.msgpack.encode(membership))
+
+
+__all__ = ["Membership", "TransportError", "enrol", "load"]

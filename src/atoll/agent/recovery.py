@@ -1,0 +1,149 @@
+"""Bring the outer state to the head: the outer step, a joiner's recovery, a laggard's catching up and a repair are this.
+
+Each chunk moves on alone: from whatever logged version it has, by the updates of the log, each step checked against
+that state's table. A chunk that no table names is replaced, from an own outer checkpoint or from a donor.
+"""
+
+import asyncio
+from pathlib import Path
+
+from atoll.agent import checkpoint
+from atoll.agent.assembly import Assembly
+from atoll.agent.fetch import Donors, NobodyHas, fetch_slice
+from atoll.agent.log import Update, UpdateLog
+from atoll.agent.state import ROW_BYTES, UNKNOWN, OuterState
+from atoll.swarm import messages as m
+from atoll.swarm import records as r
+from atoll.swarm.layout import digest, root, row
+from atoll.swarm.transport import TransportError
+
+MAX_REPLAY = 8  # updates of 1 byte a parameter cost as much as one fresh chunk of 8
+MAX_HEADER_BYTES = 1 << 20
+
+
+class Recovery:
+    """Moves one island's state along the log, fetching what is not here."""
+
+    def __init__(self, state: OuterState, log: UpdateLog, genesis_root: bytes, checkpoint_dirs: list[Path]) -> None:
+        self.state = state
+        self.log = log
+        self.genesis_root = genesis_root
+        self.checkpoint_dirs = checkpoint_dirs
+        self.received_bytes = 0
+
+    async def advance(self, donors: Donors) -> int:
+        """Bring every chunk to the log's head; returns the version reached. Raises NobodyHas when something is nowhere."""
+        target = self.log.head
+        if UNKNOWN in self.state.versions:
+            await asyncio.to_thread(self._recognise, target)
+        stale = [i for i, v in enumerate(self.state.versions) if v == UNKNOWN or target - v > MAX_REPLAY]
+        if stale:
+            await self._replace(stale, target, donors)
+        for step in range(min(self.state.versions), target):
+            update = self.log.committed(step) or await self._fetch_update(step, donors)
+            table = await self._table(step + 1, donors)
+            await asyncio.to_thread(self._apply, update, table)
+            if UNKNOWN in self.state.versions:  # a chunk was torn; it will be recognised or replaced
+                return await self.advance(donors)
+        return target
+
+    def _apply(self, update: Update, table: bytes) -> None:
+        for chunk, version in enumerate(self.state.versions):
+            if version == update.header.step:
+                self.state.apply(update.header, update.data, chunk, row(table, chunk, ROW_BYTES))
+
+    def _recognise(self, target: int) -> None:
+        """Find out by their hashes which versions the chunks have."""
+        tables = [
+            (step, self.log.table(step, self.genesis_root))
+            for step in range(target, max(-1, target - 3 * MAX_REPLAY), -1)
+        ]
+        for chunk, version in enumerate(self.state.versions):
+            if version == UNKNOWN:
+                own = self.state.row(chunk)
+                known = (step for step, table in tables if table is not None and row(table, chunk, ROW_BYTES) == own)
+                self.state.versions[chunk] = next(known, UNKNOWN)
+
+    async def _replace(self, chunks: list[int], target: int, donors: Donors) -> None:
+        """Fresh copies of chunks: from own checkpoints where they are recent enough, else from donors, several at once."""
+        for saved in checkpoint.newest(self.checkpoint_dirs):
+            if saved.layout != self.state.layout or not target - MAX_REPLAY <= saved.step <= target:
+                continue
+            table = saved.table()
+            if root(table) != self.log.root(saved.step, self.genesis_root):
+                continue  # damaged, or of another branch
+            self.log.keep_table(saved.step, table)
+            for chunk in chunks:
+                self.state.write(chunk, saved.step, saved.chunk(chunk))
+            return
+        waiting = list(chunks)
+        failures: list[str] = []
+
+        async def take_from(donor: str) -> None:
+            while waiting:
+                chunk = waiting.pop()
+                try:
+                    await self._fetch_chunk(chunk, donor, donors)
+                except TransportError as error:
+                    waiting.append(chunk)
+                    failures.append(str(error))
+                    return
+
+        async with asyncio.TaskGroup() as tasks:
+            for donor in donors.names:
+                tasks.create_task(take_from(donor))
+        if waiting:
+            raise NobodyHas(f"{len(waiting)} chunks of state {target}: {'; '.join(failures) or 'there is no donor'}")
+
+    async def _fetch_chunk(self, chunk: int, donor: str, donors: Donors) -> None:
+        elements = self.state.layout.chunk(chunk)
+        size = 8 * (elements.stop - elements.start)
+        data, version = await donors.ask_one(donor, m.FetchChunk(chunk), lambda d, v: len(d) == size and v >= 0, size)
+        if version > self.log.head:
+            raise TransportError(f"{donor} is ahead of us at {version}; its record will come")
+        try:
+            table = await self._table(version, donors)
+        except NobodyHas as error:
+            raise TransportError(str(error)) from None
+        view = memoryview(data)
+        if digest(view[: size // 2]) + digest(view[size // 2 :]) != row(table, chunk, ROW_BYTES):
+            await donors.drop(donor, f"{donor} is dropped as a donor: its chunk {chunk} is not that of state {version}")
+            raise TransportError(f"{donor} gave a false chunk")
+        self.received_bytes += size
+        self.state.write(chunk, version, data)
+
+    async def _table(self, step: int, donors: Donors) -> bytes:
+        """The table of state `step`, from here or from a donor, checked against the state's root."""
+        if (table := await asyncio.to_thread(self.log.table, step, self.genesis_root)) is not None:
+            return table
+        expected = self.log.root(step, self.genesis_root)
+        size = ROW_BYTES * self.state.layout.num_chunks
+        data, _ = await donors.ask(m.FetchTable(step), lambda d, _: root(d) == expected, size)
+        self.log.keep_table(step, data)
+        return data
+
+    async def _fetch_update(self, step: int, donors: Donors) -> Update:
+        """A committed update that this island did not hold, into its log."""
+        record = self.log.records[step]
+        request = m.FetchHeader(step, record.update)
+        raw, _ = await donors.ask(request, lambda d, _: digest(d) == record.update, MAX_HEADER_BYTES)
+        header = m.decode(raw)
+        if not isinstance(header, r.UpdateHeader):
+            raise NobodyHas(f"the update of step {step} has no readable header")
+        table = await self._table(step + 1, donors)
+        layout = self.state.layout
+        attempt = r.Attempt(record.term, step, -1, header.parent, header.codec, header.lr, header.momentum,
+                            header.participants, tuple(r.Slice("", first, n) for first, n, _ in header.slices), {})  # fmt: skip
+        assembly = Assembly(self.log.directory, layout, attempt)
+        try:
+            for part, (_, _, slice_root) in zip(attempt.slices, header.slices, strict=True):
+                if part.num_pieces:
+                    await fetch_slice(donors, step, part, slice_root, assembly.full_piece_bytes, assembly.put)
+            await asyncio.to_thread(assembly.finish, self.log, header, table)
+        finally:
+            assembly.discard()
+        self.received_bytes += assembly.data.nbytes
+        update = self.log.committed(step)
+        if update is None:
+            raise NobodyHas(f"the update of step {step} could not be stored")
+        return update

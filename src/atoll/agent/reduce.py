@@ -1,0 +1,133 @@
+"""The owner-sharded all-reduce of one attempt, at one agent.
+
+Each participant streams its encoded slice, piece by piece in one order, to each owner, and receives the reduced
+pieces on the same stream. An owner adds a piece as soon as all participants' copies are there: in sorted id order,
+fp32, weighted; encodes the sum once; and serves everybody, itself included, those bytes.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import numpy as np
+
+from atoll.agent.assembly import Assembly
+from atoll.agent.codec import add_decoded, encode, encoded_bytes
+from atoll.agent.log import check_piece
+from atoll.agent.payload import Payload
+from atoll.swarm.layout import root
+from atoll.swarm.messages import Fault, Piece, Reduced, ReduceOpen
+from atoll.swarm.records import Attempt, Slice
+from atoll.swarm.transport import Stream, Transport, TransportError, expect, together, within
+
+CREDITS = 8  # pieces an owner keeps unread per participant; more waits in the participant's socket
+Report = Callable[[Reduced | Fault], Awaitable[None]]
+
+
+class Reduction:
+    """One attempt: my payload goes out, my slices are reduced, the update comes in."""
+
+    def __init__(self, me: str, attempt: Attempt, assembly: Assembly, payload: Payload | None, progress_seconds: float,
+                 report: Report) -> None:  # fmt: skip
+        """`progress_seconds`: an owner waits so long for a participant's next piece, a participant twice that."""
+        self.me = me
+        self.attempt = attempt
+        self.assembly = assembly
+        self.progress_seconds = progress_seconds
+        self._layout = assembly.layout
+        self._payload = payload
+        self._report = report
+        self._arrivals = {
+            (number, share.island): asyncio.Queue[memoryview](CREDITS)
+            for number, part in enumerate(attempt.slices)
+            if part.owner == me
+            for share in attempt.participants
+            if share.island != me
+        }
+
+    async def run(self, transport: Transport) -> None:
+        """Do my part; returns when every piece I can get on this way is in the assembly."""
+        work: list[Coroutine[Any, Any, None]] = []
+        for number, part in enumerate(self.attempt.slices):
+            if part.owner == self.me:
+                work.append(self._own(number, part))
+            elif self._payload is not None and part.num_pieces:
+                work.append(self._exchange(transport, number, part, self._payload))
+        await together(*work)
+
+    async def serve(self, stream: Stream, opened: ReduceOpen, table: bytes) -> None:
+        """A participant's stream, at the owner. Raises TransportError for a stranger or a false table."""
+        share = self.attempt.share_of(stream.peer)
+        arrivals = self._arrivals.get((opened.slice, stream.peer))
+        if share is None or arrivals is None:
+            raise TransportError(f"{stream.peer} has no part in slice {opened.slice}")
+        if root(table) != share.payload:
+            raise TransportError(f"{stream.peer}: these digests are not the payload that it proposed")
+        part = self.attempt.slices[opened.slice]
+        await together(self._take(stream, part, table, arrivals), self._give(stream, part))
+
+    async def _take(self, stream: Stream, part: Slice, table: bytes, arrivals: "asyncio.Queue[memoryview]") -> None:
+        for index in part.pieces:
+            message, data = await stream.receive(2 * self.progress_seconds)
+            if expect(message, Piece).index != index or not check_piece(table, index, data):
+                await self._fault(stream.peer, "refused", f"piece {index} is not the one that was proposed")
+                raise TransportError("a piece was refused")
+            await arrivals.put(data)
+
+    async def _give(self, stream: Stream, part: Slice) -> None:
+        for index in part.pieces:
+            await stream.send(Piece(index), await self.assembly.get(index))
+
+    async def _own(self, number: int, part: Slice) -> None:
+        """Reduce a slice of mine."""
+        total = np.empty(self._layout.piece_elements, np.float32)
+        for index in part.pieces:
+            elements = self._layout.piece(index)
+            values = total[: elements.stop - elements.start]
+            values[:] = 0
+            for share in self.attempt.participants:
+                try:
+                    data = await self._copy(number, share.island, index)
+                except TransportError as error:
+                    await self._fault(share.island, "silent", str(error))
+                    return
+                add_decoded(self.attempt.codec, np.frombuffer(data, np.uint8), np.float32(share.weight), values)
+            reduced = np.empty(encoded_bytes(self.attempt.codec, len(values)), np.uint8)
+            encode(self.attempt.codec, values, reduced)
+            await self.assembly.put(index, memoryview(reduced))
+        digest = root(self.assembly.slice_table(part))
+        await self._report(Reduced(self.attempt.step, self.attempt.number, number, digest))
+
+    async def _copy(self, number: int, island: str, index: int) -> memoryview:
+        """A participant's copy of one piece."""
+        if island == self.me:
+            assert self._payload is not None
+            return self._payload.piece(index)
+        return await within(self.progress_seconds, self._arrivals[number, island].get(), f"piece {index} of {island}")
+
+    async def _exchange(self, transport: Transport, number: int, part: Slice, payload: Payload) -> None:
+        """My payload to an owner, its reduced pieces back."""
+        try:
+            address = self.attempt.addresses[part.owner]
+            stream = await transport.connect(address, part.owner, "Reduce", self.progress_seconds)
+            try:
+                await stream.send(ReduceOpen(self.attempt.step, self.attempt.number, number), payload.table)
+                await together(self._send_pieces(stream, part, payload), self._receive_pieces(stream, part))
+            finally:
+                await stream.close()
+        except TransportError as error:
+            await self._fault(part.owner, "unreachable", str(error))
+
+    async def _send_pieces(self, stream: Stream, part: Slice, payload: Payload) -> None:
+        for index in part.pieces:
+            await within(2 * self.progress_seconds, stream.send(Piece(index), payload.piece(index)), stream.peer)
+
+    async def _receive_pieces(self, stream: Stream, part: Slice) -> None:
+        for index in part.pieces:
+            message, data = await stream.receive(2 * self.progress_seconds)
+            if expect(message, Piece).index != index:
+                raise TransportError(f"{stream.peer} sent piece {expect(message, Piece).index} in place of {index}")
+            await self.assembly.put(index, data)
+
+    async def _fault(self, peer: str, kind: str, text: str) -> None:
+        await self._report(Fault(self.attempt.step, self.attempt.number, peer, kind, text))

@@ -1,0 +1,358 @@
+"""The agent: carries out what `outer_step.py` decides, and feeds back what came of it."""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from atoll.agent import checkpoint, diloco, outer_step, payload
+from atoll.agent.assembly import Assembly
+from atoll.agent.donor import DataBlock, Donor
+from atoll.agent.fetch import Donors, NobodyHas, fetch_slice
+from atoll.agent.link import Link
+from atoll.agent.log import UpdateLog
+from atoll.agent.outer_step import Advance, Effect, Encode, Hold, OuterStep, Reduce
+from atoll.agent.recovery import Recovery
+from atoll.agent.reduce import Reduction
+from atoll.agent.state import OuterState
+from atoll.agent.trainer import Trainer
+from atoll.errors import UserError
+from atoll.files import write_atomic
+from atoll.swarm import messages as m
+from atoll.swarm.layout import root
+from atoll.swarm.records import Term, header
+from atoll.swarm.transport import Stream, Transport, TransportError, expect, within
+
+PROGRESS_SECONDS = 10.0  # an owner waits so long for a participant's next piece
+RETRY_SECONDS = 1.0
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """How one agent takes part."""
+
+    directory: Path
+    coordinator: str  # host:port
+    contributor: str = ""
+    relay: bool = False
+    host: str = "0.0.0.0"
+    port: int = 0
+    dial_only: bool = False
+    checkpoint_dirs: tuple[Path, ...] = ()  # where a state 0 may lie, besides our own
+    checkpoint_every: int = 10
+
+
+class Agent:
+    """One island's agent, or a relay."""
+
+    def __init__(self, settings: Settings, island: str, run: m.RunInfo, recipe_digest: str, transport: Transport,
+                 data_block: DataBlock, trainer: Trainer | None) -> None:  # fmt: skip
+        self.settings = settings
+        self.run_info = run
+        self.state = OuterState(settings.directory / "state", run.layout)
+        self.log = UpdateLog(settings.directory / "log", run.layout, run.record_key)
+        own_checkpoints = settings.directory / "outer"
+        self.recovery = Recovery(self.state, self.log, run.genesis_root, [own_checkpoints, *settings.checkpoint_dirs])
+        self.donor = Donor(self.state, self.log, run.genesis_root, data_block)
+        self.machine = OuterStep(island, settings.relay, _load_term(settings.directory), self.log.head)
+        self.machine.head_root = self.log.root(self.log.head, run.genesis_root)
+        self.payload = payload.load(settings.directory, run.layout)
+        if self.payload is not None and self.payload.proposal.step == self.log.head:
+            self.machine.proposal = self.payload.proposal
+        self.donors: dict[str, str] = {}
+        self.note = "starting"
+        self._recipe_digest = recipe_digest
+        self._transport = transport
+        self._trainer = trainer
+        self._checkpoints = own_checkpoints
+        self._events: asyncio.Queue[outer_step.Event] = asyncio.Queue()
+        self._work: dict[str, asyncio.Task[None]] = {}  # at most one of each kind
+        self._state_lock = asyncio.Lock()  # encode, hold and advance exclude one another
+        self._reduction: tuple[int, int, Reduction] | None = None
+        self._reduction_changed = asyncio.Condition()
+        self._progress = m.Progress(-1, 0, 0.0, 0.0)
+        self._seconds = {"compute": 0.0, "communicate": 0.0, "wait": 0.0}
+        self._proposed_at = 0.0
+        self._session = secrets.token_hex(8)
+        self._port = 0
+        self._self_test = b""
+
+    async def run(self) -> str:
+        """Take part until the trainer or the coordinator ends it; returns why ("" when the run is finished)."""
+        self._crash: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._self_test = await asyncio.to_thread(diloco.self_test)  # compile before joining
+        services = {"Ping": _pong, "Reduce": self._serve_reduce, "Fetch": self.donor.serve}
+        if not self.settings.dial_only:
+            self._port = await self._transport.serve(self.settings.host, self.settings.port, services)
+        link = Link(self._transport, self.settings.coordinator, self._hello, self._beat, self._received, self._link_changed)
+        self._link = link
+        tasks = [asyncio.create_task(link.run()), asyncio.create_task(self._listen_to_trainer())]
+        self._start("advance", self._advance())  # look at what is here; state 0 or an old one
+        self.machine.advancing = True
+        tasks.append(asyncio.create_task(self._loop()))
+        try:
+            done, _ = await asyncio.wait([*tasks, self._crash], return_when=asyncio.FIRST_COMPLETED)
+            return next(iter(done)).result() or ""
+        finally:
+            for task in [*tasks, *self._work.values()]:
+                task.cancel()
+            await asyncio.gather(*tasks, *self._work.values(), return_exceptions=True)
+            await self._transport.close()
+
+    async def _loop(self) -> str:
+        while True:
+            event = await self._events.get()
+            for effect in outer_step.step(self.machine, event):
+                if isinstance(effect, outer_step.Tell) and isinstance(effect.message, m.Stopped):
+                    await self._last_words(effect.message)
+                    return effect.message.reason
+                await self._carry_out(effect)
+
+    async def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case outer_step.Send():
+                self._link.send(effect.message)
+            case outer_step.Tell():
+                if self._trainer is not None:
+                    self._trainer.tell(effect.message)
+            case outer_step.Store():
+                try:
+                    await asyncio.to_thread(self.log.append, effect.record)
+                except ValueError as error:
+                    self.note = f"refused a commit record: {error}"
+                    return
+                self._settle_times()
+                await self._stop("reduce", "hold")
+                self._events.put_nowait(outer_step.Stored(effect.record))
+            case outer_step.SawTerm():
+                write_atomic(self.settings.directory / "term", msgspec.json.encode(effect.term))
+            case Encode():
+                self._start("encode", self._encode(effect))
+            case Reduce():
+                await self._stop("hold")
+                self._start("reduce", self._reduce(effect))
+            case Hold():
+                self._start("hold", self._hold(effect))
+            case Advance():
+                self._start("advance", self._advance())
+            case outer_step.Retry():
+                self._start("advance", self._advance(RETRY_SECONDS))
+
+    # ------------------------------------------------------------------------------------------------- work
+    async def _encode(self, work: Encode) -> None:
+        self.note = "encoding"
+        started = time.monotonic()
+        try:
+            async with self._state_lock:
+                codec = self.run_info.recipe["outer"]["codec"]
+                made = await asyncio.to_thread(payload.make, self.settings.directory, self.state, codec, work.proposal)
+        except (ValueError, UserError) as error:
+            self._events.put_nowait(outer_step.Failed(work, "", str(error)))
+            return
+        self.payload = made
+        self._communicated(started)
+        self.note = "waiting for the others"
+        self._events.put_nowait(outer_step.Encoded(made.proposal))
+
+    async def _reduce(self, work: Reduce) -> None:
+        attempt = work.attempt
+        self.note = f"reducing step {attempt.step}"
+        self._discard_assembly()
+        assembly = Assembly(self.log.directory, self.run_info.layout, attempt)
+        self.donor.assembly = (attempt, assembly)
+        mine = self.payload if attempt.share_of(self.machine.island) else None
+
+        async def report(message: m.Reduced | m.Fault) -> None:
+            self._events.put_nowait(message)
+
+        reduction = Reduction(self.machine.island, attempt, assembly, mine, PROGRESS_SECONDS, report)
+        async with self._reduction_changed:
+            self._reduction = (attempt.step, attempt.number, reduction)
+            self._reduction_changed.notify_all()
+        started = time.monotonic()
+        await reduction.run(self._transport)
+        self._communicated(started)
+
+    async def _hold(self, work: Hold) -> None:
+        """Complete the update from whoever has its slices, compute the next table, keep both."""
+        if self.donor.assembly is None:
+            return
+        attempt, assembly = self.donor.assembly
+        head = header(attempt, work.assembled)
+        donors = Donors(self._transport, {**self.donors, **attempt.addresses}, self._say)
+        try:
+            if "reduce" in self._work:
+                await asyncio.wait([self._work["reduce"]])
+            for part, slice_root in zip(attempt.slices, work.assembled.digests, strict=True):
+                if not assembly.whole(part, slice_root):
+                    await fetch_slice(donors, attempt.step, part, slice_root, assembly.full_piece_bytes, assembly.put)
+            async with self._state_lock:
+                self.note = f"holding step {attempt.step}"
+                table = await asyncio.to_thread(self.state.next_table, head, assembly.data)
+                await asyncio.to_thread(assembly.finish, self.log, head, table)
+        except (NobodyHas, UserError) as error:
+            self._events.put_nowait(outer_step.Failed(work, "", str(error)))
+            return
+        finally:
+            await donors.close()
+        held = m.Held(attempt.step, attempt.number, head.digest(), root(table))
+        self._events.put_nowait(outer_step.Holding(held))
+
+    async def _advance(self, pause: float = 0.0) -> None:
+        """To the log's head; then an outer checkpoint, where one is due."""
+        await asyncio.sleep(pause)
+        before = self.state.version
+        donors = Donors(self._transport, {i: a for i, a in self.donors.items() if i != self.machine.island}, self._say)
+        try:
+            async with self._state_lock:
+                if before != self.log.head:
+                    self.note = f"moving from state {before if before >= 0 else '?'} to {self.log.head}"
+                version = await self.recovery.advance(donors)
+                table = await asyncio.to_thread(self.state.table)
+                self._events.put_nowait(outer_step.Advanced(version, root(table), table))
+                self.note = f"at state {version}"
+                if version and version != before:
+                    await asyncio.to_thread(self._checkpoint, version, root(table))
+        except (NobodyHas, UserError) as error:
+            self._say(str(error))
+            self._events.put_nowait(outer_step.Failed(Advance(), "", str(error)))
+        finally:
+            await donors.close()
+
+    def _checkpoint(self, version: int, state_root: bytes) -> None:
+        every = self.settings.checkpoint_every
+        if version % every and version != self._last_step:
+            return
+        checkpoint.save(self._checkpoints, self.state.layout, version, state_root, self.state.parameters, self.state.momentum)
+        # Two intervals of updates stay, so that a laggard and a repair find them.
+        self.log.prune(min(checkpoint.keep_newest(self._checkpoints, 2), version - 2 * every))
+
+    @property
+    def _last_step(self) -> int:
+        stages, outer = self.run_info.recipe["stage"], self.run_info.recipe["outer"]
+        return -(-stages[-1]["until"] // outer["inner_steps"])
+
+    # ---------------------------------------------------------------------------------------------- services
+    async def _serve_reduce(self, stream: Stream) -> None:
+        message, table = await stream.receive(PROGRESS_SECONDS)
+        opened = expect(message, m.ReduceOpen)
+        reduction = await within(PROGRESS_SECONDS, self._reduction_of(opened.step, opened.number), "this attempt")
+        await reduction.serve(stream, opened, bytes(table))
+
+    async def _reduction_of(self, step: int, number: int) -> Reduction:
+        """The reduction of an attempt; a participant may hear of it before we do."""
+        async with self._reduction_changed:
+            await self._reduction_changed.wait_for(
+                lambda: self._reduction is not None and self._reduction[:2] == (step, number)
+            )
+        assert self._reduction is not None
+        return self._reduction[2]
+
+    # ------------------------------------------------------------------------------------- coordinator, trainer
+    def _hello(self) -> m.Hello:
+        machine = self.machine
+        return m.Hello(self._session, self._recipe_digest, self._self_test, self.settings.contributor,
+                       self.settings.relay, self._port, machine.head, machine.head_root, machine.term)  # fmt: skip
+
+    def _beat(self) -> m.Beat:
+        p, s = self._progress, self._seconds
+        return m.Beat(p.step, p.inner_step, p.loss, p.tokens_per_second, self._transport.sent_bytes, s["compute"],
+                      s["communicate"], s["wait"], self.note)  # fmt: skip
+
+    def _received(self, message: m.AnyMessage) -> None:
+        if isinstance(message, m.View):
+            self.donors = message.donors
+        else:
+            self._events.put_nowait(message)
+
+    def _link_changed(self, reason: str) -> None:
+        self._say(reason or "linked to the coordinator")
+
+    async def _listen_to_trainer(self) -> str:
+        """Until the trainer is gone; a relay has none and waits for ever."""
+        if self._trainer is None:
+            await asyncio.Event().wait()
+            return ""
+        while True:
+            try:
+                message = await self._trainer.hear()
+            except TransportError as error:
+                return str(error)
+            match message:
+                case m.Progress():
+                    self._progress = message
+                    self.note = "training"
+                case m.WantData():
+                    self._start("data", self._provide_data())
+                case m.Proposed():
+                    self._seconds["compute"] += message.compute_seconds
+                    self._proposed_at = time.monotonic()
+                    self._events.put_nowait(message)
+                case _:
+                    self._events.put_nowait(message)
+
+    async def _last_words(self, stopped: m.Stopped) -> None:
+        """Let the checkpoint end and the last Ready leave before the trainer hears that it is over."""
+        if "advance" in self._work:
+            await asyncio.wait([self._work["advance"]], timeout=60.0)
+        await asyncio.sleep(0.2)
+        if self._trainer is not None:
+            self._trainer.tell(stopped)
+            await asyncio.sleep(0.2)
+
+    # ------------------------------------------------------------------------------------------- small things
+    def _say(self, text: str) -> None:
+        self.note = text
+
+    def _communicated(self, since: float) -> None:
+        """Seconds of encoding and reducing; what else passes between a proposal and its commit is waiting."""
+        self._seconds["communicate"] += time.monotonic() - since
+        self._seconds["wait"] -= time.monotonic() - since
+
+    def _settle_times(self) -> None:
+        if self._proposed_at:
+            self._seconds["wait"] += time.monotonic() - self._proposed_at
+            self._proposed_at = 0.0
+
+    def _discard_assembly(self) -> None:
+        if self.donor.assembly is not None:
+            self.donor.assembly[1].discard()
+            self.donor.assembly = None
+
+    def _start(self, kind: str, work: Coroutine[Any, Any, None]) -> None:
+        """Begin work of a kind, ending what was under way of it."""
+        previous = self._work.get(kind)
+
+        async def after_previous() -> None:
+            if previous is not None:
+                previous.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await previous
+            try:
+                await work
+            except Exception as error:  # a defect, not a failure of a peer: the agent must not go on half
+                if not self._crash.done():
+                    self._crash.set_exception(error)
+
+        self._work[kind] = asyncio.create_task(after_previous(), name=kind)
+
+    async def _stop(self, *kinds: str) -> None:
+        for kind in kinds:
+            task = self._work.pop(kind, None)
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+
+async def _pong(stream: Stream) -> None:
+    await stream.receive(PROGRESS_SECONDS)
+    await stream.send(m.Done())
+
+
+def _load_term(directory: Path) -> Term:
+    path = directory / "term"
+    return msgspec.json.decode(path.read_bytes(), type=Term) if path.exists() else Term()

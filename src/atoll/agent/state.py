@@ -1,0 +1,126 @@
+"""The outer state of an island: parameters and momentum, fp32, flat, in memory-mapped files, moved on chunk by chunk.
+
+A chunk is what its hash says; version numbers are hints that live only as long as the process. A table has one row
+per chunk: the digest of its parameters, then of its momentum, so that a trainer can prove the half that it loads.
+"""
+
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from atoll.agent import diloco
+from atoll.agent.codec import Bytes, Floats
+from atoll.files import reserve
+from atoll.swarm.layout import Layout, digest, root
+from atoll.swarm.records import UpdateHeader
+
+ROW_BYTES = 64
+UNKNOWN = -1
+PARAMETERS, MOMENTUM, LOCAL, GENERATION = "parameters.f32", "momentum.f32", "local.f32", "generation.u64"
+
+
+class OuterState:
+    """Chunks with versions. Applying, reading and writing a chunk exclude one another; different chunks do not wait."""
+
+    def __init__(self, directory: Path, layout: Layout) -> None:
+        """Map the files in `directory`, making them where absent. Raises UserError when the disk is full."""
+        self.layout = layout
+        self.parameters = map_file(directory / PARAMETERS, layout.num_elements)
+        self.momentum = map_file(directory / MOMENTUM, layout.num_elements)
+        self.local = map_file(directory / LOCAL, layout.num_elements)  # what the trainer hands over
+        self._generation = map_generation(directory)
+        if self._generation[0] % 2:
+            self._generation[0] += 1  # a crash in the middle of an apply: the chunks' hashes will tell
+        self.versions = [UNKNOWN] * layout.num_chunks
+        self._lock = threading.Lock()
+
+    @property
+    def version(self) -> int:
+        """The version that all chunks have, or UNKNOWN."""
+        first = self.versions[0]
+        return first if all(v == first for v in self.versions) else UNKNOWN
+
+    def row(self, chunk: int) -> bytes:
+        """The chunk's row of the table, hashed now."""
+        elements = self.layout.chunk(chunk)
+        return digest(as_bytes(self.parameters[elements])) + digest(as_bytes(self.momentum[elements]))
+
+    def table(self) -> bytes:
+        return b"".join(self.row(i) for i in range(self.layout.num_chunks))
+
+    def read(self, chunk: int) -> tuple[int, bytes]:
+        """(version, parameters followed by momentum) of a chunk, copied between two applies of it."""
+        elements = self.layout.chunk(chunk)
+        with self._lock:
+            data = self.parameters[elements].tobytes() + self.momentum[elements].tobytes()
+            return self.versions[chunk], data
+
+    def write(self, chunk: int, version: int, data: bytes | memoryview) -> None:
+        """Replace a chunk with verified bytes of a version."""
+        elements = self.layout.chunk(chunk)
+        values = np.frombuffer(data, np.float32)
+        half = elements.stop - elements.start
+        with self._lock, self._changing():
+            self.versions[chunk] = UNKNOWN
+            self.parameters[elements] = values[:half]
+            self.momentum[elements] = values[half:]
+            self.versions[chunk] = version
+
+    def apply(self, header: UpdateHeader, update: Bytes, chunk: int, expected_row: bytes) -> bool:
+        """Move a chunk from header.step to header.step + 1; False, and version UNKNOWN, if it is not what it should be."""
+        elements = self.layout.chunk(chunk)
+        with self._lock, self._changing():
+            self.versions[chunk] = UNKNOWN
+            diloco.apply(self.layout, header, update, chunk, self.parameters[elements], self.momentum[elements])
+            if self.row(chunk) != expected_row:
+                return False
+            self.versions[chunk] = header.step + 1
+            return True
+
+    def next_table(self, header: UpdateHeader, update: Bytes) -> bytes:
+        """The table that applying an update would give; the state itself stays as it is."""
+        rows: list[bytes] = []
+        for chunk in range(self.layout.num_chunks):
+            elements = self.layout.chunk(chunk)
+            parameters, momentum = self.parameters[elements].copy(), self.momentum[elements].copy()
+            diloco.apply(self.layout, header, update, chunk, parameters, momentum)
+            rows.append(digest(as_bytes(parameters)) + digest(as_bytes(momentum)))
+        return b"".join(rows)
+
+    @contextmanager
+    def _changing(self) -> Generator[None]:
+        """The generation is odd while the parameters change: ranks copy them out only between two even, equal readings."""
+        self._generation[0] += 1
+        try:
+            yield
+        finally:
+            self._generation[0] += 1
+
+
+def loaded_root(layout: Layout, table: bytes, parameters: Floats) -> bytes:
+    """The root of a state whose momentum is as in `table` and whose parameters are really these [num_elements]."""
+    rows: list[bytes] = []
+    for chunk in range(layout.num_chunks):
+        momentum_digest = table[chunk * ROW_BYTES + ROW_BYTES // 2 : (chunk + 1) * ROW_BYTES]
+        rows.append(digest(as_bytes(parameters[layout.chunk(chunk)])) + momentum_digest)
+    return root(b"".join(rows))
+
+
+def map_file(path: Path, num_elements: int) -> Floats:
+    """A writable mapping of `num_elements` fp32; space is reserved first, since a full disk would kill a mapping."""
+    reserve(path, 4 * num_elements)
+    return np.memmap(path, np.float32, "r+", shape=(num_elements,))
+
+
+def map_generation(directory: Path) -> npt.NDArray[np.uint64]:
+    reserve(directory / GENERATION, 8)
+    return np.memmap(directory / GENERATION, np.uint64, "r+", shape=(1,))
+
+
+def as_bytes(values: Floats) -> memoryview:
+    """The bytes of fp32 values, without a copy where they are contiguous."""
+    return memoryview(np.ascontiguousarray(values)).cast("B")

@@ -1,0 +1,28 @@
+"""Deadlines learned from what happened: median + K x MAD of past durations, with a floor."""
+
+from collections import deque
+from statistics import median
+
+K = 5.0
+FLOOR_SECONDS = 2.0
+FLOOR_SHARE = 0.05  # of the median: what ordinary jitter may take
+MEMORY = 64  # durations remembered
+
+
+class Deadline:
+    """How long one kind of wait may take. Late arrivals are observed too, so the median learns."""
+
+    def __init__(self, initial_seconds: float) -> None:
+        """`initial_seconds` holds until the first observation."""
+        self.initial_seconds = initial_seconds
+        self._seen: deque[float] = deque(maxlen=MEMORY)
+
+    def observe(self, seconds: float) -> None:
+        self._seen.append(seconds)
+
+    def seconds(self) -> float:
+        if not self._seen:
+            return self.initial_seconds
+        middle = median(self._seen)
+        spread = median(abs(s - middle) for s in self._seen)
+        return middle + max(K * spread, FLOOR_SECONDS, FLOOR_SHARE * middle)

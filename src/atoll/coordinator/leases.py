@@ -1,0 +1,57 @@
+"""Leases: which samples are spent, out, or free. The order of samples is a function, so a lease is a few integers."""
+
+Ranges = tuple[tuple[int, int], ...]  # (first, count), ascending
+
+
+class Leases:
+    """Every sample index is in exactly one place: spent, out with one island, free again, or never handed out."""
+
+    def __init__(self) -> None:
+        self.fresh = 0  # everything from here on was never handed out
+        self._free: list[tuple[int, int]] = []
+
+    def take(self, count: int) -> Ranges:
+        """`count` samples, returned ones first, so that the set of spent samples has no lasting gap."""
+        taken: list[tuple[int, int]] = []
+        while count and self._free:
+            first, size = self._free.pop(0)
+            if size > count:
+                self._free.insert(0, (first + count, size - count))
+                size = count
+            taken.append((first, size))
+            count -= size
+        if count:
+            taken.append((self.fresh, count))
+            self.fresh += count
+        return merge(taken)
+
+    def give_back(self, ranges: Ranges) -> None:
+        """A lease that no commit spent."""
+        self._free = list(merge([*self._free, *ranges]))
+
+    def restore(self, outstanding: list[Ranges], spent: list[Ranges]) -> None:
+        """After a restart: whatever was handed out and is neither out nor spent is free."""
+        used = merge([r for ranges in (*outstanding, *spent) for r in ranges])
+        self.fresh = max((first + count for first, count in used), default=0)
+        self._free, at = [], 0
+        for first, count in used:
+            if first > at:
+                self._free.append((at, first - at))
+            at = first + count
+
+    @property
+    def num_free(self) -> int:
+        return sum(count for _, count in self._free)
+
+
+def merge(ranges: list[tuple[int, int]]) -> Ranges:
+    """Sorted, neighbours joined. Raises ValueError when two overlap: a sample would be spent twice."""
+    merged: list[tuple[int, int]] = []
+    for first, count in sorted(ranges):
+        if merged and first < sum(merged[-1]):
+            raise ValueError(f"sample {first} is in two leases")
+        if merged and first == sum(merged[-1]):
+            merged[-1] = (merged[-1][0], merged[-1][1] + count)
+        else:
+            merged.append((first, count))
+    return tuple(merged)

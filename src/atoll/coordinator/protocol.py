@@ -1,0 +1,427 @@
+"""The coordinator's decisions: who trains on what, who reduces, what is committed (PROTOCOL 2 and 3).
+
+`Coordinator.step(event, now)` is pure apart from its own state: no I/O, no clock, no randomness. Effects are carried
+out in order, a `Send` only after the `Persist` before it. A restart is `restore`: a fold over the records.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+
+from atoll.coordinator.deadlines import Deadline
+from atoll.coordinator.effects import Effect, Event, Joined, Left, Persist, Received, Report, Send, Tick, Timer
+from atoll.coordinator.leases import Leases
+from atoll.coordinator.members import Member, Members
+from atoll.coordinator.rules import Rules
+from atoll.coordinator.standing import Standing, equal_slices
+from atoll.swarm import messages as m
+from atoll.swarm import records as r
+
+
+class Coordinator:
+    """One reign over one run."""
+
+    def __init__(self, rules: Rules, term: r.Term, sign: Callable[[bytes], bytes]) -> None:
+        self.rules = rules
+        self.term = term
+        self.members = Members()
+        self.leases = Leases()
+        self.ledger: Counter[str] = Counter()  # committed tokens per island
+        self.head, self.head_root, self.head_digest = 0, rules.genesis_root, b""
+        self.stage_starts: tuple[int, ...] = ()
+        self.arrivals = Deadline(math.inf)  # from a step's first plan to a proposal
+        self.reductions = Deadline(rules.reduce_seconds)  # from an attempt to its assembly
+        self.holdings = Deadline(rules.hold_seconds)  # from an assembly to a Held
+        self.grace_until = 0.0
+        self._sign = sign
+        self._donors: dict[str, str] = {}
+        self._effects: list[Effect] = []
+        self.plans: dict[str, r.Plan] = {}
+        self.number = 0  # of the last attempt of the open step
+        self._new_step()
+
+    def _new_step(self) -> None:
+        self.proposals: dict[str, m.Propose] = {}
+        self.attempt: r.Attempt | None = None
+        self.digests: dict[int, bytes] = {}
+        self.assembled: r.Assembled | None = None
+        self.held: dict[str, m.Held] = {}
+        self.standing = Standing()
+        self.began = math.inf  # the step's first plan
+        self.opened_at = self.assembled_at = 0.0
+        self.reopen_at = 0.0
+        self.hold_misses = 0
+
+    def restore(self, commits: list[r.CommitRecord], plans: list[r.Plan], last_number: int,
+                stage_starts: tuple[int, ...], now: float) -> None:  # fmt: skip
+        """Fold the records of earlier reigns: the chain, the open step's plans, its last attempt's number."""
+        for record in commits:
+            self.head, self.head_root, self.head_digest = record.step + 1, record.next_root, record.digest()
+            self.ledger.update({share.island: share.tokens for share in record.participants})
+        self.plans = {plan.island: plan for plan in plans if plan.step == self.head and plan.parent == self.head_root}
+        spent = [lease for record in commits for _, lease in record.leases]
+        self.leases.restore([plan.lease for plan in self.plans.values()], spent)
+        self.number, self.stage_starts = last_number, stage_starts
+        self.began = now if self.plans else math.inf
+        self.grace_until = now + self.rules.grace_seconds if self.plans else 0.0
+
+    @property
+    def finished(self) -> bool:
+        return self.head >= self.rules.num_outer_steps
+
+    def step(self, event: Event, now: float) -> list[Effect]:
+        """What to do about one event."""
+        self._effects = []
+        match event:
+            case Joined():
+                self._joined(event, now)
+            case Left():
+                self._left(event)
+            case Received():
+                self._received(event.island, event.message, now)
+            case Tick():
+                pass
+        self._notice_frozen(now)
+        self._decide(now)
+        self._share_view()
+        return self._effects
+
+    # -------------------------------------------------------------------------------------------- membership
+    def _joined(self, event: Joined, now: float) -> None:
+        hello, island = event.hello, event.island
+        if reason := self._objection(hello):
+            self._effects += [
+                Report("refused", f"{island} was refused: {reason}", island),
+                Send(island, m.Refused(reason)),
+            ]
+            return
+        known = self.members.get(island)
+        member = Member(island, hello, event.address, now)
+        if known is not None:
+            member.flaps, member.probation = known.flaps, known.probation
+        self.members[island] = member
+        self._send(island, m.Welcome(self.term, self.head, self.head_root))
+        self._send(island, m.View(self._donors))
+        where = event.address or "no address: it only dials out"
+        self._report("joined", f"{island} joined as {'a relay' if hello.relay else 'an island'} ({where})", island,
+                     contributor=hello.contributor, relay=hello.relay)  # fmt: skip
+
+    def _objection(self, hello: m.Hello) -> str:
+        rules = self.rules
+        if hello.recipe_digest != rules.recipe_digest:
+            return "its recipe is not the run's; join with a ticket of this run in an empty directory"
+        if hello.self_test != rules.self_test:
+            return "its arithmetic gives other bits than the coordinator's (another kernel version or processor fault)"
+        if hello.head > self.head:
+            return f"it knows {hello.head} commits, the coordinator's database only {self.head}: restore a newer backup"
+        return ""
+
+    def _left(self, event: Left) -> None:
+        member = self.members.get(event.island)
+        if member is None or member.hello.session != event.session or not member.connected:
+            return
+        member.leave(planned=event.island in self.plans and event.island not in self.proposals)
+        self._report("left", f"{event.island} is gone: {event.reason}", event.island)
+
+    def _notice_frozen(self, now: float) -> None:
+        for member in self.members.values():
+            silent = now - member.last_heard > self.rules.frozen_seconds
+            if member.connected and silent and not member.frozen:
+                member.frozen = True
+                self._report("frozen", f"{member.island} is silent for {now - member.last_heard:.1f} s; going on without it",
+                             member.island)  # fmt: skip
+            if member.present:
+                self._effects.append(Timer(member.last_heard + self.rules.frozen_seconds + 0.1))
+
+    def _share_view(self) -> None:
+        donors = self.members.donors(self.head)
+        if donors != self._donors:
+            self._donors = donors
+            self._effects += [Send(i, m.View(donors)) for i, member in self.members.items() if member.connected]
+
+    def _received(self, island: str, message: r.Message, now: float) -> None:
+        member = self.members.get(island)
+        if member is None or not member.connected:
+            return
+        member.last_heard = now
+        if member.frozen:
+            member.frozen = False
+            self._report("thawed", f"{island} is heard again", island)
+        match message:
+            case m.Beat():
+                member.beat = message
+            case m.Ready():
+                self._ready(member, message, now)
+            case m.Propose():
+                self._propose(member, message, now)
+            case m.Reduced():
+                self._reduced(member, message, now)
+            case m.Held():
+                self._held(member, message, now)
+            case m.Fault():
+                self._fault(member, message, now)
+            case _:
+                self._report(
+                    "ignored", f"{island} sent {type(message).__name__}, which is not for a coordinator", island
+                )
+
+    # ---------------------------------------------------------------------------------------- plan, propose
+    def _ready(self, member: Member, ready: m.Ready, now: float) -> None:
+        if ready.step != self.head:
+            return  # the records it lacks are on their way
+        if ready.root != self.head_root or ready.loaded not in (b"", self.head_root):
+            self._report(
+                "unequal", f"{member.island} holds other bits than the swarm at step {ready.step}", member.island
+            )
+            return
+        if member.ready_step != ready.step:
+            member.ready_step = ready.step
+            self._report("ready", f"{member.island} holds state {ready.step}, root {ready.root[:6].hex()}", member.island,
+                         trainer=bool(ready.loaded), root=ready.root.hex())  # fmt: skip
+        if self.finished:
+            self._send(member.island, m.Finished(self.head))
+        elif not member.relay:
+            self._plan(member, now)
+
+    def _plan(self, member: Member, now: float) -> None:
+        """Train from the head; one plan per island and step, sent again to whoever lost it."""
+        plan = self.plans.get(member.island)
+        if plan is None:
+            if self.attempt is not None or (inner_steps := self._inner_steps()) < 1:
+                return  # too late for this step: the next one is for all
+            stage = sum(self.head * self.rules.inner_steps >= end for end in self.rules.stage_ends[:-1])
+            while len(self.stage_starts) <= stage:
+                self.stage_starts = (*self.stage_starts, self.leases.fresh)
+            lease = self.leases.take(inner_steps * self.rules.windows_per_step)
+            plan = r.Plan(self.term, self.head, self.head_root, member.island, lease, self.stage_starts, inner_steps,
+                          self.head * self.rules.inner_steps)  # fmt: skip
+            self.plans[member.island] = plan
+            self.began = min(self.began, now)
+            self._effects.append(Persist(plan))
+        self._send(member.island, msgspec.structs.replace(plan, term=self.term))
+
+    def _inner_steps(self) -> int:
+        """All of H, or for a joiner in mid-step what those under way still have before them."""
+        under_way = [
+            self.rules.inner_steps if island in self.proposals else member.beat.inner_step
+            for island in self.plans
+            if (member := self.members.get(island)) and member.present and member.beat and member.beat.step == self.head
+        ]
+        return self.rules.inner_steps - max(under_way, default=0)
+
+    def _propose(self, member: Member, proposal: m.Propose, now: float) -> None:
+        plan = self.plans.get(member.island)
+        if plan is None or (proposal.step, proposal.parent) != (self.head, self.head_root):
+            return  # too late; it keeps nothing of it and goes on from the head
+        if proposal.tokens > plan.num_samples * self.rules.context_length or not math.isfinite(proposal.norm):
+            self._report(
+                "refused", f"{member.island} proposed more tokens than its lease, or no finite norm", member.island
+            )
+            return
+        if member.island not in self.proposals:
+            self.arrivals.observe(now - self.began)
+            self.proposals[member.island] = proposal
+
+    # ------------------------------------------------------------------------------------ attempt, assembled
+    def _decide(self, now: float) -> None:
+        """Whatever is due: a new attempt, or a commit."""
+        if self.finished:
+            return
+        if self.attempt is not None and self.assembled is None:
+            gone = [i for i in self._involved() if not self._present(i)]
+            if gone:
+                self._close(f"{', '.join(gone)} left before the update was assembled", now)
+            elif now >= (due := self.opened_at + self._patience(self.reductions)):
+                late = {s.owner for k, s in enumerate(self.attempt.slices) if s.num_pieces and k not in self.digests}
+                self.standing.no_owner |= late
+                self._close(f"{', '.join(sorted(late))} did not finish in time", now)
+            else:
+                self._effects.append(Timer(due))
+        elif self.assembled is not None:
+            self._maybe_commit(now)
+        if self.attempt is None:
+            self._maybe_open(now)
+
+    def _maybe_open(self, now: float) -> None:
+        """All that are expected have proposed, or the deadline has passed with enough of them."""
+        if now < self.reopen_at:
+            self._effects.append(Timer(self.reopen_at))
+            return
+        able = {i: p for i, p in self.proposals.items() if i not in self.standing.out and self._present(i)}
+        if not able or len(able) < self.rules.min_participants:
+            if self.standing.out and not able:
+                self.standing = Standing()  # nobody is left: everybody gets another chance
+                self.reopen_at = now + 2.0
+                self._effects.append(Timer(self.reopen_at))
+            return
+        missing = [i for i in self.plans if i not in able and i not in self.standing.out and self._waited_for(i, now)]
+        due = max(self.began + self.arrivals.seconds(), self.grace_until) if missing else now
+        if now >= due:
+            self._open(able, now)
+        elif due < math.inf:
+            self._effects.append(Timer(due))
+
+    def _waited_for(self, island: str, now: float) -> bool:
+        member = self.members.get(island)
+        if member is None:
+            return now < self.grace_until  # not back since this reign began
+        return member.present and not member.probation
+
+    def _open(self, able: dict[str, m.Propose], now: float) -> None:
+        relays = [member.island for member in self.members.ready(self.head) if member.relay]
+        reachable = {i for i in [*able, *relays] if self.members[i].address}
+        owners = self.standing.owners(sorted(able), relays, reachable)
+        if not owners:
+            worst = self.standing.exclude_worst(sorted(able))
+            why = f"{worst} is left out of step {self.head}: no owner can reach it"
+            self._report("excluded" if worst else "stuck", why if worst else "no agent can be reached by the others: "
+                         "start a relay", worst)  # fmt: skip
+            return
+        self.number += 1
+        total = sum(p.tokens for p in able.values())
+        shares = tuple(
+            r.Share(i, able[i].payload, able[i].tokens, float(np.float32(able[i].tokens / total))) for i in sorted(able)
+        )
+        addresses = {owner: self.members[owner].address for owner in owners}
+        rules = self.rules
+        self.attempt = r.Attempt(self.term, self.head, self.number, self.head_root, rules.codec, rules.lr, rules.momentum,
+                                 shares, equal_slices(owners, rules.num_pieces), addresses)  # fmt: skip
+        self.digests, self.assembled, self.held = {}, None, {}
+        self.opened_at = now
+        self._effects.append(Persist(self.attempt))
+        self._to_ready(self.attempt)
+        left_out = sorted(set(self.plans) - set(able))
+        names = f"; without {', '.join(left_out)}" if left_out else ""
+        self._report("attempt", f"step {self.head}, attempt {self.number}: {len(shares)} participants, "
+                     f"{len(owners)} owners{names}", "", participants=sorted(able), left_out=left_out)  # fmt: skip
+
+    def _reduced(self, member: Member, reduced: m.Reduced, now: float) -> None:
+        attempt = self.attempt
+        if (
+            attempt is None
+            or self.assembled is not None
+            or (reduced.step, reduced.number) != (attempt.step, attempt.number)
+        ):
+            return
+        if reduced.slice >= len(attempt.slices) or attempt.slices[reduced.slice].owner != member.island:
+            return
+        self.digests[reduced.slice] = reduced.digest
+        if len(self.digests) == len(attempt.slices):
+            digests = tuple(self.digests[k] for k in range(len(attempt.slices)))
+            self.assembled = r.Assembled(self.term, attempt.step, attempt.number, digests)
+            self.assembled_at = now
+            self.reductions.observe(now - self.opened_at)
+            self._effects.append(Persist(self.assembled))
+            self._to_ready(self.assembled)
+
+    def _fault(self, member: Member, fault: m.Fault, now: float) -> None:
+        """Charged to both ends of the edge: ownership is dropped first, participation last."""
+        attempt = self.attempt
+        if attempt is None or (fault.step, fault.number) != (attempt.step, attempt.number):
+            return
+        accuser, peer = member.island, fault.peer or member.island
+        self.standing.charge(accuser, peer, fault.kind, attempt)
+        self._report("fault", f"{accuser} about {peer}: {fault.text}", accuser, peer=peer, fault=fault.kind)
+        self._close(f"{accuser} and {peer} could not exchange", now)
+
+    def _close(self, reason: str, now: float) -> None:
+        """This attempt is over; nothing was applied, so nothing is rolled back."""
+        self._report("attempt closed", f"step {self.head}, attempt {self.number}: {reason}")
+        self.attempt = self.assembled = None
+        self.held = {}
+        self.reopen_at = now + self.rules.fault_seconds
+
+    # ------------------------------------------------------------------------------------------ held, commit
+    def _held(self, member: Member, held: m.Held, now: float) -> None:
+        if self.assembled is not None and (held.step, held.number) == (self.assembled.step, self.assembled.number):
+            self.holdings.observe(now - self.assembled_at)
+            self.held[member.island] = held
+
+    def _maybe_commit(self, now: float) -> None:
+        """All participants hold the same; or, once nothing more can be hoped for, enough of them."""
+        assert self.attempt is not None
+        participants = {share.island for share in self.attempt.participants}
+        update, holders = self._best_held()
+        awaited = [i for i in participants if i not in self.held and self._present(i)]
+        due = self.assembled_at + self._patience(self.holdings)
+        if awaited and now < due:
+            self._effects.append(Timer(due))
+            return
+        enough = min(2, len(self.members.ready(self.head)))
+        if update is not None and 2 * len(holders & participants) > len(participants) and len(holders) >= enough:
+            self._commit(update, holders)
+        elif update is not None and self.hold_misses:
+            self._report("thin", f"step {self.head} is committed with {len(holders)} holders", holders=sorted(holders))
+            self._commit(update, holders)
+        else:
+            self.hold_misses += 1
+            self.standing.no_owner |= set(awaited)
+            self._close(f"{', '.join(awaited) or 'nobody'} did not hold the update in time", now)
+
+    def _best_held(self) -> tuple[m.Held | None, set[str]]:
+        """The (update, next root) that most hold; a relay breaks a tie."""
+        groups: dict[tuple[bytes, bytes], set[str]] = {}
+        for island, held in self.held.items():
+            groups.setdefault((held.update, held.next_root), set()).add(island)
+        if not groups:
+            return None, set()
+        if len(groups) > 1:
+            self._report(
+                "unequal", f"step {self.head}: {len(groups)} different next roots are held", groups=len(groups)
+            )
+        relays = {i for i, member in self.members.items() if member.relay}
+        best = max(groups.values(), key=lambda group: (len(group), len(group & relays), sorted(group)))
+        return self.held[min(best)], best
+
+    def _commit(self, held: m.Held, holders: set[str]) -> None:
+        assert self.attempt is not None
+        attempt = self.attempt
+        participants = {share.island for share in attempt.participants}
+        leases = tuple((i, self.plans[i].lease) for i in sorted(participants))
+        record = r.CommitRecord(self.term, 0, self.head, attempt.number, self.head_root, held.update, held.next_root,
+                                attempt.participants, leases, self.head_digest)  # fmt: skip
+        record = msgspec.structs.replace(record, signature=self._sign(record.unsigned()))
+        self._effects.append(Persist(record))
+        for island, plan in self.plans.items():
+            if island not in participants:
+                self.leases.give_back(plan.lease)
+        for share in attempt.participants:
+            self.ledger[share.island] += share.tokens
+            if member := self.members.get(share.island):
+                member.completed()
+        loss = sum(self.proposals[s.island].loss * s.weight for s in attempt.participants)
+        self.head, self.head_root, self.head_digest = self.head + 1, record.next_root, record.digest()
+        self.plans, self.number = {}, 0
+        self._new_step()
+        self._effects += [Send(i, m.Committed(record)) for i, member in self.members.items() if member.connected]
+        self._report("committed", f"step {record.step}: {len(participants)} islands, {record.tokens:,} tokens, "
+                     f"loss {loss:.3f}, root {record.next_root[:6].hex()}", "", tokens=record.tokens, loss=loss,
+                     participants=sorted(participants), holders=sorted(holders), root=record.next_root.hex())  # fmt: skip
+        if self.finished:
+            self._report("finished", f"all {self.head} outer steps are committed")
+
+    # -------------------------------------------------------------------------------------------- small things
+    def _patience(self, deadline: Deadline) -> float:
+        """Deadlines double with each attempt of a step."""
+        return deadline.seconds() * 2 ** max(0, self.number - 1)
+
+    def _involved(self) -> list[str]:
+        assert self.attempt is not None
+        owners = {s.owner for s in self.attempt.slices if s.num_pieces}
+        return sorted({share.island for share in self.attempt.participants} | owners)
+
+    def _present(self, island: str) -> bool:
+        member = self.members.get(island)
+        return member is not None and member.ready(self.head)
+
+    def _to_ready(self, message: r.Message) -> None:
+        self._effects += [Send(member.island, message) for member in self.members.ready(self.head)]
+
+    def _send(self, island: str, message: r.Message) -> None:
+        self._effects.append(Send(island, message))
+
+    def _report(self, kind: str, text: str, island: str = "", **facts: object) -> None:
+        self._effects.append(Report(kind, text, island, self.head, facts))

@@ -1,0 +1,26 @@
+"""What a run fixes for its coordinator."""
+
+import msgspec
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """From the recipe and the prepared run; the seconds at the end are floors and backstops, not settings."""
+
+    recipe_digest: str
+    self_test: bytes  # what the kernels of every member must make of a fixed input
+    genesis_root: bytes
+    num_outer_steps: int
+    inner_steps: int
+    windows_per_step: int
+    context_length: int
+    stage_ends: tuple[int, ...]  # inner step at which each stage of the mixture ends
+    codec: str
+    lr: float
+    momentum: float
+    min_participants: int
+    num_pieces: int
+    frozen_seconds: float = 6.0  # silent that long: not waited for
+    grace_seconds: float = 5.0  # a new leader waits so long for the islands of the open step
+    fault_seconds: float = 0.3  # between a fault and the next attempt: news of a death may be on its way
+    reduce_seconds: float = 600.0  # backstop until durations are known; stalls are noticed by owners, much earlier
+    hold_seconds: float = 60.0

@@ -1,0 +1,224 @@
+"""The coordinator's process: carries out what `protocol.py` decides, over streams and a durable store."""
+
+import asyncio
+import time
+from typing import Any
+
+from atoll.coordinator.effects import Event, Joined, Left, Persist, Received, Report, Send, Tick, Timer
+from atoll.coordinator.protocol import Coordinator
+from atoll.coordinator.rules import Rules
+from atoll.coordinator.store import Deposed, Store
+from atoll.errors import UserError
+from atoll.events import EventLog
+from atoll.swarm import messages as m
+from atoll.swarm.identity import OPERATOR, RunKeys, Ticket, common_name, fingerprint
+from atoll.swarm.records import Message
+from atoll.swarm.transport import Stream, Transport, TransportError, call, expect, together
+
+HELLO_SECONDS = 15.0
+REACH_SECONDS = 3.0
+QUIET_SECONDS = 60.0  # an agent beats every 2 s; the protocol notices silence much earlier
+RECORDS_AT_ONCE = 64
+
+
+class CoordinatorServer:
+    """One reign: from `begin` until cancelled or deposed."""
+
+    def __init__(self, rules: Rules, run: m.RunInfo, keys: RunKeys, store: Store, events: EventLog,
+                 transport: Transport) -> None:  # fmt: skip
+        self.run = run
+        self.store = store
+        self.address = ""  # host:port for tickets
+        self._keys = keys
+        self._events = events
+        self._transport = transport
+        self._outboxes: dict[str, asyncio.Queue[Message]] = {}
+        self._wake = asyncio.Event()
+        self._next_tick = 0.0
+        self.deposed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.protocol = Coordinator(rules, store.begin_term(), keys.sign)
+        commits = store.commits()
+        plans, number, starts = store.open_step(len(commits))
+        self.protocol.restore(commits, plans, number, starts, time.monotonic())
+        term = self.protocol.term.counter
+        events.write("term", f"coordinator of {run.run_id} begins term {term} at step {self.protocol.head}", term=term)
+
+    @property
+    def services(self) -> dict[str, Any]:
+        """For members; `enroll` is for strangers, on a port of its own."""
+        return {"Control": self._control, "Operate": self._operate}
+
+    def ticket(self, uses: int, hours: float) -> str:
+        """A new ticket, as one line of text."""
+        authority = self._keys.authority
+        secret = self.store.new_ticket(uses, hours)
+        return Ticket(common_name(authority), self.address, fingerprint(authority), secret).text()
+
+    async def keep_time(self) -> None:
+        """Tick whenever a deadline may have passed; until deposed."""
+        while not self.deposed.done():
+            pause = min(1.0, max(0.01, self._next_tick - time.monotonic()))
+            try:
+                await asyncio.wait_for(self._wake.wait(), pause)
+                self._wake.clear()
+            except TimeoutError:
+                self._step(Tick())
+        await self.deposed
+
+    # -------------------------------------------------------------------------------------------- carry out
+    def _step(self, event: Event) -> None:
+        """One event through the protocol. Persists are done, synchronously, before the sends that follow them."""
+        if self.deposed.done():
+            return
+        now = time.monotonic()
+        self._next_tick = now + 1.0
+        records: list[Any] = []
+        for effect in self.protocol.step(event, now):
+            if isinstance(effect, Persist):
+                records.append(effect.record)
+                continue
+            if records and isinstance(effect, Send):
+                if not self._persist(records):
+                    return
+                records = []
+            match effect:
+                case Send():
+                    if (outbox := self._outboxes.get(effect.island)) is not None:
+                        outbox.put_nowait(effect.message)
+                case Timer():
+                    self._next_tick = min(self._next_tick, effect.at)
+                case Report():
+                    self._events.write(effect.kind, effect.text, island=effect.island, step=effect.step, **effect.facts)
+        if records:
+            self._persist(records)
+        self._wake.set()
+
+    def _persist(self, records: list[Any]) -> bool:
+        try:
+            self.store.append(records)
+        except Deposed as error:
+            self._events.write("deposed", f"this coordinator stops: {error}")
+            self.deposed.set_exception(error)
+            return False
+        return True
+
+    # ---------------------------------------------------------------------------------------------- services
+    async def enroll(self, stream: Stream) -> None:
+        """A ticket against a certificate."""
+        message, _ = await stream.receive(HELLO_SECONDS)
+        request = expect(message, m.Enroll)
+        try:
+            certificate = self._keys.issue(request.csr)
+            island = common_name(certificate)
+            kept = self.store.redeem(request.secret, island, request.contributor[:80], certificate)
+        except UserError as error:
+            await stream.send(m.Refused(str(error)))
+            return
+        self._events.write("enrolled", f"{island} enrolled for {request.contributor or 'nobody named'}", island=island)
+        await stream.send(m.Enrolled(kept, self.run))
+
+    async def _control(self, stream: Stream) -> None:
+        """An agent's line: a Hello, then messages both ways until it breaks."""
+        message, _ = await stream.receive(HELLO_SECONDS)
+        hello = expect(message, m.Hello)
+        island = stream.peer
+        if reason := self.store.revoked(island):
+            await stream.send(m.Refused(f"{island} was evicted from this run: {reason}"))
+            return
+        address = f"{stream.peer_host}:{hello.port}" if hello.port else ""
+        if address and not await self._reaches(address, island):
+            self._events.write("unreachable", f"{island} cannot be reached at {address}; it will own nothing", island=island)
+            address = ""
+        outbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._outboxes[island] = outbox
+        self._step(Joined(island, hello, address))
+        reason = "its line closed"
+        try:
+            await together(self._read(stream, island), self._write(stream, outbox))
+        except TransportError as error:
+            reason = str(error)
+        finally:
+            if self._outboxes.get(island) is outbox:
+                del self._outboxes[island]
+            self._step(Left(island, hello.session, reason))
+
+    async def _reaches(self, address: str, island: str) -> bool:
+        try:
+            await call(self._transport, address, island, "Ping", m.Ping(), m.Done, REACH_SECONDS)
+        except TransportError:
+            return False
+        return True
+
+    async def _read(self, stream: Stream, island: str) -> None:
+        while True:
+            message, _ = await stream.receive(QUIET_SECONDS)
+            if isinstance(message, m.Want):
+                records = self.store.commits(max(0, message.since), RECORDS_AT_ONCE)
+                self._outboxes[island].put_nowait(m.Records(tuple(records)))
+            else:
+                self._step(Received(island, message))
+
+    async def _write(self, stream: Stream, outbox: "asyncio.Queue[Message]") -> None:
+        while True:
+            message = await outbox.get()
+            await stream.send(message)
+            if isinstance(message, m.Evict | m.Refused):
+                raise TransportError("it was sent away")
+
+    async def _operate(self, stream: Stream) -> None:
+        """What people ask: status, for any member; invite and evict, for who holds the run's keys."""
+        request, _ = await stream.receive(HELLO_SECONDS)
+        if isinstance(request, m.Status):
+            await stream.send(m.StatusReply(self.status()))
+            return
+        if stream.peer != OPERATOR:
+            await stream.send(m.Refused("only the run's operator may do this: use the machine that hosts the run"))
+            return
+        match request:
+            case m.Invite():
+                await stream.send(m.Invited(self.ticket(request.uses, request.hours)))
+            case m.EvictIsland():
+                try:
+                    self.store.revoke(request.island, request.reason)
+                except UserError as error:
+                    await stream.send(m.Refused(str(error)))
+                    return
+                if (outbox := self._outboxes.get(request.island)) is not None:
+                    outbox.put_nowait(m.Evict(request.reason or "evicted by the operator"))
+                self._events.write("evicted", f"{request.island} is evicted: {request.reason}", island=request.island)
+                await stream.send(m.Done())
+            case _:
+                await stream.send(m.Refused(f"{type(request).__name__} is nothing to ask of a coordinator"))
+
+    def status(self) -> dict[str, Any]:
+        """Who is in, and how far the run is, as plain values."""
+        protocol, names = self.protocol, self.store.contributors()
+        islands: list[dict[str, Any]] = []
+        for island in sorted(protocol.members.keys() | protocol.ledger.keys()):
+            member = protocol.members.get(island)
+            beat = member.beat if member else None
+            islands.append({
+                "island": island,
+                "contributor": names.get(island, ""),
+                "relay": bool(member and member.relay),
+                "present": bool(member and member.present),
+                "address": member.address if member else "",
+                "ready": bool(member and member.ready(protocol.head)),
+                "tokens": protocol.ledger[island],
+                "inner_step": beat.inner_step if beat and beat.step == protocol.head else 0,
+                "loss": beat.loss if beat else 0.0,
+                "tokens_per_second": beat.tokens_per_second if beat else 0.0,
+                "sent_bytes": beat.sent_bytes if beat else 0,
+                "compute_seconds": beat.compute_seconds if beat else 0.0,
+                "communicate_seconds": beat.communicate_seconds if beat else 0.0,
+                "wait_seconds": beat.wait_seconds if beat else 0.0,
+                "note": beat.note if beat else "",
+            })  # fmt: skip
+        rules = protocol.rules
+        return {
+            "run": self.run.run_id, "name": self.run.name, "step": protocol.head, "outer_steps": rules.num_outer_steps,
+            "inner_steps": rules.inner_steps, "finished": protocol.finished, "root": protocol.head_root.hex(),
+            "term": protocol.term.counter, "tokens": sum(protocol.ledger.values()), "islands": islands,
+            "proposed": sorted(protocol.proposals), "attempt": protocol.number,
+            "sent_bytes": self._transport.sent_bytes,
+        }  # fmt: skip

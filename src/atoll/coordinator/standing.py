@@ -1,0 +1,52 @@
+"""Who may own and who may take part in one outer step, after what went wrong in its attempts so far."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from atoll.swarm.records import Attempt, Slice
+
+
+@dataclass
+class Standing:
+    """Faults are charged to both ends of an edge: ownership is dropped first, participation last."""
+
+    no_owner: set[str] = field(default_factory=set[str])
+    out: set[str] = field(default_factory=set[str])
+    _charges: Counter[str] = field(default_factory=Counter[str])
+    _refusals: dict[str, set[str]] = field(default_factory=dict[str, set[str]])  # sender -> owners that refused it
+
+    def charge(self, accuser: str, peer: str, kind: str, attempt: Attempt) -> None:
+        """An edge failed: somebody on it loses ownership, or, where the fault is surely its own, participation."""
+        self._charges.update({accuser, peer})
+        if kind == "lost":  # my own payload is gone
+            self.out.add(accuser)
+        elif kind == "refused":  # one owner may be lying; two hardly
+            refusers = self._refusals.setdefault(peer, set())
+            refusers.add(accuser)
+            if len(refusers) > 1:
+                self.out.add(peer)
+            else:
+                self.no_owner.add(accuser)
+        else:
+            self.no_owner.add(peer if attempt.owner_of(peer) else accuser)
+
+    def owners(self, participants: list[str], relays: list[str], reachable: set[str]) -> list[str]:
+        """Participants that the others can reach; relays where there is none."""
+        able = reachable - self.no_owner
+        return [i for i in participants if i in able] or [i for i in relays if i in able]
+
+    def exclude_worst(self, participants: list[str]) -> str:
+        """With no owner left, the participant on most failed edges goes, and ownership is free again; "" if none failed."""
+        if not self._charges:
+            return ""
+        worst = max(participants, key=lambda island: self._charges[island])
+        self.out.add(worst)
+        self.no_owner = set()
+        return worst
+
+
+def equal_slices(owners: list[str], num_pieces: int) -> tuple[Slice, ...]:
+    """Contiguous slices, equal to one piece; never an empty one."""
+    owners = owners[:num_pieces]
+    bounds = [num_pieces * k // len(owners) for k in range(len(owners) + 1)]
+    return tuple(Slice(owner, a, b - a) for owner, a, b in zip(owners, bounds, bounds[1:], strict=False))

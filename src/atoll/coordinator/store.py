@@ -1,0 +1,231 @@
+"""The coordinator's durable log: SQLAlchemy Core over SQLite (default) or PostgreSQL.
+
+A commit is one transaction, and only then an answer: the leader's term is checked inside it, the outer step is the
+primary key, so a step is committed once whatever two leaders may believe.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import sqlalchemy as sql
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from atoll.coordinator.leases import merge
+from atoll.errors import UserError
+from atoll.swarm.identity import new_secret
+from atoll.swarm.layout import digest
+from atoll.swarm.messages import decode
+from atoll.swarm.records import Assembled, Attempt, CommitRecord, Plan, Term, encode
+
+_tables = sql.MetaData()
+_run = sql.Table(
+    "run", _tables,
+    sql.Column("id", sql.Integer, primary_key=True),
+    sql.Column("info", sql.LargeBinary, nullable=False),
+    sql.Column("database_id", sql.String, nullable=False),
+    sql.Column("term", sql.Integer, nullable=False),
+    sql.Column("nonce", sql.String, nullable=False),
+    sql.Column("stage_starts", sql.String, nullable=False),
+)  # fmt: skip
+_ticket = sql.Table(
+    "ticket", _tables,
+    sql.Column("hash", sql.LargeBinary, primary_key=True),
+    sql.Column("expiry", sql.Float, nullable=False),
+    sql.Column("uses", sql.Integer, nullable=False),
+)  # fmt: skip
+_island = sql.Table(
+    "island", _tables,
+    sql.Column("id", sql.String, primary_key=True),
+    sql.Column("contributor", sql.String, nullable=False),
+    sql.Column("ticket", sql.LargeBinary, nullable=False),
+    sql.Column("certificate", sql.LargeBinary, nullable=False),
+    sql.Column("revoked", sql.String, nullable=False),
+)  # fmt: skip
+_plan = sql.Table(
+    "plan", _tables,
+    sql.Column("step", sql.Integer, primary_key=True),
+    sql.Column("island", sql.String, primary_key=True),
+    sql.Column("record", sql.LargeBinary, nullable=False),
+)  # fmt: skip
+_attempt = sql.Table(
+    "attempt", _tables,
+    sql.Column("step", sql.Integer, primary_key=True),
+    sql.Column("number", sql.Integer, primary_key=True),
+    sql.Column("record", sql.LargeBinary, nullable=False),
+    sql.Column("assembled", sql.LargeBinary),
+)  # fmt: skip
+_commit = sql.Table(
+    "commit_record", _tables,
+    sql.Column("branch", sql.Integer, primary_key=True),
+    sql.Column("step", sql.Integer, primary_key=True),
+    sql.Column("record", sql.LargeBinary, nullable=False),
+)  # fmt: skip
+
+
+class Deposed(Exception):
+    """Another coordinator has a higher term: this one must stop."""
+
+
+class Store:
+    """One run's database."""
+
+    def __init__(self, url: str) -> None:
+        """Open or create. Raises UserError when the database cannot be reached."""
+        self.url = url
+        self._engine = sql.create_engine(url)
+        if self._engine.dialect.name == "sqlite":
+            sql.event.listen(self._engine, "connect", _durable_sqlite)
+        self.term = Term()
+        try:
+            _tables.create_all(self._engine)
+        except sql.exc.SQLAlchemyError as error:
+            raise UserError(f"{self._engine.url}: the database cannot be used: {error}") from error
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # ------------------------------------------------------------------------------------------------ the run
+    def found(self, info: bytes) -> str:
+        """Insert the run, or return what is there: the database's id. Raises UserError if it holds another run."""
+        with self._engine.begin() as db:
+            row = db.execute(sql.select(_run)).one_or_none()
+            if row is None:
+                values = {
+                    "id": 1,
+                    "info": info,
+                    "database_id": new_secret(),
+                    "term": 0,
+                    "nonce": "",
+                    "stage_starts": "[]",
+                }
+                db.execute(_run.insert().values(**values))
+                return str(values["database_id"])
+            if bytes(row.info) != info:
+                raise UserError(
+                    f"{self._engine.url}: this database holds another run; give each run a directory of its own"
+                )
+            return str(row.database_id)
+
+    def info(self) -> bytes | None:
+        with self._engine.connect() as db:
+            row = db.execute(sql.select(_run.c.info)).one_or_none()
+        return bytes(row.info) if row else None
+
+    def begin_term(self) -> Term:
+        """Take the next term; whoever held an earlier one can persist nothing any more."""
+        nonce = new_secret()
+        with self._engine.begin() as db:
+            counter = db.execute(sql.select(_run.c.term).with_for_update()).scalar_one() + 1
+            db.execute(_run.update().values(term=counter, nonce=nonce))
+        self.term = Term(counter, nonce)
+        return self.term
+
+    # ----------------------------------------------------------------------------------------------- records
+    def append(self, records: list[Plan | Attempt | Assembled | CommitRecord]) -> None:
+        """Make records durable in one transaction. Raises Deposed when another leader has taken over."""
+        with self._engine.begin() as db:
+            held = db.execute(sql.select(_run.c.term, _run.c.nonce).with_for_update()).one()
+            if (held.term, held.nonce) != (self.term.counter, self.term.nonce):
+                raise Deposed(f"term {held.term} has begun elsewhere")
+            for record in records:
+                _insert(db, record)
+
+    def commits(self, since: int = 0, limit: int | None = None) -> list[CommitRecord]:
+        query = sql.select(_commit.c.record).where(_commit.c.step >= since).order_by(_commit.c.step).limit(limit)
+        with self._engine.connect() as db:
+            return [_decoded(row.record, CommitRecord) for row in db.execute(query)]
+
+    def open_step(self, step: int) -> tuple[list[Plan], int, tuple[int, ...]]:
+        """(plans of a step, number of its last attempt, where the stages began)."""
+        with self._engine.connect() as db:
+            plans = [
+                _decoded(r.record, Plan) for r in db.execute(sql.select(_plan.c.record).where(_plan.c.step == step))
+            ]
+            number = db.execute(sql.select(sql.func.max(_attempt.c.number)).where(_attempt.c.step == step)).scalar()
+            starts = db.execute(sql.select(_run.c.stage_starts)).scalar_one()
+        return plans, number or 0, msgspec.json.decode(starts, type=tuple[int, ...])
+
+    # ------------------------------------------------------------------------------------------------ people
+    def new_ticket(self, uses: int, hours: float) -> str:
+        """The secret of a new ticket; only its hash is kept."""
+        secret = new_secret()
+        with self._engine.begin() as db:
+            values = {"hash": digest(secret.encode()), "expiry": time.time() + 3600 * hours, "uses": uses}
+            db.execute(_ticket.insert().values(**values))
+        return secret
+
+    def redeem(self, secret: str, island: str, contributor: str, certificate: bytes) -> bytes:
+        """The island's certificate, kept: for the same key always the first one. Raises UserError with the objection."""
+        key = digest(secret.encode())
+        with self._engine.begin() as db:
+            known = db.execute(sql.select(_island).where(_island.c.id == island)).one_or_none()
+            if known is not None:
+                if known.revoked:
+                    raise UserError(f"{island} was evicted from this run: {known.revoked}")
+                return bytes(known.certificate)
+            ticket = db.execute(sql.select(_ticket).where(_ticket.c.hash == key).with_for_update()).one_or_none()
+            if ticket is None:
+                raise UserError("the coordinator does not know this ticket; ask for a new one (`atoll invite`)")
+            if ticket.expiry < time.time():
+                raise UserError("this ticket has expired; ask for a new one (`atoll invite`)")
+            used = db.execute(sql.select(sql.func.count()).where(_island.c.ticket == key)).scalar_one()
+            if used >= ticket.uses:
+                raise UserError(f"this ticket is used up ({used} of {ticket.uses}); ask for a new one (`atoll invite`)")
+            values: dict[str, Any] = {"id": island, "contributor": contributor, "ticket": key, "revoked": ""}
+            db.execute(_island.insert().values(**values, certificate=certificate))
+        return certificate
+
+    def revoke(self, island: str, reason: str) -> None:
+        """Raises UserError for an island that is not in the run."""
+        with self._engine.begin() as db:
+            done = db.execute(_island.update().where(_island.c.id == island).values(revoked=reason or "evicted"))
+        if not done.rowcount:
+            raise UserError(f"{island}: no such island in this run; `atoll status` lists them")
+
+    def revoked(self, island: str) -> str:
+        """Why an island is out; "" if it is not."""
+        with self._engine.connect() as db:
+            return db.execute(sql.select(_island.c.revoked).where(_island.c.id == island)).scalar() or ""
+
+    def contributors(self) -> dict[str, str]:
+        with self._engine.connect() as db:
+            return {row.id: row.contributor for row in db.execute(sql.select(_island.c.id, _island.c.contributor))}
+
+
+def _insert(db: sql.Connection, record: Plan | Attempt | Assembled | CommitRecord) -> None:
+    data = encode(record)
+    match record:
+        case Plan():
+            db.execute(_plan.insert().values(step=record.step, island=record.island, record=data))
+            db.execute(_run.update().values(stage_starts=msgspec.json.encode(record.stage_starts).decode()))
+        case Attempt():
+            db.execute(_attempt.insert().values(step=record.step, number=record.number, record=data))
+        case Assembled():
+            this = (_attempt.c.step == record.step) & (_attempt.c.number == record.number)
+            db.execute(_attempt.update().where(this).values(assembled=data))
+        case CommitRecord():
+            merge([r for _, lease in record.leases for r in lease])  # overlapping leases: refused here too
+            db.execute(_commit.insert().values(branch=record.branch, step=record.step, record=data))
+            # Plans and attempts of committed steps decide nothing any more.
+            db.execute(_plan.delete().where(_plan.c.step < record.step))
+            db.execute(_attempt.delete().where(_attempt.c.step < record.step))
+
+
+def _decoded(data: Any, kind: type[Any]) -> Any:
+    record = decode(bytes(data))
+    assert isinstance(record, kind)
+    return record
+
+
+def _durable_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def sqlite_url(directory: Path) -> str:
+    directory.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{directory / 'run.sqlite'}"

@@ -1,0 +1,144 @@
+"""The durable records of a swarm, and the base of everything that travels. Messages proper are in `messages.py`.
+
+Digests and roots are 32 raw bytes. A *step* is an outer step: update `step` turns state `step` into `step + 1`.
+"""
+
+import msgspec
+
+from atoll.swarm.layout import digest
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
+    """Base of everything that travels or is kept."""
+
+
+class Term(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=True):
+    """The number of a coordinator's reign; the nonce tells two that took the same number apart."""
+
+    counter: int = 0
+    nonce: str = ""
+
+
+class Plan(Message):
+    """Coordinator to an island: train alone from state `step` on these samples."""
+
+    term: Term
+    step: int
+    parent: bytes  # root of state `step`
+    island: str
+    lease: tuple[tuple[int, int], ...]  # ranges of sample indices: (first, count)
+    stage_starts: tuple[int, ...]  # sample index at which each stage of the mixture began
+    inner_steps: int
+    first_inner_step: int  # position on the schedules
+
+    @property
+    def num_samples(self) -> int:
+        return sum(count for _, count in self.lease)
+
+
+class Share(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One participant of an update."""
+
+    island: str
+    payload: bytes
+    tokens: int
+    weight: float  # normalised over the participants; exactly representable in fp32
+
+
+class Slice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The pieces that one owner reduces."""
+
+    owner: str
+    first_piece: int
+    num_pieces: int
+
+    @property
+    def pieces(self) -> range:
+        return range(self.first_piece, self.first_piece + self.num_pieces)
+
+
+class Attempt(Message):
+    """Coordinator to all ready agents: reduce these payloads, by these owners."""
+
+    term: Term
+    step: int
+    number: int
+    parent: bytes
+    codec: str
+    lr: float
+    momentum: float
+    participants: tuple[Share, ...]  # sorted by island
+    slices: tuple[Slice, ...]
+    addresses: dict[str, str]  # of the owners
+
+    def owner_of(self, island: str) -> bool:
+        return any(s.owner == island and s.num_pieces for s in self.slices)
+
+    def share_of(self, island: str) -> Share | None:
+        return next((s for s in self.participants if s.island == island), None)
+
+
+class Assembled(Message):
+    """Coordinator to all ready agents: the update is now fixed; here is the root of each slice."""
+
+    term: Term
+    step: int
+    number: int
+    digests: tuple[bytes, ...]
+
+
+class UpdateHeader(Message):
+    """What an update is, apart from its bytes. Its digest names the update."""
+
+    step: int
+    parent: bytes
+    codec: str
+    lr: float
+    momentum: float
+    participants: tuple[Share, ...]
+    slices: tuple[tuple[int, int, bytes], ...]  # (first piece, number of pieces, root of their digests)
+
+    def digest(self) -> bytes:
+        return digest(encode(self))
+
+
+def header(attempt: Attempt, assembled: Assembled) -> UpdateHeader:
+    """The header of the update that `attempt` assembled into."""
+    slices = tuple((s.first_piece, s.num_pieces, d) for s, d in zip(attempt.slices, assembled.digests, strict=True))
+    return UpdateHeader(
+        attempt.step, attempt.parent, attempt.codec, attempt.lr, attempt.momentum, attempt.participants, slices
+    )
+
+
+class CommitRecord(Message):
+    """The one decision about a step: a chain (by `previous`), signed with the run's key, valid whatever the term."""
+
+    term: Term
+    branch: int
+    step: int
+    number: int
+    parent: bytes
+    update: bytes
+    next_root: bytes
+    participants: tuple[Share, ...]
+    leases: tuple[tuple[str, tuple[tuple[int, int], ...]], ...]  # spent by this commit, per participant
+    previous: bytes  # digest of the record before
+    signature: bytes = b""
+
+    @property
+    def tokens(self) -> int:
+        return sum(share.tokens for share in self.participants)
+
+    def unsigned(self) -> bytes:
+        """The bytes that the signature covers."""
+        return encode(msgspec.structs.replace(self, signature=b""))
+
+    def digest(self) -> bytes:
+        return digest(encode(self))
+
+
+def encode(message: Message) -> bytes:
+    """msgpack; equal messages give equal bytes, so a digest of them names the message."""
+    return _encoder.encode(message)

@@ -1,0 +1,119 @@
+"""How messages travel: one kind of call. A stream carries frames (a message and some bulk bytes) both ways.
+
+A service is an async callable that takes a `Stream`; a transport connects streams to services. Everything else
+(unary calls, uploads, downloads, the control plane) is a use of that. `grpc_transport.py` is the real one,
+`memory_transport.py` the one for tests.
+"""
+
+import asyncio
+import struct
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+from atoll.swarm.messages import AnyMessage, decode
+from atoll.swarm.records import Message, encode
+
+MAX_FRAME_BYTES = 4 << 20  # no peer makes us allocate more at once
+_LENGTH = struct.Struct("<I")
+
+
+class TransportError(Exception):
+    """The peer cannot be reached, broke off, or sent what it must not. The text names it."""
+
+
+class Stream(Protocol):
+    """One call. `peer` is the authenticated island id of the other end ("" before enrolment)."""
+
+    peer: str
+    peer_host: str
+
+    async def send(self, message: Message, bulk: bytes | memoryview = b"") -> None:
+        """Hand one frame to the transport; waits while the peer does not read. Raises TransportError."""
+        ...
+
+    async def receive(self, seconds: float) -> tuple[AnyMessage, memoryview]:
+        """The next frame. Raises TransportError when the peer is gone or nothing came within `seconds`."""
+        ...
+
+    async def close(self) -> None:
+        """End the call; safe to call twice."""
+        ...
+
+
+Service = Callable[[Stream], Awaitable[None]]
+
+
+class Transport(Protocol):
+    """Dials peers and serves them. `sent_bytes` counts what left, framing included."""
+
+    sent_bytes: int
+
+    async def connect(self, address: str, peer: str, service: str, seconds: float = 10.0) -> Stream:
+        """A stream to `service` of `peer` at `address`, whose identity is verified. Raises TransportError."""
+        ...
+
+    async def serve(self, host: str, port: int, services: dict[str, Service]) -> int:
+        """Serve; the port that was taken (`port` 0: any). Raises UserError when the port is in use."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def pack(message: Message, bulk: bytes | memoryview = b"") -> bytes:
+    """One frame: length of the message, message, bulk."""
+    head = encode(message)
+    return b"".join((_LENGTH.pack(len(head)), head, bulk))
+
+
+def unpack(frame: bytes) -> tuple[AnyMessage, memoryview]:
+    """The message and bulk of a frame. Raises TransportError for anything malformed."""
+    if len(frame) < _LENGTH.size or len(frame) > MAX_FRAME_BYTES:
+        raise TransportError(f"a frame of {len(frame)} bytes is not valid")
+    (length,) = _LENGTH.unpack_from(frame)
+    view = memoryview(frame)
+    if length > len(frame) - _LENGTH.size:
+        raise TransportError("a frame is shorter than it says")
+    try:
+        return decode(view[_LENGTH.size : _LENGTH.size + length]), view[_LENGTH.size + length :]
+    except ValueError as error:
+        raise TransportError(str(error)) from error
+
+
+T = TypeVar("T", bound=Message)
+
+
+def expect(message: Message, kind: type[T]) -> T:
+    """`message` if it is of `kind`, else TransportError."""
+    if not isinstance(message, kind):
+        raise TransportError(f"expected {kind.__name__}, got {type(message).__name__}")
+    return message
+
+
+async def call(transport: Transport, address: str, peer: str, service: str, request: Message, kind: type[T],
+               seconds: float = 10.0) -> T:  # fmt: skip
+    """One request, one answer of `kind`. Raises TransportError."""
+    stream = await transport.connect(address, peer, service, seconds)
+    try:
+        await stream.send(request)
+        answer, _ = await stream.receive(seconds)
+        return expect(answer, kind)
+    finally:
+        await stream.close()
+
+
+async def within(seconds: float, work: Awaitable[T], what: str) -> T:
+    """The result of `work`, or TransportError when it takes longer than `seconds`."""
+    try:
+        return await asyncio.wait_for(work, seconds)
+    except TimeoutError:
+        raise TransportError(f"{what}: no answer within {seconds:.1f} s") from None
+
+
+async def together(*work: Coroutine[Any, Any, None]) -> None:
+    """Run all; when one raises TransportError the others are cancelled and it is raised, as from a single coroutine."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for part in work:
+                tasks.create_task(part)
+    except* TransportError as errors:
+        raise errors.exceptions[0] from None

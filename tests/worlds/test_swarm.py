@@ -1,0 +1,162 @@
+"""The swarm's life in one process: agree, lose a member, take it back, lose the coordinator."""
+
+import asyncio
+
+import numpy as np
+
+from atoll.agent import checkpoint
+from worlds.swarm import TARGET, Swarm
+
+
+def run(work) -> None:
+    asyncio.run(asyncio.wait_for(work, 60))
+
+
+def genesis(swarm: Swarm) -> np.ndarray:
+    return checkpoint.newest([swarm.directory / "genesis"])[0].parameters
+
+
+def test_three_islands_and_a_relay_agree_bit_for_bit(tmp_path) -> None:
+    async def main() -> None:
+        swarm = Swarm(tmp_path, num_outer_steps=6)
+        await swarm.start_coordinator()
+        for name in ("r", "a", "b", "c"):
+            swarm.start(name, relay=name == "r", step_seconds=0.01)
+        await swarm.until_finished("a", "b", "c")
+        swarm.assert_equal_roots()
+        final = [t.roots[6] for t in swarm.trainers.values()]
+        assert len(set(final)) == 1
+        before, after = (abs(float(p[:1000].mean()) - float(TARGET)) for p in (genesis(swarm), swarm.agents["r"].state.parameters))
+        assert after < 0.7 * before  # it learned
+        records = swarm.store.commits()
+        assert [r.step for r in records] == list(range(6))
+        assert any(len(r.participants) == 3 for r in records)
+        await swarm.stop()
+
+    run(main())
+
+
+def test_an_island_dies_and_comes_back(tmp_path) -> None:
+    async def main() -> None:
+        swarm = Swarm(tmp_path, num_outer_steps=40)
+        await swarm.start_coordinator()
+        for name in ("r", "a", "b", "c"):
+            swarm.start(name, relay=name == "r", step_seconds=0.02)
+        await swarm.until_step(4)
+        await swarm.kill("b")
+        await swarm.until_step(7)
+        assert all(s.island != "b" for s in swarm.store.commits()[6].participants)
+        swarm.start("b", step_seconds=0.02)
+        back = len(swarm.store.commits())
+        await swarm.until(lambda: any(s.island == "b" for r in swarm.store.commits(back) for s in r.participants), "b back")
+        swarm.assert_equal_roots()
+        spent = sorted(x for r in swarm.store.commits() for _, lease in r.leases for x in lease)
+        assert all(sum(left) <= right[0] for left, right in zip(spent, spent[1:], strict=False)), "a sample was spent twice"
+        await swarm.stop()
+
+    run(main())
+
+
+def test_a_late_joiner_recovers_while_the_others_go_on(tmp_path) -> None:
+    async def main() -> None:
+        swarm = Swarm(tmp_path, num_outer_steps=60)
+        await swarm.start_coordinator()
+        for name in ("r", "a"):
+            swarm.start(name, relay=name == "r", step_seconds=0.01)
+        await swarm.until_step(12)  # further back than updates alone would be replayed
+        swarm.start("late", step_seconds=0.01)
+        await swarm.until(lambda: len(swarm.trainers["late"].roots) > 2, "late takes part")
+        assert min(swarm.trainers["late"].roots) > 10
+        swarm.assert_equal_roots()
+        await swarm.stop()
+
+    run(main())
+
+
+def test_a_killed_coordinator_goes_on_with_the_same_run(tmp_path) -> None:
+    async def main() -> None:
+        swarm = Swarm(tmp_path, num_outer_steps=15)
+        await swarm.start_coordinator()
+        for name in ("r", "a", "b"):
+            swarm.start(name, relay=name == "r", step_seconds=0.02)
+        for step in (2, 5, 9):
+            await swarm.until_step(step)
+            await swarm.kill_coordinator()
+            await asyncio.sleep(0.05)
+            await swarm.start_coordinator()
+        await swarm.until_finished("a", "b")
+        assert swarm.coordinator.protocol.term.counter == 4
+        swarm.assert_equal_roots()
+        assert [r.step for r in swarm.store.commits()] == list(range(15))
+        await swarm.stop()
+
+    run(main())
+
+
+def test_an_edge_that_is_dead_costs_ownership_first(tmp_path) -> None:
+    async def main() -> None:
+        swarm = Swarm(tmp_path, num_outer_steps=8)
+        await swarm.start_coordinator()
+        for name in ("r", "a", "b", "c"):
+            swarm.start(name, relay=name == "r", step_seconds=0.02)
+        await swarm.until_step(2)
+        swarm.network.cut_edge("a", "b")
+        await swarm.until_finished("a", "b", "c")
+        swarm.assert_equal_roots()
+        assert len(swarm.store.commits()[-1].participants) == 3, "both ends of the dead edge still take part"
+        assert any(e.kind == "fault" for e in swarm.events())
+        await swarm.stop()
+
+    run(main())
+
+
+def test_islands_that_only_dial_out_work_through_the_relay(tmp_path) -> None:
+    async def main() -> None:
+        swarm = Swarm(tmp_path, num_outer_steps=4)
+        await swarm.start_coordinator()
+        swarm.start("r", relay=True)
+        for name in ("a", "b"):
+            swarm.start(name, dial_only=True, step_seconds=0.01)
+        await swarm.until_finished("a", "b")
+        swarm.assert_equal_roots()
+        assert any(len(r.participants) == 2 for r in swarm.store.commits())
+        await swarm.stop()
+
+    run(main())
+
+
+def test_a_slow_island_is_left_out_alive_and_goes_on_from_the_head(tmp_path) -> None:
+    async def main() -> None:
+        swarm = Swarm(tmp_path, num_outer_steps=1000)
+        await swarm.start_coordinator()
+        for name in ("r", "a", "b"):
+            swarm.start(name, relay=name == "r", step_seconds=0.01)
+        await swarm.until_step(4)
+        swarm.trainers["b"].pause.clear()
+        head = swarm.coordinator.protocol.head
+        await swarm.until_step(head + 2)  # after the learned deadline
+        swarm.trainers["b"].pause.set()
+        await swarm.until(lambda: any(s.island == "b" for s in swarm.store.commits()[-1].participants), "b takes part again")
+        swarm.assert_equal_roots()
+        await swarm.stop()
+
+    run(main())
+
+
+def test_every_island_dies_and_the_run_goes_on(tmp_path) -> None:
+    async def main() -> None:
+        swarm = Swarm(tmp_path, num_outer_steps=500)
+        await swarm.start_coordinator()
+        for name in ("r", "a", "b"):
+            swarm.start(name, relay=name == "r", step_seconds=0.01)
+        await swarm.until_step(5)
+        for name in ("r", "a", "b"):
+            await swarm.kill(name)
+        head = swarm.coordinator.protocol.head
+        for name in ("a", "b"):
+            swarm.start(name, step_seconds=0.01)
+        await swarm.until_step(head + 3)
+        swarm.assert_equal_roots()
+        await swarm.stop()
+
+    run(main())

@@ -1,0 +1,1 @@
+"""From raw text to exact, restartable mixtures of windows: sources -> tokenizer -> token shards -> samples."""

@@ -1,0 +1,152 @@
+"""Documents as rows of files: JSON lines (also compressed), parquet. The file that imports pyarrow and zstandard."""
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from atoll.errors import UserError
+from atoll.recipe import Source
+
+JSONL = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+READ_BYTES = 1 << 18
+BATCH_ROWS = 256
+
+
+class Origin(NamedTuple):
+    """Where a document came from; rows count from 1."""
+
+    file: str
+    row: int
+
+    def __str__(self) -> str:
+        return f"{self.file}, row {self.row}"
+
+
+class Document(NamedTuple):
+    text: str
+    origin: Origin
+
+
+class BadRow(NamedTuple):
+    """A row that is no document, and why."""
+
+    reason: str
+    origin: Origin
+
+
+Item = Document | BadRow
+
+
+def decoded(data: bytes, origin: Origin) -> Item:
+    """A document from UTF-8."""
+    try:
+        return Document(data.decode(), origin)
+    except UnicodeDecodeError as error:
+        at_end = "; is the file truncated?" if error.reason == "unexpected end of data" else ""
+        return BadRow(f"not UTF-8 at byte {error.start}{at_end}", origin)
+
+
+def read_table(path: Path, source: Source) -> Iterator[Item]:
+    """The rows of a file, whichever of the two it is."""
+    return read_parquet(path, source) if path.suffix == ".parquet" else read_jsonl(path, source)
+
+
+def read_jsonl(path: Path, source: Source) -> Iterator[Item]:
+    """The rows of a `.jsonl`, `.jsonl.gz` or `.jsonl.zst` file; blank lines are passed over."""
+    decoder = msgspec.json.Decoder(dict[str, Any])
+    for number, line in enumerate(split_stream(chunks(path), b"\n"), 1):
+        if line.strip():
+            yield _json_row(decoder, line, source.column, Origin(str(path), number))
+
+
+def read_parquet(path: Path, source: Source) -> Iterator[Item]:
+    """The rows of a parquet file. Raises UserError when it is damaged or its column is missing or not text."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            if source.column not in schema.names:
+                raise UserError(f"{path}: {_no_column(source.column, schema.names)}")
+            kind = schema.field(source.column).type
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                raise UserError(f"{path}: column {source.column!r} is {kind}, not text")
+            for batch in file.iter_batches(BATCH_ROWS, columns=[source.column]):
+                # as bytes: the format does not promise UTF-8, and one bad row must not spoil its batch
+                for value in batch.column(0).cast(pa.large_binary()).to_pylist():
+                    number += 1
+                    yield _row(value, Origin(str(path), number))
+    except pa.ArrowException as error:
+        raise UserError(f"{path}: damaged or truncated, after row {number}: {error}") from error
+
+
+def chunks(path: Path) -> Iterator[bytes]:
+    """A file's bytes, decompressed by suffix. Raises UserError for a damaged or truncated compressed file."""
+    with path.open("rb") as file:
+        raw = iter(lambda: file.read(READ_BYTES), b"")
+        if path.suffix == ".gz":
+            yield from _decompressed(path, raw, lambda: zlib.decompressobj(wbits=31), zlib.error)
+        elif path.suffix == ".zst":
+            import zstandard
+
+            decompressor = zstandard.ZstdDecompressor()
+            yield from _decompressed(path, raw, decompressor.decompressobj, zstandard.ZstdError)
+        else:
+            yield from raw
+
+
+def split_stream(pieces: Iterator[bytes], separator: bytes) -> Iterator[bytes]:
+    """What lies between separators, in memory for one part and one piece."""
+    buffer = bytearray()
+    for piece in pieces:
+        search_from = max(len(buffer) - len(separator) + 1, 0)  # what came before holds no separator
+        buffer += piece
+        start = 0
+        while (at := buffer.find(separator, max(start, search_from))) >= 0:
+            yield bytes(buffer[start:at])
+            start = at + len(separator)
+        del buffer[:start]
+    yield bytes(buffer)
+
+
+def _decompressed(path: Path, raw: Iterator[bytes], start: Any, error_type: type[Exception]) -> Iterator[bytes]:
+    """The content of concatenated compressed members; the end of the file must be the end of one."""
+    member = None
+    try:
+        for data in raw:
+            while data:
+                member = member or start()
+                yield member.decompress(data)
+                data, member = (member.unused_data, None) if member.eof else (b"", member)
+    except error_type as error:
+        raise UserError(f"{path}: damaged: {error}") from error
+    if member is not None:
+        raise UserError(f"{path}: truncated: it ends in the middle of its compressed data")
+
+
+def _json_row(decoder: msgspec.json.Decoder[dict[str, Any]], line: bytes, column: str, origin: Origin) -> Item:
+    try:
+        row = decoder.decode(line)
+    except UnicodeDecodeError:
+        return BadRow("not UTF-8", origin)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        return BadRow(f"not a JSON object: {error}", origin)
+    return _row(row[column], origin) if column in row else BadRow(_no_column(column, list(row)), origin)
+
+
+def _row(value: Any, origin: Origin) -> Item:
+    if value is None:
+        return BadRow("null instead of text", origin)
+    item = decoded(value, origin) if isinstance(value, bytes) else Document(value, origin)
+    if isinstance(item, Document) and not isinstance(item.text, str):
+        return BadRow(f"{type(value).__name__} instead of text", origin)
+    return BadRow("empty text", origin) if isinstance(item, Document) and not item.text.strip() else item
+
+
+def _no_column(column: str, names: list[str]) -> str:
+    return f"no column {column!r}; there is: {', '.join(names) or 'none'}"

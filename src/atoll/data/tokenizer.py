@@ -1,0 +1,161 @@
+"""Text <-> token ids. The one file that imports `tokenizers`.
+
+Every document gets exactly one BOS, at its head: a tokenizer that would add none or two is refused.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from blake3 import blake3
+
+from atoll.data.chat import BEGIN_OF_TEXT, CHAT_TEMPLATE, END_OF_ROLE, END_OF_TEXT, END_OF_TURN, PAD, SPECIAL_TOKENS
+from atoll.errors import UserError
+from atoll.files import write_atomic
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Engine
+
+# How Llama 3 cuts text before merging bytes: words with their leading space, up to three digits, punctuation, space.
+LLAMA_3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
+KNOWN_EOS = (END_OF_TEXT, "</s>", "<eos>", "<|endoftext|>")
+
+
+class Tokenizer:
+    """A `tokenizer.json`, and the two files beside it that `transformers` reads."""
+
+    def __init__(self, engine: "Engine", origin: str, config: dict[str, Any], chat_template: str | None) -> None:
+        """`origin` names the tokenizer in errors. Raises UserError unless `engine` puts one BOS before a text."""
+        engine.no_truncation()
+        engine.no_padding()
+        self.bos_id = _bos_id(engine, origin)
+        engine.encode_special_tokens = True  # a text that spells "<|begin_of_text|>" stays text
+        self._engine, self._config, self._chat_template = engine, config, chat_template
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
+        """A byte-level BPE tokenizer of exactly `vocab_size` tokens, special ones included; equal for equal texts.
+
+        Raises UserError when `vocab_size` is too small, or larger than the texts can fill.
+        """
+        from tokenizers import Regex, decoders, models, pre_tokenizers, processors, trainers
+        from tokenizers import Tokenizer as Engine
+
+        if vocab_size < SMALLEST_VOCABULARY:
+            raise UserError(
+                f"tokenizer.train = {vocab_size}: at least {SMALLEST_VOCABULARY} are needed, "
+                f"for 256 bytes and {len(SPECIAL_TOKENS)} special tokens"
+            )
+        engine = Engine(models.BPE())
+        engine.pre_tokenizer = pre_tokenizers.Sequence([
+            pre_tokenizers.Split(Regex(LLAMA_3_SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ])  # fmt: skip
+        engine.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=SPECIAL_TOKENS,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        engine.train_from_iterator(texts, trainer)
+        if (size := engine.get_vocab_size()) < vocab_size:
+            raise UserError(f"tokenizer.train = {vocab_size}: the text yields only {size} tokens; ask for at most that")
+        bos = (BEGIN_OF_TEXT, engine.token_to_id(BEGIN_OF_TEXT))
+        engine.post_processor = processors.TemplateProcessing(
+            single=f"{BEGIN_OF_TEXT} $A", pair=f"{BEGIN_OF_TEXT} $A {BEGIN_OF_TEXT} $B", special_tokens=[bos]
+        )
+        config = {"bos_token": BEGIN_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": PAD}
+        return cls(engine, "the trained tokenizer", config, CHAT_TEMPLATE)
+
+    @classmethod
+    def load(cls, path: Path) -> "Tokenizer":
+        """The tokenizer of any `tokenizer.json` (or of the folder that holds one), with what lies beside it.
+
+        Raises UserError when it cannot be read, or gives a text no BOS or more than one.
+        """
+        from tokenizers import Tokenizer as Engine
+
+        path = path / "tokenizer.json" if path.is_dir() else path
+        try:
+            engine = Engine.from_str(path.read_text("utf-8"))
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        except Exception as error:  # the library raises bare Exception, and ValueError for text that is not UTF-8
+            raise UserError(f"{path}: not a tokenizer.json: {error}") from error
+        config = _config_beside(path)
+        template_path = path.with_name("chat_template.jinja")
+        tokens = engine.get_vocab()
+        if template_path.exists():
+            template = template_path.read_text("utf-8")
+        else:  # ours, for a tokenizer that has the words for it and no template of its own
+            fits = all(token in tokens for token in (END_OF_ROLE, END_OF_TURN)) and "chat_template" not in config
+            template = CHAT_TEMPLATE if fits else None
+        if "eos_token" not in config and (eos := next((token for token in KNOWN_EOS if token in tokens), None)):
+            config["eos_token"] = eos
+        return cls(engine, str(path), config, template)
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest token id."""
+        return max(self._engine.get_vocab().values()) + 1
+
+    def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Token ids of each text, [num_tokens] uint32, BOS first. Special tokens spelled out in a text are text."""
+        return [np.array(encoding.ids, np.uint32) for encoding in self._engine.encode_batch_fast(list(texts))]
+
+    def decode(self, tokens: Sequence[int] | np.ndarray, *, skip_special_tokens: bool = True) -> str:
+        """The text of token ids."""
+        return self._engine.decode([int(token) for token in tokens], skip_special_tokens=skip_special_tokens)
+
+    def digest(self) -> str:
+        """BLAKE3 of `tokenizer.json` as `save` writes it, hex."""
+        return blake3(self._json()).hexdigest()
+
+    def save(self, directory: Path) -> list[Path]:
+        """Write what `transformers.AutoTokenizer.from_pretrained` reads, and return the files' paths."""
+        special: dict[str, Any] = {"bos_token": self._engine.id_to_token(self.bos_id)}
+        usual = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        config = usual | self._config | special
+        files = {
+            "tokenizer.json": self._json(),
+            "tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True).encode() + b"\n",
+        }
+        if self._chat_template is not None:
+            files["chat_template.jinja"] = self._chat_template.encode()
+        for name, content in files.items():
+            write_atomic(directory / name, content)
+        return [directory / name for name in files]
+
+    def _json(self) -> bytes:
+        return self._engine.to_str(pretty=True).encode()
+
+
+def _config_beside(path: Path) -> dict[str, Any]:
+    config_path = path.with_name("tokenizer_config.json")
+    try:
+        return json.loads(config_path.read_text("utf-8")) if config_path.exists() else {}
+    except ValueError as error:
+        raise UserError(f"{config_path}: not JSON: {error}") from error
+
+
+def _bos_id(engine: "Engine", origin: str) -> int:
+    """The one token that is put before a text; raises UserError when it is none, several, or not alone."""
+    bare = engine.encode("text", add_special_tokens=False).ids
+    ids = engine.encode("text").ids
+    at = next((i for i in range(len(ids) - len(bare) + 1) if ids[i : i + len(bare)] == bare), 0)
+    head, tail = ids[:at], ids[at + len(bare) :]
+    if len(head) != 1:
+        raise UserError(
+            f"{origin}: puts {len(head) or 'no'} beginning-of-text tokens before a text, and every document needs "
+            "exactly one at its head; give its post-processor a template with one"
+        )
+    if tail:
+        raise UserError(f"{origin}: adds {len(tail)} tokens after a text, where its post-processor may add none")
+    return head[0]

@@ -1,0 +1,111 @@
+"""Token shards on disk: writing documents into them, and reading a split of a source as one long stream."""
+
+from bisect import bisect_right
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import numpy as np
+
+from atoll.data.blocks import FileBlocks, hash_blocks
+from atoll.data.manifest import Manifest, Shard, Split
+from atoll.files import atomic_path, write_atomic
+
+SHARD_TOKENS = 1 << 26  # a shard is closed by the document that fills it: 128 or 256 MiB
+
+
+class TokenShard:
+    """One shard, mapped. Each document begins at one of `offsets`."""
+
+    def __init__(self, data_dir: Path, manifest: Manifest, shard: Shard) -> None:
+        self._tokens = manifest.open(data_dir, shard.tokens)
+        offsets = manifest.open(data_dir, shard.offsets)
+        self.offsets = offsets.read(0, 8 * (shard.num_documents + 1)).view("<u8").astype(np.int64)
+        self._type = np.dtype(manifest.token_type)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Tokens [start, stop) of the shard, in the type of the disk. Raises UserError for a damaged block."""
+        size = self._type.itemsize
+        return self._tokens.read(start * size, stop * size).view(self._type)
+
+
+class TokenStream:
+    """All documents of a source's split, one after the other, as if they were one array of `num_tokens`."""
+
+    def __init__(self, data_dir: Path, manifest: Manifest, source: str, split: Split) -> None:
+        self._data_dir, self._manifest = data_dir, manifest
+        self._shards = manifest.sources[source].shards(split)
+        self._opened: dict[int, TokenShard] = {}  # only those that were read
+        self._starts = [0]
+        for shard in self._shards:
+            self._starts.append(self._starts[-1] + shard.num_tokens)
+        self.num_tokens = self._starts[-1]
+
+    def read(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens [start, stop) as int64, and for each whether a document begins there as bool; 0 <= start < stop."""
+        tokens = np.empty(stop - start, np.int64)
+        begins = np.zeros(stop - start, bool)
+        number = bisect_right(self._starts, start) - 1
+        while number < len(self._shards) and (base := self._starts[number]) < stop:
+            low, high = max(start, base), min(stop, self._starts[number + 1])
+            shard = self._shard(number)
+            tokens[low - start : high - start] = shard.read(low - base, high - base)
+            first, last = np.searchsorted(shard.offsets, (low - base, high - base))
+            begins[shard.offsets[first:last] + base - start] = True
+            number += 1
+        return tokens, begins
+
+    def _shard(self, number: int) -> TokenShard:
+        if number not in self._opened:
+            self._opened[number] = TokenShard(self._data_dir, self._manifest, self._shards[number])
+        return self._opened[number]
+
+
+class ShardWriter:
+    """Appends documents to numbered shards; each appears whole or not at all. To be used in a `with` block.
+
+    Where one shard ends and the next begins depends on the documents only.
+    """
+
+    def __init__(self, data_dir: Path, stem: str, token_type: str, shard_tokens: int = SHARD_TOKENS) -> None:
+        """`stem` is the path of the shards under `data_dir`, without number and suffix."""
+        self._data_dir, self._stem, self._type, self._shard_tokens = data_dir, stem, token_type, shard_tokens
+        self._open = ExitStack()
+        self._file: IO[bytes] | None = None
+        self._offsets, self._num_bytes = [0], 0
+        self.shards: list[Shard] = []
+        self.files: dict[str, FileBlocks] = {}
+
+    def append(self, tokens: np.ndarray, num_bytes: int) -> None:
+        """Add a document of at least one token, made from `num_bytes` bytes of text."""
+        if self._file is None:
+            temporary = self._open.enter_context(atomic_path(self._data_dir / self._path("tokens")))
+            self._file = self._open.enter_context(temporary.open("wb"))
+        self._file.write(tokens.astype(self._type).data)
+        self._offsets.append(self._offsets[-1] + len(tokens))
+        self._num_bytes += num_bytes
+        if self._offsets[-1] >= self._shard_tokens:
+            self._close()
+
+    def _path(self, suffix: str) -> str:
+        return f"{self._stem}-{len(self.shards):05d}.{suffix}"
+
+    def _close(self) -> None:
+        self._open.close()
+        tokens, offsets = self._path("tokens"), self._path("offsets")
+        write_atomic(self._data_dir / offsets, np.array(self._offsets, "<u8").tobytes())
+        self.files |= {path: hash_blocks(self._data_dir / path) for path in (tokens, offsets)}
+        self.shards.append(Shard(tokens, offsets, self._offsets[-1], len(self._offsets) - 1, self._num_bytes))
+        self._file, self._offsets, self._num_bytes = None, [0], 0
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._open.__exit__(kind, error, trace)  # the shard being written vanishes
+        elif self._file is not None:
+            self._close()

@@ -94,7 +94,8 @@ class Swarm:
         self.store = Store(sqlite_url(self.directory / "db"))
         self.store.found(encode(self.run))
         transport = MemoryTransport(self.network, COORDINATOR)
-        self.coordinator = CoordinatorServer(self.rules, self.run, self.keys, self.store, EventLog(self.events_path), transport)
+        self._log = EventLog(self.events_path)
+        self.coordinator = CoordinatorServer(self.rules, self.run, self.keys, self.store, self._log, transport)
         await transport.serve("memory", 1, self.coordinator.services)
         self._clock = asyncio.create_task(self.coordinator.keep_time())
 
@@ -103,6 +104,7 @@ class Swarm:
         self.network.sever(COORDINATOR)
         self.coordinator.deposed.cancel()
         self.store.close()
+        self._log.close()
 
     def start(self, name: str, relay: bool = False, step_seconds: float = 0.0, **settings: object) -> None:
         directory = self.directory / name

@@ -15,7 +15,7 @@ from atoll.agent.state import ROW_BYTES, UNKNOWN, OuterState
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 from atoll.swarm.layout import digest, root, row
-from atoll.swarm.transport import TransportError
+from atoll.swarm.transport import TransportError, together
 
 MAX_REPLAY = 8  # updates of 1 byte a parameter cost as much as one fresh chunk of 8
 MAX_HEADER_BYTES = 1 << 20
@@ -89,9 +89,7 @@ class Recovery:
                     failures.append(str(error))
                     return
 
-        async with asyncio.TaskGroup() as tasks:
-            for donor in donors.names:
-                tasks.create_task(take_from(donor))
+        await together(*(take_from(donor) for donor in donors.names))
         if waiting:
             raise NobodyHas(f"{len(waiting)} chunks of state {target}: {'; '.join(failures) or 'there is no donor'}")
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ class Agent:
         link = Link(self._transport, self.settings.coordinator, self._hello, self._beat, self._received, self._link_changed)
         self._link = link
         tasks = [asyncio.create_task(link.run()), asyncio.create_task(self._listen_to_trainer())]
-        self._start("advance", self._advance())  # look at what is here; state 0 or an old one
+        self._start("advance", self._advance)  # look at what is here; state 0 or an old one
         self.machine.advancing = True
         tasks.append(asyncio.create_task(self._loop()))
         try:
@@ -131,16 +131,16 @@ class Agent:
             case outer_step.SawTerm():
                 write_atomic(self.settings.directory / "term", msgspec.json.encode(effect.term))
             case Encode():
-                self._start("encode", self._encode(effect))
+                self._start("encode", self._encode, effect)
             case Reduce():
                 await self._stop("hold")
-                self._start("reduce", self._reduce(effect))
+                self._start("reduce", self._reduce, effect)
             case Hold():
-                self._start("hold", self._hold(effect))
+                self._start("hold", self._hold, effect)
             case Advance():
-                self._start("advance", self._advance())
+                self._start("advance", self._advance)
             case outer_step.Retry():
-                self._start("advance", self._advance(RETRY_SECONDS))
+                self._start("advance", self._advance, RETRY_SECONDS)
 
     # ------------------------------------------------------------------------------------------------- work
     async def _encode(self, work: Encode) -> None:
@@ -287,7 +287,7 @@ class Agent:
                     self._progress = message
                     self.note = "training"
                 case m.WantData():
-                    self._start("data", self._provide_data())
+                    self._start("data", self._provide_data)
                 case m.Proposed():
                     self._seconds["compute"] += message.compute_seconds
                     self._proposed_at = time.monotonic()
@@ -323,7 +323,7 @@ class Agent:
             self.donor.assembly[1].discard()
             self.donor.assembly = None
 
-    def _start(self, kind: str, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, kind: str, work: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
         """Begin work of a kind, ending what was under way of it."""
         previous = self._work.get(kind)
 
@@ -333,7 +333,7 @@ class Agent:
                 with contextlib.suppress(asyncio.CancelledError):
                     await previous
             try:
-                await work
+                await work(*arguments)
             except Exception as error:  # a defect, not a failure of a peer: the agent must not go on half
                 if not self._crash.done():
                     self._crash.set_exception(error)

@@ -59,7 +59,8 @@ class CoordinatorServer:
         while not self.deposed.done():
             pause = min(1.0, max(0.01, self._next_tick - time.monotonic()))
             try:
-                await asyncio.wait_for(self._wake.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
                 self._wake.clear()
             except TimeoutError:
                 self._step(Tick())

@@ -1,6 +1,8 @@
 """A transport inside one process, for tests: the same frames, bounds and errors, and switches to break edges."""
 
 import asyncio
+from collections import deque
+from collections.abc import Callable
 
 from atoll.errors import UserError
 from atoll.swarm.messages import AnyMessage
@@ -40,52 +42,73 @@ class Network:
                 far.break_off("the edge is cut")
 
 
+class Pipe:
+    """One direction of a call: frames in order, a bound on how many are unread, and a reason once it is broken."""
+
+    def __init__(self) -> None:
+        self._frames: deque[bytes] = deque()
+        self._reason = ""
+        self._waiters: list[asyncio.Future[None]] = []
+
+    async def put(self, frame: bytes) -> None:
+        while len(self._frames) >= _WINDOW_FRAMES and not self._reason:
+            await self._change()
+        if self._reason:
+            raise TransportError(self._reason)
+        self._frames.append(frame)
+        self._wake()
+
+    async def get(self) -> bytes:
+        while not self._frames and not self._reason:
+            await self._change()
+        if not self._frames:
+            raise TransportError(self._reason)
+        self._wake()
+        return self._frames.popleft()
+
+    def break_off(self, reason: str) -> None:
+        """Nothing more goes in; what is in can still be read."""
+        self._reason = self._reason or reason
+        self._wake()
+
+    async def _change(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+
 class MemoryStream:
     """One end of a call."""
 
-    def __init__(
-        self, peer: str, incoming: "asyncio.Queue[bytes | str]", outgoing: "asyncio.Queue[bytes | str]"
-    ) -> None:
+    def __init__(self, peer: str, incoming: Pipe, outgoing: Pipe, count: Callable[[int], None]) -> None:
         self.peer = peer
         self.peer_host = "memory"
-        self.sent_bytes = 0
         self._incoming = incoming
         self._outgoing = outgoing
-        self._broken = ""
+        self._count = count
 
     async def send(self, message: Message, bulk: bytes | memoryview = b"") -> None:
         frame = pack(message, bulk)
         if len(frame) > MAX_FRAME_BYTES:
             raise TransportError(f"a frame of {len(frame)} bytes is over the bound")
-        if self._broken:
-            raise TransportError(self._broken)
         await self._outgoing.put(frame)
-        self.sent_bytes += len(frame)
+        self._count(len(frame))
 
     async def receive(self, seconds: float) -> tuple[AnyMessage, memoryview]:
-        if self._broken and self._incoming.empty():
-            raise TransportError(self._broken)
-        try:
-            frame = await asyncio.wait_for(self._incoming.get(), seconds)
-        except TimeoutError:
-            raise TransportError(f"{self.peer}: nothing came within {seconds:.1f} s") from None
-        if isinstance(frame, str):
-            self._broken = frame
-            raise TransportError(frame)
-        return unpack(frame)
-
-    def break_off(self, reason: str) -> None:
-        if not self._broken:
-            self._broken = reason
-            while self._incoming.full():
-                self._incoming.get_nowait()
-            self._incoming.put_nowait(reason)
+        return unpack(await within(seconds, self._incoming.get(), self.peer))
 
     async def close(self) -> None:
-        self.break_off("closed")
-        while self._outgoing.full():
-            await asyncio.sleep(0.001)
-        self._outgoing.put_nowait(f"{self.peer}: the other end closed the stream")
+        self.break_off(f"{self.peer}: the other end closed the stream")
+
+    def break_off(self, reason: str) -> None:
+        self._incoming.break_off(reason)
+        self._outgoing.break_off(reason)
 
 
 class MemoryTransport:
@@ -101,9 +124,8 @@ class MemoryTransport:
         served = self.network.services.get(address)
         if served is None or served[0] != peer or frozenset((self.island, peer)) in self.network.cut:
             raise TransportError(f"{peer} at {address} cannot be reached")
-        there: asyncio.Queue[bytes | str] = asyncio.Queue(_WINDOW_FRAMES)
-        back: asyncio.Queue[bytes | str] = asyncio.Queue(_WINDOW_FRAMES)
-        near, far = MemoryStream(peer, back, there), MemoryStream(self.island, there, back)
+        there, back = Pipe(), Pipe()
+        near, far = MemoryStream(peer, back, there, self._add), MemoryStream(self.island, there, back, self._add)
         self.network.streams.append((self.island, peer, near, far))
         handler = served[1].get(service)
         if handler is None:
@@ -115,7 +137,7 @@ class MemoryTransport:
             except TransportError:
                 pass
             finally:
-                await within(5.0, far.close(), "closing")  # type: ignore[arg-type]
+                await far.close()
 
         task = asyncio.create_task(serve())
         self._tasks.add(task)
@@ -129,6 +151,9 @@ class MemoryTransport:
             raise UserError(f"{address} is in use; choose another port")
         self.network.services[address] = (self.island, services)
         return port
+
+    def _add(self, size: int) -> None:
+        self.sent_bytes += size
 
     async def close(self) -> None:
         self.network.sever(self.island)

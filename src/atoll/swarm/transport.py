@@ -80,6 +80,7 @@ def unpack(frame: bytes) -> tuple[AnyMessage, memoryview]:
 
 
 T = TypeVar("T", bound=Message)
+R = TypeVar("R")
 
 
 def expect(message: Message, kind: type[T]) -> T:
@@ -101,19 +102,28 @@ async def call(transport: Transport, address: str, peer: str, service: str, requ
         await stream.close()
 
 
-async def within(seconds: float, work: Awaitable[T], what: str) -> T:
+async def within(seconds: float, work: Awaitable[R], what: str) -> R:
     """The result of `work`, or TransportError when it takes longer than `seconds`."""
     try:
-        return await asyncio.wait_for(work, seconds)
+        async with asyncio.timeout(seconds):  # wait_for of Python 3.11 can swallow a cancellation
+            return await work
     except TimeoutError:
         raise TransportError(f"{what}: no answer within {seconds:.1f} s") from None
 
 
 async def together(*work: Coroutine[Any, Any, None]) -> None:
-    """Run all; when one raises TransportError the others are cancelled and it is raised, as from a single coroutine."""
+    """Run all; when one fails the others are cancelled and its error is raised, as from a single coroutine.
+
+    Not a TaskGroup: that of Python 3.11 forgets a cancellation from outside when a child fails at the same time.
+    """
+    tasks = [asyncio.create_task(part) for part in work]
     try:
-        async with asyncio.TaskGroup() as tasks:
-            for part in work:
-                tasks.create_task(part)
-    except* TransportError as errors:
-        raise errors.exceptions[0] from None
+        if tasks:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+            raise result

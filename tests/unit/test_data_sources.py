@@ -1,0 +1,159 @@
+"""Raw text read document by document, and what is said about text that cannot be read."""
+
+import gzip
+import json
+
+import msgspec
+import pytest
+
+from atoll.data.sources import BadRow, Document, read
+from atoll.errors import UserError
+from atoll.recipe import Source
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+zstandard = pytest.importorskip("zstandard")
+
+
+def items(**source):
+    return list(read("s", Source(**{key: str(value) if key in KINDS else value for key, value in source.items()})))
+
+
+KINDS = ("text", "code", "jsonl", "parquet", "dataset")
+
+
+def texts(**source):
+    found = items(**source)
+    assert all(isinstance(item, Document) for item in found)
+    return [item.text for item in found]
+
+
+def bad_rows(**source):
+    return [(item.origin.row, item.reason) for item in items(**source) if isinstance(item, BadRow)]
+
+
+def test_a_folder_of_text_is_read_in_order_of_path(tmp_path):
+    (tmp_path / "b").mkdir()
+    for name, content in {"c.txt": "three", "b/x.txt": "two", "a.txt": "one", "not.md": "no"}.items():
+        (tmp_path / name).write_text(content)
+    assert texts(text=tmp_path) == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("separator", ["\f", "<|end|>"])
+def test_a_separator_cuts_a_file_wherever_reads_end(tmp_path, separator, monkeypatch):
+    monkeypatch.setattr("atoll.data.rows.READ_BYTES", 3)
+    parts = ["one\r\n", "<|twö|", "  ", "", "three<|"]
+    (tmp_path / "a.txt").write_bytes(separator.join(parts).encode())
+    found = items(text=tmp_path / "a.txt", separator=separator)
+    assert [(item.text, item.origin.row) for item in found] == [("one\r\n", 1), ("<|twö|", 2), ("three<|", 5)]
+
+
+def test_the_books_ship_with_the_package():
+    documents = texts(text="package:books", separator="\f")
+    assert 200 < len(documents) < 300
+    assert 1_500_000 < sum(map(len, documents)) < 2_000_000
+    assert all(len(document.encode()) < 25_000 for document in documents)
+
+
+def test_the_standard_library_is_code_without_tests():
+    found = items(code="stdlib")
+    assert all(isinstance(item, Document) and item.text.strip() for item in found)
+    assert 2_000_000 < sum(len(item.text.encode()) for item in found) <= 8_000_000
+    assert not any("/test/" in item.origin.file or "site-packages" in item.origin.file for item in found)
+
+
+def test_code_is_read_by_suffix_and_empty_files_are_passed_over(tmp_path):
+    (tmp_path / "a.rs").write_text("fn main() {}")
+    (tmp_path / "b.rs").write_text("")
+    (tmp_path / "c.py").write_text("pass")
+    (tmp_path / "d.rs").write_bytes(b"// \xe9.")
+    assert [item[0] for item in items(code=tmp_path, suffix=".rs")] == ["fn main() {}", "not UTF-8 at byte 3"]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.jsonl.zst"])
+def test_json_lines_may_be_compressed(tmp_path, name):
+    data = b"\n".join(json.dumps({"body": text, "n": 1}).encode() for text in ("one", "zwei ü")) + b"\n\n"
+    pack = {".gz": gzip.compress, ".zst": zstandard.compress}.get((tmp_path / name).suffix, bytes)
+    (tmp_path / name).write_bytes(pack(data[:20]) + pack(data[20:]))  # two members, as `cat` makes them
+    assert texts(jsonl=tmp_path, column="body") == ["one", "zwei ü"]
+    assert texts(dataset=tmp_path, column="body") == ["one", "zwei ü"]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.jsonl.zst"])
+def test_a_truncated_or_damaged_archive_is_named(tmp_path, name):
+    rows = b"".join(msgspec.json.encode({"text": f"row {number}"}) + b"\n" for number in range(1000))
+    whole = gzip.compress(rows) if name.endswith("gz") else zstandard.compress(rows)
+    (tmp_path / name).write_bytes(whole[:-20])
+    with pytest.raises(UserError, match=f"{name}: truncated"):
+        items(jsonl=tmp_path / name)
+    (tmp_path / name).write_bytes(whole + b"garbage")
+    with pytest.raises(UserError, match=f"{name}: (damaged|truncated)"):
+        items(jsonl=tmp_path / name)
+
+
+def test_bad_json_rows_are_named_by_number(tmp_path):
+    rows = [b'{"text": "good"}', b'{"text": null}', b'{"text": 7}', b'{"text": "\xff"}', b'{"other": 1}',
+            b'{"text": " "}', b'["text"]', b'{"text": "cut', b'{"text": "\\ud800"}',
+            b'{"text": ' + b"[" * 100_000]  # fmt: skip
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(rows))
+    found = bad_rows(jsonl=tmp_path / "a.jsonl")
+    assert [row for row, _ in found] == list(range(2, 11))
+    assert [reason for _, reason in found[:5]] == [
+        "null instead of text", "int instead of text", "not UTF-8", "no column 'text'; there is: other", "empty text",
+    ]  # fmt: skip
+    assert all(reason.startswith("not a JSON object") for _, reason in found[5:])
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_parquet_rows(tmp_path, kind):
+    values = pa.array(["one", None, "", "zwei ü"], kind)
+    pq.write_table(pa.table({"text": values, "n": [1, 2, 3, 4]}), tmp_path / "a.parquet")
+    assert [item.text for item in items(parquet=tmp_path) if isinstance(item, Document)] == ["one", "zwei ü"]
+    assert bad_rows(parquet=tmp_path) == [(2, "null instead of text"), (3, "empty text")]
+
+
+def test_parquet_text_that_is_not_utf_8_is_a_bad_row(tmp_path):
+    raw = pa.array([b"fine", b"caf\xe9"])
+    pq.write_table(pa.table({"text": pa.Array.from_buffers(pa.string(), 2, raw.buffers())}), tmp_path / "a.parquet")
+    assert bad_rows(parquet=tmp_path) == [(2, "not UTF-8 at byte 3; is the file truncated?")]
+
+
+def test_parquet_that_cannot_be_used_is_named(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"n": [1, 2]}), path)
+    with pytest.raises(UserError, match=r"a.parquet: no column 'text'; there is: n"):
+        items(parquet=path)
+    with pytest.raises(UserError, match="column 'n' is int64, not text"):
+        items(parquet=path, column="n")
+    pq.write_table(pa.table({"text": ["x" * 1000] * 100}), path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"a.parquet: damaged or truncated"):
+        items(parquet=path)
+
+
+@pytest.mark.parametrize(
+    ("content", "source", "message"),
+    [
+        (None, {"text": "{}/none"}, "no such file or folder"),
+        (None, {"text": "{}"}, "no .txt file in this folder"),
+        (None, {"text": "package:films"}, "no text named 'films' ships with atoll; there is: books"),
+        (b"", {"text": "{}/a.txt"}, "a.txt: there is no text in it"),
+        (b" \f\n", {"text": "{}/a.txt", "separator": "\f"}, "a.txt: there is no text in it"),
+        (b"a", {"text": "{}/a.txt", "separator": ""}, "the separator of documents is empty"),
+    ],
+)
+def test_sources_without_text_are_refused(tmp_path, content, source, message):
+    if content is not None:
+        (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        items(**{key: value.replace("{}", str(tmp_path)) for key, value in source.items()})
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"caf\xe9 noir", "not UTF-8 at byte 3"), ("café".encode()[:-1], "not UTF-8 at byte 3; is the file truncated?")],
+)
+def test_text_that_is_not_utf_8_is_a_bad_row(tmp_path, content, reason):
+    (tmp_path / "a.txt").write_bytes(content)
+    (tmp_path / "b.txt").write_text("fine")
+    assert bad_rows(text=tmp_path) == [(1, reason)]

@@ -1,0 +1,132 @@
+"""Tokenizers: training, loading, and one BOS wherever a document begins."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tokenizers")
+from tokenizers import Tokenizer as Engine
+from tokenizers import models, pre_tokenizers, processors
+
+from atoll.data.chat import SPECIAL_TOKENS
+from atoll.data.tokenizer import Tokenizer
+from atoll.errors import UserError
+
+NOUNS = ("cat", "whale", "island")
+TEXTS = [f"The {noun} can't see {number} of the {noun}s.\n\n" for noun in NOUNS for number in range(99)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.train(TEXTS, 320)
+
+
+def test_every_document_has_one_bos_at_its_head_and_comes_back(tokenizer):
+    texts = ["The whale.", "", "naïve 🏝 \x00 \r\n  spaces   ", "<|begin_of_text|>spelled<|eot_id|>", "12345"]
+    for text, tokens in zip(texts, tokenizer.encode_documents(texts), strict=True):
+        assert tokens.dtype == np.uint32
+        assert tokens[0] == tokenizer.bos_id
+        assert (tokens >= len(SPECIAL_TOKENS)).sum() == len(tokens) - 1
+        assert tokenizer.decode(tokens) == text
+
+
+def test_a_trained_vocabulary_has_the_size_asked_for_and_is_the_same_each_time(tokenizer):
+    assert tokenizer.vocab_size == 320
+    assert Tokenizer.train(iter(TEXTS), 320).digest() == tokenizer.digest()
+
+
+def test_numbers_are_cut_into_threes_as_in_llama_3(tokenizer):
+    one, two = tokenizer.encode_documents(["111222", "111"])
+    assert tokenizer.decode(one[: len(two)]) == "111"
+
+
+@pytest.mark.parametrize(("size", "message"), [(261, "at least 262"), (5000, "the text yields only")])
+def test_a_vocabulary_that_cannot_be_is_refused(size, message):
+    with pytest.raises(UserError, match=message):
+        Tokenizer.train(TEXTS, size)
+
+
+def test_what_is_saved_loads_again(tokenizer, tmp_path):
+    names = [path.name for path in tokenizer.save(tmp_path)]
+    assert names == ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
+    for place in (tmp_path, tmp_path / "tokenizer.json"):
+        loaded = Tokenizer.load(place)
+        assert (loaded.digest(), loaded.vocab_size, loaded.bos_id) == (tokenizer.digest(), 320, tokenizer.bos_id)
+    again = tmp_path / "again"
+    loaded.save(again)
+    assert all((again / name).read_bytes() == (tmp_path / name).read_bytes() for name in names)
+
+
+def test_transformers_agrees_in_pre_training_and_chat(tokenizer, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    tokenizer.save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs("The island.")["input_ids"] == tokenizer.encode_documents(["The island."])[0].tolist()
+    assert (theirs.bos_token_id, len(theirs)) == (tokenizer.bos_id, tokenizer.vocab_size)
+    assert theirs.eos_token == "<|end_of_text|>"
+    chat = [{"role": "user", "content": " Where? "}, {"role": "assistant", "content": "Here."}]
+    tokens = theirs.apply_chat_template(chat, tokenize=True, add_generation_prompt=True, return_dict=False)
+    assert tokens[0] == tokenizer.bos_id
+    assert tokens.count(tokenizer.bos_id) == 1
+    assert tokenizer.decode(tokens, skip_special_tokens=False) == (
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nWhere?<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nHere.<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
+
+
+def engine_with(template: str | None) -> Engine:
+    words = {word: number for number, word in enumerate(["<s>", "</s>", "text", "[UNK]"])}
+    engine = Engine(models.WordLevel(words, unk_token="[UNK]"))
+    engine.pre_tokenizer = pre_tokenizers.Whitespace()
+    engine.add_special_tokens(["<s>", "</s>"])
+    if template is not None:
+        engine.post_processor = processors.TemplateProcessing(single=template, special_tokens=[("<s>", 0), ("</s>", 1)])
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, "puts no beginning-of-text tokens"),
+        ("$A </s>", "puts no beginning-of-text tokens"),
+        ("<s> <s> $A", "puts 2 beginning-of-text tokens"),
+        ("<s> $A </s>", "adds 1 tokens after a text"),
+    ],
+)
+def test_a_tokenizer_without_exactly_one_bos_is_refused(tmp_path, template, message):
+    engine_with(template).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match=message):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_foreign_tokenizer_keeps_what_lies_beside_it(tmp_path):
+    engine = engine_with("<s> $A")
+    engine.enable_truncation(1)
+    engine.enable_padding(length=9)
+    engine.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 77}))
+    (tmp_path / "chat_template.jinja").write_text("{{ bos_token }}hello")
+    tokenizer = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert tokenizer.encode_documents(["text text </s>"])[0][:3].tolist() == [0, 2, 2]
+    tokenizer.save(tmp_path / "copy")
+    config = json.loads((tmp_path / "copy/tokenizer_config.json").read_text())
+    assert (config["model_max_length"], config["bos_token"], config["eos_token"]) == (77, "<s>", "</s>")
+    assert (tmp_path / "copy/chat_template.jinja").read_text() == "{{ bos_token }}hello"
+
+
+def test_a_tokenizer_without_words_for_a_chat_gets_no_template(tmp_path):
+    engine_with("<s> $A").save(str(tmp_path / "tokenizer.json"))
+    assert "chat_template.jinja" not in [path.name for path in Tokenizer.load(tmp_path).save(tmp_path / "copy")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"{}", "not a tokenizer.json"), (b"\xff", "not a tokenizer.json"), (None, "cannot be read")],
+)
+def test_what_is_no_tokenizer_is_refused(tmp_path, content, message):
+    path = tmp_path / "tokenizer.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        Tokenizer.load(path)

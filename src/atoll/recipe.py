@@ -20,8 +20,12 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Model(Part):
-    """Which network: a preset of `model/presets.py`, or `from` (a `transformers` checkpoint); dimensions override."""
+    """Which network: a preset of `model/presets.py`, `from` (a `transformers` checkpoint), or `own`: the caller's module.
 
+    Dimensions override the preset's.
+    """
+
+    own: bool = False
     preset: str | None = None
     from_: str | None = msgspec.field(name="from", default=None)
     vocab_size: int | None = None
@@ -59,7 +63,7 @@ class Stage(Part):
     """A mixture valid until an inner step."""
 
     until: int
-    mixture: dict[str, float]
+    mixture: dict[str, float] = {}
 
 
 class AdamW(Part, tag_field="type", tag="adamw"):
@@ -113,17 +117,17 @@ class Island(Part):
     micro_batch: int = 8  # windows per forward pass
     checkpoint_every: int = 1  # outer steps between inner checkpoints
     checkpoint_keep: int = 2
-    verify_every: int = 1  # outer steps between hashes of the loaded weights
+    evaluate_every: int = 0  # outer steps between looks at held-out loss; 0: never
 
 
 class Recipe(Part):
     name: str
     model: Model
-    tokenizer: Tokenizer
-    sources: dict[str, Source]
     stage: list[Stage]
     inner: Inner
     outer: Outer
+    tokenizer: Tokenizer = Tokenizer()
+    sources: dict[str, Source] = {}
     seed: int = 0
     heldout_fraction: float = 0.02
     island: Island = Island()
@@ -149,15 +153,29 @@ class Recipe(Part):
         return blake3(msgspec.json.encode(self.shared(), order="sorted")).hexdigest()
 
 
+def own_island(overrides: list[str]) -> Island:
+    """This machine's [island] table, from overrides like `island.threads=2`. Raises UserError for any other key."""
+    tree: dict[str, Any] = {}
+    for override in overrides:
+        _override(tree, override)
+    if others := sorted(tree.keys() - {"island"}):
+        raise UserError(f"{', '.join(others)}: the run's recipe decides this; only island.* is yours to set when joining")
+    try:
+        return msgspec.convert(tree.get("island", {}), Island)
+    except msgspec.ValidationError as error:
+        raise UserError(f"island: {error}") from error
+
+
 def load(source: str | Path, overrides: list[str] | None = None) -> Recipe:
-    """The recipe in a TOML file (or built in, by bare name), with dotted overrides like `outer.inner_steps=50`.
+    """The recipe in a TOML file (built in, by bare name; or a run's own recipe.json), with dotted overrides.
 
     Raises UserError naming the key's path for anything unknown, missing, of a wrong type or inconsistent.
     """
     path = find(source)
     try:
-        tree = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = path.read_text("utf-8")
+        tree = msgspec.json.decode(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from error
     for override in overrides or []:
         _override(tree, override)
@@ -188,6 +206,11 @@ def parse(tree: dict[str, Any], where: str) -> Recipe:
     return recipe
 
 
+def with_island(shared: dict[str, Any], own: Island) -> Recipe:
+    """The run's part of a recipe, as a coordinator gives it, with this island's own table."""
+    return msgspec.structs.replace(parse(shared, "the run's recipe"), island=own)
+
+
 def differing_keys(ours: Recipe, theirs: Recipe) -> list[str]:
     """The dotted keys, outside `[island]`, on which two recipes differ."""
     left, right = _flat(ours.shared()), _flat(theirs.shared())
@@ -198,15 +221,18 @@ def _override(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise UserError(f"{override}: not an override; write it as key.path=value")
-    *parents, last = key.strip().split(".")
-    for parent in parents:
-        tree = tree.setdefault(parent, {})
-        if not isinstance(tree, dict):
-            raise UserError(f"{override}: {parent} is a value, not a table")
     try:
-        tree[last] = tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        tree[last] = text  # an unquoted word
+        value = text  # an unquoted word
+    *parents, last = key.strip().split(".")
+    node: Any = tree
+    try:
+        for parent in parents:
+            node = node[int(parent)] if isinstance(node, list) else node.setdefault(parent, {})
+        node[int(last) if isinstance(node, list) else last] = value
+    except (ValueError, IndexError, TypeError, AttributeError):
+        raise UserError(f"{override}: there is no such place in the recipe; as in outer.lr=0.5 or stage.0.until=100") from None
 
 
 def _check(recipe: Recipe, where: str) -> None:
@@ -217,9 +243,15 @@ def _check(recipe: Recipe, where: str) -> None:
     }
     rules = [
         (bool(recipe.name) and recipe.name.replace("-", "").replace("_", "").isalnum(), "name: letters, digits, - and _"),
-        ((model.preset is None) != (model.from_ is None), "model: give exactly one of preset and from"),
-        ((tokenizer.train is None) != (tokenizer.file is None), "tokenizer: give exactly one of train and file"),
-        (bool(recipe.sources), "sources: at least one is needed"),
+        (
+            (model.preset is not None) + (model.from_ is not None) + model.own == 1,
+            "model: give exactly one of preset, from and own",
+        ),
+        (
+            model.own or (tokenizer.train is None) != (tokenizer.file is None),
+            "tokenizer: give exactly one of train and file",
+        ),
+        (model.own or bool(recipe.sources), "sources: at least one is needed"),
         (bool(recipe.stage), "stage: at least one is needed"),
         (inner.context_length > 0, "inner.context_length: must be positive"),
         (
@@ -242,7 +274,7 @@ def _check(recipe: Recipe, where: str) -> None:
         weights = stage.mixture.values()
         rules += [
             (stage.until > until, f"stage[{number}].until: must grow from stage to stage"),
-            (all(w >= 0 for w in weights) and sum(weights) > 0, f"stage[{number}].mixture: weights >= 0, not all 0"),
+            (model.own or (all(w >= 0 for w in weights) and sum(weights) > 0), f"stage[{number}].mixture: weights >= 0, not all 0"),
         ]
         rules += [(name in recipe.sources, f"stage[{number}].mixture: no source is named {name!r}") for name in stage.mixture]
         until = stage.until

@@ -8,7 +8,6 @@ import msgspec
 import numpy as np
 
 from atoll.agent import checkpoint, diloco, state
-from atoll.agent.donor import no_data
 from atoll.agent.server import Agent, Settings
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.server import CoordinatorServer
@@ -76,11 +75,11 @@ class Swarm:
     def __init__(self, directory: Path, num_outer_steps: int, **rules: object) -> None:
         self.directory = directory
         self.network = Network()
-        self.keys = RunKeys(directory / "keys")
+        self.keys = RunKeys(directory / "keys", "test")
         parameters = np.random.default_rng(0).standard_normal(LAYOUT.num_elements).astype(np.float32)
         self.genesis_root = checkpoint.flat_root(LAYOUT, parameters)
         checkpoint.save(directory / "genesis", LAYOUT, 0, self.genesis_root, parameters, None)
-        recipe = {"outer": {"codec": "int8", "inner_steps": 4}, "stage": [{"until": 4 * num_outer_steps}]}
+        recipe = {"outer": {"codec": "int8", "inner_steps": 4, "checkpoint_every": 10}, "stage": [{"until": 4 * num_outer_steps}]}
         self.run = m.RunInfo("test-1", "test", recipe, self.genesis_root, LAYOUT, "", self.keys.record_key)
         self.rules = Rules("digest", diloco.self_test(), self.genesis_root, num_outer_steps, 4, 2, 8, (4 * num_outer_steps,),
                            "int8", 0.7, 0.9, 1, LAYOUT.num_pieces)  # fmt: skip
@@ -110,10 +109,10 @@ class Swarm:
         directory = self.directory / name
         first = not self.agents or relay
         options = Settings(directory, "memory:1", name, relay, "memory", 0, False,
-                           (self.directory / "genesis",) if first else ())  # fmt: skip
+                           (self.directory / "genesis",) if first else (), ())  # fmt: skip
         options = msgspec.structs.replace(options, **settings)
         transport = MemoryTransport(self.network, name)
-        agent = Agent(options, name, self.run, "digest", transport, no_data, None)
+        agent = Agent(options, name, self.run, "digest", transport, None)
         if not relay:
             self.trainers[name] = NumpyTrainer(agent.state, seed=len(self.agents), step_seconds=step_seconds)
             agent._trainer = self.trainers[name]

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 
 from atoll.agent.assembly import Assembly
 from atoll.agent.log import UpdateLog
@@ -89,19 +88,3 @@ class Donor:
 def no_data(file: str, index: int) -> bytes | None:
     """A donor without prepared data."""
     return None
-
-
-def data_blocks(data_dir: Path, block_bytes: int) -> DataBlock:
-    """Blocks of the prepared data in a directory; nothing outside it."""
-
-    def read(file: str, index: int) -> bytes | None:
-        path = data_dir / (file or "manifest.json")
-        if index < 0 or not path.resolve().is_relative_to(data_dir.resolve()) or not path.is_file():
-            return None
-        with path.open("rb") as handle:
-            if not file:
-                return handle.read()
-            handle.seek(index * block_bytes)
-            return handle.read(block_bytes)
-
-    return read

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from atoll.agent import checkpoint, diloco, outer_step, payload
+from atoll.agent import checkpoint, dataset, diloco, outer_step, payload
 from atoll.agent.assembly import Assembly
-from atoll.agent.donor import DataBlock, Donor
+from atoll.agent.donor import Donor
 from atoll.agent.fetch import Donors, NobodyHas, fetch_slice
 from atoll.agent.link import Link
 from atoll.agent.log import UpdateLog
@@ -43,21 +43,22 @@ class Settings(msgspec.Struct, frozen=True):
     port: int = 0
     dial_only: bool = False
     checkpoint_dirs: tuple[Path, ...] = ()  # where a state 0 may lie, besides our own
-    checkpoint_every: int = 10
+    data_dirs: tuple[Path, ...] = ()  # where the prepared data may lie; the last is where it is put
 
 
 class Agent:
     """One island's agent, or a relay."""
 
     def __init__(self, settings: Settings, island: str, run: m.RunInfo, recipe_digest: str, transport: Transport,
-                 data_block: DataBlock, trainer: Trainer | None) -> None:  # fmt: skip
+                 trainer: Trainer | None) -> None:  # fmt: skip
         self.settings = settings
         self.run_info = run
         self.state = OuterState(settings.directory / "state", run.layout)
         self.log = UpdateLog(settings.directory / "log", run.layout, run.record_key)
         own_checkpoints = settings.directory / "outer"
         self.recovery = Recovery(self.state, self.log, run.genesis_root, [own_checkpoints, *settings.checkpoint_dirs])
-        self.donor = Donor(self.state, self.log, run.genesis_root, data_block)
+        self.data_dir = dataset.locate(run.data_digest, list(settings.data_dirs))
+        self.donor = Donor(self.state, self.log, run.genesis_root, dataset.blocks_of(self.data_dir))
         self.machine = OuterStep(island, settings.relay, _load_term(settings.directory), self.log.head)
         self.machine.head_root = self.log.root(self.log.head, run.genesis_root)
         self.payload = payload.load(settings.directory, run.layout)
@@ -223,8 +224,25 @@ class Agent:
         finally:
             await donors.close()
 
+    async def _provide_data(self) -> None:
+        """Tell the trainer where the data is, once it is here."""
+        while self.data_dir is None:
+            data_dir = self.settings.data_dirs[-1]
+            donors = Donors(self._transport, self.donors, self._say)
+            try:
+                await dataset.fetch(self.run_info.data_digest, data_dir, donors, self._say)
+                self.data_dir = data_dir
+                self.donor.data_block = dataset.blocks_of(data_dir)
+            except (NobodyHas, UserError) as error:
+                self._say(str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+            finally:
+                await donors.close()
+        if self._trainer is not None:
+            self._trainer.tell(m.DataAt(str(self.data_dir)))
+
     def _checkpoint(self, version: int, state_root: bytes) -> None:
-        every = self.settings.checkpoint_every
+        every = self.run_info.recipe["outer"]["checkpoint_every"]
         if version % every and version != self._last_step:
             return
         checkpoint.save(self._checkpoints, self.state.layout, version, state_root, self.state.parameters, self.state.momentum)

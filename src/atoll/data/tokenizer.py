@@ -106,6 +106,12 @@ class Tokenizer:
         """One more than the largest token id."""
         return max(self._engine.get_vocab().values()) + 1
 
+    @property
+    def eos_ids(self) -> list[int]:
+        """The tokens at which a model of this tokenizer stops: the end of a text, and the end of a turn."""
+        vocabulary = self._engine.get_vocab()
+        return [vocabulary[token] for token in (self._config.get("eos_token"), END_OF_TURN) if token in vocabulary]
+
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of each text, [num_tokens] uint32, BOS first. Special tokens spelled out in a text are text."""
         return [np.array(encoding.ids, np.uint32) for encoding in self._engine.encode_batch_fast(list(texts))]

@@ -130,7 +130,7 @@ def resolve(model: recipe.Model, vocab_size: int) -> LlamaConfig:
     overrides: dict[str, Any] = {
         name: value
         for name, value in msgspec.structs.asdict(model).items()
-        if name not in ("preset", "from_") and value is not None
+        if name not in ("own", "preset", "from_") and value is not None
     }
     if model.from_ is not None:
         if overrides:

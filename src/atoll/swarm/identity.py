@@ -40,6 +40,11 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
         body = msgspec.msgpack.encode(self)
         return TICKET_PREFIX + base64.urlsafe_b64encode(digest(body)[:4] + body).decode().rstrip("=")
 
+    @property
+    def run_name(self) -> str:
+        """The name in the run's recipe: a run's id is its name and eight random digits."""
+        return self.run_id.rsplit("-", 1)[0]
+
     @staticmethod
     def parse(text: str) -> "Ticket":
         """Raises UserError for a text that is not a whole ticket."""
@@ -74,12 +79,15 @@ class Credentials(msgspec.Struct, frozen=True):
 class RunKeys:
     """The run's own keys, beside the coordinator's database. Whoever has them is the run."""
 
-    def __init__(self, directory: Path) -> None:
-        """Load the keys in `directory`, or make them. Raises UserError when only some of them are there."""
+    def __init__(self, directory: Path, name: str) -> None:
+        """Load the keys in `directory`, or make them for a run called `name`.
+
+        Raises UserError when only some of them are there.
+        """
         paths = [directory / name for name in ("authority.key", "authority.pem", "record.key")]
         found = [path.exists() for path in paths]
         if not any(found):
-            _create_run_keys(*paths)
+            _create_run_keys(name, *paths)
         elif not all(found):
             missing = ", ".join(path.name for path, there in zip(paths, found, strict=True) if not there)
             raise UserError(
@@ -170,9 +178,9 @@ def new_secret() -> str:
     return secrets.token_urlsafe(15)
 
 
-def _create_run_keys(key_path: Path, certificate_path: Path, record_path: Path) -> None:
+def _create_run_keys(run_name: str, key_path: Path, certificate_path: Path, record_path: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = f"run-{secrets.token_hex(4)}"
+    name = f"{run_name}-{secrets.token_hex(4)}"
     usage = x509.KeyUsage(True, False, False, False, False, True, False, False, False)  # sign data, sign certificates
     certificate = (
         _builder(name, key.public_key(), _subject(name))

@@ -1,0 +1,88 @@
+"""What must exist before a run: prepared data and state 0, a pure function of the recipe (`atoll prepare`)."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from atoll import recipe as recipes
+from atoll.agent import checkpoint
+from atoll.data.manifest import Manifest
+from atoll.errors import UserError
+from atoll.files import write_atomic
+from atoll.recipe import Recipe
+from atoll.swarm.layout import Layout, TensorSpec
+
+SMALL_PIECE, LARGE_PIECE = 1 << 16, 1 << 18  # elements; large where a table of small ones would outgrow a frame
+LARGE_MODEL = 1_000_000_000
+
+
+class RunDir:
+    """Where everything about a run lies on one machine."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.data = path / "data"
+        self.genesis = path / "genesis"
+        self.coordinator = path / "coordinator"
+        self.islands = path / "islands"
+        self.recipe = path / "recipe.json"
+
+    def claim(self, recipe: Recipe) -> None:
+        """Make the directory this recipe's. Raises UserError, naming keys, if it belongs to another."""
+        if self.recipe.exists():
+            known = recipes.parse(msgspec.json.decode(self.recipe.read_bytes()), str(self.recipe))
+            if keys := recipes.differing_keys(known, recipe):
+                raise UserError(f"{self.path}: made for another recipe; these keys differ: {', '.join(keys)}; "
+                                "choose another --dir, or delete this one")  # fmt: skip
+        else:
+            write_atomic(self.recipe, msgspec.json.encode(recipe.shared()))
+
+    def state_0(self) -> checkpoint.OuterCheckpoint:
+        """Raises UserError when nothing is prepared here, or it is damaged."""
+        found = checkpoint.newest([self.genesis])
+        if not found:
+            raise UserError(f"{self.path}: no state 0 here; run `atoll prepare` first")
+        return found[0]
+
+
+def prepare(recipe: Recipe, run_dir: RunDir, report: Callable[[str, str, int, int], None]) -> Manifest:
+    """Data and state 0 of a run; what is there already is verified and kept. Raises UserError for bad input.
+
+    `report` hears (phase, source, documents so far, their bytes).
+    """
+    from atoll.data.prepare import prepare as prepare_data
+
+    run_dir.claim(recipe)
+    manifest = prepare_data(recipe, run_dir.data, lambda progress: report(*progress))
+    if not checkpoint.newest([run_dir.genesis]):
+        write_state_0(run_dir, _initial_parameters(recipe, manifest.vocab_size))
+    return manifest
+
+
+def write_state_0(run_dir: RunDir, parameters: Mapping[str, Any]) -> None:
+    """Keep named fp32 arrays (in the order in which every island will have them) as the run's state 0."""
+    arrays = {name: np.asarray(value, np.float32) for name, value in parameters.items()}
+    size = sum(array.size for array in arrays.values())
+    specs = tuple(TensorSpec(name, array.shape) for name, array in arrays.items())
+    layout = Layout(specs, piece_elements=LARGE_PIECE if size >= LARGE_MODEL else SMALL_PIECE)
+    flat = np.zeros(layout.num_elements, np.float32)
+    for array, start in zip(arrays.values(), layout.offsets, strict=False):
+        flat[start : start + array.size] = array.reshape(-1)
+    checkpoint.save(run_dir.genesis, layout, 0, checkpoint.flat_root(layout, flat), flat, None)
+
+
+def _initial_parameters(recipe: Recipe, vocab_size: int) -> dict[str, Any]:
+    from atoll.model import hf
+    from atoll.model.llama import Llama
+    from atoll.model.presets import resolve
+
+    config = resolve(recipe.model, vocab_size)
+    model = Llama(config)
+    if recipe.model.from_ is None:
+        model.init_weights(recipe.seed)
+    else:
+        model.load_state_dict(hf.load(Path(recipe.model.from_))[1])
+    return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}

@@ -1,0 +1,155 @@
+"""`atoll host`: the coordinator of a run, with a relay beside it. Needs neither torch nor a GPU."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from atoll.agent import diloco
+from atoll.agent.__main__ import encode_arguments
+from atoll.agent.server import Settings
+from atoll.coordinator.rules import Rules
+from atoll.coordinator.server import CoordinatorServer
+from atoll.coordinator.store import Store, sqlite_url
+from atoll.data.manifest import Manifest
+from atoll.errors import UserError
+from atoll.events import EventLog
+from atoll.files import DirectoryLock, write_atomic
+from atoll.genesis import RunDir
+from atoll.processes import Child
+from atoll.recipe import Recipe
+from atoll.swarm import messages as m
+from atoll.swarm.grpc_transport import GrpcTransport
+from atoll.swarm.identity import COORDINATOR, RunKeys, common_name
+from atoll.swarm.records import encode
+
+TICKET_USES, TICKET_HOURS = 100, 7 * 24.0
+RELAY_CHECK_SECONDS = 1.0
+GRPC_GRACE = 0.2
+
+
+class HostSettings(msgspec.Struct, frozen=True):
+    """Where and how a coordinator serves."""
+
+    host: str = "0.0.0.0"
+    port: int = 7700  # members; strangers enrol on the next one
+    advertise: str = ""  # the name or address that tickets give; "" guesses
+    relay: bool = True
+    database: str = ""  # an SQLAlchemy URL; "" is SQLite in the run's directory
+
+
+async def host(recipe: Recipe, run_dir: RunDir, settings: HostSettings, ready: Callable[[str], None]) -> None:
+    """Coordinate until told to stop; `ready` hears the ticket. Raises UserError, or Deposed when another took over."""
+    run_dir.claim(recipe)
+    lock = DirectoryLock(run_dir.coordinator)
+    if not lock.acquire():
+        raise UserError(f"{run_dir.coordinator}: another coordinator works here; stop it or choose another --dir")
+    keys = RunKeys(run_dir.coordinator, recipe.name)
+    run, rules = _describe(recipe, run_dir, keys)
+    store = Store(settings.database or sqlite_url(run_dir.coordinator))
+    _check_database(store.found(encode(run)), run_dir.coordinator / "database.id")
+    events = EventLog(run_dir.path / "events.jsonl")
+    transport, strangers = GrpcTransport(keys.member(COORDINATOR)), GrpcTransport(keys.own())
+    relay: asyncio.Task[None] | None = None
+    try:
+        server = CoordinatorServer(rules, run, keys, store, events, transport)
+        port = await transport.serve(settings.host, settings.port, server.services)
+        await strangers.serve_strangers(settings.host, port + 1, {"Enroll": server.enroll})
+        server.address = f"{settings.advertise or _own_address(settings.host)}:{port}"
+        ticket = server.ticket(TICKET_USES, TICKET_HOURS)
+        write_atomic(run_dir.coordinator / "ticket", ticket.encode())
+        if settings.relay:
+            relay = asyncio.create_task(_keep_relay(run_dir, server.ticket(1, 1.0)))
+        ready(ticket)
+        await server.keep_time()
+    finally:
+        if relay is not None:
+            relay.cancel()
+            await asyncio.gather(relay, return_exceptions=True)
+        await transport.close()
+        await strangers.close()
+        store.close()
+        events.close()
+        lock.release()
+
+
+def run_until_told(work: "asyncio.coroutines.Coroutine") -> None:  # type: ignore[type-arg, name-defined]
+    """Run a coroutine until it ends, or until Ctrl-C or SIGTERM cancels it."""
+
+    async def main() -> None:
+        task = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, task.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+
+def _describe(recipe: Recipe, run_dir: RunDir, keys: RunKeys) -> tuple[m.RunInfo, Rules]:
+    """The run and its rules, from the recipe and what was prepared."""
+    state_0 = run_dir.state_0()
+    state_0.verify()
+    data_digest = "" if recipe.model.own else Manifest.load(run_dir.data).digest()
+    run = m.RunInfo(common_name(keys.authority), recipe.name, recipe.shared(), state_0.root, state_0.layout, data_digest,
+                    keys.record_key)  # fmt: skip
+    outer = recipe.outer
+    rules = Rules(
+        recipe.digest(), diloco.self_test(), state_0.root, recipe.num_outer_steps, outer.inner_steps,
+        recipe.windows_per_step, recipe.inner.context_length, tuple(stage.until for stage in recipe.stage),
+        outer.codec, outer.lr, outer.momentum, outer.min_participants, state_0.layout.num_pieces,
+    )  # fmt: skip
+    return run, rules
+
+
+def _check_database(database_id: str, path: Path) -> None:
+    """The id also lies beside the run's keys: a copied or exchanged database must not go on as this run."""
+    if path.exists() and path.read_text() != database_id:
+        raise UserError(f"{path}: this is not the database that belongs to these keys; give the one that does")
+    write_atomic(path, database_id.encode())
+
+
+async def _keep_relay(run_dir: RunDir, ticket: str) -> None:
+    """A relay beside the coordinator, started again whenever it dies."""
+    settings = Settings(run_dir.islands / "relay", "", "relay", True, checkpoint_dirs=(run_dir.genesis,),
+                        data_dirs=(run_dir.data,))  # fmt: skip
+    log = run_dir.coordinator / "relay.log"
+    child = Child(["atoll.agent", encode_arguments(settings, ticket, "{fd}")], log=log, leash=False)
+    try:
+        while True:
+            await asyncio.sleep(RELAY_CHECK_SECONDS)
+            if not child.alive:
+                child.stop(0.1)
+                child = Child(["atoll.agent", encode_arguments(settings, ticket, "{fd}")], log=log, leash=False)
+    finally:
+        await asyncio.to_thread(child.stop)
+
+
+def _own_address(host: str) -> str:
+    """The address of the interface that leads outside; loopback where there is none."""
+    if host not in ("0.0.0.0", "::"):
+        return host
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: a datagram socket only chooses its route
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"
+
+
+def wait_for_ticket(path: Path, child: Child, since: float, seconds: float = 60.0) -> str:
+    """The ticket of a host process that was just started. Raises UserError when it ends, or takes longer."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if path.exists() and path.stat().st_mtime >= since:
+            return path.read_text()
+        if not child.alive:
+            raise UserError(f"the coordinator ended with status {child.process.returncode}; its log says why")
+        time.sleep(0.05)
+    raise UserError(f"the coordinator was not ready within {seconds:.0f} s; its log says why")

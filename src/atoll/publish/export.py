@@ -1,0 +1,75 @@
+"""`atoll export`: a checkpoint for `transformers`, from the newest outer state that the run's records vouch for."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from atoll import recipe as recipes
+from atoll.agent import checkpoint, membership
+from atoll.agent.log import UpdateLog
+from atoll.data.manifest import TOKENIZER_DIR, Manifest
+from atoll.data.tokenizer import Tokenizer
+from atoll.errors import UserError
+from atoll.files import atomic_dir
+from atoll.genesis import RunDir
+from atoll.model import hf
+from atoll.model.llama import Llama
+from atoll.model.presets import resolve
+from atoll.publish.card import card
+from atoll.recipe import Recipe
+
+
+def export(run_dir: RunDir, out: Path) -> tuple[Path, checkpoint.OuterCheckpoint]:
+    """Write model, tokenizer and card to `out`; whole or not at all.
+
+    Raises UserError when `out` is not empty, or no trustworthy state is found.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: already there and not empty; choose another directory or empty this one")
+    recipe, saved, ledger = newest_state(run_dir)
+    model = load_model(recipe, Manifest.load(run_dir.data).vocab_size, saved)
+    tokenizer = Tokenizer.load(run_dir.data / TOKENIZER_DIR / "tokenizer.json")
+    with atomic_dir(out) as temporary:
+        hf.save(temporary, model.config, model.state_dict(), bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_ids)
+        tokenizer.save(temporary)
+        (temporary / "README.md").write_text(card(recipe, saved.step, saved.root, ledger))
+    return out, saved
+
+
+def newest_state(run_dir: RunDir) -> tuple[Recipe, checkpoint.OuterCheckpoint, dict[str, int]]:
+    """(recipe, newest verified outer checkpoint of any island here, committed tokens per contributor's island)."""
+    damaged = ""
+    candidates: list[tuple[checkpoint.OuterCheckpoint, membership.Membership, Path]] = []
+    for directory in sorted(run_dir.islands.glob("*")):
+        member = membership.load(directory)
+        if member is not None:
+            candidates += [(saved, member, directory) for saved in checkpoint.newest([directory / "outer"])]
+    for saved, member, directory in sorted(candidates, key=lambda c: -c[0].step):
+        log = UpdateLog(directory / "log", saved.layout, member.run.record_key)
+        if saved.step > log.head or log.root(saved.step, member.run.genesis_root) != saved.root:
+            continue
+        try:
+            saved.verify()
+        except UserError as error:
+            damaged = f" ({error})"
+            continue
+        ledger: dict[str, int] = {}
+        for record in log.records[: saved.step]:
+            for share in record.participants:
+                ledger[share.island] = ledger.get(share.island, 0) + share.tokens
+        return recipes.parse(member.run.recipe, member.run_id), saved, ledger
+    raise UserError(f"{run_dir.path}: no outer checkpoint here that the run's records vouch for{damaged}; "
+                    "let a run commit some steps first")  # fmt: skip
+
+
+def load_model(recipe: Recipe, vocab_size: int, saved: checkpoint.OuterCheckpoint) -> Llama:
+    """The recipe's model with the weights of an outer state."""
+    model = Llama(resolve(recipe.model, vocab_size))
+    parameters: dict[str, Any] = dict(model.named_parameters())
+    with torch.no_grad():
+        for tensor, start in zip(saved.layout.tensors, saved.layout.offsets, strict=False):
+            values = np.array(saved.parameters[start : start + tensor.num_elements]).reshape(tensor.shape)
+            parameters[tensor.name].copy_(torch.from_numpy(values))
+    return model

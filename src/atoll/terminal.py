@@ -1,0 +1,113 @@
+"""How atoll looks in a terminal: short lines for what happens, a bar for what takes long."""
+
+from typing import Any
+
+from rich.console import Console, Group
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+MEGA = 1_000_000
+
+
+class Terminal:
+    """Prints for people; one bar at a time."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False)
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._step = -1
+        self._status = self.console.status("")
+        self._phase = ("", "")
+
+    def say(self, text: str) -> None:
+        self.console.print(text, style="dim", markup=False)
+
+    def tell(self, text: str) -> None:
+        """Something that matters."""
+        self.console.print(text, markup=False)
+
+    def preparing(self, phase: str, source: str, documents: int, size: int) -> None:
+        """A line per phase and source, kept up to date where this is a terminal."""
+        text = f"{phase} of {source}: {documents:,} documents, {size / MEGA:.1f} MB"
+        if self.console.is_terminal:
+            self._status.update(text)
+            self._status.start()
+        elif (phase, source) != self._phase:
+            self.say(f"{phase} of {source} …")
+        self._phase = (phase, source)
+
+    def prepared(self, manifest: Any) -> None:
+        self._status.stop()
+        tokens = sum(source.num_tokens("train") for source in manifest.sources.values())
+        heldout = sum(source.num_tokens("heldout") for source in manifest.sources.values())
+        self.tell(f"prepared: {human(tokens)} tokens to train on, {human(heldout)} held out, "
+                  f"vocabulary of {manifest.vocab_size:,}")  # fmt: skip
+
+    def joined(self, island: str, run: Any) -> None:
+        self.tell(f"{island} joins run {run.run_id}: {human(sum(t.num_elements for t in run.layout.tensors))} parameters")
+
+    def inner_step(self, plan: Any, number: int, metrics: Any) -> None:
+        """One inner step of `plan`, for the bar."""
+        if self._bar is None:
+            columns = (TextColumn("outer step {task.fields[step]}"), BarColumn(24), MofNCompleteColumn(),
+                       TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn())  # fmt: skip
+            self._bar = Progress(*columns, console=self.console, transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task("", total=plan.inner_steps, step=plan.step, loss=metrics.loss)
+        if plan.step != self._step:
+            self._step = plan.step
+            self._bar.reset(self._task, total=plan.inner_steps)
+        self._bar.update(self._task, completed=number, step=plan.step, loss=metrics.loss)
+        if number == plan.inner_steps and not self.console.is_terminal:
+            self.say(f"outer step {plan.step}: {number} inner steps done, loss {metrics.loss:.3f}")
+
+    def trained(self, summary: Any) -> None:
+        self.close()
+        self.tell(f"the run is finished at outer step {summary.outer_steps}; here: {summary.inner_steps} inner steps, "
+                  f"{human(summary.tokens)} tokens in {duration(summary.seconds)}")  # fmt: skip
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def human(count: float) -> str:
+    """A count with at most four digits: 1234567 -> 1.23 M."""
+    for size, name in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(count) >= size:
+            return f"{count / size:.3g}{name}"
+    return f"{count:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the units people read."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def status_table(facts: dict[str, Any]) -> Group:
+    """A run's status, for people."""
+    state = "finished" if facts["finished"] else f"outer step {facts['step']} of {facts['outer_steps']}"
+    title = f"{facts['run']}: {state}, {human(facts['tokens'])} tokens committed, root {facts['root'][:12]}"
+    table = Table(box=None, pad_edge=False)
+    for name in ("island", "contributor", "is", "inner step", "loss", "tokens/s", "committed", "doing"):
+        table.add_column(name, justify="right" if name in ("inner step", "loss", "tokens/s", "committed") else "left")
+    for island in facts["islands"]:
+        kind = "relay" if island["relay"] else "island"
+        what = kind if island["present"] else f"{kind}, gone"
+        working = island["present"] and not island["relay"]
+        table.add_row(
+            island["island"], island["contributor"], what,
+            f"{island['inner_step']}/{facts['inner_steps']}" if working else "",
+            f"{island['loss']:.3f}" if working and island["loss"] else "",
+            human(island["tokens_per_second"]) if working else "",
+            human(island["tokens"]) if island["tokens"] else "",
+            island["note"] if island["present"] else "",
+        )  # fmt: skip
+    return Group(Text(title, style="bold"), table)

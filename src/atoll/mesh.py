@@ -3,6 +3,7 @@
 Bring your own module and loop (`examples/own_loop.py`), or read `train.py`, which is one.
 """
 
+import contextlib
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -168,10 +169,8 @@ class Swarm:
                 self._restart_agent(str(error) or type(error).__name__)
 
     def _tell(self, message: Message) -> None:
-        try:
+        with contextlib.suppress(OSError):  # a dead agent is noticed, and replaced, where the next order is awaited
             self._agent.socket.sendall(frame(message))
-        except OSError:
-            pass  # noticed, and mended, where the next order is awaited
 
     def _overtaken(self) -> bool:
         """Whether an order waits: while we train, that can only mean that the step was decided without us."""

@@ -5,7 +5,7 @@ Everything but `[island]` belongs to the run: its digest is checked when joining
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 from blake3 import blake3
@@ -19,7 +19,7 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """A table of the recipe."""
 
 
-class Model(Part):
+class Model(Part, frozen=True):
     """Which network: a preset of `model/presets.py`, `from` (a `transformers` checkpoint), or `own`: the caller's module.
 
     Dimensions override the preset's.
@@ -38,14 +38,14 @@ class Model(Part):
     tie_word_embeddings: bool | None = None
 
 
-class Tokenizer(Part):
+class Tokenizer(Part, frozen=True):
     """`train` = size of a byte-level BPE vocabulary to train on the sources; or `file`, a `tokenizer.json`."""
 
     train: int | None = None
     file: str | None = None
 
 
-class Source(Part):
+class Source(Part, frozen=True):
     """A dataset. Exactly one of the five kinds says where it is."""
 
     text: str | None = None  # a file, a folder of .txt, or "package:NAME" shipped with atoll
@@ -59,21 +59,21 @@ class Source(Part):
     skip_bad_rows: bool = False  # skip and count rows that are null, not text or not UTF-8
 
 
-class Stage(Part):
+class Stage(Part, frozen=True):
     """A mixture valid until an inner step."""
 
     until: int
     mixture: dict[str, float] = {}
 
 
-class AdamW(Part, tag_field="type", tag="adamw"):
+class AdamW(Part, frozen=True, tag_field="type", tag="adamw"):
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
     weight_decay: float = 0.1
 
 
-class Muon(Part, tag_field="type", tag="muon"):
+class Muon(Part, frozen=True, tag_field="type", tag="muon"):
     """Muon for the hidden matrices; the rest by AdamW at `adamw_lr`."""
 
     lr: float = 0.02
@@ -82,7 +82,7 @@ class Muon(Part, tag_field="type", tag="muon"):
     adamw_lr: float = 1e-3
 
 
-class Schedule(Part):
+class Schedule(Part, frozen=True):
     """The factor on the inner learning rate, a pure function of the inner step."""
 
     type: Literal["wsd", "cosine", "linear", "constant"] = "wsd"
@@ -91,7 +91,7 @@ class Schedule(Part):
     final: float = 0.0  # the factor at the very end
 
 
-class Inner(Part):
+class Inner(Part, frozen=True):
     context_length: int
     tokens_per_step: int  # per island
     optimizer: AdamW | Muon = AdamW()
@@ -100,7 +100,7 @@ class Inner(Part):
     z_loss: float = 0.0  # weight of max-z-loss
 
 
-class Outer(Part):
+class Outer(Part, frozen=True):
     inner_steps: int  # H of the DiLoCo paper
     codec: Literal["fp32", "bf16", "int8"] = "int8"
     lr: float = 0.7
@@ -109,7 +109,7 @@ class Outer(Part):
     checkpoint_every: int = 10  # outer steps between outer checkpoints
 
 
-class Island(Part):
+class Island(Part, frozen=True):
     """Each island's own; outside the digest."""
 
     device: str = "auto"
@@ -120,7 +120,7 @@ class Island(Part):
     evaluate_every: int = 0  # outer steps between looks at held-out loss; 0: never
 
 
-class Recipe(Part):
+class Recipe(Part, frozen=True):
     name: str
     model: Model
     stage: list[Stage]
@@ -229,10 +229,18 @@ def _override(tree: dict[str, Any], override: str) -> None:
     node: Any = tree
     try:
         for parent in parents:
-            node = node[int(parent)] if isinstance(node, list) else node.setdefault(parent, {})
-        node[int(last) if isinstance(node, list) else last] = value
+            place = _place(node, parent)
+            if place == parent and parent not in node:
+                node[parent] = {}
+            node = node[place]
+        node[_place(node, last)] = value
     except (ValueError, IndexError, TypeError, AttributeError):
         raise UserError(f"{override}: there is no such place in the recipe; as in outer.lr=0.5 or stage.0.until=100") from None
+
+
+def _place(node: Any, name: str) -> str | int:
+    """How a dotted key's part names its place: by number in a list, by name in a table."""
+    return int(name) if isinstance(node, list) else name
 
 
 def _check(recipe: Recipe, where: str) -> None:
@@ -255,9 +263,7 @@ def _check(recipe: Recipe, where: str) -> None:
         (bool(recipe.stage), "stage: at least one is needed"),
         (inner.context_length > 0, "inner.context_length: must be positive"),
         (
-            inner.context_length > 0
-            and inner.tokens_per_step > 0
-            and inner.tokens_per_step % inner.context_length == 0,
+            inner.context_length > 0 and inner.tokens_per_step > 0 and inner.tokens_per_step % inner.context_length == 0,
             "inner.tokens_per_step: must be a positive multiple of inner.context_length",
         ),
         (outer.inner_steps > 0, "outer.inner_steps: must be positive"),
@@ -274,9 +280,12 @@ def _check(recipe: Recipe, where: str) -> None:
         weights = stage.mixture.values()
         rules += [
             (stage.until > until, f"stage[{number}].until: must grow from stage to stage"),
-            (model.own or (all(w >= 0 for w in weights) and sum(weights) > 0), f"stage[{number}].mixture: weights >= 0, not all 0"),
+            (
+                model.own or (all(w >= 0 for w in weights) and sum(weights) > 0),
+                f"stage[{number}].mixture: weights >= 0, not all 0",
+            ),
         ]
-        rules += [(name in recipe.sources, f"stage[{number}].mixture: no source is named {name!r}") for name in stage.mixture]
+        rules += [(s in recipe.sources, f"stage[{number}].mixture: no source is named {s!r}") for s in stage.mixture]
         until = stage.until
     for holds, message in rules:
         if not holds:
@@ -284,13 +293,11 @@ def _check(recipe: Recipe, where: str) -> None:
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key."""
     if isinstance(tree, dict):
-        items = [(str(k), v) for k, v in tree.items()]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        items = [(f"{prefix}.{name}" if prefix else name, value) for name, value in cast(dict[str, Any], tree).items()]
     elif isinstance(tree, list):
-        items = [(f"[{i}]", v) for i, v in enumerate(tree)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        items = [(f"{prefix}.{number}", value) for number, value in enumerate(cast(list[Any], tree))]
     else:
         return {prefix: tree}
-    flat: dict[str, Any] = {}
-    for key, value in items:
-        flat |= _flat(value, f"{prefix}.{key}" if prefix and not key.startswith("[") else prefix + key)
-    return flat
+    return {key: leaf for name, value in items for key, leaf in _flat(value, name).items()}

@@ -14,7 +14,7 @@ class Terminal:
     """Prints for people; one bar at a time."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False)
+        self.console = Console(highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._task: Any = None
         self._step = -1

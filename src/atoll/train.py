@@ -5,17 +5,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import torch
 
 from atoll import recipe as recipes
-from atoll.data.loader import Batch, Loader
+from atoll.data.loader import Loader
+from atoll.data.unigram import heldout_weights
 from atoll.island.checkpoint import InnerCheckpoints
+from atoll.island.heldout import heldout_loss
 from atoll.island.parallelize import parallelize
 from atoll.island.step import InnerMetrics, Island
 from atoll.mesh import Adopt, ElasticDeviceMesh, Plan
 from atoll.model.llama import Llama
 from atoll.model.presets import resolve
 from atoll.recipe import Recipe
+
+HELDOUT_FILE = "heldout.jsonl"
+LOOK_WINDOWS = 8  # of each source, at each look at held-out loss: enough for a curve
 
 
 @dataclass
@@ -28,6 +34,11 @@ class Summary:
     tokens: int = 0
     loss: float = float("nan")  # of the last inner step
     seconds: float = 0.0
+
+    def add(self, metrics: InnerMetrics) -> None:
+        self.inner_steps += 1
+        self.tokens += metrics.tokens
+        self.loss = metrics.loss
 
 
 Report = Callable[[Plan, int, InnerMetrics], None]
@@ -44,12 +55,16 @@ def train(mesh: ElasticDeviceMesh, own: recipes.Island, directory: Path, report:
     island = build(recipe, data)
     saved = InnerCheckpoints(island, directory / "inner", own.checkpoint_keep)
     saved.restore()
+    weights = heldout_weights(data.manifest, recipe.stage[0].mixture)
     summary = Summary(mesh.swarm.island)
     started = time.monotonic()
     for order in mesh.swarm.orders():
         if isinstance(order, Adopt):  # committed for all of us: start the next step from the same bits
             mesh.swarm.adopt(order, island.parameters())
             summary.outer_steps = order.step
+            if own.evaluate_every and order.step % own.evaluate_every == 0:
+                loss = heldout_loss(island, data.heldout(own.micro_batch, LOOK_WINDOWS), weights)
+                note_heldout(directory, order.step, loss)
         else:
             losses = inner_steps(mesh, island, data, order, recipe, report, summary)
             if len(losses) == order.inner_steps:
@@ -70,7 +85,7 @@ def inner_steps(mesh: ElasticDeviceMesh, island: Island, data: Loader, plan: Pla
     for number, batch in enumerate(batches):
         metrics = island.inner_step(batch, plan.first_inner_step + number)
         losses.append(metrics.loss)
-        summary.inner_steps, summary.tokens, summary.loss = summary.inner_steps + 1, summary.tokens + metrics.tokens, metrics.loss
+        summary.add(metrics)
         report(plan, number + 1, metrics)
         if not mesh.swarm.progress(metrics.loss, metrics.tokens):
             break
@@ -86,4 +101,7 @@ def build(recipe: Recipe, data: Loader) -> Island:
     return Island(model, recipe)
 
 
-__all__ = ["Batch", "Summary", "build", "train"]
+def note_heldout(directory: Path, step: int, loss: float) -> None:
+    """Add a look at held-out loss to this island's `heldout.jsonl`."""
+    with (directory / HELDOUT_FILE).open("ab") as file:
+        file.write(msgspec.json.encode({"step": step, "loss": loss}) + b"\n")

@@ -79,7 +79,10 @@ class Swarm:
         parameters = np.random.default_rng(0).standard_normal(LAYOUT.num_elements).astype(np.float32)
         self.genesis_root = checkpoint.flat_root(LAYOUT, parameters)
         checkpoint.save(directory / "genesis", LAYOUT, 0, self.genesis_root, parameters, None)
-        recipe = {"outer": {"codec": "int8", "inner_steps": 4, "checkpoint_every": 10}, "stage": [{"until": 4 * num_outer_steps}]}
+        recipe = {
+            "outer": {"codec": "int8", "inner_steps": 4, "checkpoint_every": 10},
+            "stage": [{"until": 4 * num_outer_steps}],
+        }
         self.run = m.RunInfo("test-1", "test", recipe, self.genesis_root, LAYOUT, "", self.keys.record_key)
         self.rules = Rules("digest", diloco.self_test(), self.genesis_root, num_outer_steps, 4, 2, 8, (4 * num_outer_steps,),
                            "int8", 0.7, 0.9, 1, LAYOUT.num_pieces)  # fmt: skip

@@ -1,11 +1,12 @@
 """The swarm's life in one process: agree, lose a member, take it back, lose the coordinator."""
 
 import asyncio
+from itertools import pairwise
 
 import numpy as np
+from worlds.swarm import TARGET, Swarm
 
 from atoll.agent import checkpoint
-from worlds.swarm import TARGET, Swarm
 
 
 def run(work) -> None:
@@ -26,7 +27,9 @@ def test_three_islands_and_a_relay_agree_bit_for_bit(tmp_path) -> None:
         swarm.assert_equal_roots()
         final = [t.roots[6] for t in swarm.trainers.values()]
         assert len(set(final)) == 1
-        before, after = (abs(float(p[:1000].mean()) - float(TARGET)) for p in (genesis(swarm), swarm.agents["r"].state.parameters))
+        before, after = (
+            abs(float(p[:1000].mean()) - float(TARGET)) for p in (genesis(swarm), swarm.agents["r"].state.parameters)
+        )
         assert after < 0.9 * before  # it learned
         records = swarm.store.commits()
         assert [r.step for r in records] == list(range(6))
@@ -51,7 +54,7 @@ def test_an_island_dies_and_comes_back(tmp_path) -> None:
         await swarm.until(lambda: any(s.island == "b" for r in swarm.store.commits(back) for s in r.participants), "b back")
         swarm.assert_equal_roots()
         spent = sorted(x for r in swarm.store.commits() for _, lease in r.leases for x in lease)
-        assert all(sum(left) <= right[0] for left, right in zip(spent, spent[1:], strict=False)), "a sample was spent twice"
+        assert all(sum(left) <= right[0] for left, right in pairwise(spent)), "a sample was spent twice"
         await swarm.stop()
 
     run(main())

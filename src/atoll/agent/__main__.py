@@ -53,6 +53,7 @@ async def run(arguments: Arguments) -> str:
         lock = DirectoryLock(settings.directory)
         if not lock.acquire():
             raise UserError(f"{settings.directory}: another agent works here; choose another directory (--dir)")
+        (settings.directory / "agent.pid").write_text(str(os.getpid()))
         recipe = recipes.parse(member.run.recipe, member.run_id)
         transport = GrpcTransport(member.credentials(settings.directory))
         settings = msgspec.structs.replace(settings, coordinator=member.address)
@@ -71,6 +72,7 @@ async def _enrol(settings: Settings, ticket: str) -> membership.Membership:
             raise UserError(f"{settings.directory}: no membership is kept here; join with a ticket")
         return member
     parsed = Ticket.parse(ticket)
+    reason = ""
     for _ in range(ENROL_TRIES):
         try:
             return await membership.enrol(settings.directory, parsed, settings.contributor)
@@ -100,4 +102,3 @@ def main() -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
-

@@ -51,7 +51,7 @@ class Assembly:
         return self.piece(index)
 
     def piece(self, index: int) -> memoryview:
-        return memoryview(self.data[piece_bytes(self.layout, self.codec, index)])
+        return self.data[piece_bytes(self.layout, self.codec, index)].data
 
     def has(self, index: int) -> bool:
         return bool(self._have[index])

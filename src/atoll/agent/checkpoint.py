@@ -2,12 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 
 from atoll.agent.codec import Floats
 from atoll.agent.state import as_bytes
@@ -22,8 +22,8 @@ class OuterCheckpoint:
     def __init__(self, path: Path) -> None:
         """Raises UserError when the file is truncated or not an outer checkpoint; `verify` checks its bytes."""
         try:
-            with safe_open(str(path), framework="numpy") as file:
-                facts: dict[str, Any] = dict(file.metadata() or {})
+            with cast(Any, safe_open(str(path), framework="numpy")) as file:
+                facts: dict[str, str] = file.metadata() or {}
                 self.step = int(facts["step"])
                 self.root = bytes.fromhex(facts["root"])
                 self.layout = msgspec.convert(json.loads(facts["layout"]), Layout)
@@ -53,14 +53,10 @@ class OuterCheckpoint:
     def verify(self) -> None:
         """Raises UserError when the bytes are not those of the root that the file names."""
         if root(self.table()) != self.root:
-            raise UserError(
-                f"{self.path}: checksum failed, the file is damaged; delete it, an older one or a peer will do"
-            )
+            raise UserError(f"{self.path}: checksum failed, the file is damaged; delete it, an older one or a peer will do")
 
 
-def save(
-    directory: Path, layout: Layout, step: int, state_root: bytes, parameters: Floats, momentum: Floats | None
-) -> Path:
+def save(directory: Path, layout: Layout, step: int, state_root: bytes, parameters: Floats, momentum: Floats | None) -> Path:
     """Write the checkpoint of one state, durably. Raises UserError when the disk is full."""
     path = directory / f"{step:08d}.safetensors"
     tensors = {"parameters": parameters} | ({} if momentum is None else {"momentum": momentum})

@@ -7,9 +7,7 @@ from atoll.swarm.layout import BLOCK, Layout, digest
 from atoll.swarm.records import UpdateHeader
 
 
-def apply(
-    layout: Layout, header: UpdateHeader, update: Bytes, chunk: int, parameters: Floats, momentum: Floats
-) -> None:
+def apply(layout: Layout, header: UpdateHeader, update: Bytes, chunk: int, parameters: Floats, momentum: Floats) -> None:
     """apply(update[t], chunk@t) -> chunk@t+1, in place on one chunk's `parameters` and `momentum` [chunk].
 
     `update` holds all encoded pieces, [update_bytes]. Elementwise IEEE fp32: the same bits on every machine.
@@ -18,9 +16,7 @@ def apply(
     for index in layout.pieces_of_chunk(chunk):
         elements = layout.piece(index)
         inside = slice(elements.start - start, elements.stop - start)
-        gradient = decode(
-            header.codec, update[piece_bytes(layout, header.codec, index)], elements.stop - elements.start
-        )
+        gradient = decode(header.codec, update[piece_bytes(layout, header.codec, index)], elements.stop - elements.start)
         nesterov(gradient, momentum[inside], parameters[inside], np.float32(header.lr), np.float32(header.momentum))
 
 

@@ -51,11 +51,7 @@ class Donor:
                 data = self._slice(request.step, request.slice_root)[0]
             case m.FetchPieces():
                 table, piece, first = self._slice(request.step, request.slice_root)
-                if (
-                    table
-                    and request.first >= 0
-                    and 0 < request.count <= min(MAX_PIECES, len(table) // 32 - request.first)
-                ):
+                if table and request.first >= 0 and 0 < request.count <= min(MAX_PIECES, len(table) // 32 - request.first):
                     start = first + request.first
                     data = b"".join(bytes(piece(i)) for i in range(start, start + request.count))
             case m.FetchTable():

@@ -42,7 +42,7 @@ class Update:
         self._layout = layout
 
     def piece(self, index: int) -> memoryview:
-        return memoryview(self.data[piece_bytes(self._layout, self.header.codec, index)])
+        return self.data[piece_bytes(self._layout, self.header.codec, index)].data
 
 
 class UpdateLog:

@@ -5,7 +5,7 @@ order and feeds back what came of them. Read the handlers from top to bottom: th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -134,7 +134,7 @@ class OuterStep:
 
     island: str
     relay: bool
-    term: Term = Term()
+    term: Term = field(default_factory=Term)
     head: int = 0  # newest commit stored
     head_root: bytes = b""
     version: int = -1  # of the outer state; -1 until its hashes have been looked at
@@ -211,9 +211,7 @@ def on_adopted(state: OuterStep, adopted: Adopted) -> list[Effect]:
     state.loaded = adopted.loaded
     effects: list[Effect] = [Send(Ready(state.version, state.root, state.loaded))]
     if state.loaded != state.root:
-        effects.append(
-            Tell(Stopped("the weights that the trainer loaded are not the swarm's; look at this machine's memory"))
-        )
+        effects.append(Tell(Stopped("the weights that the trainer loaded are not the swarm's; look at this machine's memory")))
     elif state.finished and state.version == state.head:
         effects.append(Tell(Stopped("")))
     return effects

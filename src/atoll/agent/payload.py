@@ -32,7 +32,7 @@ class Payload:
         self._layout = layout
 
     def piece(self, index: int) -> memoryview:
-        return memoryview(self._data[piece_bytes(self._layout, self.codec, index)])
+        return self._data[piece_bytes(self._layout, self.codec, index)].data
 
 
 def make(directory: Path, state: OuterState, codec: str, proposal: Propose) -> Payload:
@@ -54,7 +54,7 @@ def make(directory: Path, state: OuterState, codec: str, proposal: Propose) -> P
         square += float(pseudo_gradient(state.parameters[elements], state.local[elements], values))
         where = piece_bytes(layout, codec, index)
         encode(codec, values, data[where])
-        table += digest(memoryview(data[where]))
+        table += digest(data[where].data)
     if not np.isfinite(square):
         raise ValueError("the pseudo-gradient is not finite: a parameter of this island is NaN or infinite")
     assert isinstance(data, np.memmap)

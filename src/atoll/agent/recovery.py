@@ -55,8 +55,7 @@ class Recovery:
     def _recognise(self, target: int) -> None:
         """Find out by their hashes which versions the chunks have."""
         tables = [
-            (step, self.log.table(step, self.genesis_root))
-            for step in range(target, max(-1, target - 3 * MAX_REPLAY), -1)
+            (step, self.log.table(step, self.genesis_root)) for step in range(target, max(-1, target - 3 * MAX_REPLAY), -1)
         ]
         for chunk, version in enumerate(self.state.versions):
             if version == UNKNOWN:

@@ -94,7 +94,7 @@ class Reduction:
                 add_decoded(self.attempt.codec, np.frombuffer(data, np.uint8), np.float32(share.weight), values)
             reduced = np.empty(encoded_bytes(self.attempt.codec, len(values)), np.uint8)
             encode(self.attempt.codec, values, reduced)
-            await self.assembly.put(index, memoryview(reduced))
+            await self.assembly.put(index, reduced.data)
         digest = root(self.assembly.slice_table(part))
         await self._report(Reduced(self.attempt.step, self.attempt.number, number, digest))
 

@@ -26,7 +26,7 @@ from atoll.files import write_atomic
 from atoll.swarm import messages as m
 from atoll.swarm.layout import root
 from atoll.swarm.records import Term, header
-from atoll.swarm.transport import Stream, Transport, TransportError, expect, within
+from atoll.swarm.transport import Service, Stream, Transport, TransportError, expect, within
 
 PROGRESS_SECONDS = 10.0  # an owner waits so long for a participant's next piece
 RETRY_SECONDS = 1.0
@@ -86,7 +86,7 @@ class Agent:
         """Take part until the trainer or the coordinator ends it; returns why ("" when the run is finished)."""
         self._crash: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._self_test = await asyncio.to_thread(diloco.self_test)  # compile before joining
-        services = {"Ping": _pong, "Reduce": self._serve_reduce, "Fetch": self.donor.serve}
+        services: dict[str, Service] = {"Ping": _pong, "Reduce": self._serve_reduce, "Fetch": self.donor.serve}
         if not self.settings.dial_only:
             self._port = await self._transport.serve(self.settings.host, self.settings.port, services)
         link = Link(self._transport, self.settings.coordinator, self._hello, self._beat, self._received, self._link_changed)
@@ -99,9 +99,10 @@ class Agent:
             done, _ = await asyncio.wait([*tasks, self._crash], return_when=asyncio.FIRST_COMPLETED)
             return next(iter(done)).result() or ""
         finally:
-            for task in [*tasks, *self._work.values()]:
+            everything: list[asyncio.Task[Any]] = [*tasks, *self._work.values()]
+            for task in everything:
                 task.cancel()
-            await asyncio.gather(*tasks, *self._work.values(), return_exceptions=True)
+            await asyncio.gather(*everything, return_exceptions=True)
             await self._transport.close()
 
     async def _loop(self) -> str:
@@ -317,6 +318,7 @@ class Agent:
         """Let the checkpoint end and the last Ready leave before the trainer hears that it is over."""
         if "advance" in self._work:
             await asyncio.wait([self._work["advance"]], timeout=60.0)
+        self._link.send(self._beat())
         await asyncio.sleep(0.2)
         if self._trainer is not None:
             self._trainer.tell(stopped)

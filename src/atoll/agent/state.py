@@ -123,4 +123,4 @@ def map_generation(directory: Path) -> npt.NDArray[np.uint64]:
 
 def as_bytes(values: Floats) -> memoryview:
     """The bytes of fp32 values, without a copy where they are contiguous."""
-    return memoryview(np.ascontiguousarray(values)).cast("B")
+    return np.ascontiguousarray(values).view(np.uint8).data

@@ -30,7 +30,8 @@ class Coordinator:
         self.members = Members()
         self.leases = Leases()
         self.ledger: Counter[str] = Counter()  # committed tokens per island
-        self.head, self.head_root, self.head_digest = 0, rules.genesis_root, b""
+        self.head, self.head_root = 0, rules.genesis_root
+        self.head_digest: bytes = b""
         self.stage_starts: tuple[int, ...] = ()
         self.arrivals = Deadline(math.inf)  # from a step's first plan to a proposal
         self.reductions = Deadline(rules.reduce_seconds)  # from an attempt to its assembly
@@ -164,18 +165,14 @@ class Coordinator:
             case m.Fault():
                 self._fault(member, message, now)
             case _:
-                self._report(
-                    "ignored", f"{island} sent {type(message).__name__}, which is not for a coordinator", island
-                )
+                self._report("ignored", f"{island} sent {type(message).__name__}, which is not for a coordinator", island)
 
     # ---------------------------------------------------------------------------------------- plan, propose
     def _ready(self, member: Member, ready: m.Ready, now: float) -> None:
         if ready.step != self.head:
             return  # the records it lacks are on their way
         if ready.root != self.head_root or ready.loaded not in (b"", self.head_root):
-            self._report(
-                "unequal", f"{member.island} holds other bits than the swarm at step {ready.step}", member.island
-            )
+            self._report("unequal", f"{member.island} holds other bits than the swarm at step {ready.step}", member.island)
             return
         if member.ready_step != ready.step:
             member.ready_step = ready.step
@@ -217,9 +214,7 @@ class Coordinator:
         if plan is None or (proposal.step, proposal.parent) != (self.head, self.head_root):
             return  # too late; it keeps nothing of it and goes on from the head
         if proposal.tokens > plan.num_samples * self.rules.context_length or not math.isfinite(proposal.norm):
-            self._report(
-                "refused", f"{member.island} proposed more tokens than its lease, or no finite norm", member.island
-            )
+            self._report("refused", f"{member.island} proposed more tokens than its lease, or no finite norm", member.island)
             return
         if member.island not in self.proposals:
             self.arrivals.observe(now - self.began)
@@ -300,11 +295,7 @@ class Coordinator:
 
     def _reduced(self, member: Member, reduced: m.Reduced, now: float) -> None:
         attempt = self.attempt
-        if (
-            attempt is None
-            or self.assembled is not None
-            or (reduced.step, reduced.number) != (attempt.step, attempt.number)
-        ):
+        if attempt is None or self.assembled is not None or (reduced.step, reduced.number) != (attempt.step, attempt.number):
             return
         if reduced.slice >= len(attempt.slices) or attempt.slices[reduced.slice].owner != member.island:
             return
@@ -369,9 +360,7 @@ class Coordinator:
         if not groups:
             return None, set()
         if len(groups) > 1:
-            self._report(
-                "unequal", f"step {self.head}: {len(groups)} different next roots are held", groups=len(groups)
-            )
+            self._report("unequal", f"step {self.head}: {len(groups)} different next roots are held", groups=len(groups))
         relays = {i for i, member in self.members.items() if member.relay}
         best = max(groups.values(), key=lambda group: (len(group), len(group & relays), sorted(group)))
         return self.held[min(best)], best

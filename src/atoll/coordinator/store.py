@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sql
+from sqlalchemy.event import listen
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from atoll.coordinator.leases import merge
@@ -76,11 +78,11 @@ class Store:
         self.url = url
         self._engine = sql.create_engine(url)
         if self._engine.dialect.name == "sqlite":
-            sql.event.listen(self._engine, "connect", _durable_sqlite)
+            listen(self._engine, "connect", _durable_sqlite)
         self.term = Term()
         try:
             _tables.create_all(self._engine)
-        except sql.exc.SQLAlchemyError as error:
+        except SQLAlchemyError as error:
             raise UserError(f"{self._engine.url}: the database cannot be used: {error}") from error
 
     def close(self) -> None:
@@ -103,9 +105,7 @@ class Store:
                 db.execute(_run.insert().values(**values))
                 return str(values["database_id"])
             if bytes(row.info) != info:
-                raise UserError(
-                    f"{self._engine.url}: this database holds another run; give each run a directory of its own"
-                )
+                raise UserError(f"{self._engine.url}: this database holds another run; give each run a directory of its own")
             return str(row.database_id)
 
     def info(self) -> bytes | None:
@@ -140,9 +140,7 @@ class Store:
     def open_step(self, step: int) -> tuple[list[Plan], int, tuple[int, ...]]:
         """(plans of a step, number of its last attempt, where the stages began)."""
         with self._engine.connect() as db:
-            plans = [
-                _decoded(r.record, Plan) for r in db.execute(sql.select(_plan.c.record).where(_plan.c.step == step))
-            ]
+            plans = [_decoded(r.record, Plan) for r in db.execute(sql.select(_plan.c.record).where(_plan.c.step == step))]
             number = db.execute(sql.select(sql.func.max(_attempt.c.number)).where(_attempt.c.step == step)).scalar()
             starts = db.execute(sql.select(_run.c.stage_starts)).scalar_one()
         return plans, number or 0, msgspec.json.decode(starts, type=tuple[int, ...])

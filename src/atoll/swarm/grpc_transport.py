@@ -57,9 +57,9 @@ class GrpcStream:
 
     async def receive(self, seconds: float) -> tuple[AnyMessage, memoryview]:
         frame = await self._guard(within(seconds, self._call.read(), self.peer))
-        if frame is grpc.aio.EOF:
+        if not isinstance(frame, bytes):  # gRPC's end-of-stream mark
             raise TransportError(f"{self.peer}: the other end closed the stream")
-        return unpack(cast(bytes, frame))
+        return unpack(frame)
 
     async def close(self) -> None:
         if isinstance(self._call, grpc.aio.Call):  # a server's call ends when its service returns
@@ -117,7 +117,9 @@ class GrpcTransport:
 
     async def _serve(self, host: str, port: int, services: dict[str, Service], secure: Any) -> int:
         server = grpc.aio.server(options=_OPTIONS)
-        handlers = {name: grpc.stream_stream_rpc_method_handler(self._handler(s)) for name, s in services.items()}
+        handlers: dict[str, Any] = {
+            name: grpc.stream_stream_rpc_method_handler(self._handler(s)) for name, s in services.items()
+        }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("atoll", handlers),))
         try:
             taken = server.add_secure_port(f"{host}:{port}", secure)
@@ -139,9 +141,7 @@ class GrpcTransport:
         return handle
 
 
-async def enrolment_stream(
-    ticket: Ticket, seconds: float = 10.0
-) -> tuple[Stream, bytes, Callable[[], Awaitable[None]]]:
+async def enrolment_stream(ticket: Ticket, seconds: float = 10.0) -> tuple[Stream, bytes, Callable[[], Awaitable[None]]]:
     """A stream to the enrolment port of the run that a ticket names, the run's certificate (PEM), and how to close.
 
     The certificate is fetched unverified and must then have the fingerprint in the ticket; the call itself is made
@@ -155,9 +155,7 @@ async def enrolment_stream(
         raise TransportError(f"{ticket.address}: no coordinator answers there ({error})") from None
     authority = pem.encode()
     if fingerprint(authority) != ticket.fingerprint:
-        raise UserError(
-            f"{ticket.address}: another run answers there than the one this ticket is for; ask for a new ticket"
-        )
+        raise UserError(f"{ticket.address}: another run answers there than the one this ticket is for; ask for a new ticket")
     address = f"{host}:{where[1]}"
     channel = _channel(address, ticket.run_id, authority, None)
     try:
@@ -178,7 +176,7 @@ def _channel(address: str, peer: str, authority: bytes, own: Credentials | None)
 
 async def _open(channel: grpc.aio.Channel, address: str, peer: str, service: str, seconds: float,
                 count: Callable[[int], None]) -> GrpcStream:  # fmt: skip
-    call: Any = channel.stream_stream(f"/atoll/{service}")()
+    call = cast(Any, channel.stream_stream(f"/atoll/{service}")())  # pyright: ignore[reportUnknownMemberType]
     try:
         await within(seconds, call.wait_for_connection(), f"{peer} at {address}")
     except grpc.aio.AioRpcError as error:

@@ -48,9 +48,7 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
     @staticmethod
     def parse(text: str) -> "Ticket":
         """Raises UserError for a text that is not a whole ticket."""
-        wrong = UserError(
-            f"{text[:24]}…: not a ticket, or not all of one; copy the whole line that `atoll host` printed"
-        )
+        wrong = UserError(f"{text[:24]}…: not a ticket, or not all of one; copy the whole line that `atoll host` printed")
         if not text.startswith(TICKET_PREFIX):
             raise wrong
         try:
@@ -90,9 +88,7 @@ class RunKeys:
             _create_run_keys(name, *paths)
         elif not all(found):
             missing = ", ".join(path.name for path, there in zip(paths, found, strict=True) if not there)
-            raise UserError(
-                f"{directory}: the run's keys are incomplete ({missing} missing); restore them from a backup"
-            )
+            raise UserError(f"{directory}: the run's keys are incomplete ({missing} missing); restore them from a backup")
         self._key = _load_ec(paths[0])
         self.authority = paths[1].read_bytes()
         self._certificate = x509.load_pem_x509_certificate(self.authority)

@@ -18,7 +18,7 @@ from atoll.swarm.records import (
 # ------------------------------------------------------------------------------------------------ one outer step
 
 
-class Propose(Message):
+class Propose(Message, frozen=True):
     """An island's finished work. `payload` is the root of its encoded pseudo-gradient's pieces, fixed before sending."""
 
     step: int
@@ -30,7 +30,7 @@ class Propose(Message):
     norm: float  # of the pseudo-gradient
 
 
-class Reduced(Message):
+class Reduced(Message, frozen=True):
     """Owner to coordinator: my slice is done; `digest` is the root of its reduced pieces."""
 
     step: int
@@ -39,7 +39,7 @@ class Reduced(Message):
     digest: bytes
 
 
-class Held(Message):
+class Held(Message, frozen=True):
     """A promise: I hold this update durably until a commit record for its step is stored."""
 
     step: int
@@ -48,11 +48,11 @@ class Held(Message):
     next_root: bytes
 
 
-class Committed(Message):
+class Committed(Message, frozen=True):
     record: CommitRecord
 
 
-class Fault(Message):
+class Fault(Message, frozen=True):
     """Something went wrong with a peer in an attempt; charged to both ends of the edge."""
 
     step: int
@@ -65,7 +65,7 @@ class Fault(Message):
 # ------------------------------------------------------------------------------------------------ membership
 
 
-class RunInfo(Message):
+class RunInfo(Message, frozen=True):
     """What a run is: all that a stranger needs besides a certificate."""
 
     run_id: str
@@ -77,7 +77,7 @@ class RunInfo(Message):
     record_key: bytes  # Ed25519 public key that signs commit records
 
 
-class Enroll(Message):
+class Enroll(Message, frozen=True):
     """A ticket against a certificate; idempotent for the same public key."""
 
     secret: str
@@ -85,12 +85,12 @@ class Enroll(Message):
     contributor: str
 
 
-class Enrolled(Message):
+class Enrolled(Message, frozen=True):
     certificate: bytes
     run: RunInfo
 
 
-class Hello(Message):
+class Hello(Message, frozen=True):
     """First on every control stream."""
 
     session: str  # new at every start of the agent
@@ -104,33 +104,33 @@ class Hello(Message):
     term: Term  # highest seen
 
 
-class Welcome(Message):
+class Welcome(Message, frozen=True):
     term: Term
     head: int
     head_root: bytes
 
 
-class Refused(Message):
+class Refused(Message, frozen=True):
     reason: str
 
 
-class View(Message):
+class View(Message, frozen=True):
     """Who can give state, updates and data: ready agents that can be reached."""
 
     donors: dict[str, str]  # island -> address
 
 
-class Want(Message):
+class Want(Message, frozen=True):
     """Commit records from `since` on, please."""
 
     since: int
 
 
-class Records(Message):
+class Records(Message, frozen=True):
     records: tuple[CommitRecord, ...]
 
 
-class Ready(Message):
+class Ready(Message, frozen=True):
     """My state is `step` with this root; `loaded` is the root over the weights that the trainer really holds."""
 
     step: int
@@ -138,7 +138,7 @@ class Ready(Message):
     loaded: bytes  # empty for a relay
 
 
-class Beat(Message):
+class Beat(Message, frozen=True):
     """Every BEAT_SECONDS: alive, and how far."""
 
     step: int
@@ -152,53 +152,53 @@ class Beat(Message):
     note: str = ""  # what the agent is doing, for people
 
 
-class Finished(Message):
+class Finished(Message, frozen=True):
     """The run's last update is committed."""
 
     step: int
 
 
-class Evict(Message):
+class Evict(Message, frozen=True):
     reason: str
 
 
 # ------------------------------------------------------------------------------------------------ operator
 
 
-class Status(Message):
+class Status(Message, frozen=True):
     pass
 
 
-class StatusReply(Message):
+class StatusReply(Message, frozen=True):
     status: dict[str, Any]
 
 
-class Invite(Message):
+class Invite(Message, frozen=True):
     uses: int
     hours: float
 
 
-class Invited(Message):
+class Invited(Message, frozen=True):
     ticket: str
 
 
-class EvictIsland(Message):
+class EvictIsland(Message, frozen=True):
     island: str
     reason: str
 
 
-class Done(Message):
+class Done(Message, frozen=True):
     pass
 
 
 # ------------------------------------------------------------------------------------------------ between agents
 
 
-class Ping(Message):
+class Ping(Message, frozen=True):
     """Can I reach you? Answered by Done."""
 
 
-class ReduceOpen(Message):
+class ReduceOpen(Message, frozen=True):
     """Participant to owner: my payload's pieces for your slice follow; the bulk of this frame is its piece table."""
 
     step: int
@@ -206,20 +206,20 @@ class ReduceOpen(Message):
     slice: int
 
 
-class Piece(Message):
+class Piece(Message, frozen=True):
     """One piece, both ways: encoded payload up, reduced update down. The bulk of the frame is its bytes."""
 
     index: int
 
 
-class FetchHeader(Message):
+class FetchHeader(Message, frozen=True):
     """The header of a committed or held update."""
 
     step: int
     update: bytes
 
 
-class FetchPieces(Message):
+class FetchPieces(Message, frozen=True):
     """Pieces of an update's slice, by the slice's root. `first` counts within the slice."""
 
     step: int
@@ -228,72 +228,72 @@ class FetchPieces(Message):
     count: int
 
 
-class FetchSliceTable(Message):
+class FetchSliceTable(Message, frozen=True):
     step: int
     slice_root: bytes
 
 
-class FetchTable(Message):
+class FetchTable(Message, frozen=True):
     """Table of state `step`."""
 
     step: int
 
 
-class FetchChunk(Message):
+class FetchChunk(Message, frozen=True):
     """A chunk of the outer state (parameters, then momentum), at whatever logged version the donor has."""
 
     index: int
 
 
-class FetchManifest(Message):
+class FetchManifest(Message, frozen=True):
     """The manifest of the prepared data."""
 
 
-class FetchBlock(Message):
+class FetchBlock(Message, frozen=True):
     """A block of a file of the prepared data."""
 
     file: str
     index: int
 
 
-class Found(Message):
+class Found(Message, frozen=True):
     """The answer to a Fetch: `size` bytes follow in the bulk of this and further frames."""
 
     size: int
     step: int = -1  # version of a chunk
 
 
-class Missing(Message):
+class Missing(Message, frozen=True):
     reason: str
 
 
 # ------------------------------------------------------------------------------------------------ agent and trainer
 
 
-class Attached(Message):
+class Attached(Message, frozen=True):
     """Trainer to agent: I am here, and hold nothing yet."""
 
 
-class WantData(Message):
+class WantData(Message, frozen=True):
     """Trainer to agent: where is the prepared data? Fetched from peers first, if need be."""
 
 
-class DataAt(Message):
+class DataAt(Message, frozen=True):
     path: str
 
 
-class Work(Message):
+class Work(Message, frozen=True):
     plan: Plan
 
 
-class Progress(Message):
+class Progress(Message, frozen=True):
     step: int
     inner_step: int
     loss: float
     tokens_per_second: float
 
 
-class Proposed(Message):
+class Proposed(Message, frozen=True):
     """My local parameters lie in the mapping."""
 
     step: int
@@ -303,7 +303,7 @@ class Proposed(Message):
     compute_seconds: float
 
 
-class Adopt(Message):
+class Adopt(Message, frozen=True):
     """Load state `step` from the mapping; the table lets the trainer prove what it loaded."""
 
     step: int
@@ -311,12 +311,12 @@ class Adopt(Message):
     table: bytes
 
 
-class Adopted(Message):
+class Adopted(Message, frozen=True):
     step: int
     loaded: bytes  # root with the trainer's own digests in place of the parameters'
 
 
-class Stopped(Message):
+class Stopped(Message, frozen=True):
     """Agent to trainer: no more work, and why (empty: the run is finished)."""
 
     reason: str

@@ -21,7 +21,7 @@ class Term(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=True):
     nonce: str = ""
 
 
-class Plan(Message):
+class Plan(Message, frozen=True):
     """Coordinator to an island: train alone from state `step` on these samples."""
 
     term: Term
@@ -59,7 +59,7 @@ class Slice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return range(self.first_piece, self.first_piece + self.num_pieces)
 
 
-class Attempt(Message):
+class Attempt(Message, frozen=True):
     """Coordinator to all ready agents: reduce these payloads, by these owners."""
 
     term: Term
@@ -80,7 +80,7 @@ class Attempt(Message):
         return next((s for s in self.participants if s.island == island), None)
 
 
-class Assembled(Message):
+class Assembled(Message, frozen=True):
     """Coordinator to all ready agents: the update is now fixed; here is the root of each slice."""
 
     term: Term
@@ -89,7 +89,7 @@ class Assembled(Message):
     digests: tuple[bytes, ...]
 
 
-class UpdateHeader(Message):
+class UpdateHeader(Message, frozen=True):
     """What an update is, apart from its bytes. Its digest names the update."""
 
     step: int
@@ -107,12 +107,10 @@ class UpdateHeader(Message):
 def header(attempt: Attempt, assembled: Assembled) -> UpdateHeader:
     """The header of the update that `attempt` assembled into."""
     slices = tuple((s.first_piece, s.num_pieces, d) for s, d in zip(attempt.slices, assembled.digests, strict=True))
-    return UpdateHeader(
-        attempt.step, attempt.parent, attempt.codec, attempt.lr, attempt.momentum, attempt.participants, slices
-    )
+    return UpdateHeader(attempt.step, attempt.parent, attempt.codec, attempt.lr, attempt.momentum, attempt.participants, slices)
 
 
-class CommitRecord(Message):
+class CommitRecord(Message, frozen=True):
     """The one decision about a step: a chain (by `previous`), signed with the run's key, valid whatever the term."""
 
     term: Term

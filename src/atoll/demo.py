@@ -1,0 +1,236 @@
+"""`atoll demo`: three islands on this machine learn together, one dies and comes back, a model comes out."""
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from atoll import operate, report
+from atoll import recipe as recipes
+from atoll.errors import UserError
+from atoll.events import read_events
+from atoll.files import write_atomic
+from atoll.genesis import RunDir, prepare
+from atoll.host import wait_for_ticket
+from atoll.processes import Child
+from atoll.story import Story
+from atoll.terminal import Terminal, status_table
+
+NUM_ISLANDS = 3
+DOOMED = 2  # dies in the middle, unless a person chooses another
+KILL_AT = 0.35  # of the outer steps
+STEPS_WITHOUT = 2  # committed by the survivors before it is started again
+POLL_SECONDS = 0.5
+MARKER = "made-by-atoll-demo"
+SHOWN_EVENTS = 8
+
+
+def demo(recipe_name: str, overrides: list[str], directory: Path) -> None:
+    """Run it all; the summary is printed, and kept in `directory`/summary.json. Raises UserError, RuntimeError."""
+    started = time.time()
+    terminal = Terminal()
+    recipe = recipes.load(recipe_name, overrides)
+    run_dir = RunDir(directory)
+    _clear(run_dir)
+    terminal.prepared(prepare(recipe, run_dir, terminal.preparing))
+    demonstration = Demo(run_dir, recipe, terminal)
+    try:
+        demonstration.start()
+        demonstration.watch()
+    finally:
+        terminal.say("stopping what was started")
+        demonstration.stop()
+    summary = report.summarise(run_dir, recipe, demonstration.story, demonstration.names, demonstration.totals(), started)
+    write_atomic(run_dir.path / "summary.json", json.dumps(summary, indent=1).encode())
+    report.show(summary, terminal)
+
+
+class Demo:
+    """A coordinator and its islands, watched."""
+
+    def __init__(self, run_dir: RunDir, recipe: recipes.Recipe, terminal: Terminal) -> None:
+        self.run_dir = run_dir
+        self.recipe = recipe
+        self.terminal = terminal
+        self.story = Story()
+        self.names: dict[str, str] = {}  # island id -> island-N
+        self._host: Child | None = None
+        self._islands: dict[int, Child] = {}
+        self._ticket = ""
+        self._offset = 0
+        self._shown: list[str] = []
+        self._facts: dict[str, Any] = {}
+        self._rows: dict[tuple[str, int], dict[str, Any]] = {}  # (island, life) -> last status
+        self._lives: dict[str, int] = {}
+        self._doomed = 0
+
+    def start(self) -> None:
+        """The coordinator first, then the islands, each with a process for its trainer and one for its agent."""
+        log = self.run_dir.coordinator / "host.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        since = time.time()
+        arguments = ["atoll", "host", str(self.run_dir.recipe), "--dir", str(self.run_dir.path)]
+        self._host = Child([*arguments, "--listen", "127.0.0.1:0"], log=log)
+        self._ticket = wait_for_ticket(self.run_dir.coordinator / "ticket", self._host, since)
+        for number in range(1, NUM_ISLANDS + 1):
+            self._start_island(number)
+
+    def watch(self) -> None:
+        """Until every island has finished; in the middle one is killed, and started again."""
+        keyboard = sys.stdin.isatty()
+        live = Live(console=self.terminal.console, refresh_per_second=4, transient=True)
+        with _keys(keyboard), live if self.terminal.console.is_terminal else contextlib.nullcontext():
+            while any(child.alive for child in self._islands.values()):
+                self._check_health()
+                self._read_events()
+                self._read_status()
+                self._kill_or_revive(_pressed() if keyboard else 0)
+                if self.terminal.console.is_terminal:
+                    live.update(self._picture(keyboard))
+                time.sleep(POLL_SECONDS)
+            self._read_events()
+            self._read_status()
+        self._check_health()
+
+    def stop(self) -> None:
+        """End everything that was started, however far it came."""
+        for child in self._islands.values():
+            child.socket.close()  # all at once; then wait
+        for child in self._islands.values():
+            child.stop()
+        if self._host is not None:
+            self._host.stop()
+        self._read_events()
+
+    def totals(self) -> dict[str, Any]:
+        """Bytes and seconds of all lives of all islands, the relay and the coordinator."""
+        rows = list(self._rows.values())
+        keys = ("sent_bytes", "compute_seconds", "communicate_seconds", "wait_seconds")
+        totals = {key: sum(row[key] for row in rows) for key in keys}
+        totals["sent_bytes"] += self._facts.get("sent_bytes", 0)
+        return totals
+
+    # -------------------------------------------------------------------------------------- death and return
+    def _kill_or_revive(self, pressed: int) -> None:
+        story, head = self.story, len(self.story.commits)
+        if not self._doomed:
+            due = head >= max(1, int(KILL_AT * self.recipe.num_outer_steps))
+            if number := pressed or (DOOMED if due else 0):
+                self._kill(number)
+        elif not story.restarted_at and story.noticed is not None:
+            without = [c for c in story.commits if c.time > story.killed_at and story.watched not in c.facts["participants"]]
+            if len(without) >= STEPS_WITHOUT:
+                self._note(f"starting island-{self._doomed} again, with the command it was started with")
+                story.restarted_at = time.time()
+                self._start_island(self._doomed)
+
+    def _kill(self, number: int) -> None:
+        """SIGKILL to trainer and agent at once, as a power cut would."""
+        directory = self.run_dir.islands / f"island-{number}"
+        ids = [island for island, name in self.names.items() if name == directory.name]
+        if not ids:
+            return  # it has not even joined
+        self._doomed, self.story.watched = number, ids[0]
+        self._note(f"killing island-{number} (SIGKILL to its trainer and its agent)")
+        self.story.killed_at = time.time()
+        os.kill(int((directory / "agent.pid").read_text()), signal.SIGKILL)
+        self._islands[number].kill()
+
+    def _start_island(self, number: int) -> None:
+        name = f"island-{number}"
+        log = self.run_dir.islands / name / "trainer.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        own = [f"island.threads={self.recipe.island.threads or 1}", f"island.micro_batch={self.recipe.island.micro_batch}"]
+        if number == 1:
+            own.append("island.evaluate_every=1")
+        arguments = ["atoll", "join", self._ticket, *own, "--dir", str(self.run_dir.path), "--name", name,
+                     "--contributor", name, "--listen", "127.0.0.1:0"]  # fmt: skip
+        # Several trainers share the cores: a second thread each would make all of them ten times slower.
+        self._islands[number] = Child(arguments, log=log, environment={"OMP_NUM_THREADS": "1"})
+
+    def _check_health(self) -> None:
+        if self._host is not None and not self._host.alive:
+            raise RuntimeError(f"the coordinator died; see {self.run_dir.coordinator / 'host.log'}")
+        for number, child in self._islands.items():
+            dead = not child.alive and child.process.returncode != 0
+            killed = number == self._doomed and not self.story.restarted_at
+            if dead and not killed:
+                raise RuntimeError(f"island-{number} died; see {self.run_dir.islands / f'island-{number}' / 'trainer.log'}")
+
+    # ------------------------------------------------------------------------------------------------ looking
+    def _read_events(self) -> None:
+        events, self._offset = read_events(self.run_dir.path / "events.jsonl", self._offset)
+        for event in events:
+            self.story.add(event)
+            if event.kind == "joined":
+                self.names[event.island] = event.facts.get("contributor") or event.island
+                self._lives[event.island] = self._lives.get(event.island, 0) + 1
+            if event.kind not in ("enrolled", "ready", "attempt"):
+                self._note(event.text)
+
+    def _read_status(self) -> None:
+        with contextlib.suppress(UserError):  # between a death and the next poll a question may go unanswered
+            self._facts = operate.status(self.run_dir)
+            for row in self._facts["islands"]:
+                key = row["island"], self._lives.get(row["island"], 0)
+                if row["present"]:
+                    self._rows[key] = row
+
+    def _note(self, text: str) -> None:
+        for island, name in self.names.items():
+            text = text.replace(island, name)
+        self._shown.append(text)
+        if not self.terminal.console.is_terminal:
+            self.terminal.tell(text)
+
+    def _picture(self, keyboard: bool) -> Group:
+        hint = f"press 1-{NUM_ISLANDS} to kill an island" if keyboard and not self._doomed else ""
+        lines = [Text(line, style="dim") for line in self._shown[-SHOWN_EVENTS:]]
+        table = [status_table(self._facts)] if self._facts else []
+        return Group(*table, Text(""), *lines, Text(hint, style="italic"))
+
+
+def _clear(run_dir: RunDir) -> None:
+    """Make room for a new demo where an old one was; anything else is left alone."""
+    marker = run_dir.path / MARKER
+    if run_dir.path.exists() and any(run_dir.path.iterdir()) and not marker.exists():
+        raise UserError(f"{run_dir.path}: already there and not from an earlier demo; give another with --dir")
+    if run_dir.path.exists():
+        shutil.rmtree(run_dir.path)
+    write_atomic(marker, b"`atoll demo` may delete this directory\n")
+
+
+@contextlib.contextmanager
+def _keys(on: bool):  # type: ignore[no-untyped-def]
+    """Keys arrive one by one, without Enter."""
+    if not on:
+        yield
+        return
+    import termios
+    import tty
+
+    before = termios.tcgetattr(sys.stdin)
+    try:
+        tty.setcbreak(sys.stdin)
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def _pressed() -> int:
+    """The number of the island whose key was pressed, else 0."""
+    if select.select([sys.stdin], [], [], 0)[0]:
+        key = os.read(sys.stdin.fileno(), 1).decode(errors="ignore")
+        if key.isdigit() and 1 <= int(key) <= NUM_ISLANDS:
+            return int(key)
+    return 0

@@ -1,9 +1,8 @@
 """Which window is sample number i: a pure function of recipe, data and i.
 
-Sources take turns in a pattern of 1,000 samples that repeats, so weights hold exactly in any 1,000 samples of a stage.
-A stage's pattern begins with what the one before it left owing, so weights hold across the change as well: within 2
-windows in any 1,000 samples (1.3 for INTELLECT-1's two stages; 2.2 is the worst found by search, where two of five
-sources end at once).
+Sources take turns in a pattern of 1,000 samples that repeats (`pattern.py`), so weights hold exactly in any 1,000 samples
+of a stage. A stage's pattern is laid so that they hold across the change as well: within 2 windows of each source in any
+1,000 samples.
 
 A source's windows come in a keyed order that is new in each pass: first the blocks of 64 windows are permuted, then the
 windows within a block, so that neighbouring samples of a large corpus lie in few places of it.
@@ -13,18 +12,17 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
-from math import isfinite, lcm
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
 from blake3 import blake3
 
 from atoll.data.manifest import Manifest
+from atoll.data.pattern import PERIOD, leads, pattern
 from atoll.data.permutation import permuted
 from atoll.errors import UserError
 from atoll.recipe import Recipe
-
-PERIOD = 1000  # samples
 
 
 class Sample(NamedTuple):
@@ -86,15 +84,15 @@ class Mixture:
             if sorted(stage_starts) != list(stage_starts) or len(stage_starts) > len(self.counts):
                 raise ValueError(f"{list(stage_starts)} are no starts of {len(self.counts)} stages")
             stages: list[_LaidOut] = []
-            drawn = owed = np.zeros(len(self._sources), np.int64)
+            drawn, trail = np.zeros(len(self._sources), np.int64), np.zeros((1, len(self._sources)), np.int64)
             for start, by_name in zip(stage_starts, self.counts, strict=False):
                 if stages:
-                    drawn, owed = stages[-1].after(start - stages[-1].start)
+                    drawn, trail = stages[-1].after(start - stages[-1].start)
                 counts = np.array([by_name.get(name, 0) for name in self._sources])
-                pattern = _pattern(counts.tolist(), owed.tolist())
+                order = pattern(counts, trail)
                 before = np.zeros((PERIOD + 1, len(counts)), np.int64)
-                before[np.arange(1, PERIOD + 1), pattern] = 1
-                stages.append(_LaidOut(start, pattern, before.cumsum(axis=0), drawn, owed))
+                before[np.arange(1, PERIOD + 1), order] = 1
+                stages.append(_LaidOut(start, order, before.cumsum(axis=0), drawn, trail))
             self._laid_out[stage_starts] = stages
         return self._laid_out[stage_starts]
 
@@ -106,13 +104,17 @@ class _LaidOut(NamedTuple):
     pattern: list[int]  # the source of each sample of a period
     before: np.ndarray  # [PERIOD + 1, num_sources]: turns of each source before each place of the pattern
     drawn: np.ndarray  # [num_sources]: windows drawn by earlier stages
-    owed: np.ndarray  # [num_sources]: what they were due beyond that, in thousandths of a window
+    trail: np.ndarray  # [1 to PERIOD + 1, num_sources]: each source's lead before the samples that led here, and now
 
     def after(self, num_samples: int) -> tuple[np.ndarray, np.ndarray]:
-        """`drawn` and `owed` when `num_samples` of this stage have passed."""
+        """`drawn` and `trail` when `num_samples` of this stage have passed."""
         periods, rest = divmod(num_samples, PERIOD)
         drawn = self.drawn + periods * self.before[PERIOD] + self.before[rest]
-        return drawn, self.owed + self.before[PERIOD] * rest - self.before[rest] * PERIOD
+        passed = self.pattern[rest:] + self.pattern[:rest] if periods else self.pattern[:rest]
+        # a period leaves the leads as they were, so those `rest` samples into the stage are those now
+        now = self.trail[-1] + PERIOD * self.before[rest] - rest * self.before[PERIOD]
+        walked = leads(self.before[PERIOD], passed, now if periods else self.trail[-1])
+        return drawn, np.concatenate([self.trail[:-1], walked])[-PERIOD - 1 :]
 
 
 def _counts(weights: dict[str, float]) -> dict[str, int]:
@@ -130,32 +132,6 @@ def _counts(weights: dict[str, float]) -> dict[str, int]:
         if count == 0:
             raise UserError(f"mixture: {name} weighs less than one sample in {PERIOD}; give it more, or 0")
     return counts
-
-
-def _pattern(counts: list[int], owed: list[int]) -> list[int]:
-    """The source of each sample of a period, spread so evenly that each always has its due, give or take one window.
-
-    Tijdeman's rule for the chairman assignment problem: of the sources that a turn would not put too far ahead, the one
-    that would fall behind first. Rarely, after a change of stage, none is ready; then the one with most owing is next.
-    `owed` and the lags are in thousandths of a window, so that all is done in integers.
-    """
-    used = [count for count in counts if count]
-    slack, common = max(2 * len(used) - 2, 1), lcm(*used)
-    turns = [0] * len(counts)
-    pattern: list[int] = []
-    for due in range(1, PERIOD + 1):
-        lags = [owing + count * due - turn * PERIOD for owing, count, turn in zip(owed, counts, turns, strict=True)]
-        left = [j for j, count in enumerate(counts) if turns[j] < count]
-        ready = [j for j in left if lags[j] * slack >= PERIOD]  # its turn puts it at most 1 - 1/slack ahead
-        if ready:
-            # the deadline of its turn is late / (slack * count); compared over a common denominator
-            late = {j: ((turns[j] + 1) * PERIOD - owed[j]) * slack - PERIOD for j in ready}
-            chosen = min(late, key=lambda j: late[j] * (common // counts[j]))
-        else:
-            chosen = max(left, key=lambda j: lags[j])
-        turns[chosen] += 1
-        pattern.append(chosen)
-    return pattern
 
 
 @lru_cache(maxsize=1024)

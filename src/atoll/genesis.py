@@ -62,6 +62,13 @@ def prepare(recipe: Recipe, run_dir: RunDir, report: Callable[[str, str, int, in
     return manifest
 
 
+def found(directory: Path, recipe: str, parameters: Mapping[str, Any]) -> None:
+    """State 0 of a run with a module of your own (`model.own` in the recipe): its named parameters, as they are."""
+    run_dir = RunDir(directory)
+    run_dir.claim(recipes.load(recipe))
+    write_state_0(run_dir, {name: value.detach() for name, value in parameters.items()})
+
+
 def write_state_0(run_dir: RunDir, parameters: Mapping[str, Any]) -> None:
     """Keep named fp32 arrays (in the order in which every island will have them) as the run's state 0."""
     arrays = {name: np.asarray(value, np.float32) for name, value in parameters.items()}

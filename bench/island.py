@@ -1,0 +1,127 @@
+"""Tokens per second of a training step, ours beside transformers' LlamaForCausalLM, on one CPU.
+
+    python bench/island.py [--threads 1] [--seconds 4]
+
+Prints one JSON line a row: both sides in the same process, steps taken in turns, medians. `packed` windows hold
+documents of 128 tokens on average; transformers gets what it offers for them: position ids that start anew.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import torch
+import transformers
+
+from atoll import recipe
+from atoll.island.step import Island
+from atoll.model.llama import Llama
+from atoll.model.presets import PRESETS, LlamaConfig
+
+
+@dataclass(frozen=True)
+class Shape:
+    config: LlamaConfig
+    num_windows: int
+    context_length: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    tokens: np.ndarray
+    labels: np.ndarray
+    documents: np.ndarray
+
+
+def scaled(hidden_size: int, num_layers: int, vocab_size: int) -> LlamaConfig:
+    return msgspec.structs.replace(
+        PRESETS["demo"], vocab_size=vocab_size, hidden_size=hidden_size, intermediate_size=3 * hidden_size,
+        num_hidden_layers=num_layers, num_attention_heads=hidden_size // 64, num_key_value_heads=hidden_size // 64,
+        tie_word_embeddings=True,
+    )  # fmt: skip
+
+
+SHAPES = {
+    "demo": Shape(PRESETS["demo"], num_windows=8, context_length=256),
+    "1M": Shape(scaled(128, 4, 2048), num_windows=2, context_length=1024),
+    "10M": Shape(scaled(256, 6, 16_384), num_windows=2, context_length=1024),
+    "50M": Shape(scaled(512, 10, 32_768), num_windows=1, context_length=1024),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=4.0, help="at least this long for each row")
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    for name in options.shapes:
+        for packed in (False, True):
+            print(json.dumps(row(name, packed, options.seconds) | {"threads": options.threads}), flush=True)
+
+
+def row(name: str, packed: bool, seconds: float) -> dict[str, object]:
+    shape = SHAPES[name]
+    batch = some_batch(shape, packed)
+    ours, theirs = our_step(shape, batch), their_step(shape, batch, packed)
+    times: tuple[list[float], list[float]] = ([], [])
+    ours()
+    theirs()
+    began = time.perf_counter()
+    while time.perf_counter() - began < seconds or len(times[0]) < 3:
+        for step, taken in zip((ours, theirs), times, strict=True):
+            start = time.perf_counter()
+            step()
+            taken.append(time.perf_counter() - start)
+    rates = [batch.tokens.size / statistics.median(taken) for taken in times]
+    return {
+        "bench": "island", "shape": name, "packed": packed, "parameters": shape.config.num_parameters,
+        "windows": shape.num_windows, "context_length": shape.context_length,
+        "ours": round(rates[0]), "peer": round(rates[1]), "unit": "tokens/s", "ratio": round(rates[0] / rates[1], 3),
+    }  # fmt: skip
+
+
+def some_batch(shape: Shape, packed: bool) -> Batch:
+    generator = np.random.default_rng(0)
+    tokens = generator.integers(0, shape.config.vocab_size, (shape.num_windows, shape.context_length + 1))
+    starts = generator.random((shape.num_windows, shape.context_length)) < (1 / 128 if packed else 0)
+    return Batch(tokens[:, :-1], tokens[:, 1:], starts.cumsum(1).astype(np.int32))
+
+
+def our_step(shape: Shape, batch: Batch) -> Callable[[], object]:
+    model = Llama(shape.config)
+    model.init_weights(seed=0)
+    island = Island(model, recipe.load("demo"))
+    return lambda: island.inner_step([batch], 0)
+
+
+def their_step(shape: Shape, batch: Batch, packed: bool) -> Callable[[], object]:
+    rope = {"rope_type": "default", "rope_theta": shape.config.rope_theta}
+    dimensions = {k: v for k, v in msgspec.structs.asdict(shape.config).items() if not k.startswith("rope")}
+    config = transformers.LlamaConfig(**dimensions, rope_parameters=rope, attn_implementation="sdpa")  # pyright: ignore[reportCallIssue]
+    model = transformers.LlamaForCausalLM(config).train()
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    tokens = torch.tensor(batch.tokens)
+    arguments = {"input_ids": tokens, "labels": tokens, "use_cache": False}
+    if packed:
+        starts = np.diff(batch.documents, axis=1, prepend=batch.documents[:, :1] - 1) != 0
+        indices = np.arange(shape.context_length)
+        arguments["position_ids"] = torch.tensor(indices - np.maximum.accumulate(np.where(starts, indices, 0), axis=1))
+
+    def step() -> None:
+        model(**arguments).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from atoll import __version__
 from atoll.errors import UserError
 
+EXIT_TERMINATED, EXIT_INTERRUPTED = 143, 130
 Verb = Callable[[argparse.Namespace], int | None]
 
 
@@ -21,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     from atoll.processes import watch_leash
 
     watch_leash()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # so that nothing half-written is left
     try:
         return options.verb(options) or 0
     except UserError as error:
@@ -32,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"atoll: this verb needs {error.name}; install it with: pip install 'atoll[train]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 130
+        return EXIT_INTERRUPTED
 
 
 def prepare(options: argparse.Namespace) -> None:

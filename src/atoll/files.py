@@ -59,6 +59,15 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
         temporary.write_bytes(data)
 
 
+def sweep(directory: Path) -> None:
+    """Remove what a killed process left half-written in `directory`, which must be ours alone: temporary names."""
+    for path in directory.rglob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def reserve(path: Path, size: int) -> None:
     """Make `path` a file of `size` bytes whose space is really there: a full disk would kill a mapping of it later.
 

@@ -11,6 +11,7 @@ import torch
 from atoll import recipe as recipes
 from atoll.data.loader import Loader
 from atoll.data.unigram import heldout_weights
+from atoll.files import sweep
 from atoll.island.checkpoint import InnerCheckpoints
 from atoll.island.heldout import heldout_loss
 from atoll.island.parallelize import parallelize
@@ -53,6 +54,7 @@ def train(mesh: ElasticDeviceMesh, own: recipes.Island, directory: Path, report:
     recipe = recipes.with_island(mesh.swarm.run.recipe, own)
     data = Loader(mesh.swarm.data_dir(), recipe)
     island = build(recipe, data)
+    sweep(directory / "inner")
     saved = InnerCheckpoints(island, directory / "inner", own.checkpoint_keep)
     saved.restore()
     weights = heldout_weights(data.manifest, recipe.stage[0].mixture)

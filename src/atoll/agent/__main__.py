@@ -13,7 +13,7 @@ from atoll.agent import membership
 from atoll.agent.server import Agent, Settings
 from atoll.agent.trainer import SocketTrainer
 from atoll.errors import UserError
-from atoll.files import DirectoryLock
+from atoll.files import DirectoryLock, sweep
 from atoll.swarm.grpc_transport import GrpcTransport
 from atoll.swarm.identity import Ticket
 from atoll.swarm.messages import Stopped
@@ -53,6 +53,8 @@ async def run(arguments: Arguments) -> str:
         lock = DirectoryLock(settings.directory)
         if not lock.acquire():
             raise UserError(f"{settings.directory}: another agent works here; choose another directory (--dir)")
+        for part in ("state", "log", "outer"):
+            sweep(settings.directory / part)
         (settings.directory / "agent.pid").write_text(str(os.getpid()))
         recipe = recipes.parse(member.run.recipe, member.run_id)
         transport = GrpcTransport(member.credentials(settings.directory))

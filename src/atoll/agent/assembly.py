@@ -21,7 +21,7 @@ class Assembly:
         """Make the file. Raises UserError when the disk is full."""
         self.layout = layout
         self.codec = attempt.codec
-        self._path = directory / f".assembling-{attempt.step:08d}-{attempt.number}"
+        self._path = directory / f".{attempt.step:08d}-{attempt.number}.assembling.tmp"
         self._table = bytearray(layout.num_pieces * DIGEST_BYTES)
         self._have = bytearray(layout.num_pieces)
         self._arrival = asyncio.Condition()

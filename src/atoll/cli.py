@@ -46,7 +46,7 @@ def prepare(options: argparse.Namespace) -> None:
     run_dir = genesis.RunDir(options.dir or Path("runs") / loaded.name)
     terminal = Terminal()
     terminal.prepared(genesis.prepare(loaded, run_dir, terminal.preparing))
-    terminal.tell(f"state 0 and data are in {run_dir.path}; next: atoll host {options.recipe}")
+    terminal.tell(f"state 0 and data are in {run_dir.path}; next: atoll host {' '.join([options.recipe, *options.overrides])}")
 
 
 def host(options: argparse.Namespace) -> None:

@@ -117,6 +117,12 @@ class DirectoryLock:
             return False
         return True
 
+    def __enter__(self) -> "DirectoryLock":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def release(self) -> None:
         self._file.close()
 

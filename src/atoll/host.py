@@ -5,8 +5,9 @@ import contextlib
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -30,7 +31,6 @@ from atoll.swarm.records import encode
 
 TICKET_USES, TICKET_HOURS = 100, 7 * 24.0
 RELAY_CHECK_SECONDS = 1.0
-GRPC_GRACE = 0.2
 
 
 class HostSettings(msgspec.Struct, frozen=True):
@@ -46,39 +46,44 @@ class HostSettings(msgspec.Struct, frozen=True):
 async def host(recipe: Recipe, run_dir: RunDir, settings: HostSettings, ready: Callable[[str], None]) -> None:
     """Coordinate until told to stop; `ready` hears the ticket. Raises UserError, or Deposed when another took over."""
     run_dir.claim(recipe)
-    lock = DirectoryLock(run_dir.coordinator)
-    if not lock.acquire():
-        raise UserError(f"{run_dir.coordinator}: another coordinator works here; stop it or choose another --dir")
-    keys = RunKeys(run_dir.coordinator, recipe.name)
-    run, rules = _describe(recipe, run_dir, keys)
-    store = Store(settings.database or sqlite_url(run_dir.coordinator))
-    _check_database(store.found(encode(run)), run_dir.coordinator / "database.id")
-    events = EventLog(run_dir.path / "events.jsonl")
-    transport, strangers = GrpcTransport(keys.member(COORDINATOR)), GrpcTransport(keys.own())
-    relay: asyncio.Task[None] | None = None
+    with DirectoryLock(run_dir.coordinator) as lock:
+        if not lock.acquire():
+            raise UserError(f"{run_dir.coordinator}: another coordinator works here; stop it or choose another --dir")
+        keys = RunKeys(run_dir.coordinator, recipe.name)
+        run, rules = _describe(recipe, run_dir, keys)
+        with (
+            contextlib.closing(Store(settings.database or sqlite_url(run_dir.coordinator))) as store,
+            contextlib.closing(EventLog(run_dir.path / "events.jsonl")) as events,
+        ):
+            _check_database(store.found(encode(run)), run_dir.coordinator / "database.id")
+            transport, strangers = GrpcTransport(keys.member(COORDINATOR)), GrpcTransport(keys.own())
+            server = CoordinatorServer(rules, run, keys, store, events, transport)
+            try:
+                await _serve(run_dir, settings, server, transport, strangers, ready)
+            finally:
+                await transport.close()
+                await strangers.close()
+
+
+async def _serve(run_dir: RunDir, settings: HostSettings, server: CoordinatorServer, transport: GrpcTransport,
+                 strangers: GrpcTransport, ready: Callable[[str], None]) -> None:  # fmt: skip
+    """Open the ports, begin a term, keep a relay; until cancelled or deposed."""
+    port = await transport.serve(settings.host, settings.port, server.services)
+    await strangers.serve_strangers(settings.host, port + 1, {"Enroll": server.enroll})
+    server.begin(f"{settings.advertise or _own_address(settings.host)}:{port}")
+    ticket = server.ticket(TICKET_USES, TICKET_HOURS)
+    write_atomic(run_dir.coordinator / "ticket", ticket.encode())
+    relay = asyncio.create_task(_keep_relay(run_dir, server.ticket(1, 1.0))) if settings.relay else None
     try:
-        server = CoordinatorServer(rules, run, keys, store, events, transport)
-        port = await transport.serve(settings.host, settings.port, server.services)
-        await strangers.serve_strangers(settings.host, port + 1, {"Enroll": server.enroll})
-        server.address = f"{settings.advertise or _own_address(settings.host)}:{port}"
-        ticket = server.ticket(TICKET_USES, TICKET_HOURS)
-        write_atomic(run_dir.coordinator / "ticket", ticket.encode())
-        if settings.relay:
-            relay = asyncio.create_task(_keep_relay(run_dir, server.ticket(1, 1.0)))
         ready(ticket)
         await server.keep_time()
     finally:
         if relay is not None:
             relay.cancel()
             await asyncio.gather(relay, return_exceptions=True)
-        await transport.close()
-        await strangers.close()
-        store.close()
-        events.close()
-        lock.release()
 
 
-def run_until_told(work: "asyncio.coroutines.Coroutine") -> None:  # type: ignore[type-arg, name-defined]
+def run_until_told(work: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine until it ends, or until Ctrl-C or SIGTERM cancels it."""
 
     async def main() -> None:

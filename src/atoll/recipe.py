@@ -45,6 +45,13 @@ class Tokenizer(Part, frozen=True):
     file: str | None = None
 
 
+class Range(Part, frozen=True):
+    """Numbers from `min` to `max`, both included."""
+
+    min: float | None = None
+    max: float | None = None
+
+
 class Source(Part, frozen=True):
     """A dataset. Exactly one of the five kinds says where it is."""
 
@@ -52,8 +59,13 @@ class Source(Part, frozen=True):
     code: str | None = None  # a source tree, or "stdlib": the interpreter's own standard library
     jsonl: str | None = None  # .jsonl, .jsonl.gz, .jsonl.zst: a file or a folder
     parquet: str | None = None  # a file or a folder
-    dataset: str | None = None  # a Hugging Face dataset's name, or a local folder named like one
-    column: str = "text"
+    dataset: str | None = None  # a local folder named like a Hugging Face dataset, or else that dataset, streamed
+    revision: str | None = None  # dataset only, needed for the hub: a commit (or a tag, a branch)
+    config: str | None = None  # dataset only: which of its configurations; a subfolder of a local one
+    split: str = "train"  # dataset only
+    data_files: str | None = None  # dataset only: a pattern like "data/*.parquet", instead of config and split
+    column: str = "text"  # jsonl, parquet, dataset: where the text is
+    keep: dict[str, list[str | int | float | bool] | Range] = {}  # rows whose columns have one of these values
     separator: str | None = None  # text only: where one document ends and the next begins
     suffix: str = ".py"  # code only
     skip_bad_rows: bool = False  # skip and count rows that are null, not text or not UTF-8

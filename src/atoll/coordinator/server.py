@@ -12,7 +12,7 @@ from atoll.errors import UserError
 from atoll.events import EventLog
 from atoll.swarm import messages as m
 from atoll.swarm.identity import OPERATOR, RunKeys, Ticket, common_name, fingerprint
-from atoll.swarm.records import Message
+from atoll.swarm.records import Message, Term
 from atoll.swarm.transport import Stream, Transport, TransportError, call, expect, together
 
 HELLO_SECONDS = 15.0
@@ -36,12 +36,19 @@ class CoordinatorServer:
         self._wake = asyncio.Event()
         self._next_tick = 0.0
         self.deposed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.protocol = Coordinator(rules, store.begin_term(), keys.sign)
-        commits = store.commits()
-        plans, number, starts = store.open_step(len(commits))
+        self.protocol = Coordinator(rules, Term(), keys.sign)
+        self._begun = False
+
+    def begin(self, address: str) -> None:
+        """Take the next term and go on from the records; `address` (host:port) is what tickets name."""
+        self.address = address
+        self.protocol.term = self.store.begin_term()
+        commits = self.store.commits()
+        plans, number, starts = self.store.open_step(len(commits))
         self.protocol.restore(commits, plans, number, starts, time.monotonic())
-        term = self.protocol.term.counter
-        events.write("term", f"coordinator of {run.run_id} begins term {term} at step {self.protocol.head}", term=term)
+        self._begun = True
+        term, head = self.protocol.term.counter, self.protocol.head
+        self._events.write("term", f"coordinator of {self.run.run_id} begins term {term} at step {head}", term=term)
 
     @property
     def services(self) -> dict[str, Any]:
@@ -123,6 +130,8 @@ class CoordinatorServer:
         message, _ = await stream.receive(HELLO_SECONDS)
         hello = expect(message, m.Hello)
         island = stream.peer
+        if not self._begun:
+            raise TransportError("this coordinator does not lead yet")
         if reason := self.store.revoked(island):
             await stream.send(m.Refused(f"{island} was evicted from this run: {reason}"))
             return

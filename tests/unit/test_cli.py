@@ -1,0 +1,107 @@
+"""A user's mistakes at the command line: one clear sentence on standard error, exit status 2, nothing left behind."""
+
+import socket
+
+import pytest
+
+from atoll import cli
+from atoll.genesis import RunDir, found
+from atoll.swarm.identity import Ticket
+
+RECIPE = """
+name = "tiny"
+model.own = true
+stage = [{ until = 4 }]
+inner = { context_length = 1, tokens_per_step = 1 }
+outer = { inner_steps = 2 }
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def complaint(capsys, *arguments: object) -> str:
+    """What one mistaken command says; its exit status must be 2."""
+    assert cli.main([str(argument) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("atoll: ")
+    assert captured.err.count("\n") == 1, "one sentence, no traceback"
+    return captured.err
+
+
+def test_an_unknown_recipe_names_the_known_ones(capsys) -> None:
+    assert "demo" in complaint(capsys, "prepare", "no-such-recipe")
+
+
+def test_an_unknown_key_is_named_with_its_place(capsys, tmp_path) -> None:
+    text = complaint(capsys, "prepare", "demo", "outer.speed=3", "--dir", tmp_path / "run")
+    assert "at outer" in text
+    assert "`speed`" in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_type_is_named_with_its_place(capsys, tmp_path) -> None:
+    assert "at outer.inner_steps" in complaint(capsys, "prepare", "demo", "outer.inner_steps=soon", "--dir", tmp_path / "run")
+
+
+def test_a_run_directory_of_another_recipe_names_the_keys(capsys, tmp_path, recipe) -> None:
+    RunDir(tmp_path / "run").claim(__import__("atoll.recipe").recipe.load(recipe))
+    text = complaint(capsys, "host", recipe, "outer.lr=0.5", "inner.clip_norm=2", "--dir", tmp_path / "run")
+    assert "inner.clip_norm, outer.lr" in text
+
+
+def test_hosting_before_preparing_says_what_to_do(capsys, tmp_path, recipe) -> None:
+    assert "atoll prepare" in complaint(capsys, "host", recipe, "--dir", tmp_path / "run")
+
+
+def test_a_port_in_use_is_named(capsys, tmp_path, recipe) -> None:
+    import torch
+
+    found(tmp_path / "run", str(recipe), {"w": torch.zeros(3)})
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = "127.0.0.1:%d" % taken.getsockname()[1]
+        text = complaint(capsys, "host", recipe, "--dir", tmp_path / "run", "--listen", listen, "--no-relay")
+    assert listen in text
+    assert "in use" in text
+
+
+def test_a_malformed_address_is_refused(capsys, tmp_path, recipe) -> None:
+    assert "HOST:PORT" in complaint(capsys, "host", recipe, "--dir", tmp_path / "run", "--listen", "here")
+
+
+def test_a_malformed_ticket_is_refused(capsys) -> None:
+    assert "not a ticket" in complaint(capsys, "join", "atoll-nonsense")
+    whole = Ticket("tiny-0011", "127.0.0.1:1", b"0" * 16, "secret").text()
+    assert "not a ticket" in complaint(capsys, "join", whole[:-3])
+
+
+def test_a_joiner_may_set_only_its_own_table(capsys, tmp_path) -> None:
+    ticket = Ticket("tiny-0011", "127.0.0.1:1", b"0" * 16, "secret").text()
+    text = complaint(capsys, "join", ticket, "outer.lr=1", "--dir", tmp_path / "run")
+    assert "outer" in text
+
+
+def test_no_run_in_a_directory(capsys, tmp_path) -> None:
+    assert "no run here" in complaint(capsys, "status", tmp_path)
+    assert "no outer checkpoint" in complaint(capsys, "export", tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_generating_from_nothing_says_how_to_export(capsys, tmp_path) -> None:
+    assert "atoll export" in complaint(capsys, "generate", tmp_path, "Hello")
+
+
+def test_a_damaged_state_0_is_refused(capsys, tmp_path, recipe) -> None:
+    import torch
+
+    found(tmp_path / "run", str(recipe), {"w": torch.arange(9000.0)})
+    path = next((tmp_path / "run" / "genesis").glob("*.safetensors"))
+    data = bytearray(path.read_bytes())
+    data[-40_000] ^= 1  # within the first tensor: what follows is padding
+    path.write_bytes(data)
+    text = complaint(capsys, "host", recipe, "--dir", tmp_path / "run", "--listen", "127.0.0.1:0", "--no-relay")
+    assert "damaged" in text

@@ -173,6 +173,16 @@ def test_checkpoints_are_counted_and_the_damaged_one_is_named(tmp_path):
         saved.restore()
 
 
+def test_after_a_rewind_the_abandoned_checkpoints_are_gone(tmp_path):
+    island = some_island()
+    island.inner_step([some_batch()], 0)
+    saved = InnerCheckpoints(island, tmp_path, keep=3)
+    for step in (10, 20, 30, 20):
+        saved.save(step)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["inner-000000010", "inner-000000020"]
+    assert saved.restore() == 20
+
+
 def test_a_full_disk_leaves_the_previous_checkpoint_alone(tmp_path, monkeypatch):
     island = some_island()
     island.inner_step([some_batch()], 0)

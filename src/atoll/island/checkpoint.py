@@ -42,8 +42,8 @@ class InnerCheckpoints:
     def save(self, step: int) -> None:
         """Write the state after `step` inner steps. Raises UserError when the disk is full; nothing is left then."""
         path = self._directory / f"{PREFIX}{step:09}"
-        if path.exists():
-            return  # a resumed island came by this step again, with the same bits
+        for abandoned in (old for old in self._paths() if old.name >= path.name):
+            shutil.rmtree(abandoned)  # of a branch that the run has rewound from: never to be restored
         with atomic_dir(path) as temporary, _plain_errors():
             save(self._state(), checkpoint_id=temporary, no_dist=True)
             digests = {file.name: digest_file(file) for file in sorted(temporary.iterdir())}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from atoll.errors import UserError
-from atoll.files import DirectoryLock, atomic_dir, atomic_path, digest_file, disk_error, reserve, write_atomic
+from atoll.files import DirectoryLock, atomic_dir, atomic_path, digest_file, disk_error, reserve, sweep, write_atomic
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -178,3 +178,15 @@ def test_a_lock_ends_with_its_process(tmp_path) -> None:
     lock = DirectoryLock(tmp_path)
     assert lock.acquire()
     lock.release()
+
+
+# ----------------------------------------------------------------------------------------------------------------- sweep
+def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / ".half.1234.tmp").write_bytes(b"half")
+    (tmp_path / ".out.1234.tmp").mkdir()
+    (tmp_path / ".out.1234.tmp" / "file").write_bytes(b"half")
+    for kept in (".lock", "notes.tmp", "state/whole"):
+        (tmp_path / kept).write_bytes(b"kept")
+    sweep(tmp_path)
+    assert everything(tmp_path) == [".lock", "notes.tmp", "state", "whole"]

@@ -21,9 +21,11 @@ def write_data(data_dir, sources, shard_tokens=1 << 20, vocab_size=10):
     for name, splits in sources.items():
         shards = []
         for split, documents in zip(("train", "heldout"), splits, strict=True):
-            with ShardWriter(data_dir, f"{name}/{split}", "<u2", shard_tokens) as writer:
+            with ShardWriter(data_dir, f"{name}/{split}", "<u2") as writer:
                 for document in documents:
                     writer.append(np.array(document), len(document) - 1)
+                    if writer.num_tokens >= shard_tokens:
+                        writer.cut()
             shards.append(writer.shards)
             files |= writer.files
         prepared[name] = PreparedSource(*shards)

@@ -6,7 +6,8 @@ import json
 import msgspec
 import pytest
 
-from atoll.data.sources import BadRow, Document, read
+from atoll.data.rows import BadRow, Document
+from atoll.data.sources import Reading
 from atoll.errors import UserError
 from atoll.recipe import Source
 
@@ -16,7 +17,7 @@ zstandard = pytest.importorskip("zstandard")
 
 
 def items(**source):
-    return list(read("s", Source(**{key: str(value) if key in KINDS else value for key, value in source.items()})))
+    return list(Reading("s", Source(**{key: str(value) if key in KINDS else value for key, value in source.items()})))
 
 
 KINDS = ("text", "code", "jsonl", "parquet", "dataset")

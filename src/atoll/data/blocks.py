@@ -46,7 +46,7 @@ class CheckedFile:
 
     def __init__(self, path: Path, expected: FileBlocks) -> None:
         """Raises UserError when the file is absent or of another size."""
-        self._path, self._expected = path, expected
+        self.path, self._expected = path, expected
         try:
             num_bytes = path.stat().st_size
         except FileNotFoundError as error:
@@ -70,5 +70,5 @@ class CheckedFile:
     def _check(self, block: int) -> None:
         content = self._bytes[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]
         if blake3(content.data).digest() != self._expected.digest(block):
-            raise UserError(f"{self._path}: block {block} is damaged (its checksum differs); prepare the data again")
+            raise UserError(f"{self.path}: block {block} is damaged (its checksum differs); prepare the data again")
         self._checked[block] = True

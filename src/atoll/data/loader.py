@@ -72,9 +72,7 @@ class Loader:
             self._fill(self._stream(source, split), window, *(part[row] for part in batch))
         return batch
 
-    def _fill(
-        self, stream: TokenStream, window: int, tokens: np.ndarray, labels: np.ndarray, documents: np.ndarray
-    ) -> None:
+    def _fill(self, stream: TokenStream, window: int, tokens: np.ndarray, labels: np.ndarray, documents: np.ndarray) -> None:
         """Write one window into three rows of length L."""
         start = window * self._length
         read, begins = stream.read(start, min(start + self._length + 1, stream.num_tokens))

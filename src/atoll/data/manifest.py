@@ -28,11 +28,12 @@ class Shard(msgspec.Struct, frozen=True):
 
 
 class PreparedSource(msgspec.Struct, frozen=True):
-    """A source's shards, in reading order, and how many of its rows were skipped as the recipe allows."""
+    """A source's shards, in reading order, and how many of its rows are not in them."""
 
     train: list[Shard]
     heldout: list[Shard]
-    num_skipped: int = 0
+    num_skipped: int = 0  # bad rows, as `skip_bad_rows` allows
+    num_unwanted: int = 0  # left out by `keep`
 
     def shards(self, split: Split) -> list[Shard]:
         return self.train if split == "train" else self.heldout
@@ -90,11 +91,3 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def open(self, data_dir: Path, path: str) -> CheckedFile:
         """A file of the data directory, checked block by block as it is read."""
         return CheckedFile(data_dir / path, self.files[path])
-
-
-def verify(data_dir: Path) -> Manifest:
-    """The manifest, after every block of every file was compared with it. Raises UserError naming file and block."""
-    manifest = Manifest.load(data_dir)
-    for path in manifest.files:
-        manifest.open(data_dir, path).check_all()
-    return manifest

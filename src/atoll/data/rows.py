@@ -1,18 +1,20 @@
 """Documents as rows of files: JSON lines (also compressed), parquet. The file that imports pyarrow and zstandard."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from atoll.errors import UserError
-from atoll.recipe import Source
+from atoll.recipe import Range, Source
 
 JSONL = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 READ_BYTES = 1 << 18
 BATCH_ROWS = 256
+
+Count = Callable[[float], None]  # hears how many bytes of a file were read, as it is read
 
 
 class Origin(NamedTuple):
@@ -37,10 +39,16 @@ class BadRow(NamedTuple):
     origin: Origin
 
 
-Item = Document | BadRow
+class Unwanted(NamedTuple):
+    """A row that the recipe's `keep` leaves out."""
+
+    origin: Origin
 
 
-def decoded(data: bytes, origin: Origin) -> Item:
+Item = Document | BadRow | Unwanted
+
+
+def decoded(data: bytes, origin: Origin) -> Document | BadRow:
     """A document from UTF-8."""
     try:
         return Document(data.decode(), origin)
@@ -49,20 +57,28 @@ def decoded(data: bytes, origin: Origin) -> Item:
         return BadRow(f"not UTF-8 at byte {error.start}{at_end}", origin)
 
 
-def read_table(path: Path, source: Source) -> Iterator[Item]:
+def read_table(path: Path, source: Source, count: Count) -> Iterator[Item]:
     """The rows of a file, whichever of the two it is."""
-    return read_parquet(path, source) if path.suffix == ".parquet" else read_jsonl(path, source)
+    return (read_parquet if path.suffix == ".parquet" else read_jsonl)(path, source, count)
 
 
-def read_jsonl(path: Path, source: Source) -> Iterator[Item]:
+def read_jsonl(path: Path, source: Source, count: Count) -> Iterator[Item]:
     """The rows of a `.jsonl`, `.jsonl.gz` or `.jsonl.zst` file; blank lines are passed over."""
     decoder = msgspec.json.Decoder(dict[str, Any])
-    for number, line in enumerate(split_stream(chunks(path), b"\n"), 1):
+    for number, line in enumerate(split_stream(chunks(path, count), b"\n"), 1):
         if line.strip():
-            yield _json_row(decoder, line, source.column, Origin(str(path), number))
+            origin = Origin(str(path), number)
+            try:
+                row = decoder.decode(line)
+            except UnicodeDecodeError:
+                yield BadRow("not UTF-8", origin)
+            except (msgspec.MsgspecError, RecursionError) as error:
+                yield BadRow(f"not a JSON object: {error}", origin)
+            else:
+                yield item(row, source, origin)
 
 
-def read_parquet(path: Path, source: Source) -> Iterator[Item]:
+def read_parquet(path: Path, source: Source, count: Count) -> Iterator[Item]:
     """The rows of a parquet file. Raises UserError when it is damaged or its column is missing or not text."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -71,24 +87,48 @@ def read_parquet(path: Path, source: Source) -> Iterator[Item]:
     try:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
-            if source.column not in schema.names:
-                raise UserError(f"{path}: {_no_column(source.column, schema.names)}")
+            for column in (source.column, *source.keep):
+                if column not in schema.names:
+                    raise UserError(f"{path}: {_no_column(column, schema.names)}")
             kind = schema.field(source.column).type
             if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
                 raise UserError(f"{path}: column {source.column!r} is {kind}, not text")
-            for batch in file.iter_batches(BATCH_ROWS, columns=[source.column]):
+            row_bytes = path.stat().st_size / max(file.metadata.num_rows, 1)
+            for batch in file.iter_batches(BATCH_ROWS, columns=[source.column, *source.keep]):
                 # as bytes: the format does not promise UTF-8, and one bad row must not spoil its batch
-                for value in batch.column(0).cast(pa.large_binary()).to_pylist():
+                text = batch.column(source.column).cast(pa.large_binary())
+                kept = {name: batch.column(name).to_pylist() for name in source.keep if name != source.column}
+                for at, value in enumerate(text.to_pylist()):
                     number += 1
-                    yield _row(value, Origin(str(path), number))
+                    others = {name: values[at] for name, values in kept.items()}
+                    yield item(others | {source.column: value}, source, Origin(str(path), number))
+                count(row_bytes * batch.num_rows)
     except pa.ArrowException as error:
         raise UserError(f"{path}: damaged or truncated, after row {number}: {error}") from error
 
 
-def chunks(path: Path) -> Iterator[bytes]:
+def item(row: Mapping[str, Any], source: Source, origin: Origin) -> Item:
+    """What a row is, its text being str or UTF-8 bytes."""
+    for column in (source.column, *source.keep):
+        if column not in row:
+            return BadRow(_no_column(column, list(row)), origin)
+    if not all(_is_kept(row[column], wanted) for column, wanted in source.keep.items()):
+        return Unwanted(origin)
+    value = row[source.column]
+    if value is None:
+        return BadRow("null instead of text", origin)
+    found = decoded(value, origin) if isinstance(value, bytes) else Document(value, origin)
+    if isinstance(found, BadRow):
+        return found
+    if not isinstance(found.text, str):
+        return BadRow(f"{type(value).__name__} instead of text", origin)
+    return found if found.text.strip() else BadRow("empty text", origin)
+
+
+def chunks(path: Path, count: Count) -> Iterator[bytes]:
     """A file's bytes, decompressed by suffix. Raises UserError for a damaged or truncated compressed file."""
     with path.open("rb") as file:
-        raw = iter(lambda: file.read(READ_BYTES), b"")
+        raw = _counted(iter(lambda: file.read(READ_BYTES), b""), count)
         if path.suffix == ".gz":
             yield from _decompressed(path, raw, lambda: zlib.decompressobj(wbits=31), zlib.error)
         elif path.suffix == ".zst":
@@ -114,6 +154,12 @@ def split_stream(pieces: Iterator[bytes], separator: bytes) -> Iterator[bytes]:
     yield bytes(buffer)
 
 
+def _counted(raw: Iterator[bytes], count: Count) -> Iterator[bytes]:
+    for data in raw:
+        yield data
+        count(len(data))
+
+
 def _decompressed(path: Path, raw: Iterator[bytes], start: Any, error_type: type[Exception]) -> Iterator[bytes]:
     """The content of concatenated compressed members; the end of the file must be the end of one."""
     member = None
@@ -129,23 +175,11 @@ def _decompressed(path: Path, raw: Iterator[bytes], start: Any, error_type: type
         raise UserError(f"{path}: truncated: it ends in the middle of its compressed data")
 
 
-def _json_row(decoder: msgspec.json.Decoder[dict[str, Any]], line: bytes, column: str, origin: Origin) -> Item:
-    try:
-        row = decoder.decode(line)
-    except UnicodeDecodeError:
-        return BadRow("not UTF-8", origin)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        return BadRow(f"not a JSON object: {error}", origin)
-    return _row(row[column], origin) if column in row else BadRow(_no_column(column, list(row)), origin)
-
-
-def _row(value: Any, origin: Origin) -> Item:
-    if value is None:
-        return BadRow("null instead of text", origin)
-    item = decoded(value, origin) if isinstance(value, bytes) else Document(value, origin)
-    if isinstance(item, Document) and not isinstance(item.text, str):
-        return BadRow(f"{type(value).__name__} instead of text", origin)
-    return BadRow("empty text", origin) if isinstance(item, Document) and not item.text.strip() else item
+def _is_kept(value: Any, wanted: list[Any] | Range) -> bool:
+    if isinstance(wanted, Range):
+        low, high = wanted.min, wanted.max
+        return isinstance(value, int | float) and (low is None or low <= value) and (high is None or value <= high)
+    return (value.decode(errors="replace") if isinstance(value, bytes) else value) in wanted
 
 
 def _no_column(column: str, names: list[str]) -> str:

@@ -7,10 +7,13 @@ UserError for what cannot be read at all; `prepare` decides about bad rows.
 import os
 import sysconfig
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
-from atoll.data import rows
-from atoll.data.rows import BadRow, Document, Item, Origin
+from atoll.data import hub, rows
+from atoll.data.rows import BadRow, Count, Document, Item, Origin, Unwanted
 from atoll.errors import UserError
 from atoll.recipe import Source
 
@@ -18,41 +21,89 @@ SAMPLE_DIR = Path(__file__).parents[1] / "sample"
 STDLIB_BYTES = 8_000_000  # enough for a demo, seconds to prepare
 STDLIB_LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "encodings", "pydoc_data"}  # tests, generated tables
 
-
-def read(name: str, source: Source) -> Iterator[Item]:
-    """All documents of a source, in an order that depends only on its files' names and content.
-
-    Raises UserError, naming the file, for a source that is missing, empty, truncated or of another form.
-    """
-    if source.code == "stdlib":
-        files, reader = _stdlib_files(), _read_code
-    elif source.code is not None:
-        files, reader = _files(name, source.code, (source.suffix,)), _read_code
-    elif source.text is not None:
-        files, reader = _files(name, _text_place(name, source.text), (".txt",)), _read_text
-    elif source.jsonl is not None:
-        files, reader = _files(name, source.jsonl, rows.JSONL), rows.read_jsonl
-    elif source.parquet is not None:
-        files, reader = _files(name, source.parquet, (".parquet",)), rows.read_parquet
-    else:
-        files, reader = _files(name, source.dataset or "", (*rows.JSONL, ".parquet")), rows.read_table
-    return _read_each(name, files, reader, source)
+Reader = Callable[[Path, Source, Count], Iterator[Item]]
 
 
-def _read_each(
-    name: str, files: list[Path], reader: Callable[[Path, Source], Iterator[Item]], source: Source
-) -> Iterator[Item]:
-    empty = True
-    for path in files:
+class Place(NamedTuple):
+    """How far a source was read: whole files, then rows (good or bad) of the next."""
+
+    file: int
+    row: int
+
+
+START = Place(0, 0)
+
+
+class Reading:
+    """A source, read from a place on, in an order that depends only on its files' names and content."""
+
+    def __init__(self, name: str, source: Source, start: Place = START) -> None:
+        """Raises UserError, naming the file, for a source that is missing."""
+        self._name, self._source = name, source
+        self.place = start
+        files, reader = _find(name, source)
+        self.files = [(str(path), path.stat().st_size) for path in files]  # what a resumed prepare must find unchanged
+        self._num_bytes = sum(size for _, size in self.files)  # on disk
+        self._num_read = float(sum(size for _, size in self.files[: start.file]))
+        self._parts: list[Callable[[int], Iterator[Item]]] = [partial(self._rows, reader, path) for path in files]
+        if not files:
+            self._parts = [partial(hub.stream, name, source)]
+
+    @property
+    def fraction(self) -> float | None:
+        """How much of the files is read; None for the hub, which does not tell."""
+        return min(self._num_read / self._num_bytes, 1.0) if self._num_bytes else None
+
+    def __iter__(self) -> Iterator[Item]:
+        """What is left; `place` is after what was yielded last.
+
+        Raises UserError for a file that cannot be read, is truncated or of another form, and when there was no text.
+        """
+        num_documents = num_unwanted = 0
+        start = self.place
+        for number in range(start.file, len(self._parts)):
+            skip = start.row if number == start.file else 0
+            for row, found in enumerate(self._parts[number](skip), skip + 1):
+                self.place = Place(number, row)
+                num_documents += isinstance(found, Document)
+                num_unwanted += isinstance(found, Unwanted)
+                yield found
+            self.place = Place(number + 1, 0)
+        if not num_documents and start == START:
+            names = [file for file, _ in self.files] or [self._source.dataset]
+            where = names[0] if len(names) == 1 else f"{len(names)} files"
+            why = f"keep leaves out all {num_unwanted:,} rows" if num_unwanted else "there is no text in it"
+            raise UserError(f"sources.{self._name}: {where}: {why}")
+
+    def _rows(self, reader: Reader, path: Path, skip: int) -> Iterator[Item]:
         try:
-            for item in reader(path, source):
-                empty = empty and isinstance(item, BadRow)
-                yield item
+            yield from islice(reader(path, self._source, self._count), skip, None)
         except OSError as error:
-            raise UserError(f"sources.{name}: {path}: cannot be read: {error.strerror or error}") from error
-    if empty:
-        where = files[0] if len(files) == 1 else f"{len(files)} files"
-        raise UserError(f"sources.{name}: {where}: there is no text in it")
+            raise UserError(f"sources.{self._name}: {path}: cannot be read: {error.strerror or error}") from error
+
+    def _count(self, num_bytes: float) -> None:
+        self._num_read += num_bytes
+
+
+def _find(name: str, source: Source) -> tuple[list[Path], Reader]:
+    """A source's files and how they are read; no files for a dataset of the hub."""
+    if source.code == "stdlib":
+        return _stdlib_files(), _read_code
+    if source.code is not None:
+        return _files(name, source.code, (source.suffix,)), _read_code
+    if source.text is not None:
+        return _files(name, _text_place(name, source.text), (".txt",)), _read_text
+    if source.jsonl is not None:
+        return _files(name, source.jsonl, rows.JSONL), rows.read_jsonl
+    if source.parquet is not None:
+        return _files(name, source.parquet, (".parquet",)), rows.read_parquet
+    folder = Path(source.dataset or "").expanduser()
+    if not folder.is_dir():
+        return [], rows.read_table
+    if files := hub.local_files(folder, source):
+        return files, rows.read_table
+    asked = source.data_files or f"config {source.config!r}, split {source.split!r}"
+    raise UserError(f"sources.{name}: {folder}: no {' or '.join(hub.SUFFIXES)} file for {asked}")
 
 
 def _files(name: str, where: str, suffixes: tuple[str, ...]) -> list[Path]:
@@ -104,25 +155,24 @@ def _is_utf8(path: Path) -> bool:
     return True
 
 
-def _read_code(path: Path, source: Source) -> Iterator[Item]:
+def _read_code(path: Path, source: Source, count: Count) -> Iterator[Item]:
     """A file is a document; empty ones (`__init__.py`) are usual and passed over."""
-    item = rows.decoded(path.read_bytes(), Origin(str(path), 1))
+    data = path.read_bytes()
+    item = rows.decoded(data, Origin(str(path), 1))
     if isinstance(item, BadRow) or item.text.strip():
         yield item
+    count(len(data))
 
 
-def _read_text(path: Path, source: Source) -> Iterator[Item]:
+def _read_text(path: Path, source: Source, count: Count) -> Iterator[Item]:
     """A file is a document, or several with a separator between them; blank ones are passed over."""
     if source.separator is None:
-        pieces = iter([path.read_bytes()])
+        pieces = iter([b"".join(rows.chunks(path, count))])
     elif source.separator:
-        pieces = rows.split_stream(rows.chunks(path), source.separator.encode())
+        pieces = rows.split_stream(rows.chunks(path, count), source.separator.encode())
     else:
         raise UserError(f"{path}: the separator of documents is empty; leave it out where a file is a document")
     for number, piece in enumerate(pieces, 1):
         item = rows.decoded(piece, Origin(str(path), number))
         if isinstance(item, BadRow) or item.text.strip():
             yield item
-
-
-__all__ = ["BadRow", "Document", "Item", "Origin", "read"]

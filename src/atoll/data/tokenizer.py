@@ -4,7 +4,8 @@ Every document gets exactly one BOS, at its head: a tokenizer that would add non
 """
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ LLAMA_3_SPLIT = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
+LONG = 1 << 20  # characters
+SEAM = re.compile(r"(?<=\S\n)(?=\w)")
 KNOWN_EOS = (END_OF_TEXT, "</s>", "<eos>", "<|endoftext|>")
 
 
@@ -113,8 +116,17 @@ class Tokenizer:
         return [vocabulary[token] for token in (self._config.get("eos_token"), END_OF_TURN) if token in vocabulary]
 
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Token ids of each text, [num_tokens] uint32, BOS first. Special tokens spelled out in a text are text."""
-        return [np.array(encoding.ids, np.uint32) for encoding in self._engine.encode_batch_fast(list(texts))]
+        """Token ids of each text, [num_tokens] uint32, BOS first. Special tokens spelled out in a text are text.
+
+        The engine needs 150 bytes for each of a text, so long ones are cut at line ends and encoded part by part. For
+        tokenizers that split as Llama 3 or GPT-2 do the tokens are those of the whole text; for others, they decode to it.
+        """
+        if all(len(text) <= LONG for text in texts):
+            return [np.array(encoding.ids, np.uint32) for encoding in self._engine.encode_batch_fast(list(texts))]
+        return [np.concatenate([self._ids(part)[number > 0 :] for number, part in enumerate(_parts(text))]) for text in texts]
+
+    def _ids(self, text: str) -> np.ndarray:
+        return np.array(self._engine.encode_batch_fast([text])[0].ids, np.uint32)
 
     def decode(self, tokens: Sequence[int] | np.ndarray, *, skip_special_tokens: bool = True) -> str:
         """The text of token ids."""
@@ -141,6 +153,18 @@ class Tokenizer:
 
     def _json(self) -> bytes:
         return self._engine.to_str(pretty=True).encode()
+
+
+def _parts(text: str) -> Iterator[str]:
+    """A text in parts of about `LONG` characters, cut after single line ends: no pre-tokenizer joins across those."""
+    start = 0
+    while len(text) - start > LONG:
+        seam = SEAM.search(text, start + LONG)
+        if seam is None:
+            break
+        yield text[start : seam.start()]
+        start = seam.start()
+    yield text[start:]
 
 
 def _config_beside(path: Path) -> dict[str, Any]:

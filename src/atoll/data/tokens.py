@@ -1,5 +1,6 @@
 """Token shards on disk: writing documents into them, and reading a split of a source as one long stream."""
 
+from array import array
 from bisect import bisect_right
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,9 +11,8 @@ import numpy as np
 
 from atoll.data.blocks import FileBlocks, hash_blocks
 from atoll.data.manifest import Manifest, Shard, Split
+from atoll.errors import UserError
 from atoll.files import atomic_path, write_atomic
-
-SHARD_TOKENS = 1 << 26  # a shard is closed by the document that fills it: 128 or 256 MiB
 
 
 class TokenShard:
@@ -22,12 +22,20 @@ class TokenShard:
         self._tokens = manifest.open(data_dir, shard.tokens)
         offsets = manifest.open(data_dir, shard.offsets)
         self.offsets = offsets.read(0, 8 * (shard.num_documents + 1)).view("<u8").astype(np.int64)
-        self._type = np.dtype(manifest.token_type)
+        self._type, self._vocab_size = np.dtype(manifest.token_type), manifest.vocab_size
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Tokens [start, stop) of the shard, in the type of the disk. Raises UserError for a damaged block."""
+        """Tokens [start, stop) of the shard, in the type of the disk.
+
+        Raises UserError for a damaged block, and for a token that the tokenizer does not have.
+        """
         size = self._type.itemsize
-        return self._tokens.read(start * size, stop * size).view(self._type)
+        tokens = self._tokens.read(start * size, stop * size).view(self._type)
+        if len(tokens) and (largest := int(tokens.max())) >= self._vocab_size:
+            at = start + int(tokens.argmax())
+            raise UserError(f"{self._tokens.path}: token {at} is {largest}, but the vocabulary ends at {self._vocab_size}; "
+                            "prepare the data again")  # fmt: skip
+        return tokens
 
 
 class TokenStream:
@@ -63,19 +71,21 @@ class TokenStream:
 
 
 class ShardWriter:
-    """Appends documents to numbered shards; each appears whole or not at all. To be used in a `with` block.
+    """Appends documents to numbered shards; each appears whole or not at all. To be used in a `with` block."""
 
-    Where one shard ends and the next begins depends on the documents only.
-    """
-
-    def __init__(self, data_dir: Path, stem: str, token_type: str, shard_tokens: int = SHARD_TOKENS) -> None:
-        """`stem` is the path of the shards under `data_dir`, without number and suffix."""
-        self._data_dir, self._stem, self._type, self._shard_tokens = data_dir, stem, token_type, shard_tokens
+    def __init__(self, data_dir: Path, stem: str, token_type: str, first: int = 0) -> None:
+        """`stem` is the path of the shards under `data_dir`, without number and suffix; `first` the next one's number."""
+        self._data_dir, self._stem, self._type, self._first = data_dir, stem, token_type, first
         self._open = ExitStack()
         self._file: IO[bytes] | None = None
-        self._offsets, self._num_bytes = [0], 0
+        self._offsets, self._num_bytes = array("Q", [0]), 0
         self.shards: list[Shard] = []
         self.files: dict[str, FileBlocks] = {}
+
+    @property
+    def num_tokens(self) -> int:
+        """In the shard that is being written."""
+        return self._offsets[-1]
 
     def append(self, tokens: np.ndarray, num_bytes: int) -> None:
         """Add a document of at least one token, made from `num_bytes` bytes of text."""
@@ -85,27 +95,27 @@ class ShardWriter:
         self._file.write(tokens.astype(self._type).data)
         self._offsets.append(self._offsets[-1] + len(tokens))
         self._num_bytes += num_bytes
-        if self._offsets[-1] >= self._shard_tokens:
-            self._close()
 
-    def _path(self, suffix: str) -> str:
-        return f"{self._stem}-{len(self.shards):05d}.{suffix}"
-
-    def _close(self) -> None:
+    def cut(self) -> None:
+        """End the shard, if it holds a document; the next document begins another. Raises UserError for a full disk."""
+        if self._file is None:
+            return
+        self._file = None
         self._open.close()
         tokens, offsets = self._path("tokens"), self._path("offsets")
         write_atomic(self._data_dir / offsets, np.array(self._offsets, "<u8").tobytes())
         self.files |= {path: hash_blocks(self._data_dir / path) for path in (tokens, offsets)}
         self.shards.append(Shard(tokens, offsets, self._offsets[-1], len(self._offsets) - 1, self._num_bytes))
-        self._file, self._offsets, self._num_bytes = None, [0], 0
+        self._offsets, self._num_bytes = array("Q", [0]), 0
+
+    def _path(self, suffix: str) -> str:
+        return f"{self._stem}-{self._first + len(self.shards):05d}.{suffix}"
 
     def __enter__(self) -> "ShardWriter":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.cut()
+        else:
             self._open.__exit__(kind, error, trace)  # the shard being written vanishes
-        elif self._file is not None:
-            self._close()

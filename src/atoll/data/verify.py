@@ -1,0 +1,42 @@
+"""Whether a directory of prepared data is what its manifest says: `atoll prepare --check`."""
+
+from pathlib import Path
+
+import numpy as np
+
+from atoll.data.manifest import Manifest, Shard
+from atoll.data.tokens import TokenShard
+from atoll.errors import UserError
+
+READ_TOKENS = 1 << 20
+
+
+def verify(data_dir: Path) -> Manifest:
+    """The manifest, after every block of every file and every token was looked at.
+
+    Raises UserError naming the file, and what is wrong in it: a block, a token beyond the vocabulary, a document without
+    BOS at its head or with another one.
+    """
+    manifest = Manifest.load(data_dir)
+    for path in manifest.files:
+        manifest.open(data_dir, path).check_all()
+    for source in manifest.sources.values():
+        for shard in (*source.train, *source.heldout):
+            _verify_shard(data_dir, manifest, shard)
+    return manifest
+
+
+def _verify_shard(data_dir: Path, manifest: Manifest, shard: Shard) -> None:
+    opened = TokenShard(data_dir, manifest, shard)
+    starts = opened.offsets
+    if starts[0] != 0 or starts[-1] != shard.num_tokens or (np.diff(starts) < 1).any():
+        raise UserError(f"{data_dir / shard.offsets}: the starts of documents do not ascend from 0 to {shard.num_tokens}")
+    for start in range(0, shard.num_tokens, READ_TOKENS):
+        tokens = opened.read(start, min(start + READ_TOKENS, shard.num_tokens))
+        is_bos = tokens == manifest.bos_id
+        first, last = np.searchsorted(starts[:-1], (start, start + len(tokens)))
+        is_bos[starts[first:last] - start] ^= True
+        if is_bos.any():
+            at = start + int(is_bos.argmax())
+            raise UserError(f"{data_dir / shard.tokens}: token {at}: BOS must stand at the head of every document and "
+                            "nowhere else; prepare the data again")  # fmt: skip

@@ -163,3 +163,31 @@ def test_every_island_dies_and_the_run_goes_on(tmp_path) -> None:
         await swarm.stop()
 
     run(main())
+
+
+def test_a_restored_backup_learns_from_the_islands(tmp_path) -> None:
+    async def main() -> None:
+        swarm = Swarm(tmp_path, num_outer_steps=40)
+        await swarm.start_coordinator()
+        for name in ("r", "a", "b"):
+            swarm.start(name, relay=name == "r", step_seconds=0.02)
+        await swarm.until_step(3)
+        await swarm.kill_coordinator()
+        backup = {path.name: path.read_bytes() for path in (tmp_path / "db").glob("run.sqlite*")}
+        await swarm.start_coordinator()
+        await swarm.until_step(8)
+        history = [record.digest() for record in swarm.store.commits()]
+        await swarm.kill_coordinator()
+        for path in (tmp_path / "db").glob("run.sqlite*"):
+            path.unlink()
+        for name, data in backup.items():
+            (tmp_path / "db" / name).write_bytes(data)
+        await swarm.start_coordinator()
+        assert swarm.coordinator.protocol.head < 8
+        await swarm.until_step(len(history) + 2)
+        assert [record.digest() for record in swarm.store.commits()][: len(history)] == history
+        assert any(event.kind == "behind" for event in swarm.events())
+        swarm.assert_equal_roots()
+        await swarm.stop()
+
+    run(main())

@@ -158,8 +158,8 @@ def step(state: OuterStep, event: Event) -> list[Effect]:
 # ------------------------------------------------------------------------------------------------------ be ready
 def on_welcome(state: OuterStep, welcome: Welcome) -> list[Effect]:
     """The coordinator knows us. Whoever is behind first asks for the records it lacks."""
-    if welcome.term < state.term:
-        return []  # a leader of the past
+    if not welcome.term.outranks(state.term):
+        return []  # a leader of the past, or a second one with the same number
     effects: list[Effect] = [SawTerm(welcome.term)]
     state.term = welcome.term
     state.attempt = None  # attempts are a leader's decisions: the next one will be named again
@@ -220,7 +220,7 @@ def on_adopted(state: OuterStep, adopted: Adopted) -> list[Effect]:
 # ------------------------------------------------------------------------------------------- inner steps, propose
 def on_plan(state: OuterStep, plan: Plan) -> list[Effect]:
     """Train alone on these samples. The same plan again (a new link, a new leader) means: have you proposed?"""
-    if plan.term < state.term or plan.step != state.version or plan.parent != state.root:
+    if plan.term != state.term or plan.step != state.version or plan.parent != state.root:
         return []
     if state.proposal is not None and state.proposal.step == plan.step and state.proposal.parent == plan.parent:
         state.plan = plan
@@ -250,7 +250,7 @@ def on_encoded(state: OuterStep, done: Encoded) -> list[Effect]:
 # ------------------------------------------------------------------------------------------------- reduce, hold
 def on_attempt(state: OuterStep, attempt: Attempt) -> list[Effect]:
     """Reduce. A newer attempt replaces an older one; payloads stay the same, nothing was applied."""
-    if attempt.term < state.term or attempt.step != state.version or attempt.parent != state.root:
+    if attempt.term != state.term or attempt.step != state.version or attempt.parent != state.root:
         return []
     if state.attempt is not None and attempt.number <= state.attempt.number:
         return []
@@ -264,7 +264,7 @@ def on_attempt(state: OuterStep, attempt: Attempt) -> list[Effect]:
 def on_assembled(state: OuterStep, assembled: Assembled) -> list[Effect]:
     """The update is fixed. Hold it: a promise to keep the bytes until the step's commit record is stored."""
     attempt = state.attempt
-    if attempt is None or (assembled.step, assembled.number) != (attempt.step, attempt.number):
+    if attempt is None or assembled.term != state.term or (assembled.step, assembled.number) != (attempt.step, attempt.number):
         return []
     return [Hold(attempt, assembled)]
 

@@ -30,6 +30,7 @@ from atoll.swarm.transport import Service, Stream, Transport, TransportError, ex
 
 PROGRESS_SECONDS = 10.0  # an owner waits so long for a participant's next piece
 RETRY_SECONDS = 1.0
+RECORDS_AT_ONCE = 64
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -285,6 +286,9 @@ class Agent:
     def _received(self, message: m.AnyMessage) -> None:
         if isinstance(message, m.View):
             self.donors = message.donors
+        elif isinstance(message, m.Want):  # a coordinator with an old backup asks what we know
+            since = max(0, message.since)
+            self._link.send(m.Records(tuple(self.log.records[since : since + RECORDS_AT_ONCE])))
         else:
             self._events.put_nowait(message)
 

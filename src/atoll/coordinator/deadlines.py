@@ -20,9 +20,14 @@ class Deadline:
     def observe(self, seconds: float) -> None:
         self._seen.append(seconds)
 
+    @property
+    def middle(self) -> float:
+        """The median of what was seen, `initial_seconds` before anything was."""
+        return median(self._seen) if self._seen else self.initial_seconds
+
     def seconds(self) -> float:
         if not self._seen:
             return self.initial_seconds
-        middle = median(self._seen)
+        middle = self.middle
         spread = median(abs(s - middle) for s in self._seen)
         return middle + max(K * spread, FLOOR_SECONDS, FLOOR_SHARE * middle)

@@ -30,11 +30,17 @@ class Received(msgspec.Struct, frozen=True):
     message: r.Message
 
 
+class Reign(msgspec.Struct, frozen=True):
+    """The store gave this coordinator a higher term: an island had already seen one that outranks the last."""
+
+    term: r.Term
+
+
 class Tick(msgspec.Struct, frozen=True):
     """Time has passed; a deadline may be over."""
 
 
-Event = Joined | Left | Received | Tick
+Event = Joined | Left | Received | Reign | Tick
 
 
 # ------------------------------------------------------------------------------------------------------ what to do

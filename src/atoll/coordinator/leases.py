@@ -29,6 +29,29 @@ class Leases:
         """A lease that no commit spent."""
         self._free = list(merge([*self._free, *ranges]))
 
+    def spend(self, ranges: Ranges) -> None:
+        """A commit that this coordinator had forgotten spent these. Raises ValueError where they are not free."""
+        for first, count in ranges:
+            end = first + count
+            if end > self.fresh:
+                self._free.append((self.fresh, end - self.fresh))
+                self.fresh = end
+        left: list[tuple[int, int]] = []
+        wanted = list(merge(list(ranges)))
+        for first, count in merge(self._free):
+            while wanted and wanted[0][0] < first + count:
+                start, size = wanted.pop(0)
+                if start < first or start + size > first + count:
+                    raise ValueError(f"samples from {start} on are spent twice")
+                if start > first:
+                    left.append((first, start - first))
+                first, count = start + size, first + count - start - size
+            if count:
+                left.append((first, count))
+        if wanted:
+            raise ValueError(f"samples from {wanted[0][0]} on are spent twice")
+        self._free = left
+
     def restore(self, outstanding: list[Ranges], spent: list[Ranges]) -> None:
         """After a restart: whatever was handed out and is neither out nor spent is free."""
         used = merge([r for ranges in (*outstanding, *spent) for r in ranges])

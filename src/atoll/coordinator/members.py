@@ -1,7 +1,8 @@
 """Who is in: one `Member` per island that ever said Hello to this coordinator."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from atoll.coordinator.deadlines import Deadline
 from atoll.swarm.messages import Beat, Hello
 
 MAX_DONORS = 16  # named in a View; more would only make the message long
@@ -19,6 +20,7 @@ class Member:
     frozen: bool = False  # connected, but silent for too long
     ready_step: int = -1
     beat: Beat | None = None
+    pace: Deadline = field(default_factory=lambda: Deadline(0.0))  # seconds per inner step
     flaps: int = 0  # left with a plan open
     probation: int = 0  # steps to complete before anyone waits for it
 

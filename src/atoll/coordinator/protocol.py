@@ -12,9 +12,11 @@ import msgspec
 import numpy as np
 
 from atoll.coordinator.deadlines import Deadline
-from atoll.coordinator.effects import Effect, Event, Joined, Left, Persist, Received, Report, Send, Tick, Timer
+from atoll.coordinator.effects import Effect, Event, Joined, Left, Persist, Received, Reign, Report, Send, Tick, Timer
+from atoll.coordinator.holders import Holders, enough
 from atoll.coordinator.leases import Leases
 from atoll.coordinator.members import Member, Members
+from atoll.coordinator.plans import Plans
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.standing import Standing, equal_slices
 from atoll.swarm import messages as m
@@ -28,11 +30,9 @@ class Coordinator:
         self.rules = rules
         self.term = term
         self.members = Members()
-        self.leases = Leases()
         self.ledger: Counter[str] = Counter()  # committed tokens per island
         self.head, self.head_root = 0, rules.genesis_root
         self.head_digest: bytes = b""
-        self.stage_starts: tuple[int, ...] = ()
         self.arrivals = Deadline(math.inf)  # from a step's first plan to a proposal
         self.reductions = Deadline(rules.reduce_seconds)  # from an attempt to its assembly
         self.holdings = Deadline(rules.hold_seconds)  # from an assembly to a Held
@@ -40,7 +40,9 @@ class Coordinator:
         self._sign = sign
         self._donors: dict[str, str] = {}
         self._effects: list[Effect] = []
-        self.plans: dict[str, r.Plan] = {}
+        self.plans = Plans(rules)
+        self.newest: r.CommitRecord | None = None
+        self.awaited: set[str] = set()  # must say what they know before anything is decided
         self.number = 0  # of the last attempt of the open step
         self._new_step()
 
@@ -49,9 +51,8 @@ class Coordinator:
         self.attempt: r.Attempt | None = None
         self.digests: dict[int, bytes] = {}
         self.assembled: r.Assembled | None = None
-        self.held: dict[str, m.Held] = {}
+        self.held = Holders()
         self.standing = Standing()
-        self.began = math.inf  # the step's first plan
         self.opened_at = self.assembled_at = 0.0
         self.reopen_at = 0.0
         self.hold_misses = 0
@@ -60,14 +61,26 @@ class Coordinator:
                 stage_starts: tuple[int, ...], now: float) -> None:  # fmt: skip
         """Fold the records of earlier reigns: the chain, the open step's plans, its last attempt's number."""
         for record in commits:
-            self.head, self.head_root, self.head_digest = record.step + 1, record.next_root, record.digest()
-            self.ledger.update({share.island: share.tokens for share in record.participants})
-        self.plans = {plan.island: plan for plan in plans if plan.step == self.head and plan.parent == self.head_root}
-        spent = [lease for record in commits for _, lease in record.leases]
-        self.leases.restore([plan.lease for plan in self.plans.values()], spent)
-        self.number, self.stage_starts = last_number, stage_starts
-        self.began = now if self.plans else math.inf
+            self._fold(record)
+        still_open = [plan for plan in plans if plan.step == self.head and plan.parent == self.head_root]
+        self.plans.restore(still_open, commits, stage_starts, now)
+        self.number = last_number
         self.grace_until = now + self.rules.grace_seconds if self.plans else 0.0
+
+    def distrust(self, newest: r.CommitRecord | None) -> None:
+        """This database may be an old backup: nothing begins until all that the newest commit names have spoken."""
+        self.awaited = {share.island for share in newest.participants} if newest else set()
+
+    def _fold(self, record: r.CommitRecord) -> None:
+        """A committed step becomes history."""
+        self.head, self.head_root, self.head_digest = record.step + 1, record.next_root, record.digest()
+        for share in record.participants:
+            self.ledger[share.island] += share.tokens
+        self.newest = record
+
+    @property
+    def leases(self) -> Leases:
+        return self.plans.leases
 
     @property
     def finished(self) -> bool:
@@ -83,6 +96,8 @@ class Coordinator:
                 self._left(event)
             case Received():
                 self._received(event.island, event.message, now)
+            case Reign():
+                self._reign(event.term, now)
             case Tick():
                 pass
         self._notice_frozen(now)
@@ -104,6 +119,9 @@ class Coordinator:
         if known is not None:
             member.flaps, member.probation = known.flaps, known.probation
         self.members[island] = member
+        self.awaited.discard(island)
+        if hello.head > self.head:
+            self._learn_from(member, hello.head)
         self._send(island, m.Welcome(self.term, self.head, self.head_root))
         self._send(island, m.View(self._donors))
         where = event.address or "no address: it only dials out"
@@ -116,9 +134,40 @@ class Coordinator:
             return "its recipe is not the run's; join with a ticket of this run in an empty directory"
         if hello.self_test != rules.self_test:
             return "its arithmetic gives other bits than the coordinator's (another kernel version or processor fault)"
-        if hello.head > self.head:
-            return f"it knows {hello.head} commits, the coordinator's database only {self.head}: restore a newer backup"
         return ""
+
+    def _reign(self, term: r.Term, now: float) -> None:
+        """Rule under a higher term; what the last one opened is void, what it committed stands."""
+        self.term = term
+        if self.attempt is not None:
+            self._close("a higher term begins", now)
+        self._effects += [Send(i, m.Welcome(term, self.head, self.head_root)) for i in self.members if self._connected(i)]
+
+    def _learn_from(self, member: Member, head: int) -> None:
+        """An island knows commits that this database does not: a restored backup. Ask, and decide nothing meanwhile."""
+        if not self.awaited:
+            self.distrust(self.newest)
+        self.awaited -= {i for i, known in self.members.items() if known.connected}
+        self.awaited.add(member.island)
+        self._report("behind", f"this database is an old backup: {member.island} knows {head} commits, it only "
+                     f"{self.head}; importing", member.island)  # fmt: skip
+        self._send(member.island, m.Want(self.head))
+
+    def _import(self, member: Member, records: tuple[r.CommitRecord, ...]) -> None:
+        """Records from an island, verified by the server as the run's and as a chain: history, whatever the term."""
+        for record in records:
+            if record.step == self.head and record.previous == self.head_digest:
+                self._effects.append(Persist(record))
+                self.plans.learn(record)
+                self._fold(record)
+                self._new_step()
+                self.awaited |= {s.island for s in record.participants if not self._connected(s.island)}
+        if records and self.head == records[-1].step + 1:
+            self._send(member.island, m.Want(self.head))  # there may be more
+            return
+        self.awaited.discard(member.island)
+        self._effects += [Send(i, m.Welcome(self.term, self.head, self.head_root)) for i in self.members if self._connected(i)]
+        self._report("imported", f"the database knows {self.head} commits now", member.island)
 
     def _left(self, event: Left) -> None:
         member = self.members.get(event.island)
@@ -162,6 +211,8 @@ class Coordinator:
                 self._reduced(member, message, now)
             case m.Held():
                 self._held(member, message, now)
+            case m.Records():
+                self._import(member, message.records)
             case m.Fault():
                 self._fault(member, message, now)
             case _:
@@ -187,27 +238,14 @@ class Coordinator:
         """Train from the head; one plan per island and step, sent again to whoever lost it."""
         plan = self.plans.get(member.island)
         if plan is None:
-            if self.attempt is not None or (inner_steps := self._inner_steps()) < 1:
-                return  # too late for this step: the next one is for all
-            stage = sum(self.head * self.rules.inner_steps >= end for end in self.rules.stage_ends[:-1])
-            while len(self.stage_starts) <= stage:
-                self.stage_starts = (*self.stage_starts, self.leases.fresh)
-            lease = self.leases.take(inner_steps * self.rules.windows_per_step)
-            plan = r.Plan(self.term, self.head, self.head_root, member.island, lease, self.stage_starts, inner_steps,
-                          self.head * self.rules.inner_steps)  # fmt: skip
-            self.plans[member.island] = plan
-            self.began = min(self.began, now)
+            if self.attempt is not None or self.awaited:
+                return  # too late for this step, or too early: history is still being told
+            done = set(self.proposals)
+            plan = self.plans.make(self.term, self.head, self.head_root, member, self.members, done, now)
+            if plan is None:
+                return
             self._effects.append(Persist(plan))
         self._send(member.island, msgspec.structs.replace(plan, term=self.term))
-
-    def _inner_steps(self) -> int:
-        """All of H, or for a joiner in mid-step what those under way still have before them."""
-        under_way = [
-            self.rules.inner_steps if island in self.proposals else member.beat.inner_step
-            for island in self.plans
-            if (member := self.members.get(island)) and member.present and member.beat and member.beat.step == self.head
-        ]
-        return self.rules.inner_steps - max(under_way, default=0)
 
     def _propose(self, member: Member, proposal: m.Propose, now: float) -> None:
         plan = self.plans.get(member.island)
@@ -217,13 +255,14 @@ class Coordinator:
             self._report("refused", f"{member.island} proposed more tokens than its lease, or no finite norm", member.island)
             return
         if member.island not in self.proposals:
-            self.arrivals.observe(now - self.began)
-            self.proposals[member.island] = proposal
+            self.arrivals.observe(now - self.plans.began)
+            self.plans.observe(member, now)
+        self.proposals[member.island] = proposal  # an open attempt has named what it counts
 
     # ------------------------------------------------------------------------------------ attempt, assembled
     def _decide(self, now: float) -> None:
         """Whatever is due: a new attempt, or a commit."""
-        if self.finished:
+        if self.finished or self.awaited:
             return
         if self.attempt is not None and self.assembled is None:
             gone = [i for i in self._involved() if not self._present(i)]
@@ -253,7 +292,7 @@ class Coordinator:
                 self._effects.append(Timer(self.reopen_at))
             return
         missing = [i for i in self.plans if i not in able and i not in self.standing.out and self._waited_for(i, now)]
-        due = max(self.began + self.arrivals.seconds(), self.grace_until) if missing else now
+        due = max(self.plans.began + self.arrivals.seconds(), self.grace_until) if missing else now
         if now >= due:
             self._open(able, now)
         elif due < math.inf:
@@ -284,7 +323,7 @@ class Coordinator:
         rules = self.rules
         self.attempt = r.Attempt(self.term, self.head, self.number, self.head_root, rules.codec, rules.lr, rules.momentum,
                                  shares, equal_slices(owners, rules.num_pieces), addresses)  # fmt: skip
-        self.digests, self.assembled, self.held = {}, None, {}
+        self.digests, self.assembled, self.held = {}, None, Holders()
         self.opened_at = now
         self._effects.append(Persist(self.attempt))
         self._to_ready(self.attempt)
@@ -322,7 +361,7 @@ class Coordinator:
         """This attempt is over; nothing was applied, so nothing is rolled back."""
         self._report("attempt closed", f"step {self.head}, attempt {self.number}: {reason}")
         self.attempt = self.assembled = None
-        self.held = {}
+        self.held = Holders()
         self.reopen_at = now + self.rules.fault_seconds
 
     # ------------------------------------------------------------------------------------------ held, commit
@@ -335,14 +374,15 @@ class Coordinator:
         """All participants hold the same; or, once nothing more can be hoped for, enough of them."""
         assert self.attempt is not None
         participants = {share.island for share in self.attempt.participants}
-        update, holders = self._best_held()
+        update, holders = self.held.best(self.members)
         awaited = [i for i in participants if i not in self.held and self._present(i)]
         due = self.assembled_at + self._patience(self.holdings)
         if awaited and now < due:
             self._effects.append(Timer(due))
             return
-        enough = min(2, len(self.members.ready(self.head)))
-        if update is not None and 2 * len(holders & participants) > len(participants) and len(holders) >= enough:
+        if len(self.held.groups()) > 1:
+            self._report("unequal", f"step {self.head}: different next roots are held", groups=len(self.held.groups()))
+        if update is not None and enough(holders, participants, len(self.members.ready(self.head))):
             self._commit(update, holders)
         elif update is not None and self.hold_misses:
             self._report("thin", f"step {self.head} is committed with {len(holders)} holders", holders=sorted(holders))
@@ -351,19 +391,6 @@ class Coordinator:
             self.hold_misses += 1
             self.standing.no_owner |= set(awaited)
             self._close(f"{', '.join(awaited) or 'nobody'} did not hold the update in time", now)
-
-    def _best_held(self) -> tuple[m.Held | None, set[str]]:
-        """The (update, next root) that most hold; a relay breaks a tie."""
-        groups: dict[tuple[bytes, bytes], set[str]] = {}
-        for island, held in self.held.items():
-            groups.setdefault((held.update, held.next_root), set()).add(island)
-        if not groups:
-            return None, set()
-        if len(groups) > 1:
-            self._report("unequal", f"step {self.head}: {len(groups)} different next roots are held", groups=len(groups))
-        relays = {i for i, member in self.members.items() if member.relay}
-        best = max(groups.values(), key=lambda group: (len(group), len(group & relays), sorted(group)))
-        return self.held[min(best)], best
 
     def _commit(self, held: m.Held, holders: set[str]) -> None:
         assert self.attempt is not None
@@ -374,16 +401,13 @@ class Coordinator:
                                 attempt.participants, leases, self.head_digest)  # fmt: skip
         record = msgspec.structs.replace(record, signature=self._sign(record.unsigned()))
         self._effects.append(Persist(record))
-        for island, plan in self.plans.items():
-            if island not in participants:
-                self.leases.give_back(plan.lease)
         for share in attempt.participants:
-            self.ledger[share.island] += share.tokens
             if member := self.members.get(share.island):
                 member.completed()
         loss = sum(self.proposals[s.island].loss * s.weight for s in attempt.participants)
-        self.head, self.head_root, self.head_digest = self.head + 1, record.next_root, record.digest()
-        self.plans, self.number = {}, 0
+        self._fold(record)
+        self.plans.settle(participants)
+        self.number = 0
         self._new_step()
         self._effects += [Send(i, m.Committed(record)) for i, member in self.members.items() if member.connected]
         self._report("committed", f"step {record.step}: {len(participants)} islands, {record.tokens:,} tokens, "
@@ -405,6 +429,10 @@ class Coordinator:
     def _present(self, island: str) -> bool:
         member = self.members.get(island)
         return member is not None and member.ready(self.head)
+
+    def _connected(self, island: str) -> bool:
+        member = self.members.get(island)
+        return member is not None and member.connected
 
     def _to_ready(self, message: r.Message) -> None:
         self._effects += [Send(member.island, message) for member in self.members.ready(self.head)]

@@ -4,14 +4,14 @@ import asyncio
 import time
 from typing import Any
 
-from atoll.coordinator.effects import Event, Joined, Left, Persist, Received, Report, Send, Tick, Timer
+from atoll.coordinator.effects import Event, Joined, Left, Persist, Received, Reign, Report, Send, Tick, Timer
 from atoll.coordinator.protocol import Coordinator
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.store import Deposed, Store
 from atoll.errors import UserError
 from atoll.events import EventLog
 from atoll.swarm import messages as m
-from atoll.swarm.identity import OPERATOR, RunKeys, Ticket, common_name, fingerprint
+from atoll.swarm.identity import OPERATOR, RunKeys, Ticket, common_name, fingerprint, verify_record
 from atoll.swarm.records import Message, Term
 from atoll.swarm.transport import Stream, Transport, TransportError, call, expect, together
 
@@ -141,6 +141,8 @@ class CoordinatorServer:
             address = ""
         outbox: asyncio.Queue[Message] = asyncio.Queue()
         self._outboxes[island] = outbox
+        if not self.protocol.term.outranks(hello.term):  # this database forgot a reign that the island remembers
+            self._step(Reign(self.store.begin_term(above=hello.term.counter)))
         self._step(Joined(island, hello, address))
         reason = "its line closed"
         try:
@@ -165,8 +167,12 @@ class CoordinatorServer:
             if isinstance(message, m.Want):
                 records = self.store.commits(max(0, message.since), RECORDS_AT_ONCE)
                 self._outboxes[island].put_nowait(m.Records(tuple(records)))
-            else:
+            elif not isinstance(message, m.Records) or self._vouched(message):
                 self._step(Received(island, message))
+
+    def _vouched(self, records: m.Records) -> bool:
+        """Whether the run's own key signed every one of them."""
+        return all(verify_record(self.run.record_key, record.unsigned(), record.signature) for record in records.records)
 
     async def _write(self, stream: Stream, outbox: "asyncio.Queue[Message]") -> None:
         while True:

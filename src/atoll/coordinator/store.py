@@ -113,11 +113,12 @@ class Store:
             row = db.execute(sql.select(_run.c.info)).one_or_none()
         return bytes(row.info) if row else None
 
-    def begin_term(self) -> Term:
-        """Take the next term; whoever held an earlier one can persist nothing any more."""
+    def begin_term(self, above: int = 0) -> Term:
+        """Take the next term, higher than `above`; whoever held an earlier one can persist nothing any more."""
         nonce = new_secret()
         with self._engine.begin() as db:
-            counter = db.execute(sql.select(_run.c.term).with_for_update()).scalar_one() + 1
+            counter = db.execute(sql.select(_run.c.term).with_for_update()).scalar_one()
+            counter = max(counter, above) + 1
             db.execute(_run.update().values(term=counter, nonce=nonce))
         self.term = Term(counter, nonce)
         return self.term

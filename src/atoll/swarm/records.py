@@ -14,11 +14,15 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True)
     """Base of everything that travels or is kept."""
 
 
-class Term(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=True):
+class Term(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The number of a coordinator's reign; the nonce tells two that took the same number apart."""
 
     counter: int = 0
     nonce: str = ""
+
+    def outranks(self, other: "Term") -> bool:
+        """Whether this reign is the same as `other`, or began after it; of two with one number neither does."""
+        return self == other or self.counter > other.counter
 
 
 class Plan(Message, frozen=True):

@@ -1,0 +1,85 @@
+"""A tiny real state: production's kernels, tables and roots over a few numbers, so that wrong bits show as wrong roots."""
+
+import threading
+from functools import cached_property
+
+import numpy as np
+from blake3 import blake3
+
+from atoll.agent import diloco
+from atoll.agent.codec import Bytes, Floats
+from atoll.agent.state import UNKNOWN, OuterState, as_bytes
+from atoll.swarm.layout import Layout, TensorSpec, digest, root
+from atoll.swarm.records import Plan, Share, UpdateHeader
+
+CODEC = "fp32"
+
+
+class TinyLayout(Layout, frozen=True, dict=True):
+    """Production's geometry without its padding: a few elements instead of blocks of 4,096."""
+
+    def __post_init__(self) -> None:
+        pass
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        return (0, *np.cumsum([tensor.num_elements for tensor in self.tensors]).tolist())
+
+
+LAYOUT = TinyLayout((TensorSpec("w", (16,)),), chunk_elements=8, piece_elements=4)
+
+
+class TinyState(OuterState):
+    """Production's outer state over plain arrays in place of mapped files."""
+
+    def __init__(self, parameters: Floats, momentum: Floats) -> None:
+        self.layout = LAYOUT
+        self.parameters, self.momentum = parameters, momentum
+        self.local = np.zeros_like(parameters)
+        self._generation = np.zeros(1, np.uint64)
+        self.versions = [UNKNOWN] * LAYOUT.num_chunks
+        self._lock = threading.Lock()
+
+
+def genesis(seed: int) -> tuple[Floats, Floats]:
+    """Parameters and momentum of state 0."""
+    parameters = np.random.default_rng(seed).standard_normal(LAYOUT.num_elements).astype(np.float32)
+    return parameters, np.zeros_like(parameters)
+
+
+def table_of(parameters: Floats, momentum: Floats) -> bytes:
+    """The table of a state."""
+    chunks = (LAYOUT.chunk(i) for i in range(LAYOUT.num_chunks))
+    return b"".join(digest(as_bytes(parameters[c])) + digest(as_bytes(momentum[c])) for c in chunks)
+
+
+def trained(outer: Floats, plan: Plan, island: str) -> Floats:
+    """What an island's inner steps make of the outer parameters: a pure function of who trained on what."""
+    key = f"{island} {plan.step} {plan.lease}".encode() + plan.parent
+    noise = np.frombuffer(blake3(key).digest(length=len(outer)), np.uint8)
+    return outer - (noise.astype(np.float32) - np.float32(127.5)) / np.float32(1024)
+
+
+def expected(parameters: Floats, momentum: Floats, header: UpdateHeader, payloads: dict[bytes, Bytes]) -> tuple[Floats, Floats]:
+    """The next state by the formulas of the paper, in numpy alone: what a commit of these participants must lead to."""
+    total = np.zeros_like(parameters)
+    for share, weight in zip(header.participants, weights(header.participants), strict=True):
+        total += np.float32(weight) * payloads[share.payload].view(np.float32)
+    momentum = np.float32(header.momentum) * momentum + total
+    return parameters - np.float32(header.lr) * (total + np.float32(header.momentum) * momentum), momentum
+
+
+def weights(participants: tuple[Share, ...]) -> list[float]:
+    """By tokens, normalised over exactly the participants."""
+    total = sum(share.tokens for share in participants)
+    return [float(np.float32(share.tokens / total)) for share in participants]
+
+
+def slice_tables(data: Bytes, spans: list[tuple[int, int]]) -> tuple[bytes, ...]:
+    """Digests of an update's pieces, per slice."""
+    pieces = [digest(memoryview(data[diloco.piece_bytes(LAYOUT, CODEC, i)])) for i in range(LAYOUT.num_pieces)]
+    return tuple(b"".join(pieces[first : first + count]) for first, count in spans)
+
+
+def slice_roots(data: Bytes, spans: list[tuple[int, int]]) -> tuple[bytes, ...]:
+    return tuple(root(table) for table in slice_tables(data, spans))

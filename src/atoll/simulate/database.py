@@ -1,0 +1,77 @@
+"""The coordinator's durable store, with the semantics of `coordinator/store.py`: terms, keys, one transaction."""
+
+import copy
+from dataclasses import dataclass, field
+
+from atoll.coordinator.leases import merge
+from atoll.coordinator.store import Deposed
+from atoll.swarm.records import Assembled, Attempt, CommitRecord, Plan, Term
+
+Record = Plan | Attempt | Assembled | CommitRecord
+
+
+class Conflict(Exception):
+    """A record whose primary key is taken: SQL would refuse it, and the coordinator would crash."""
+
+
+@dataclass
+class Database:
+    """Durable once `append` returns; outlives every coordinator."""
+
+    term: Term = field(default_factory=Term)
+    stage_starts: tuple[int, ...] = ()
+    plans: dict[tuple[int, str], Plan] = field(default_factory=dict)
+    attempts: dict[tuple[int, int], Attempt] = field(default_factory=dict)
+    commits: list[CommitRecord] = field(default_factory=list)
+
+    def begin_term(self) -> Term:
+        """Take the next term; whoever held an earlier one can persist nothing any more."""
+        counter = self.term.counter + 1
+        self.term = Term(counter, f"nonce {counter}")
+        return self.term
+
+    def append(self, term: Term, records: list[Record]) -> None:
+        """All or nothing. Raises Deposed, or Conflict where a key is taken."""
+        if self.term != term:
+            raise Deposed(f"term {self.term.counter} has begun elsewhere")
+        for record in records:
+            self._check(record)
+        for record in records:
+            self._insert(record)
+
+    def open_step(self, step: int) -> tuple[list[Plan], int, tuple[int, ...]]:
+        """(plans of a step, number of its last attempt, where the stages began)."""
+        plans = [plan for (at, _), plan in self.plans.items() if at == step]
+        return plans, max((number for at, number in self.attempts if at == step), default=0), self.stage_starts
+
+    def backup(self) -> "Database":
+        """A copy, as an operator's backup would be."""
+        return copy.deepcopy(self)
+
+    def _check(self, record: Record) -> None:
+        match record:
+            case Plan():
+                taken = (record.step, record.island) in self.plans
+            case Attempt():
+                taken = (record.step, record.number) in self.attempts
+            case CommitRecord():
+                merge([span for _, lease in record.leases for span in lease])
+                taken = record.step != len(self.commits)
+            case Assembled():
+                taken = False
+        if taken:
+            raise Conflict(f"{type(record).__name__} of step {record.step}: its key is taken")
+
+    def _insert(self, record: Record) -> None:
+        match record:
+            case Plan():
+                self.plans[record.step, record.island] = record
+                self.stage_starts = record.stage_starts
+            case Attempt():
+                self.attempts[record.step, record.number] = record
+            case CommitRecord():
+                self.commits.append(record)
+                self.plans = {key: plan for key, plan in self.plans.items() if key[0] >= record.step}
+                self.attempts = {key: attempt for key, attempt in self.attempts.items() if key[0] >= record.step}
+            case Assembled():
+                pass  # decides nothing after a restart

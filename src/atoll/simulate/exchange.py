@@ -1,0 +1,203 @@
+"""An island's part of one attempt's all-reduce, slice by slice, with production's waits and faults (`agent/reduce.py`)."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from atoll.agent.codec import add_decoded, encode
+from atoll.agent.diloco import piece_bytes
+from atoll.agent.log import check_piece
+from atoll.agent.payload import Payload
+from atoll.agent.server import PROGRESS_SECONDS
+from atoll.simulate.bits import CODEC, LAYOUT
+from atoll.simulate.timeline import Signal, Work
+from atoll.swarm.layout import digest, root
+from atoll.swarm.messages import Fault, Reduced
+from atoll.swarm.records import Attempt, Slice
+
+if TYPE_CHECKING:
+    from atoll.simulate.island import Island
+
+SLICE_BYTES = 1e6  # what a slice weighs on the network
+
+
+class Offer:
+    """A participant's stream to an owner: its payload's slice goes up, the reduced slice comes back."""
+
+    def __init__(self, exchange: "Exchange", number: int, pieces: list[bytes], table: bytes) -> None:
+        self.attempt = exchange.attempt
+        self.number = number
+        self.pieces = pieces
+        self.table = table
+        self.sender = exchange.island
+        self._exchange = exchange
+        self._incarnation = exchange.island.incarnation
+
+    def answer(self, owner: "Island", pieces: list[bytes]) -> None:
+        """The reduced slice, back to the participant."""
+        part = self.attempt.slices[self.number]
+        served = [owner.serve(piece) for piece in pieces]
+        self._after(owner, SLICE_BYTES * part.num_pieces / LAYOUT.num_pieces, (self.number, served))
+
+    def break_off(self) -> None:
+        """The owner closed the stream."""
+        self._after(self.sender.world.agents[self.attempt.slices[self.number].owner], 0.0, None)
+
+    def _after(self, owner: "Island", num_bytes: float, what: tuple[int, list[bytes]] | None) -> None:
+        timeline, network = owner.timeline, owner.network
+        timeline.after(network.seconds(owner.name, self.sender.name, num_bytes), self._arrive, owner, what)
+
+    def _arrive(self, owner: "Island", what: tuple[int, list[bytes]] | None) -> None:
+        if not owner.network.both_ways(owner.name, self.sender.name):
+            if not self._exchange.closed:
+                owner.timeline.after(0.5, self._arrive, owner, what)  # sent again once the cut is over
+        elif what is None:
+            self.sender.do(self._incarnation, self._exchange.broke, (self.number,))
+        else:
+            self.sender.do(self._incarnation, self._exchange.arrived, what)
+
+
+class Exchange:
+    """One attempt at one island. `pieces` fills up; `changed` fires when something came or was given up."""
+
+    def __init__(self, island: "Island", attempt: Attempt) -> None:
+        self.island = island
+        self.attempt = attempt
+        self.pieces: dict[int, bytes] = {}
+        self.changed = Signal()
+        self.closed = False
+        self.unfinished: set[int] = set()  # slices that I reduce or wait for
+        self._offers: dict[tuple[int, str], Offer] = {}
+        self._awaited: dict[int, int] = {}  # slice of mine -> the participant whose copy is next
+        self._payload: Payload | None = island.payload if attempt.share_of(island.name) else None
+
+    def is_of(self, attempt: Attempt) -> bool:
+        return (self.attempt.step, self.attempt.number) == (attempt.step, attempt.number)
+
+    def begin(self) -> None:
+        for number, part in enumerate(self.attempt.slices):
+            if part.owner == self.island.name:
+                self.unfinished.add(number)
+                self._awaited[number] = 0
+                self._reduce(number)
+            elif self._payload is not None and part.num_pieces:
+                self.unfinished.add(number)
+                self.island.spawn(self._offer(number, part, self._payload))
+
+    def close(self, silently: bool = False) -> None:
+        """Stop; the streams to me break (`silently`: nobody is told). What has arrived stays for `hold` and readers."""
+        if not self.closed:
+            self.closed = True
+            for (number, _), offer in self._offers.items():
+                if number in self.unfinished and not silently:
+                    offer.break_off()
+            self._settle(*self.unfinished)
+
+    def whole(self, part: Slice, slice_root: bytes) -> bool:
+        """Whether a slice is here with exactly the bytes that `slice_root` names."""
+        return all(i in self.pieces for i in part.pieces) and root(self.table(part)) == slice_root
+
+    def table(self, part: Slice) -> bytes:
+        return b"".join(digest(self.pieces[i]) for i in part.pieces)
+
+    # ------------------------------------------------------------------------------------------------ an owner
+    def take(self, offer: Offer) -> None:
+        """A participant's copy of a slice of mine, checked against what it proposed."""
+        part, sender = self.attempt.slices[offer.number], offer.sender.name
+        share = self.attempt.share_of(sender)
+        if share is None or self.closed or part.owner != self.island.name or root(offer.table) != share.payload:
+            offer.break_off()
+        elif not all(check_piece(offer.table, i, piece) for i, piece in zip(part.pieces, offer.pieces, strict=True)):
+            self._fault(sender, "refused", "a piece is not the one that was proposed")
+            offer.break_off()
+        else:
+            self._offers[offer.number, sender] = offer
+            if offer.number in self._awaited:
+                self._reduce(offer.number)
+            elif all(i in self.pieces for i in part.pieces):
+                offer.answer(self.island, [self.pieces[i] for i in part.pieces])
+
+    def _reduce(self, number: int) -> None:
+        """Go on with a slice of mine, participant by participant in sorted order; wait for the next copy."""
+        participants = self.attempt.participants
+        at = self._awaited[number]
+        while at < len(participants):
+            name = participants[at].island
+            if name != self.island.name and (number, name) not in self._offers:
+                break
+            at += 1
+        if at < len(participants):
+            if at != self._awaited[number] or at == 0:
+                self.island.later(PROGRESS_SECONDS, self._silent, number, at)
+            self._awaited[number] = at
+            return
+        del self._awaited[number]
+        part = self.attempt.slices[number]
+        for offset, index in enumerate(part.pieces):
+            self.pieces[index] = self._sum(number, offset, index)
+        self._settle(number)
+        self.island.put(Reduced(self.attempt.step, self.attempt.number, number, root(self.table(part))))
+        pieces = [self.pieces[i] for i in part.pieces]
+        for (of, _), offer in self._offers.items():
+            if of == number:
+                offer.answer(self.island, pieces)
+
+    def _sum(self, number: int, offset: int, index: int) -> bytes:
+        """The weighted sum of all copies of one piece, encoded once."""
+        total = np.zeros(LAYOUT.piece_elements, np.float32)
+        for share in self.attempt.participants:
+            if share.island == self.island.name:
+                assert self._payload is not None
+                data = bytes(self._payload.piece(index))
+            else:
+                data = self._offers[number, share.island].pieces[offset]
+            add_decoded(CODEC, np.frombuffer(data, np.uint8), np.float32(share.weight), total)
+        where = piece_bytes(LAYOUT, CODEC, index)
+        reduced = np.empty(where.stop - where.start, np.uint8)
+        encode(CODEC, total, reduced)
+        return reduced.tobytes()
+
+    def _silent(self, number: int, at: int) -> None:
+        if not self.closed and self._awaited.get(number) == at:
+            del self._awaited[number]
+            self._fault(self.attempt.participants[at].island, "silent", "no piece came in time")
+            self._settle(number)
+
+    # ------------------------------------------------------------------------------------------- a participant
+    def _offer(self, number: int, part: Slice, payload: Payload) -> Work:
+        island, owner = self.island, self.island.world.agents[part.owner]
+        if not (yield from island.dial(owner, PROGRESS_SECONDS)):
+            self.broke(number)
+            return
+        incarnation = owner.incarnation
+        island.later(2 * PROGRESS_SECONDS, self.broke, number)
+        yield island.network.seconds(island.name, owner.name, SLICE_BYTES * part.num_pieces / LAYOUT.num_pieces)
+        while not island.network.both_ways(island.name, owner.name):
+            yield 0.5
+        if self.closed or number not in self.unfinished:
+            return
+        pieces = [island.serve(bytes(payload.piece(i))) for i in part.pieces]
+        if owner.up and owner.incarnation == incarnation:
+            owner.do(incarnation, owner.offered, (Offer(self, number, pieces, payload.table),))
+        elif not owner.dark:
+            self.broke(number)
+
+    def arrived(self, number: int, pieces: list[bytes]) -> None:
+        part = self.attempt.slices[number]
+        if not self.closed and number in self.unfinished:
+            self.pieces.update(zip(part.pieces, pieces, strict=True))
+            self._settle(number)
+
+    def broke(self, number: int) -> None:
+        """The stream to an owner ended, or too long nothing came on it."""
+        if not self.closed and number in self.unfinished:
+            self._fault(self.attempt.slices[number].owner, "unreachable", "the stream broke or stood still")
+            self._settle(number)
+
+    # ------------------------------------------------------------------------------------------- small things
+    def _fault(self, peer: str, kind: str, text: str) -> None:
+        self.island.put(Fault(self.attempt.step, self.attempt.number, peer, kind, text))
+
+    def _settle(self, *numbers: int) -> None:
+        self.unfinished -= set(numbers)
+        self.changed.fire()

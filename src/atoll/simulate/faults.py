@@ -1,0 +1,223 @@
+"""What goes wrong. Each fault is a value: drawn by hypothesis (so that a failing schedule shrinks), or by seed.
+
+`who` counts agents (the relays first), `place` counts them too with the coordinator as the last; both wrap around, so
+that every number names somebody. `at` and durations are seconds of true time.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from atoll.simulate.network import Edge
+
+if TYPE_CHECKING:
+    from atoll.simulate.process import Process
+    from atoll.simulate.world import World
+
+ARMED_SECONDS = 3.0  # an armed crash strikes between two effects, or after this at the latest
+
+
+@dataclass(frozen=True)
+class Fault:
+    at: float
+
+    def strike(self, world: "World") -> None:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Crash(Fault):
+    """An agent dies after so many more effects, and comes back; in the dark its unsynced pages are lost too."""
+
+    who: int
+    effects: int = 0
+    down: float = 5.0
+    dark: bool = False
+
+    def strike(self, world: "World") -> None:
+        doom(world, world.agent(self.who), self.effects, self.dark)
+        world.after(ARMED_SECONDS + self.down, world.revive, world.agent(self.who))
+
+
+@dataclass(frozen=True)
+class CoordinatorCrash(Fault):
+    effects: int = 0
+    down: float = 2.0
+    dark: bool = False
+
+    def strike(self, world: "World") -> None:
+        for reign in world.reigns:
+            doom(world, reign, self.effects, self.dark)
+        world.after(ARMED_SECONDS + self.down, world.begin_reign_if_none)
+
+
+@dataclass(frozen=True)
+class Takeover(Fault):
+    """A standby begins a new term while the old leader lives; new lines reach the old one for `lag` seconds more."""
+
+    lag: float = 0.0
+
+    def strike(self, world: "World") -> None:
+        world.take_over(self.lag)
+
+
+@dataclass(frozen=True)
+class Freeze(Fault):
+    """SIGSTOP, swap, a suspended laptop: the kernel answers, the process does not."""
+
+    place: int
+    seconds: float = 8.0
+
+    def strike(self, world: "World") -> None:
+        for process in world.place(self.place):
+            if process.up and not process.frozen:
+                process.freeze()
+                world.after(self.seconds, process.thaw)
+
+
+@dataclass(frozen=True)
+class Cut(Fault):
+    """An edge is dead, one way or both; the coordinator may be one of its ends."""
+
+    left: int
+    right: int
+    seconds: float = 20.0
+    one_way: bool = False
+
+    def strike(self, world: "World") -> None:
+        a, b = world.place_name(self.left), world.place_name(self.right)
+        edges = [(a, b)] if self.one_way else [(a, b), (b, a)]
+        if a != b:
+            world.network.cut(edges)
+            world.after(self.seconds, world.network.heal, edges)
+
+
+@dataclass(frozen=True)
+class Partition(Fault):
+    """The places whose bit is set in `mask` and all others do not reach one another."""
+
+    mask: int
+    seconds: float = 20.0
+
+    def strike(self, world: "World") -> None:
+        names = world.place_names
+        inside = {name for k, name in enumerate(names) if self.mask >> k & 1}
+        edges: list[Edge] = [(a, b) for a in names for b in names if (a in inside) != (b in inside)]
+        world.network.cut(edges)
+        world.after(self.seconds, world.network.heal, edges)
+
+
+@dataclass(frozen=True)
+class Congestion(Fault):
+    """An edge is slower by `factor`, both ways."""
+
+    left: int
+    right: int
+    factor: float = 10.0
+    seconds: float = 20.0
+
+    def strike(self, world: "World") -> None:
+        a, b = world.place_name(self.left), world.place_name(self.right)
+        edges = [(a, b), (b, a)]
+        world.network.congest(edges, self.factor)
+        world.after(self.seconds, world.network.congest, edges, 1.0)
+
+
+@dataclass(frozen=True)
+class Reset(Fault):
+    """Every line between two places breaks; with `one_end` only the left one learns of it at once."""
+
+    left: int
+    right: int
+    one_end: bool = False
+
+    def strike(self, world: "World") -> None:
+        world.network.reset(world.place_name(self.left), world.place_name(self.right), self.one_end)
+
+
+@dataclass(frozen=True)
+class Stall(Fault):
+    """A trainer stands still while its agent beats on."""
+
+    who: int
+    seconds: float = 30.0
+
+    def strike(self, world: "World") -> None:
+        agent = world.agent(self.who)
+        agent.stall(world.timeline.now + self.seconds)
+        world.after(self.seconds, world.nothing)
+
+
+@dataclass(frozen=True)
+class Slow(Fault):
+    """A trainer is slower by `factor` for a while."""
+
+    who: int
+    factor: float = 4.0
+    seconds: float = 20.0
+
+    def strike(self, world: "World") -> None:
+        agent = world.agent(self.who)
+        agent.slow_down(self.factor)
+        world.after(self.seconds, agent.slow_down, 1.0)
+
+
+@dataclass(frozen=True)
+class ClockJump(Fault):
+    """A machine's clock jumps ahead (suspend, a corrected clock); it never runs back."""
+
+    place: int
+    seconds: float = 60.0
+
+    def strike(self, world: "World") -> None:
+        for process in world.place(self.place):
+            process.clock_offset += self.seconds
+
+
+@dataclass(frozen=True)
+class ClockRate(Fault):
+    """A machine's clock runs fast or slow from here on."""
+
+    place: int
+    rate: float = 1.05
+
+    def strike(self, world: "World") -> None:
+        for process in world.place(self.place):
+            process.set_clock_rate(self.rate)
+
+
+@dataclass(frozen=True)
+class FalseBytes(Fault):
+    """Bad memory: what an agent serves in bulk may have a flipped byte."""
+
+    who: int
+    seconds: float = 10.0
+
+    def strike(self, world: "World") -> None:
+        world.agent(self.who).false_until = world.timeline.now + self.seconds
+
+
+@dataclass(frozen=True)
+class Leave(Fault):
+    """An island goes and does not come back."""
+
+    who: int
+
+    def strike(self, world: "World") -> None:
+        agent = world.agent(self.who)
+        if not agent.relay:
+            agent.stop("left for good")
+
+
+def doom(world: "World", process: "Process", effects: int, dark: bool) -> None:
+    """Let a process die after so many more of its effects, and at once if it has none to carry out for a while."""
+    if not process.up or process.doom is not None:
+        return
+    incarnation = process.incarnation
+    process.doom = effects
+    process.dies_dark = dark
+
+    def strike_anyway() -> None:
+        if process.incarnation == incarnation:
+            process.die(dark)
+
+    world.timeline.after(ARMED_SECONDS, strike_anyway)

@@ -1,0 +1,64 @@
+"""How long the swarm takes to commit while PROTOCOL 9 says that it must: the bound that the simulator prints."""
+
+from typing import TYPE_CHECKING
+
+from atoll.simulate.network import COORDINATOR
+
+if TYPE_CHECKING:
+    from atoll.simulate.island import Island
+    from atoll.simulate.world import World
+
+
+class Progress:
+    """Calm: a coordinator, a majority of islands, an owner that all of these reach, and somebody who has the head.
+
+    What the others do meanwhile (dead, frozen, stalled, cut off) does not matter: progress must not depend on them.
+    """
+
+    def __init__(self, world: "World") -> None:
+        self.worst_gap = 0.0
+        self._world = world
+        self._calm_since: float | None = None
+
+    def disturbed(self) -> None:
+        """A fault began or ended: a new stretch of calm begins, if it is one."""
+        self._note_gap()
+        self._calm_since = self._world.timeline.now if self._is_calm() else None
+
+    def committed(self) -> None:
+        self._note_gap()
+        if self._calm_since is not None:
+            self._calm_since = self._world.timeline.now
+
+    def gap(self) -> float:
+        """For how long it has been calm without a commit."""
+        return 0.0 if self._calm_since is None else self._world.timeline.now - self._calm_since
+
+    def _note_gap(self) -> None:
+        self.worst_gap = max(self.worst_gap, self.gap())
+
+    def _is_calm(self) -> bool:
+        world = self._world
+        if not world.reigns:
+            return False
+        leader = world.reigns[-1]
+        if not leader.up or leader.frozen or leader.doom is not None:
+            return False
+        members = [island for island in world.islands if island.begun and island.stopped is None]
+        well = [island for island in members if self._is_well(island)]
+        if 2 * len(well) <= len(members):
+            return False
+        able = [*well, *(relay for relay in world.relays if self._is_well(relay))]
+        return any(self._can_own(agent, well) for agent in able) and any(self._has_head(agent) for agent in able)
+
+    def _is_well(self, agent: "Island") -> bool:
+        works = agent.up and not agent.frozen and agent.doom is None and agent.stopped is None
+        trains = agent.stalled_until <= self._world.timeline.now
+        return works and trains and agent.network.both_ways(agent.name, COORDINATOR)
+
+    def _can_own(self, agent: "Island", participants: list["Island"]) -> bool:
+        return agent.serving and all(agent.network.both_ways(agent.name, other.name) for other in participants)
+
+    def _has_head(self, agent: "Island") -> bool:
+        head, disk = len(self._world.database.commits), agent.disk
+        return disk.reached == head or (disk.reached == head - 1 and disk.committed(head - 1) is not None)

@@ -1,0 +1,152 @@
+"""A coordinator's process: carries out what production's `Coordinator.step` decides, as `coordinator/server.py` does.
+
+Persists are gathered until the next send and appended in one transaction; the process may die before any effect.
+"""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from atoll.coordinator.effects import Event, Joined, Left, Persist, Received, Report, Send, Tick, Timer
+from atoll.coordinator.protocol import Coordinator
+from atoll.coordinator.server import REACH_SECONDS, RECORDS_AT_ONCE
+from atoll.coordinator.store import Deposed
+from atoll.simulate.database import Conflict
+from atoll.simulate.disk import sign
+from atoll.simulate.line import COORDINATOR_END, Line
+from atoll.simulate.network import COORDINATOR
+from atoll.simulate.process import Died, Process
+from atoll.simulate.timeline import Work
+from atoll.swarm import messages as m
+from atoll.swarm.records import Message
+
+if TYPE_CHECKING:
+    from atoll.simulate.world import World
+
+
+class Reign(Process):
+    """One coordinator over the run's database, until it dies or is deposed."""
+
+    def __init__(self, world: "World") -> None:
+        super().__init__(COORDINATOR, world.timeline, world.network)
+        self.world = world
+        self.database = world.database
+        self.outboxes: dict[str, Line] = {}
+        self._waiting: dict[Line, list[Message]] = {}  # said on a line whose Hello is still looked into
+        self._hello: dict[Line, m.Hello] = {}
+        self._next_tick = self._ticking_at = math.inf
+        self.protocol_was_thin = False  # the commit under way has fewer holders than a majority
+
+    def begin(self) -> None:
+        self.start()
+        self.protocol = Coordinator(self.world.rules, self.database.begin_term(), sign)
+        commits = list(self.database.commits)
+        plans, number, starts = self.database.open_step(len(commits))
+        self.protocol.restore(commits, plans, number, starts, self.clock())
+        self.world.story(f"term {self.protocol.term.counter}", f"begins at step {self.protocol.head}")
+        self._tick_at(self.clock() + 1.0)
+
+    # ---------------------------------------------------------------------------------------------- carry out
+    def _step(self, event: Event) -> None:
+        now = self.clock()
+        self._next_tick = now + 1.0
+        try:
+            self._carry_out(self.protocol.step(event, now))
+        except (Deposed, Died) as end:
+            if isinstance(end, Died):
+                raise
+            self.world.story(f"term {self.protocol.term.counter}", f"is deposed: {end}")
+            self.die()
+            return
+        except (Conflict, AssertionError, LookupError, ValueError) as error:
+            self.world.invariants.violated(f"the coordinator crashed: {type(error).__name__}: {error}")
+            return
+        self._tick_at(self._next_tick)
+
+    def _carry_out(self, effects: list[Any]) -> None:
+        self.protocol_was_thin = any(isinstance(e, Report) and e.kind == "thin" for e in effects)
+        records: list[Any] = []
+        for effect in effects:
+            self.survive()
+            if isinstance(effect, Persist):
+                records.append(effect.record)
+                continue
+            if records and isinstance(effect, Send):
+                self._persist(records)
+                records = []
+            match effect:
+                case Send():
+                    if (line := self.outboxes.get(effect.island)) is not None:
+                        line.send(COORDINATOR_END, effect.message)
+                case Timer():
+                    self._next_tick = min(self._next_tick, effect.at)
+                case Report():
+                    self.world.reported(self, effect)
+        if records:
+            self._persist(records)
+
+    def _persist(self, records: list[Any]) -> None:
+        before = self.database.plans
+        self.database.append(self.protocol.term, records)
+        for record in records:
+            self.world.persisted(self, record, before)
+
+    def _tick_at(self, at: float) -> None:
+        """Tick then, by our clock, unless an event comes first."""
+        if at < self._ticking_at:
+            self._ticking_at = at
+            self.later(max(0.0, at - self.clock()), self._tick)
+
+    def _tick(self) -> None:
+        now = self.clock()
+        if now < self._ticking_at:
+            return  # an earlier one was scheduled meanwhile
+        self._ticking_at = math.inf
+        if now >= self._next_tick:
+            self._step(Tick())
+        else:
+            self._tick_at(self._next_tick)
+
+    # -------------------------------------------------------------------------------------------------- lines
+    def hear(self, line: Line, message: Message) -> None:
+        island = line.ends[0].name
+        if isinstance(message, m.Hello):
+            self._hello[line] = message
+            self._waiting[line] = []
+            self.spawn(self._admit(line, message))
+        elif line in self._waiting:
+            self._waiting[line].append(message)
+        elif isinstance(message, m.Want):
+            since = max(0, message.since)
+            records = tuple(self.database.commits[since : since + RECORDS_AT_ONCE])
+            if (outbox := self.outboxes.get(island)) is not None:
+                outbox.send(COORDINATOR_END, m.Records(records))
+        else:
+            self._step(Received(island, message))
+
+    def _admit(self, line: Line, hello: m.Hello) -> Work:
+        """Look whether it can be reached, then let it in."""
+        island = line.ends[0]
+        reachable = hello.port and (yield from self.dial(island, REACH_SECONDS))
+        self.outboxes[island.name] = line
+        self._step(Joined(island.name, hello, f"sim:{island.name}" if reachable else ""))
+        waiting = self._waiting.pop(line, [])
+        if self.up:
+            for message in waiting:
+                self.hear(line, message)
+            if not line.is_open(COORDINATOR_END):
+                self._left(line, "its line closed")
+
+    def line_broke(self, line: Line, reason: str) -> None:
+        if line in self._hello and line not in self._waiting:
+            self._left(line, reason)
+
+    def _left(self, line: Line, reason: str) -> None:
+        island = line.ends[0].name
+        hello = self._hello.pop(line, None)
+        if hello is not None:
+            if self.outboxes.get(island) is line:
+                del self.outboxes[island]
+            self._step(Left(island, hello.session, reason))
+
+    def died(self, dark: bool) -> None:
+        self.world.process_died(self)

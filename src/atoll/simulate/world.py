@@ -1,0 +1,207 @@
+"""The simulated world: builds a swarm, lets time pass, strikes it with faults, and says what became of it."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from blake3 import blake3
+
+from atoll.coordinator.effects import Report
+from atoll.coordinator.rules import Rules
+from atoll.simulate import bits
+from atoll.simulate.database import Database, Record
+from atoll.simulate.disk import Disk
+from atoll.simulate.faults import Fault
+from atoll.simulate.invariants import Invariants
+from atoll.simulate.island import Island
+from atoll.simulate.network import COORDINATOR, Network
+from atoll.simulate.process import Process
+from atoll.simulate.progress import Progress
+from atoll.simulate.reign import Reign
+from atoll.simulate.timeline import Timeline
+from atoll.simulate.trainer import CONTEXT_LENGTH
+from atoll.swarm.layout import root
+from atoll.swarm.records import Plan, encode
+
+STUCK_SECONDS = 2_000.0  # calm for so long without a commit: never
+LIFE_SECONDS = 3_000.0  # whoever is not calm until then will not be
+SETTLE_SECONDS = 20.0  # after the last commit: time to store it
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What swarm is simulated."""
+
+    islands: int = 4
+    relays: int = 1
+    dial_only: int = 0  # of the islands: they cannot be reached
+    late: int = 0  # of the islands: they join with an empty disk while the others are under way
+    outer_steps: int = 5
+    inner_steps: int = 3
+    checkpoint_every: int = 4
+    step_seconds: float = 0.5
+
+
+@dataclass
+class Result:
+    """What became of one schedule."""
+
+    seed: int
+    commits: int = 0
+    violations: list[str] = field(default_factory=list)
+    virtual_seconds: float = 0.0
+    worst_gap_seconds: float = 0.0
+    events: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    reports: Counter[str] = field(default_factory=Counter)
+    fingerprint: str = ""  # equal for equal schedules, to the last event
+    story: list[str] = field(default_factory=list)
+
+
+class World:
+    """One swarm in virtual time."""
+
+    def __init__(self, seed: int, setting: Setting, faults: Sequence[Fault], tell: bool = False) -> None:
+        self.seed, self.setting = seed, setting
+        self.timeline = Timeline()
+        self.network = Network(self.timeline, seed)
+        self.database = Database()
+        parameters, momentum = bits.genesis(seed)
+        self.genesis_root = root(bits.table_of(parameters, momentum))
+        self.rules = Rules("recipe", b"self-test", self.genesis_root, setting.outer_steps, setting.inner_steps, 2,
+                           CONTEXT_LENGTH, (setting.inner_steps * setting.outer_steps,), bits.CODEC, 0.7, 0.9, 1,
+                           bits.LAYOUT.num_pieces)  # fmt: skip
+        self.invariants = Invariants(self, parameters, momentum)
+        self.progress = Progress(self)
+        self.result = Result(seed)
+        self.reigns: list[Reign] = []
+        self._lagging_until = 0.0
+        self._tell = tell
+        self._fingerprint = blake3()
+        self.agents: dict[str, Island] = {}
+        for number in range(setting.relays):
+            self._settle_in(f"relay{number}", with_state=True, relay=True)
+        for number in range(setting.islands):
+            late, dial_only = number >= setting.islands - setting.late, number < setting.dial_only
+            self._settle_in(f"i{number:03}", with_state=not late, dial_only=dial_only, at=8.0 + 3 * number if late else 0.0)
+        self.islands = [agent for agent in self.agents.values() if not agent.relay]
+        self.relays = [agent for agent in self.agents.values() if agent.relay]
+        self.place_names = [*self.agents, COORDINATOR]
+        self.begin_reign()
+        for fault in faults:
+            self.timeline.at(fault.at, self._strike, fault)
+
+    def run(self) -> Result:
+        """Let time pass until all steps are committed, something is violated, or nothing moves any more."""
+        while self.timeline.advance():
+            if self.invariants.violations or len(self.database.commits) >= self.setting.outer_steps:
+                break
+            if self._nobody_is_left():
+                break
+            if self.progress.gap() > STUCK_SECONDS:
+                self.invariants.violated(f"no commit within {STUCK_SECONDS:.0f} s although nothing stood in the way")
+                break
+        end = self.timeline.now + SETTLE_SECONDS
+        while not self.invariants.violations and self.timeline.now < end and self.timeline.advance():
+            pass
+        result = self.result
+        result.commits, result.violations = len(self.database.commits), self.invariants.violations
+        result.virtual_seconds, result.events = self.timeline.now, self.timeline.num_events
+        result.worst_gap_seconds = self.progress.worst_gap
+        result.fingerprint = self._fingerprint.hexdigest()[:16]
+        return result
+
+    def _nobody_is_left(self) -> bool:
+        gone = all(island.stopped is not None for island in self.islands)
+        return gone or self.timeline.now > LIFE_SECONDS
+
+    # ------------------------------------------------------------------------------------------------- agents
+    def _settle_in(self, name: str, with_state: bool, relay: bool = False, dial_only: bool = False, at: float = 0.0) -> None:
+        parameters, momentum = bits.genesis(self.seed)
+        disk = Disk(parameters, momentum, self.genesis_root)
+        if with_state:
+            disk.checkpoints[0] = (parameters.copy(), momentum.copy())
+            disk.tables[0] = bits.table_of(parameters, momentum)
+            disk.reached = 0
+        else:
+            parameters[:] = 0
+        island = Island(self, name, disk, relay, dial_only)
+        island.step_seconds = self.setting.step_seconds * island.random.uniform(0.7, 1.4)
+        self.agents[name] = island
+        self.timeline.at(at, self.revive, island)
+
+    def agent(self, who: int) -> Island:
+        return list(self.agents.values())[who % len(self.agents)]
+
+    def place_name(self, place: int) -> str:
+        return self.place_names[place % len(self.place_names)]
+
+    def place(self, place: int) -> Sequence[Process]:
+        name = self.place_name(place)
+        return self.reigns if name == COORDINATOR else [self.agents[name]]
+
+    def revive(self, agent: Island) -> None:
+        if not agent.up and agent.stopped is None:
+            agent.begun = True
+            agent.start()
+            self.progress.disturbed()
+            self.story(agent.name, f"starts, head {agent.disk.head}")
+
+    # ------------------------------------------------------------------------------------------- coordinators
+    def begin_reign(self) -> None:
+        reign = Reign(self)
+        self.reigns.append(reign)
+        reign.begin()
+
+    def begin_reign_if_none(self) -> None:
+        if not any(reign.up for reign in self.reigns):
+            self.begin_reign()
+
+    def take_over(self, lag: float) -> None:
+        self._lagging_until = self.timeline.now + lag
+        self.begin_reign()
+
+    def route(self, island: str) -> Reign | None:
+        """Where a new line of an island leads: to the newest leader; while a takeover gets about, perhaps to an older one."""
+        up = [reign for reign in self.reigns if reign.up]
+        if len(up) > 1 and self.timeline.now < self._lagging_until and self.agents[island].random.random() < 0.5:
+            return up[-2]
+        return self.reigns[-1]
+
+    # --------------------------------------------------------------------------------------------- what happens
+    def after(self, seconds: float, action: Callable[..., None], *arguments: object) -> None:
+        """The end of a fault."""
+
+        def end() -> None:
+            action(*arguments)
+            self.progress.disturbed()
+
+        self.timeline.after(seconds, end)
+
+    def nothing(self) -> None:
+        """The end of a fault that ends by itself."""
+
+    def _strike(self, fault: Fault) -> None:
+        self.result.faults[type(fault).__name__] += 1
+        self.story("fault", str(fault))
+        fault.strike(self)
+        self.progress.disturbed()
+
+    def process_died(self, process: Process) -> None:
+        self.story(process.name, "dies")
+        self.progress.disturbed()
+
+    def persisted(self, reign: Reign, record: Record, plans: dict[tuple[int, str], Plan]) -> None:
+        self._fingerprint.update(f"{self.timeline.now!r} {self.timeline.num_events}".encode() + encode(record))
+        self.invariants.persisted(reign, record, plans)
+        if len(self.invariants.history) > self.result.commits:
+            self.result.commits = len(self.invariants.history)
+            self.progress.committed()
+
+    def reported(self, reign: Reign, report: Report) -> None:
+        self.result.reports[report.kind] += 1
+        self.story(f"term {reign.protocol.term.counter}", f"{report.kind}: {report.text}")
+
+    def story(self, who: str, text: str) -> None:
+        if self._tell:
+            self.result.story.append(f"{self.timeline.now:9.3f}  {who:<10} {text}")

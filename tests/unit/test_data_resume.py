@@ -1,6 +1,5 @@
 """Preparing with any number of processes, stopped anywhere: the same bytes."""
 
-import os
 import subprocess
 import sys
 import time
@@ -180,4 +179,4 @@ def test_a_tokenizing_process_that_dies_is_a_reason(tmp_path, monkeypatch):
     Tokenizer.train([LINE], 270).save(tmp_path)
     with Encoders(tmp_path, 0.1, 1) as encoders, pytest.raises(UserError, match="ended with status -9"):
         for _ in encoders.map(Batch() for _ in range(100)):
-            os.kill(encoders._processes[0]._child.pid, 9)
+            encoders._processes[0]._child.kill()

@@ -1,6 +1,8 @@
 """Tokenizers: training, loading, and one BOS wherever a document begins."""
 
+import base64
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ pytest.importorskip("tokenizers")
 from tokenizers import Tokenizer as Engine
 from tokenizers import models, pre_tokenizers, processors
 
+from atoll.data import tokenizer as tokenizers
 from atoll.data.chat import SPECIAL_TOKENS
-from atoll.data.tokenizer import Tokenizer
+from atoll.data.tokenizer import LLAMA_3_SPLIT, Tokenizer
 from atoll.errors import UserError
 
 NOUNS = ("cat", "whale", "island")
@@ -130,3 +133,81 @@ def test_what_is_no_tokenizer_is_refused(tmp_path, content, message):
         path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         Tokenizer.load(path)
+
+
+def write_llama_3_file(path, tokens: list[bytes]) -> None:
+    path.write_bytes(b"".join(base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(tokens)))
+
+
+@pytest.fixture(scope="module")
+def llama_3_tokens(tokenizer):
+    """Ranks as Meta's file has them, of a vocabulary trained here: bytes, then what merges of them gave."""
+    words = [tokenizer.decode([token]).encode() for token in range(len(SPECIAL_TOKENS) + 256, tokenizer.vocab_size)]
+    return [bytes([byte]) for byte in range(256)] + [word for word in words if b"\xef" not in word]
+
+
+def merged(word: bytes, ranks: dict[bytes, int]) -> list[int]:
+    """tiktoken's rule: whole words as they are; else of all neighbours, those whose union ranks first are joined."""
+    if word in ranks:
+        return [ranks[word]]
+    parts = [bytes([byte]) for byte in word]
+    while True:
+        pairs = [(ranks[left + right], at) for at, (left, right) in enumerate(pairwise(parts)) if left + right in ranks]
+        if not pairs:
+            return [ranks[part] for part in parts]
+        _, at = min(pairs)
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+
+
+def test_llama_3s_own_file_is_converted(tmp_path, llama_3_tokens, tokenizer):
+    write_llama_3_file(tmp_path / "tokenizer.model", llama_3_tokens)
+    converted = Tokenizer.load(tmp_path / "tokenizer.model")
+    size = len(llama_3_tokens)
+    assert (converted.vocab_size, converted.bos_id, converted.eos_ids) == (size + 256, size, [size + 1, size + 9])
+    ranks = {token: rank for rank, token in enumerate(llama_3_tokens)}
+    text = "The whale can't sea 12345 islands;\n\nnaïve 🏝 cat \x00 end  <|eot_id|>"
+    words = pytest.importorskip("regex").findall(LLAMA_3_SPLIT, text)
+    expected = [token for word in words for token in merged(word.encode(), ranks)]
+    (tokens,) = converted.encode_documents([text])
+    assert tokens.tolist() == [size, *expected]
+    assert len(tokens) < len(text.encode()) - 5
+    assert converted.decode(tokens) == text
+    converted.save(tmp_path / "saved")
+    assert Tokenizer.load(tmp_path / "saved").digest() == converted.digest()
+    assert Engine.from_file(str(tmp_path / "saved/tokenizer.json")).id_to_token(size + 255) == "<|reserved_special_token_247|>"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        (b"\x0a\x0e\x0a\x05<unk>\x15", "line 1: not a token and its rank"),
+        (b"IQ== 0\nIg== 2\n", "truncated or damaged"),
+        (b"", "truncated or damaged"),
+    ],
+)
+def test_other_model_files_are_refused(tmp_path, content, message):
+    path = tmp_path / "tokenizer.model"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        Tokenizer.load(path)
+
+
+@pytest.mark.parametrize("between", [" ", "\n", "\n\n  ", "--", ""])
+def test_a_long_document_becomes_the_tokens_of_the_whole(tokenizer, monkeypatch, between):
+    text = between.join(line.strip() for line in TEXTS)
+    (whole,) = tokenizer.encode_documents([text])
+    monkeypatch.setattr(tokenizers, "LONG", 500)
+    assert len(list(tokenizers._parts(text))) > 10
+    cut, short = tokenizer.encode_documents([text, "short"])
+    assert cut.tolist() == whole.tolist()
+    assert short[0] == tokenizer.bos_id
+
+
+def test_a_long_document_without_a_seam_is_cut_anywhere_and_comes_back(tokenizer, monkeypatch):
+    text = "c" * 5000
+    monkeypatch.setattr(tokenizers, "LONG", 500)
+    (tokens,) = tokenizer.encode_documents([text])
+    assert tokenizer.decode(tokens) == text
+    assert (tokens == tokenizer.bos_id).sum() == 1

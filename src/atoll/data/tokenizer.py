@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from blake3 import blake3
 
+from atoll.data import tiktoken
 from atoll.data.chat import BEGIN_OF_TEXT, CHAT_TEMPLATE, END_OF_ROLE, END_OF_TEXT, END_OF_TURN, PAD, SPECIAL_TOKENS
 from atoll.errors import UserError
 from atoll.files import write_atomic
@@ -26,7 +27,7 @@ LLAMA_3_SPLIT = (
 )
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 LONG = 1 << 20  # characters
-SEAM = re.compile(r"(?<=\S\n)(?=\w)")
+SEAM = re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])|(?<=\S\n)(?=[^\W\d_])")  # before a word: no split joins across
 KNOWN_EOS = (END_OF_TEXT, "</s>", "<eos>", "<|endoftext|>")
 
 
@@ -47,20 +48,14 @@ class Tokenizer:
 
         Raises UserError when `vocab_size` is too small, or larger than the texts can fill.
         """
-        from tokenizers import Regex, decoders, models, pre_tokenizers, processors, trainers
-        from tokenizers import Tokenizer as Engine
+        from tokenizers import models, pre_tokenizers, trainers
 
         if vocab_size < SMALLEST_VOCABULARY:
             raise UserError(
                 f"tokenizer.train = {vocab_size}: at least {SMALLEST_VOCABULARY} are needed, "
                 f"for 256 bytes and {len(SPECIAL_TOKENS)} special tokens"
             )
-        engine = Engine(models.BPE())
-        engine.pre_tokenizer = pre_tokenizers.Sequence([
-            pre_tokenizers.Split(Regex(LLAMA_3_SPLIT), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ])  # fmt: skip
-        engine.decoder = decoders.ByteLevel()
+        engine = _llama_3_engine(models.BPE())
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
             special_tokens=SPECIAL_TOKENS,
@@ -70,21 +65,33 @@ class Tokenizer:
         engine.train_from_iterator(texts, trainer)
         if (size := engine.get_vocab_size()) < vocab_size:
             raise UserError(f"tokenizer.train = {vocab_size}: the text yields only {size} tokens; ask for at most that")
+        return cls._like_llama_3(engine, "the trained tokenizer")
+
+    @classmethod
+    def _like_llama_3(cls, engine: "Engine", origin: str) -> "Tokenizer":
+        from tokenizers import processors
+
         bos = (BEGIN_OF_TEXT, engine.token_to_id(BEGIN_OF_TEXT))
         engine.post_processor = processors.TemplateProcessing(
             single=f"{BEGIN_OF_TEXT} $A", pair=f"{BEGIN_OF_TEXT} $A {BEGIN_OF_TEXT} $B", special_tokens=[bos]
         )
         config = {"bos_token": BEGIN_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": PAD}
-        return cls(engine, "the trained tokenizer", config, CHAT_TEMPLATE)
+        return cls(engine, origin, config, CHAT_TEMPLATE)
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
         """The tokenizer of any `tokenizer.json` (or of the folder that holds one), with what lies beside it.
 
-        Raises UserError when it cannot be read, or gives a text no BOS or more than one.
+        Also of Llama 3's `tokenizer.model`. Raises UserError when it cannot be read, or gives a text no BOS or several.
         """
         from tokenizers import Tokenizer as Engine
+        from tokenizers import models
 
+        if path.suffix == ".model":
+            vocabulary, merges, special = tiktoken.read(path)
+            engine = _llama_3_engine(models.BPE(vocabulary, merges, ignore_merges=True))
+            engine.add_special_tokens(special)
+            return cls._like_llama_3(engine, str(path))
         path = path / "tokenizer.json" if path.is_dir() else path
         try:
             engine = Engine.from_str(path.read_text("utf-8"))
@@ -118,7 +125,7 @@ class Tokenizer:
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of each text, [num_tokens] uint32, BOS first. Special tokens spelled out in a text are text.
 
-        The engine needs 150 bytes for each of a text, so long ones are cut at line ends and encoded part by part. For
+        The engine needs 150 bytes for each of a text, so long ones are cut between words and encoded part by part. For
         tokenizers that split as Llama 3 or GPT-2 do the tokens are those of the whole text; for others, they decode to it.
         """
         if all(len(text) <= LONG for text in texts):
@@ -155,15 +162,27 @@ class Tokenizer:
         return self._engine.to_str(pretty=True).encode()
 
 
+def _llama_3_engine(model: Any) -> "Engine":
+    """A byte-level tokenizer that cuts text as Llama 3 does, around a model of the `tokenizers` library."""
+    from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+
+    engine = Tokenizer(model)
+    engine.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(LLAMA_3_SPLIT), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ])  # fmt: skip
+    engine.decoder = decoders.ByteLevel()
+    return engine
+
+
 def _parts(text: str) -> Iterator[str]:
-    """A text in parts of about `LONG` characters, cut after single line ends: no pre-tokenizer joins across those."""
+    """A text in parts of about `LONG` characters, cut at seams; where there is none for as long again, anywhere."""
     start = 0
-    while len(text) - start > LONG:
-        seam = SEAM.search(text, start + LONG)
-        if seam is None:
-            break
-        yield text[start : seam.start()]
-        start = seam.start()
+    while len(text) - start > 2 * LONG:
+        seam = SEAM.search(text, start + LONG, start + 2 * LONG)
+        stop = seam.start() if seam else start + 2 * LONG
+        yield text[start:stop]
+        start = stop
     yield text[start:]
 
 

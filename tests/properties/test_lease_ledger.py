@@ -1,0 +1,52 @@
+"""Whatever happens, every sample is in exactly one place: spent, out, free, or never handed out."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atoll.coordinator.leases import Leases, Ranges
+
+STEPS = st.lists(st.tuples(st.sampled_from(["take", "spend", "return", "restart"]), st.integers(1, 20)), max_size=40)
+
+
+def samples(ranges: Ranges) -> list[int]:
+    return [sample for first, count in ranges for sample in range(first, first + count)]
+
+
+@given(STEPS)
+def test_every_sample_is_in_exactly_one_place(steps) -> None:
+    leases, out, spent = Leases(), [], []
+    for what, number in steps:
+        if what == "take":
+            lease = leases.take(number)
+            assert len(samples(lease)) == number
+            out.append(lease)
+        elif what == "restart":
+            before = leases.num_free, leases.fresh
+            leases = Leases()
+            leases.restore(out, spent)
+            assert leases.fresh - leases.num_free == before[1] - before[0]  # what is used stays used
+        elif out:
+            lease = out.pop(number % len(out))
+            if what == "spend":
+                spent.append(lease)
+            else:
+                leases.give_back(lease)
+        used = [sample for lease in (*out, *spent) for sample in samples(lease)]
+        assert len(used) == len(set(used)), "a sample is in two places"
+        assert len(used) + leases.num_free == leases.fresh
+        assert all(sample < leases.fresh for sample in used)
+
+
+@given(STEPS, st.integers(1, 30))
+def test_what_is_taken_last_fills_every_gap(steps, count) -> None:
+    """Returned samples come first, so a run that goes on leaves no sample out for ever."""
+    leases, out = Leases(), []
+    for what, number in steps:
+        if what in ("take", "spend"):
+            out.append(leases.take(number))
+        elif out:
+            leases.give_back(out.pop(number % len(out)))
+    free, fresh = leases.num_free, leases.fresh
+    lease = samples(leases.take(free + count))
+    assert sum(sample < fresh for sample in lease) == free
+    assert lease == sorted(lease)

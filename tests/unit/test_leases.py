@@ -1,0 +1,57 @@
+"""Leases: no sample twice, returned ones first, and a restart that finds every sample in its place."""
+
+import pytest
+
+from atoll.coordinator.leases import Leases, merge
+
+
+def test_fresh_samples_come_in_order() -> None:
+    leases = Leases()
+    assert leases.take(5) == ((0, 5),)
+    assert leases.take(3) == ((5, 3),)
+    assert leases.fresh == 8
+
+
+def test_returned_samples_are_handed_out_first() -> None:
+    leases = Leases()
+    first = leases.take(5)
+    leases.take(5)
+    leases.give_back(first)
+    assert leases.num_free == 5
+    assert leases.take(3) == ((0, 3),)
+    assert leases.take(4) == ((3, 2), (10, 2))
+    assert leases.num_free == 0
+
+
+def test_a_lease_of_nothing_is_empty() -> None:
+    assert Leases().take(0) == ()
+
+
+def test_after_a_restart_what_is_neither_out_nor_spent_is_free() -> None:
+    leases = Leases()
+    leases.restore(outstanding=[((10, 5),)], spent=[((0, 5),), ((20, 5),)])
+    assert leases.fresh == 25
+    assert leases.take(12) == ((5, 5), (15, 5), (25, 2))
+
+
+def test_a_first_start_restores_nothing() -> None:
+    leases = Leases()
+    leases.restore([], [])
+    assert leases.take(2) == ((0, 2),)
+
+
+def test_records_in_which_a_sample_is_spent_twice_are_refused() -> None:
+    with pytest.raises(ValueError, match="sample 4 is in two leases"):
+        Leases().restore([((4, 2),)], [((0, 5),)])
+
+
+def test_a_sample_cannot_be_given_back_twice() -> None:
+    leases = Leases()
+    lease = leases.take(5)
+    leases.give_back(lease)
+    with pytest.raises(ValueError, match="in two leases"):
+        leases.give_back(lease)
+
+
+def test_neighbours_are_joined() -> None:
+    assert merge([(5, 5), (0, 5), (11, 1)]) == ((0, 10), (11, 1))

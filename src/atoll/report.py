@@ -149,6 +149,4 @@ def spark(values: list[float]) -> str:
 def _moment(story: Story, names: dict[str, str], event: Any, since: float) -> dict[str, Any] | None:
     if event is None:
         return None
-    # A commit's event counts the steps after it, a death's the step it fell into.
-    step = event.step - 1 if event.kind == "committed" else event.step
-    return {"island": names.get(story.watched, story.watched), "outer_step": step, "seconds": event.time - since}
+    return {"island": names.get(story.watched, story.watched), "outer_step": event.step, "seconds": event.time - since}

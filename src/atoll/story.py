@@ -43,7 +43,7 @@ class Story:
     @property
     def roots_equal(self) -> bool:
         """Every ready island reported, at every step, agent and trainer, the one committed root."""
-        roots = {commit.step: commit.facts["root"] for commit in self.commits}
+        roots = {commit.step + 1: commit.facts["root"] for commit in self.commits}
         return not self.unequal and all(
             reported == {roots[step]} for step, reported in self.ready_roots.items() if step in roots
         )

@@ -1,9 +1,11 @@
 """What happens to a coordinator, and what it wants done: the two sides of `protocol.step`."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
+from atoll.coordinator.members import Member
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 
@@ -72,3 +74,21 @@ class Report(msgspec.Struct, frozen=True):
 
 
 Effect = Persist | Send | Timer | Report
+
+
+class Effects(list[Effect]):
+    """What one event leads to, in order."""
+
+    def __init__(self, step: int = 0) -> None:
+        super().__init__()
+        self._step = step
+
+    def send(self, island: str, message: r.Message) -> None:
+        self.append(Send(island, message))
+
+    def send_all(self, members: Iterable[Member], message: r.Message) -> None:
+        self += [Send(member.island, message) for member in members]
+
+    def report(self, kind: str, text: str, island: str = "", **facts: object) -> None:
+        """For people, at the outer step in which the event fell."""
+        self.append(Report(kind, text, island, self._step, facts))

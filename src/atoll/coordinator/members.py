@@ -1,5 +1,6 @@
 """Who is in: one `Member` per island that ever said Hello to this coordinator."""
 
+import math
 from dataclasses import dataclass, field
 
 from atoll.coordinator.deadlines import Deadline
@@ -54,10 +55,35 @@ class Members(dict[str, Member]):
         """Present members whose state is the head, sorted."""
         return [self[island] for island in sorted(self) if self[island].ready(step)]
 
-    def trainers(self, step: int) -> list[Member]:
-        return [member for member in self.ready(step) if not member.relay]
+    @property
+    def here(self) -> list[Member]:
+        """Those whose line is up."""
+        return [member for member in self.values() if member.connected]
+
+    def at(self, island: str, step: int) -> bool:
+        """Whether an island is present and its state is the head."""
+        return island in self and self[island].ready(step)
+
+    def connected(self, island: str) -> bool:
+        return island in self and self[island].connected
+
+    def waited_for(self, island: str, returning: bool) -> bool:
+        """Whether a step waits for an island with a plan; `returning`: those not back since a restart have time yet."""
+        return self[island].present and not self[island].probation if island in self else returning
 
     def donors(self, step: int) -> dict[str, str]:
         """Who can give state, relays first."""
         able = sorted((m for m in self.ready(step) if m.address), key=lambda m: (not m.relay, m.island))
         return {member.island: member.address for member in able[:MAX_DONORS]}
+
+    def fall_silent(self, now: float, limit_seconds: float) -> list[Member]:
+        """Those that were not heard for too long, and were not known to be frozen."""
+        frozen = [m for m in self.values() if m.present and now - m.last_heard > limit_seconds]
+        for member in frozen:
+            member.frozen = True
+        return frozen
+
+    @property
+    def heard_first(self) -> float:
+        """When the present member that was silent the longest was heard; infinite if nobody is present."""
+        return min((m.last_heard for m in self.values() if m.present), default=math.inf)

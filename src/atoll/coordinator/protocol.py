@@ -9,16 +9,15 @@ from collections import Counter
 from collections.abc import Callable
 
 import msgspec
-import numpy as np
 
 from atoll.coordinator.deadlines import Deadline
-from atoll.coordinator.effects import Effect, Event, Joined, Left, Persist, Received, Reign, Report, Send, Tick, Timer
+from atoll.coordinator.effects import Effect, Effects, Event, Joined, Left, Persist, Received, Reign, Tick, Timer
 from atoll.coordinator.holders import Holders, enough
 from atoll.coordinator.leases import Leases
 from atoll.coordinator.members import Member, Members
 from atoll.coordinator.plans import Plans
 from atoll.coordinator.rules import Rules
-from atoll.coordinator.standing import Standing, equal_slices
+from atoll.coordinator.standing import Standing, make_attempt
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 
@@ -39,7 +38,7 @@ class Coordinator:
         self.grace_until = 0.0
         self._sign = sign
         self._donors: dict[str, str] = {}
-        self._effects: list[Effect] = []
+        self._do = Effects()
         self.plans = Plans(rules)
         self.newest: r.CommitRecord | None = None
         self.awaited: set[str] = set()  # must say what they know before anything is decided
@@ -88,7 +87,7 @@ class Coordinator:
 
     def step(self, event: Event, now: float) -> list[Effect]:
         """What to do about one event."""
-        self._effects = []
+        self._do = Effects(self.head)
         match event:
             case Joined():
                 self._joined(event, now)
@@ -103,16 +102,14 @@ class Coordinator:
         self._notice_frozen(now)
         self._decide(now)
         self._share_view()
-        return self._effects
+        return self._do
 
     # -------------------------------------------------------------------------------------------- membership
     def _joined(self, event: Joined, now: float) -> None:
         hello, island = event.hello, event.island
-        if reason := self._objection(hello):
-            self._effects += [
-                Report("refused", f"{island} was refused: {reason}", island),
-                Send(island, m.Refused(reason)),
-            ]
+        if reason := self.rules.objection(hello):
+            self._do.report("refused", f"{island} was refused: {reason}", island)
+            self._do.send(island, m.Refused(reason))
             return
         known = self.members.get(island)
         member = Member(island, hello, event.address, now)
@@ -122,26 +119,18 @@ class Coordinator:
         self.awaited.discard(island)
         if hello.head > self.head:
             self._learn_from(member, hello.head)
-        self._send(island, m.Welcome(self.term, self.head, self.head_root))
-        self._send(island, m.View(self._donors))
+        self._do.send(island, m.Welcome(self.term, self.head, self.head_root))
+        self._do.send(island, m.View(self._donors))
         where = event.address or "no address: it only dials out"
-        self._report("joined", f"{island} joined as {'a relay' if hello.relay else 'an island'} ({where})", island,
+        self._do.report("joined", f"{island} joined as {'a relay' if hello.relay else 'an island'} ({where})", island,
                      contributor=hello.contributor, relay=hello.relay)  # fmt: skip
-
-    def _objection(self, hello: m.Hello) -> str:
-        rules = self.rules
-        if hello.recipe_digest != rules.recipe_digest:
-            return "its recipe is not the run's; join with a ticket of this run in an empty directory"
-        if hello.self_test != rules.self_test:
-            return "its arithmetic gives other bits than the coordinator's (another kernel version or processor fault)"
-        return ""
 
     def _reign(self, term: r.Term, now: float) -> None:
         """Rule under a higher term; what the last one opened is void, what it committed stands."""
         self.term = term
         if self.attempt is not None:
             self._close("a higher term begins", now)
-        self._effects += [Send(i, m.Welcome(term, self.head, self.head_root)) for i in self.members if self._connected(i)]
+        self._do.send_all(self.members.here, m.Welcome(term, self.head, self.head_root))
 
     def _learn_from(self, member: Member, head: int) -> None:
         """An island knows commits that this database does not: a restored backup. Ask, and decide nothing meanwhile."""
@@ -149,48 +138,45 @@ class Coordinator:
             self.distrust(self.newest)
         self.awaited -= {i for i, known in self.members.items() if known.connected}
         self.awaited.add(member.island)
-        self._report("behind", f"this database is an old backup: {member.island} knows {head} commits, it only "
+        self._do.report("behind", f"this database is an old backup: {member.island} knows {head} commits, it only "
                      f"{self.head}; importing", member.island)  # fmt: skip
-        self._send(member.island, m.Want(self.head))
+        self._do.send(member.island, m.Want(self.head))
 
     def _import(self, member: Member, records: tuple[r.CommitRecord, ...]) -> None:
         """Records from an island, verified by the server as the run's and as a chain: history, whatever the term."""
         for record in records:
             if record.step == self.head and record.previous == self.head_digest:
-                self._effects.append(Persist(record))
+                self._do.append(Persist(record))
                 self.plans.learn(record)
                 self._fold(record)
                 self._new_step()
-                self.awaited |= {s.island for s in record.participants if not self._connected(s.island)}
+                self.awaited |= {s.island for s in record.participants if not self.members.connected(s.island)}
         if records and self.head == records[-1].step + 1:
-            self._send(member.island, m.Want(self.head))  # there may be more
+            self._do.send(member.island, m.Want(self.head))  # there may be more
             return
         self.awaited.discard(member.island)
-        self._effects += [Send(i, m.Welcome(self.term, self.head, self.head_root)) for i in self.members if self._connected(i)]
-        self._report("imported", f"the database knows {self.head} commits now", member.island)
+        self._do.send_all(self.members.here, m.Welcome(self.term, self.head, self.head_root))
+        self._do.report("imported", f"the database knows {self.head} commits now", member.island)
 
     def _left(self, event: Left) -> None:
         member = self.members.get(event.island)
         if member is None or member.hello.session != event.session or not member.connected:
             return
         member.leave(planned=event.island in self.plans and event.island not in self.proposals)
-        self._report("left", f"{event.island} is gone: {event.reason}", event.island)
+        self._do.report("left", f"{event.island} is gone: {event.reason}", event.island)
 
     def _notice_frozen(self, now: float) -> None:
-        for member in self.members.values():
-            silent = now - member.last_heard > self.rules.frozen_seconds
-            if member.connected and silent and not member.frozen:
-                member.frozen = True
-                self._report("frozen", f"{member.island} is silent for {now - member.last_heard:.1f} s; going on without it",
-                             member.island)  # fmt: skip
-            if member.present:
-                self._effects.append(Timer(member.last_heard + self.rules.frozen_seconds + 0.1))
+        for member in self.members.fall_silent(now, self.rules.frozen_seconds):
+            silence = now - member.last_heard
+            self._do.report("frozen", f"{member.island} is silent for {silence:.1f} s; going on without it", member.island)
+        if self.members.heard_first < math.inf:
+            self._do.append(Timer(self.members.heard_first + self.rules.frozen_seconds + 0.1))
 
     def _share_view(self) -> None:
         donors = self.members.donors(self.head)
         if donors != self._donors:
             self._donors = donors
-            self._effects += [Send(i, m.View(donors)) for i, member in self.members.items() if member.connected]
+            self._do.send_all(self.members.here, m.View(donors))
 
     def _received(self, island: str, message: r.Message, now: float) -> None:
         member = self.members.get(island)
@@ -199,7 +185,7 @@ class Coordinator:
         member.last_heard = now
         if member.frozen:
             member.frozen = False
-            self._report("thawed", f"{island} is heard again", island)
+            self._do.report("thawed", f"{island} is heard again", island)
         match message:
             case m.Beat():
                 member.beat = message
@@ -216,21 +202,21 @@ class Coordinator:
             case m.Fault():
                 self._fault(member, message, now)
             case _:
-                self._report("ignored", f"{island} sent {type(message).__name__}, which is not for a coordinator", island)
+                self._do.report("ignored", f"{island} sent {type(message).__name__}, which is not for a coordinator", island)
 
     # ---------------------------------------------------------------------------------------- plan, propose
     def _ready(self, member: Member, ready: m.Ready, now: float) -> None:
         if ready.step != self.head:
             return  # the records it lacks are on their way
         if ready.root != self.head_root or ready.loaded not in (b"", self.head_root):
-            self._report("unequal", f"{member.island} holds other bits than the swarm at step {ready.step}", member.island)
+            self._do.report("unequal", f"{member.island} holds other bits than the swarm at step {ready.step}", member.island)
             return
         if member.ready_step != ready.step:
             member.ready_step = ready.step
-            self._report("ready", f"{member.island} holds state {ready.step}, root {ready.root[:6].hex()}", member.island,
+            self._do.report("ready", f"{member.island} holds state {ready.step}, root {ready.root[:6].hex()}", member.island,
                          trainer=bool(ready.loaded), root=ready.root.hex())  # fmt: skip
         if self.finished:
-            self._send(member.island, m.Finished(self.head))
+            self._do.send(member.island, m.Finished(self.head))
         elif not member.relay:
             self._plan(member, now)
 
@@ -244,15 +230,15 @@ class Coordinator:
             plan = self.plans.make(self.term, self.head, self.head_root, member, self.members, done, now)
             if plan is None:
                 return
-            self._effects.append(Persist(plan))
-        self._send(member.island, msgspec.structs.replace(plan, term=self.term))
+            self._do.append(Persist(plan))
+        self._do.send(member.island, msgspec.structs.replace(plan, term=self.term))
 
     def _propose(self, member: Member, proposal: m.Propose, now: float) -> None:
         plan = self.plans.get(member.island)
         if plan is None or (proposal.step, proposal.parent) != (self.head, self.head_root):
             return  # too late; it keeps nothing of it and goes on from the head
         if proposal.tokens > plan.num_samples * self.rules.context_length or not math.isfinite(proposal.norm):
-            self._report("refused", f"{member.island} proposed more tokens than its lease, or no finite norm", member.island)
+            self._do.report("refused", f"{member.island} proposed more tokens than its lease, or no finite norm", member.island)
             return
         if member.island not in self.proposals:
             self.arrivals.observe(now - self.plans.began)
@@ -265,7 +251,7 @@ class Coordinator:
         if self.finished or self.awaited:
             return
         if self.attempt is not None and self.assembled is None:
-            gone = [i for i in self._involved() if not self._present(i)]
+            gone = [i for i in self.attempt.involved if not self.members.at(i, self.head)]
             if gone:
                 self._close(f"{', '.join(gone)} left before the update was assembled", now)
             elif now >= (due := self.opened_at + self._patience(self.reductions)):
@@ -273,7 +259,7 @@ class Coordinator:
                 self.standing.no_owner |= late
                 self._close(f"{', '.join(sorted(late))} did not finish in time", now)
             else:
-                self._effects.append(Timer(due))
+                self._do.append(Timer(due))
         elif self.assembled is not None:
             self._maybe_commit(now)
         if self.attempt is None:
@@ -282,27 +268,25 @@ class Coordinator:
     def _maybe_open(self, now: float) -> None:
         """All that are expected have proposed, or the deadline has passed with enough of them."""
         if now < self.reopen_at:
-            self._effects.append(Timer(self.reopen_at))
+            self._do.append(Timer(self.reopen_at))
             return
-        able = {i: p for i, p in self.proposals.items() if i not in self.standing.out and self._present(i)}
+        able = {i: p for i, p in self.proposals.items() if i not in self.standing.out and self.members.at(i, self.head)}
         if not able or len(able) < self.rules.min_participants:
             if self.standing.out and not able:
                 self.standing = Standing()  # nobody is left: everybody gets another chance
                 self.reopen_at = now + 2.0
-                self._effects.append(Timer(self.reopen_at))
+                self._do.append(Timer(self.reopen_at))
             return
-        missing = [i for i in self.plans if i not in able and i not in self.standing.out and self._waited_for(i, now)]
+        missing = [
+            i
+            for i in self.plans
+            if i not in able and i not in self.standing.out and self.members.waited_for(i, returning=now < self.grace_until)
+        ]
         due = max(self.plans.began + self.arrivals.seconds(), self.grace_until) if missing else now
         if now >= due:
             self._open(able, now)
         elif due < math.inf:
-            self._effects.append(Timer(due))
-
-    def _waited_for(self, island: str, now: float) -> bool:
-        member = self.members.get(island)
-        if member is None:
-            return now < self.grace_until  # not back since this reign began
-        return member.present and not member.probation
+            self._do.append(Timer(due))
 
     def _open(self, able: dict[str, m.Propose], now: float) -> None:
         relays = [member.island for member in self.members.ready(self.head) if member.relay]
@@ -311,25 +295,19 @@ class Coordinator:
         if not owners:
             worst = self.standing.exclude_worst(sorted(able))
             why = f"{worst} is left out of step {self.head}: no owner can reach it"
-            self._report("excluded" if worst else "stuck", why if worst else "no agent can be reached by the others: "
+            self._do.report("excluded" if worst else "stuck", why if worst else "no agent can be reached by the others: "
                          "start a relay", worst)  # fmt: skip
             return
         self.number += 1
-        total = sum(p.tokens for p in able.values())
-        shares = tuple(
-            r.Share(i, able[i].payload, able[i].tokens, float(np.float32(able[i].tokens / total))) for i in sorted(able)
-        )
         addresses = {owner: self.members[owner].address for owner in owners}
-        rules = self.rules
-        self.attempt = r.Attempt(self.term, self.head, self.number, self.head_root, rules.codec, rules.lr, rules.momentum,
-                                 shares, equal_slices(owners, rules.num_pieces), addresses)  # fmt: skip
+        self.attempt = make_attempt(self.term, self.head, self.number, self.head_root, able, addresses, self.rules)
         self.digests, self.assembled, self.held = {}, None, Holders()
         self.opened_at = now
-        self._effects.append(Persist(self.attempt))
-        self._to_ready(self.attempt)
+        self._do.append(Persist(self.attempt))
+        self._do.send_all(self.members.ready(self.head), self.attempt)
         left_out = sorted(set(self.plans) - set(able))
         names = f"; without {', '.join(left_out)}" if left_out else ""
-        self._report("attempt", f"step {self.head}, attempt {self.number}: {len(shares)} participants, "
+        self._do.report("attempt", f"step {self.head}, attempt {self.number}: {len(able)} participants, "
                      f"{len(owners)} owners{names}", "", participants=sorted(able), left_out=left_out)  # fmt: skip
 
     def _reduced(self, member: Member, reduced: m.Reduced, now: float) -> None:
@@ -344,8 +322,8 @@ class Coordinator:
             self.assembled = r.Assembled(self.term, attempt.step, attempt.number, digests)
             self.assembled_at = now
             self.reductions.observe(now - self.opened_at)
-            self._effects.append(Persist(self.assembled))
-            self._to_ready(self.assembled)
+            self._do.append(Persist(self.assembled))
+            self._do.send_all(self.members.ready(self.head), self.assembled)
 
     def _fault(self, member: Member, fault: m.Fault, now: float) -> None:
         """Charged to both ends of the edge: ownership is dropped first, participation last."""
@@ -354,12 +332,12 @@ class Coordinator:
             return
         accuser, peer = member.island, fault.peer or member.island
         self.standing.charge(accuser, peer, fault.kind, attempt)
-        self._report("fault", f"{accuser} about {peer}: {fault.text}", accuser, peer=peer, fault=fault.kind)
+        self._do.report("fault", f"{accuser} about {peer}: {fault.text}", accuser, peer=peer, fault=fault.kind)
         self._close(f"{accuser} and {peer} could not exchange", now)
 
     def _close(self, reason: str, now: float) -> None:
         """This attempt is over; nothing was applied, so nothing is rolled back."""
-        self._report("attempt closed", f"step {self.head}, attempt {self.number}: {reason}")
+        self._do.report("attempt closed", f"step {self.head}, attempt {self.number}: {reason}")
         self.attempt = self.assembled = None
         self.held = Holders()
         self.reopen_at = now + self.rules.fault_seconds
@@ -375,17 +353,17 @@ class Coordinator:
         assert self.attempt is not None
         participants = {share.island for share in self.attempt.participants}
         update, holders = self.held.best(self.members)
-        awaited = [i for i in participants if i not in self.held and self._present(i)]
+        awaited = [i for i in participants if i not in self.held and self.members.at(i, self.head)]
         due = self.assembled_at + self._patience(self.holdings)
         if awaited and now < due:
-            self._effects.append(Timer(due))
+            self._do.append(Timer(due))
             return
         if len(self.held.groups()) > 1:
-            self._report("unequal", f"step {self.head}: different next roots are held", groups=len(self.held.groups()))
+            self._do.report("unequal", f"step {self.head}: different next roots are held", groups=len(self.held.groups()))
         if update is not None and enough(holders, participants, len(self.members.ready(self.head))):
             self._commit(update, holders)
         elif update is not None and self.hold_misses:
-            self._report("thin", f"step {self.head} is committed with {len(holders)} holders", holders=sorted(holders))
+            self._do.report("thin", f"step {self.head} is committed with {len(holders)} holders", holders=sorted(holders))
             self._commit(update, holders)
         else:
             self.hold_misses += 1
@@ -400,7 +378,7 @@ class Coordinator:
         record = r.CommitRecord(self.term, 0, self.head, attempt.number, self.head_root, held.update, held.next_root,
                                 attempt.participants, leases, self.head_digest)  # fmt: skip
         record = msgspec.structs.replace(record, signature=self._sign(record.unsigned()))
-        self._effects.append(Persist(record))
+        self._do.append(Persist(record))
         for share in attempt.participants:
             if member := self.members.get(share.island):
                 member.completed()
@@ -409,36 +387,14 @@ class Coordinator:
         self.plans.settle(participants)
         self.number = 0
         self._new_step()
-        self._effects += [Send(i, m.Committed(record)) for i, member in self.members.items() if member.connected]
-        self._report("committed", f"step {record.step}: {len(participants)} islands, {record.tokens:,} tokens, "
+        self._do.send_all(self.members.here, m.Committed(record))
+        self._do.report("committed", f"step {record.step}: {len(participants)} islands, {record.tokens:,} tokens, "
                      f"loss {loss:.3f}, root {record.next_root[:6].hex()}", "", tokens=record.tokens, loss=loss,
                      participants=sorted(participants), holders=sorted(holders), root=record.next_root.hex())  # fmt: skip
         if self.finished:
-            self._report("finished", f"all {self.head} outer steps are committed")
+            self._do.report("finished", f"all {self.head} outer steps are committed")
 
     # -------------------------------------------------------------------------------------------- small things
     def _patience(self, deadline: Deadline) -> float:
         """Deadlines double with each attempt of a step."""
         return deadline.seconds() * 2 ** max(0, self.number - 1)
-
-    def _involved(self) -> list[str]:
-        assert self.attempt is not None
-        owners = {s.owner for s in self.attempt.slices if s.num_pieces}
-        return sorted({share.island for share in self.attempt.participants} | owners)
-
-    def _present(self, island: str) -> bool:
-        member = self.members.get(island)
-        return member is not None and member.ready(self.head)
-
-    def _connected(self, island: str) -> bool:
-        member = self.members.get(island)
-        return member is not None and member.connected
-
-    def _to_ready(self, message: r.Message) -> None:
-        self._effects += [Send(member.island, message) for member in self.members.ready(self.head)]
-
-    def _send(self, island: str, message: r.Message) -> None:
-        self._effects.append(Send(island, message))
-
-    def _report(self, kind: str, text: str, island: str = "", **facts: object) -> None:
-        self._effects.append(Report(kind, text, island, self.head, facts))

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from atoll.swarm.messages import Hello
+
 
 class Rules(msgspec.Struct, frozen=True):
     """From the recipe and the prepared run; the seconds at the end are floors and backstops, not settings."""
@@ -24,3 +26,11 @@ class Rules(msgspec.Struct, frozen=True):
     fault_seconds: float = 0.3  # between a fault and the next attempt: news of a death may be on its way
     reduce_seconds: float = 600.0  # backstop until durations are known; stalls are noticed by owners, much earlier
     hold_seconds: float = 60.0
+
+    def objection(self, hello: Hello) -> str:
+        """Why an agent cannot be a member; empty if it can."""
+        if hello.recipe_digest != self.recipe_digest:
+            return "its recipe is not the run's; join with a ticket of this run in an empty directory"
+        if hello.self_test != self.self_test:
+            return "its arithmetic gives other bits than the coordinator's (another kernel version or processor fault)"
+        return ""

@@ -3,7 +3,11 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from atoll.swarm.records import Attempt, Slice
+import numpy as np
+
+from atoll.coordinator.rules import Rules
+from atoll.swarm.messages import Propose
+from atoll.swarm.records import Attempt, Share, Slice, Term
 
 
 @dataclass
@@ -43,6 +47,17 @@ class Standing:
         self.out.add(worst)
         self.no_owner = set()
         return worst
+
+
+def make_attempt(term: Term, step: int, number: int, parent: bytes, proposals: dict[str, Propose],
+                 addresses: dict[str, str], rules: Rules) -> Attempt:  # fmt: skip
+    """Reduce these proposals, weighted by their tokens, at the owners that `addresses` names, in its order."""
+    total = sum(proposal.tokens for proposal in proposals.values())
+    shares = tuple(
+        Share(island, p.payload, p.tokens, float(np.float32(p.tokens / total))) for island, p in sorted(proposals.items())
+    )
+    slices = equal_slices(list(addresses), rules.num_pieces)
+    return Attempt(term, step, number, parent, rules.codec, rules.lr, rules.momentum, shares, slices, addresses)
 
 
 def equal_slices(owners: list[str], num_pieces: int) -> tuple[Slice, ...]:

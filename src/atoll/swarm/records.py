@@ -77,6 +77,11 @@ class Attempt(Message, frozen=True):
     slices: tuple[Slice, ...]
     addresses: dict[str, str]  # of the owners
 
+    @property
+    def involved(self) -> list[str]:
+        """Participants and owners, sorted."""
+        return sorted({s.island for s in self.participants} | {s.owner for s in self.slices if s.num_pieces})
+
     def owner_of(self, island: str) -> bool:
         return any(s.owner == island and s.num_pieces for s in self.slices)
 

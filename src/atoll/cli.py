@@ -44,6 +44,14 @@ def prepare(options: argparse.Namespace) -> None:
 
     loaded = recipe.load(options.recipe, options.overrides)
     run_dir = genesis.RunDir(options.dir or Path("runs") / loaded.name)
+    if options.check or options.show is not None:
+        from atoll.data import show
+
+        if options.check:
+            print(show.checked(loaded, run_dir.data))
+        if options.show is not None:
+            print(show.sample(loaded, run_dir.data, options.show))
+        return
     terminal = Terminal()
     terminal.prepared(genesis.prepare(loaded, run_dir, terminal.preparing))
     terminal.tell(f"state 0 and data are in {run_dir.path}; next: atoll host {' '.join([options.recipe, *options.overrides])}")
@@ -181,7 +189,9 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for instance outer.codec=fp32")
     added.add_argument("--recipe", default="demo", help="another recipe (default demo)")
     added.add_argument("--dir", type=Path, default=Path("runs/demo"), help="where (default runs/demo)")
-    with_recipe(prepare, "sources -> tokenizer -> token shards, and state 0")
+    added = with_recipe(prepare, "sources -> tokenizer -> token shards, and state 0")
+    added.add_argument("--check", action="store_true", help="only verify what is prepared, all of it")
+    added.add_argument("--show", type=int, metavar="N", help="only print sample N, decoded")
     added = with_recipe(host, "the coordinator (and a relay) of a run; prints a ticket")
     added.add_argument("--listen", default="0.0.0.0:7700", help="HOST:PORT; strangers enrol on the next port")
     added.add_argument("--advertise", default="", help="name or address of this machine that tickets give")

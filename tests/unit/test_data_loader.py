@@ -5,10 +5,12 @@ from math import log
 import numpy as np
 import pytest
 
+from atoll.data import blocks
 from atoll.data.loader import Loader
 from atoll.data.manifest import Manifest, PreparedSource
 from atoll.data.tokens import ShardWriter
 from atoll.data.unigram import heldout_bytes_per_token, heldout_unigram_loss, heldout_weights
+from atoll.data.verify import verify
 from atoll.errors import UserError
 from atoll.recipe import parse
 
@@ -133,3 +135,57 @@ def test_held_out_weights_leave_out_sources_without_held_out_text(tmp_path):
     assert heldout_bytes_per_token(manifest, {"a": 2, "b": 5}) == 1.0
     with pytest.raises(UserError, match="no document is held out; raise heldout_fraction"):
         heldout_weights(manifest, {"b": 1})
+
+
+def test_an_island_without_shards_fetches_only_the_blocks_its_samples_need(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 64)
+    documents = [[BOS, *[n % 8] * 9] for n in range(400)]
+    manifest = write_data(tmp_path / "theirs", {"a": (documents, documents[:20])}, shard_tokens=1000)
+    manifest.save(tmp_path / "ours")
+    fetched = []
+
+    def fetch(file, block):
+        fetched.append((file, block))
+        with (tmp_path / "theirs" / file).open("rb") as theirs:
+            theirs.seek(64 * block)
+            return theirs.read(64)
+
+    def read(data_dir, samples, fetch=None):
+        (step,) = Loader(data_dir, recipe_for(4, a=1), fetch).batches(samples, [0], len(samples), 8)
+        return [batch.tokens.tolist() for batch in step]
+
+    lease = range(100, 108)
+    expected = read(tmp_path / "theirs", lease)
+    assert read(tmp_path / "ours", lease, fetch) == expected
+    assert len(fetched) == len(set(fetched))
+    tokens = [file for file, _ in fetched if file.endswith(".tokens")]
+    assert 0 < len(tokens) <= len(lease) + 1  # of 126: windows of a lease lie together
+    assert all(source.startswith("a/train") for source, _ in fetched)
+    fetched.clear()
+    assert read(tmp_path / "ours", lease, fetch) == expected
+    assert fetched == []  # kept
+    read(tmp_path / "ours", range(200), fetch)
+    assert fetched
+
+
+def test_false_blocks_are_not_taken_in(tmp_path):
+    write_data(tmp_path / "theirs", {"a": (TALES, [])}).save(tmp_path / "ours")
+    loader = Loader(tmp_path / "ours", recipe_for(4, a=1), lambda file, block: b"false")
+    with pytest.raises(UserError, match=r"a/train-00000.offsets: block 0 was fetched, but is not what its checksum says"):
+        list(loader.batches(range(1), [0], 1, 1))
+
+
+def test_tokens_that_the_tokenizer_does_not_have_are_refused(tmp_path):
+    write_data(tmp_path, {"a": ([[BOS, 1, 10, 3, 4]], [])})
+    message = r"a/train-00000.tokens: token 2 is 10, but the vocabulary ends at 10"
+    with pytest.raises(UserError, match=message):
+        list(Loader(tmp_path, recipe_for(4, a=1)).batches(range(2), [0], 1, 1))
+    with pytest.raises(UserError, match=message):
+        verify(tmp_path)
+
+
+@pytest.mark.parametrize(("document", "at"), [([1, 2, 3, 4], 0), ([BOS, 1, BOS, 2], 7)])
+def test_a_document_without_one_bos_at_its_head_is_refused(tmp_path, document, at):
+    write_data(tmp_path, {"a": ([document] if at == 0 else [[BOS, 1, 2, 3, 4], document], [])})
+    with pytest.raises(UserError, match=f"a/train-00000.tokens: token {at}: BOS must stand at the head"):
+        verify(tmp_path)

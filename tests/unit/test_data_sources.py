@@ -2,14 +2,16 @@
 
 import gzip
 import json
+import sys
 
 import msgspec
 import pytest
 
-from atoll.data.rows import BadRow, Document
-from atoll.data.sources import Reading
+from atoll.data import hub
+from atoll.data.rows import BadRow, Document, Unwanted
+from atoll.data.sources import Place, Reading
 from atoll.errors import UserError
-from atoll.recipe import Source
+from atoll.recipe import Range, Source
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -158,3 +160,130 @@ def test_text_that_is_not_utf_8_is_a_bad_row(tmp_path, content, reason):
     (tmp_path / "a.txt").write_bytes(content)
     (tmp_path / "b.txt").write_text("fine")
     assert bad_rows(text=tmp_path) == [(1, reason)]
+
+
+@pytest.fixture
+def hub_folder(tmp_path):
+    rows = {"main/train": "one", "main/test": "two", "socratic/train-00001": "four", "socratic/train-00000": "three"}
+    for name, text in rows.items():
+        (tmp_path / "openai/gsm8k" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"openai/gsm8k/{name}.jsonl").write_text(json.dumps({"text": text}))
+    pq.write_table(pa.table({"text": ["five"]}), tmp_path / "openai/gsm8k/socratic/test.parquet")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ({}, ["one", "three", "four"]),
+        ({"config": "main"}, ["one"]),
+        ({"config": "socratic", "split": "test", "revision": "1234567"}, ["five"]),
+        ({"data_files": "*/test.*"}, ["two", "five"]),
+    ],
+)
+def test_a_folder_named_like_a_hub_dataset_is_read_in_its_place(hub_folder, monkeypatch, source, expected):
+    monkeypatch.chdir(hub_folder)
+    assert texts(dataset="openai/gsm8k", **source) == expected
+
+
+def test_a_folder_that_names_no_split_is_all_training(tmp_path):
+    (tmp_path / "books-00.jsonl").write_text('{"text": "one"}')
+    assert texts(dataset=tmp_path) == ["one"]
+    with pytest.raises(UserError, match=r"no .jsonl or .* file for config None, split 'test'"):
+        items(dataset=tmp_path, split="test")
+
+
+class FakeHub:
+    """Stands for `datasets`, which reads rows as they come."""
+
+    def load_dataset(self, *place, **options):
+        self.asked = place, options
+        if place[0] == "nobody/knows":
+            raise FileNotFoundError("no such dataset on the hub")
+        return self
+
+    def skip(self, count):
+        self.skipped = count
+        return self
+
+    def __iter__(self):
+        rows = [{"content": f"text {number}", "stars": number} for number in range(5)]
+        yield from rows[getattr(self, "skipped", 0) :]
+
+
+@pytest.fixture
+def fake_hub(monkeypatch):
+    hub = FakeHub()
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    return hub
+
+
+def test_a_dataset_of_the_hub_is_streamed_at_its_revision_and_from_any_row(fake_hub):
+    source = Source(dataset="some/code", revision="abc123", config="python", column="content", keep={"stars": Range(min=2)})
+    reading = Reading("s", source)
+    assert [item.text for item in reading if isinstance(item, Document)] == ["text 2", "text 3", "text 4"]
+    assert fake_hub.asked == (
+        ("some/code", "python"), {"split": "train", "revision": "abc123", "data_files": None, "streaming": True},
+    )  # fmt: skip
+    assert reading.fraction is None
+    (last,) = Reading("s", source, Place(0, 4))
+    assert (last.text, str(last.origin), fake_hub.skipped) == ("text 4", "some/code@abc123, row 5", 4)
+
+
+def test_what_the_hub_cannot_give_is_named(fake_hub, monkeypatch):
+    with pytest.raises(UserError, match="there is no folder some/code; to read it from the hub, give a revision"):
+        items(dataset="some/code")
+    with pytest.raises(UserError, match=r"sources.s: nobody/knows@main: FileNotFoundError: no such dataset"):
+        items(dataset="nobody/knows", revision="main")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match="pip install datasets"):
+        items(dataset="some/code", revision="main")
+
+
+def test_datasets_itself_streams_a_local_folder(tmp_path):
+    """The same call that asks the hub, where the library is installed."""
+    pytest.importorskip("datasets")
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": f"row {n}"}) + "\n" for n in range(5)))
+    found = list(hub.stream("s", Source(dataset=str(tmp_path), revision="main"), skip=2))
+    assert [(item.text, item.origin.row) for item in found] == [("row 2", 3), ("row 3", 4), ("row 4", 5)]
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [
+        ({"language": ["rust", "c"]}, ["one", "three"]),
+        ({"stars": {"min": 2}}, ["two", "three"]),
+        ({"stars": {"min": 2, "max": 2}, "language": ["c", "python"]}, ["two"]),
+        ({"text": ["three"]}, ["three"]),
+    ],
+)
+def test_rows_are_kept_by_their_columns(tmp_path, keep, expected):
+    rows = [("one", "rust", 1), ("two", "python", 2), ("three", "c", 3), ("", None, None)]
+    table = [dict(zip(("text", "language", "stars"), row, strict=True)) for row in rows]
+    pq.write_table(pa.Table.from_pylist(table), tmp_path / "a.parquet")
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in table))
+    kept = msgspec.convert(keep, dict[str, list[str | int] | Range])
+    for found in (items(parquet=tmp_path, keep=kept), items(jsonl=tmp_path, keep=kept)):
+        assert [item.text for item in found if isinstance(item, Document)] == expected
+        assert sum(isinstance(item, Unwanted) for item in found) == 4 - len(expected)
+
+
+def test_a_column_to_keep_by_must_be_there_and_something_must_be_kept(tmp_path):
+    pq.write_table(pa.table({"text": ["one"]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="no column 'stars'; there is: text"):
+        items(parquet=tmp_path, keep={"stars": Range(min=1)})
+    with pytest.raises(UserError, match=r"a.parquet: keep leaves out all 1 rows"):
+        items(parquet=tmp_path, keep={"text": ["two"]})
+
+
+@pytest.mark.parametrize("place", [Place(0, 0), Place(0, 1), Place(1, 0), Place(1, 2), Place(2, 0)])
+def test_reading_goes_on_at_any_place(tmp_path, place):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text("\f".join(f"{name}{number}" for number in range(3)))
+    source = Source(text=str(tmp_path), separator="\f")
+    places = {}
+    for reading in [Reading("s", source)]:
+        for item in reading:
+            places[item.text] = reading.place
+    rest = [item.text for item in Reading("s", source, place)]
+    assert rest == [text for text, after in places.items() if after > place]

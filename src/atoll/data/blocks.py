@@ -1,5 +1,6 @@
 """Files named by what is in them: a size and the BLAKE3 of every 1 MiB block, so that any block is checked alone."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -7,9 +8,12 @@ import numpy as np
 from blake3 import blake3
 
 from atoll.errors import UserError
+from atoll.files import disk_error
 
 BLOCK_BYTES = 1 << 20
 DIGEST_BYTES = 32
+
+FetchBlock = Callable[[int], bytes]  # a block of the file, by number
 
 
 class FileBlocks(msgspec.Struct, frozen=True):
@@ -42,11 +46,16 @@ class CheckedFile:
     """A read-only mapped file whose blocks are compared with their digests the first time they are touched.
 
     Checking as we read costs a third of a millisecond per block once, and makes a full pass before training needless.
+    Where blocks can be fetched, those that are missing or damaged are, and kept: the file may begin as a hole.
     """
 
-    def __init__(self, path: Path, expected: FileBlocks) -> None:
-        """Raises UserError when the file is absent or of another size."""
-        self.path, self._expected = path, expected
+    def __init__(self, path: Path, expected: FileBlocks, fetch: FetchBlock | None = None) -> None:
+        """Raises UserError when the file is absent or of another size, and cannot be fetched."""
+        self.path, self._expected, self._fetch = path, expected, fetch
+        if fetch is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as file:
+                file.truncate(expected.num_bytes)
         try:
             num_bytes = path.stat().st_size
         except FileNotFoundError as error:
@@ -70,5 +79,17 @@ class CheckedFile:
     def _check(self, block: int) -> None:
         content = self._bytes[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]
         if blake3(content.data).digest() != self._expected.digest(block):
-            raise UserError(f"{self.path}: block {block} is damaged (its checksum differs); prepare the data again")
+            if self._fetch is None:
+                raise UserError(f"{self.path}: block {block} is damaged (its checksum differs); prepare the data again")
+            self._fill(block, self._fetch(block))
         self._checked[block] = True
+
+    def _fill(self, block: int, content: bytes) -> None:
+        if blake3(content).digest() != self._expected.digest(block):
+            raise UserError(f"{self.path}: block {block} was fetched, but is not what its checksum says")
+        try:
+            with self.path.open("r+b") as file:  # written, not mapped: a full disk is an error here, and a signal there
+                file.seek(block * BLOCK_BYTES)
+                file.write(content)
+        except OSError as error:
+            raise disk_error(self.path, error) from error

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from atoll.data.manifest import Manifest, Split
+from atoll.data.manifest import Fetch, Manifest, Split
 from atoll.data.mixture import Mixture
 from atoll.data.tokens import TokenStream
 from atoll.errors import UserError
@@ -33,9 +33,12 @@ class Batch(NamedTuple):
 class Loader:
     """Reads windows of prepared data; every block of a shard is checked when it is first touched."""
 
-    def __init__(self, data_dir: Path, recipe: Recipe) -> None:
-        """Raises UserError when the data is missing or damaged, or does not fit the recipe's model or mixture."""
-        self._data_dir, self._length = data_dir, recipe.inner.context_length
+    def __init__(self, data_dir: Path, recipe: Recipe, fetch: Fetch | None = None) -> None:
+        """Raises UserError when the data is missing or damaged, or does not fit the recipe's model or mixture.
+
+        With `fetch`, the manifest is enough: blocks are fetched when a window needs them, and kept in `data_dir`.
+        """
+        self._data_dir, self._length, self._fetch = data_dir, recipe.inner.context_length, fetch
         self.manifest = Manifest.load(data_dir)
         check_vocabulary(recipe, self.manifest.vocab_size)
         self.mixture = Mixture.of(recipe, self.manifest)
@@ -59,7 +62,7 @@ class Loader:
     def heldout(self, micro_batch: int, num_windows: int | None = None) -> Iterator[tuple[str, Batch]]:
         """The held-out windows with their source: all, or at most `num_windows` of each source, evenly spaced."""
         for source in self.manifest.sources:
-            total = -(-self._stream(source, "heldout").num_tokens // self._length)
+            total = -(-self.stream(source, "heldout").num_tokens // self._length)
             wanted = min(total, total if num_windows is None else num_windows)
             windows = [(source, number * total // wanted) for number in range(wanted)]
             for part in _cut(windows, micro_batch):
@@ -69,7 +72,7 @@ class Loader:
         shape = len(windows), self._length
         batch = Batch(np.empty(shape, np.int64), np.empty(shape, np.int64), np.empty(shape, np.int32))
         for row, (source, window) in enumerate(windows):
-            self._fill(self._stream(source, split), window, *(part[row] for part in batch))
+            self._fill(self.stream(source, split), window, *(part[row] for part in batch))
         return batch
 
     def _fill(self, stream: TokenStream, window: int, tokens: np.ndarray, labels: np.ndarray, documents: np.ndarray) -> None:
@@ -84,9 +87,10 @@ class Loader:
         documents[:num_inputs] = np.cumsum(begins[:num_inputs], dtype=np.int32)
         documents[num_inputs:] = documents[num_inputs - 1] + 1
 
-    def _stream(self, source: str, split: Split) -> TokenStream:
+    def stream(self, source: str, split: Split) -> TokenStream:
+        """All tokens of a source's split."""
         if (source, split) not in self._streams:
-            self._streams[source, split] = TokenStream(self._data_dir, self.manifest, source, split)
+            self._streams[source, split] = TokenStream(self._data_dir, self.manifest, source, split, self._fetch)
         return self._streams[source, split]
 
 

@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 
 from atoll.data.blocks import FileBlocks, hash_blocks
-from atoll.data.manifest import Manifest, Shard, Split
+from atoll.data.manifest import Fetch, Manifest, Shard, Split
 from atoll.errors import UserError
 from atoll.files import atomic_path, write_atomic
 
@@ -18,9 +18,9 @@ from atoll.files import atomic_path, write_atomic
 class TokenShard:
     """One shard, mapped. Each document begins at one of `offsets`."""
 
-    def __init__(self, data_dir: Path, manifest: Manifest, shard: Shard) -> None:
-        self._tokens = manifest.open(data_dir, shard.tokens)
-        offsets = manifest.open(data_dir, shard.offsets)
+    def __init__(self, data_dir: Path, manifest: Manifest, shard: Shard, fetch: Fetch | None = None) -> None:
+        self._tokens = manifest.open(data_dir, shard.tokens, fetch)
+        offsets = manifest.open(data_dir, shard.offsets, fetch)
         self.offsets = offsets.read(0, 8 * (shard.num_documents + 1)).view("<u8").astype(np.int64)
         self._type, self._vocab_size = np.dtype(manifest.token_type), manifest.vocab_size
 
@@ -41,8 +41,8 @@ class TokenShard:
 class TokenStream:
     """All documents of a source's split, one after the other, as if they were one array of `num_tokens`."""
 
-    def __init__(self, data_dir: Path, manifest: Manifest, source: str, split: Split) -> None:
-        self._data_dir, self._manifest = data_dir, manifest
+    def __init__(self, data_dir: Path, manifest: Manifest, source: str, split: Split, fetch: Fetch | None = None) -> None:
+        self._data_dir, self._manifest, self._fetch = data_dir, manifest, fetch
         self._shards = manifest.sources[source].shards(split)
         self._opened: dict[int, TokenShard] = {}  # only those that were read
         self._starts = [0]
@@ -64,9 +64,16 @@ class TokenStream:
             number += 1
         return tokens, begins
 
+    def document_at(self, token: int) -> int:
+        """The number of the document that holds a token, counted over the whole split."""
+        number = bisect_right(self._starts, token) - 1
+        before = sum(shard.num_documents for shard in self._shards[:number])
+        offsets = self._shard(number).offsets
+        return before + int(np.searchsorted(offsets, token - self._starts[number], "right")) - 1
+
     def _shard(self, number: int) -> TokenShard:
         if number not in self._opened:
-            self._opened[number] = TokenShard(self._data_dir, self._manifest, self._shards[number])
+            self._opened[number] = TokenShard(self._data_dir, self._manifest, self._shards[number], self._fetch)
         return self._opened[number]
 
 

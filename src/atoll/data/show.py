@@ -1,0 +1,58 @@
+"""What `atoll prepare --check` and `--show N` print, so that a person can look at the data."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from atoll.data.loader import Loader
+from atoll.data.manifest import TOKENIZER_DIR
+from atoll.data.prepare import check
+from atoll.data.tokenizer import Tokenizer
+from atoll.errors import UserError
+from atoll.recipe import Recipe
+
+
+def checked(recipe: Recipe, data_dir: Path) -> str:
+    """What the data is, source by source, after all of it was verified. Raises UserError where anything is wrong."""
+    manifest = check(recipe, data_dir)
+    lines = [f"data {manifest.digest()[:12]}: every block and every token is as it was written; "
+             f"vocabulary of {manifest.vocab_size:,}"]  # fmt: skip
+    for name, source in manifest.sources.items():
+        for split in ("train", "heldout"):
+            tokens, documents, size = (count(split) for count in (source.num_tokens, source.num_documents, source.num_bytes))
+            windows = -(-tokens // recipe.inner.context_length)
+            lines.append(f"{name:16} {split:8} {tokens:14,} tokens {windows:11,} windows {documents:11,} documents "
+                         f"{size / 1e6:10,.1f} MB")  # fmt: skip
+        left_out = [(source.num_skipped, "bad rows skipped"), (source.num_unwanted, "rows left out by keep")]
+        lines += [f"{name:16} {count:,} {what}" for count, what in left_out if count]
+    return "\n".join(lines)
+
+
+def sample(recipe: Recipe, data_dir: Path, index: int) -> str:
+    """Sample `index` decoded, with its source and the borders of its documents.
+
+    Stages begin where they would for one island alone, as the number of islands to come is not known.
+    """
+    if index < 0:
+        raise UserError(f"--show {index}: samples count from 0")
+    loader = Loader(data_dir, recipe)
+    lengths = [stage.until * recipe.windows_per_step for stage in recipe.stage]
+    starts = [0, *lengths[:-1]]
+    found = loader.mixture.sample(index, starts)
+    stage = int(np.searchsorted(starts, index, "right"))
+    head = (f"sample {index:,}: window {found.window:,} of {found.source}, pass {found.pass_number + 1}, "
+            f"stage {stage} of {len(starts)} (of one island alone)")  # fmt: skip
+    return "\n".join([head, *_documents(loader, Tokenizer.load(data_dir / TOKENIZER_DIR), recipe, found.source, found.window)])
+
+
+def _documents(loader: Loader, tokenizer: Tokenizer, recipe: Recipe, source: str, window: int) -> Iterator[str]:
+    stream = loader.stream(source, "train")
+    start = window * recipe.inner.context_length
+    tokens, begins = stream.read(start, min(start + recipe.inner.context_length, stream.num_tokens))
+    borders = sorted({0, *np.flatnonzero(begins).tolist(), len(tokens)})
+    for low, high in pairwise(borders):
+        number = stream.document_at(start + low)
+        yield f"──── document {number:,} of {source}{'' if begins[low] else ', continued'}, {high - low:,} tokens ────"
+        yield tokenizer.decode(tokens[low:high], skip_special_tokens=False)

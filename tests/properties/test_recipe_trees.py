@@ -10,9 +10,9 @@ from atoll import recipe as recipes
 from atoll.errors import UserError
 
 TEXT = (recipes.BUILT_IN_DIR / "demo.toml").read_text("utf-8")
-KEYS = ["name", "model", "model.preset", "stage", "stage.0", "stage.0.until", "stage.0.mixture", "stage.0.mixture.books", "inner",
-        "inner.optimizer", "inner.optimizer.betas", "outer", "outer.lr", "sources", "sources.books", "island", "tokenizer.train",
-        "", "a..b", "stage.-1.until"]  # fmt: skip
+KEYS = ["name", "model", "model.preset", "stage", "stage.0", "stage.0.until", "stage.0.mixture", "stage.0.mixture.books",
+        "inner", "inner.optimizer", "inner.optimizer.betas", "outer", "outer.lr", "sources", "sources.books", "island",
+        "tokenizer.train", "", "a..b", "stage.-1.until"]  # fmt: skip
 VALUES = ["1", "-1", "1.5", "true", "[]", "[1]", "{}", "{a=1}", '""', "word", "nan", "1979-05-27", "", "= ="]
 
 

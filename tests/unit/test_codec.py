@@ -36,7 +36,7 @@ def test_int8_errs_by_at_most_half_a_step_of_its_block() -> None:
 
 
 def test_int8_keeps_the_largest_value_of_a_block_within_an_ulp() -> None:
-    top = np.abs(RANDOM.reshape(-1, BLOCK)).argmax(1) + [0, BLOCK]
+    top = np.abs(RANDOM.reshape(-1, BLOCK)).argmax(1) + np.array([0, BLOCK])
     assert (np.abs(through("int8", RANDOM)[top] - RANDOM[top]) <= np.spacing(np.abs(RANDOM[top]))).all()
 
 

@@ -2,7 +2,7 @@
 
 import math
 
-from atoll.coordinator.deadlines import FLOOR_SECONDS, FLOOR_SHARE, MEMORY, K, Deadline
+from atoll.coordinator.deadlines import FLOOR_SECONDS, FLOOR_SHARE, MEMORY, Deadline, K
 
 
 def after(*seen: float, initial: float = math.inf) -> float:

@@ -1,5 +1,7 @@
 """The outer half of DiLoCo: the pseudo-gradient, Nesterov as torch has it, apply on chunks and on everything."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -28,7 +30,7 @@ def update_of(codec: str, values: np.ndarray) -> np.ndarray:
 
 
 def test_nesterov_is_that_of_torch() -> None:
-    """Momentum bit for bit; parameters within two ulps of the largest term, since torch fuses multiply and add and we do not."""
+    """Momentum bit for bit; parameters within two ulps of the largest term, for torch fuses multiply and add."""
     torch = pytest.importorskip("torch")
     lr, mu = np.float32(0.7), np.float32(0.9)
     parameters, momentum = floats(0), np.zeros(SIZE, np.float32)
@@ -77,7 +79,7 @@ def test_pieces_cover_the_update_without_gap_or_overlap() -> None:
         parts = [diloco.piece_bytes(LAYOUT, codec, i) for i in range(LAYOUT.num_pieces)]
         assert parts[0].start == 0
         assert parts[-1].stop == diloco.update_bytes(LAYOUT, codec)
-        assert all(left.stop == right.start for left, right in zip(parts, parts[1:], strict=False))
+        assert all(left.stop == right.start for left, right in pairwise(parts))
 
 
 def test_the_pseudo_gradient_is_outer_minus_local_and_tells_its_norm() -> None:

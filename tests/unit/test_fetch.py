@@ -147,12 +147,12 @@ def test_two_asks_of_one_donor_at_the_same_time_get_their_own_answers() -> None:
     async def main() -> None:
         donors = await world.donors()
 
-        async def one(index: int) -> None:
+        async def one(mine: bytes) -> None:
             for _ in range(3):
-                assert await donors.ask(m.FetchChunk(index), lambda data, _: data == bytes([index]), 1) == (bytes([index]), index)
+                assert await donors.ask(m.FetchChunk(mine[0]), lambda data, _: data == mine, 1) == (mine, mine[0])
 
         try:
-            await asyncio.gather(*(one(i) for i in range(3)))
+            await asyncio.gather(*(one(bytes([i])) for i in range(3)))
         finally:
             await donors.close()
 

@@ -156,7 +156,7 @@ def test_a_commit_with_a_changed_byte_never_counts(tmp_path) -> None:
         try:
             assert history.reopened().head == 0, f"byte {at}"
         except UserError as error:
-            assert "not a record of this run" in str(error)  # noqa: PT017
+            assert "not a record of this run" in str(error)
         path.write_bytes(whole)
 
 
@@ -219,7 +219,7 @@ def test_no_table_is_known_beyond_the_head(tmp_path) -> None:
     assert History(tmp_path, 1).log.table(2, GENESIS) is None
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="FetchTable(-5) of a peer ends the donor's service with an IndexError")
+@pytest.mark.xfail(strict=True, raises=IndexError, reason="FetchTable(-5) ends a donor's service with an IndexError")
 def test_a_table_of_a_negative_step_is_simply_not_here(tmp_path) -> None:
     assert History(tmp_path, 1).log.table(-5, GENESIS) is None
 

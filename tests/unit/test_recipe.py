@@ -124,7 +124,7 @@ def test_the_files_of_recipes_that_cannot_be_read_are_refused(tmp_path) -> None:
 
 
 def test_a_recipe_that_is_not_there_is_answered_with_the_built_in_names() -> None:
-    with pytest.raises(UserError, match="built-in names: .*demo"):
+    with pytest.raises(UserError, match=r"built-in names: .*demo"):
         recipes.load("no-such-recipe")
 
 

@@ -1,0 +1,119 @@
+"""An island's directory: a membership is kept, given back, and never mixed with that of another run."""
+
+import asyncio
+
+import msgspec
+import pytest
+from worlds.swarm import LAYOUT
+
+from atoll.agent import membership
+from atoll.agent.membership import Membership
+from atoll.coordinator.members import Member, Members
+from atoll.errors import UserError
+from atoll.swarm import messages as m
+from atoll.swarm.identity import RunKeys, Ticket, common_name, fingerprint, island_key
+from atoll.swarm.records import Term
+from atoll.swarm.transport import TransportError
+
+RUN = m.RunInfo("test-1", "test", {}, b"root", LAYOUT, "", b"key")
+
+
+@pytest.fixture
+def kept(tmp_path) -> Membership:
+    keys = RunKeys(tmp_path / "keys", "test")
+    _, _, request = island_key(tmp_path / "island")
+    run = msgspec.structs.replace(RUN, run_id=common_name(keys.authority))
+    kept = Membership("host:1", run.run_id, keys.issue(request), keys.authority, run)
+    membership._keep(tmp_path / "island", kept)
+    return kept
+
+
+def ticket_for(kept: Membership, address: str = "host:1") -> Ticket:
+    return Ticket(kept.run_id, address, fingerprint(kept.authority), "secret")
+
+
+def test_a_membership_is_kept_whole(tmp_path, kept) -> None:
+    assert membership.load(tmp_path / "island") == kept
+
+
+def test_an_empty_directory_holds_no_membership(tmp_path) -> None:
+    assert membership.load(tmp_path) is None
+
+
+def test_the_island_is_called_after_its_key(tmp_path, kept) -> None:
+    assert kept.island == island_key(tmp_path / "island")[0] == kept.credentials(tmp_path / "island").name
+
+
+def test_a_damaged_membership_is_refused_with_what_to_do(tmp_path, kept) -> None:
+    path = tmp_path / "island" / "membership.msgpack"
+    for data in (b"", b"damaged", path.read_bytes()[:-1]):
+        path.write_bytes(data)
+        with pytest.raises(UserError, match="join again with a ticket"):
+            membership.load(tmp_path / "island")
+
+
+def test_a_ticket_of_the_same_run_needs_no_coordinator(tmp_path, kept) -> None:
+    assert asyncio.run(membership.enrol(tmp_path / "island", ticket_for(kept), "")) == kept
+
+
+def test_a_ticket_with_a_new_address_moves_the_membership(tmp_path, kept) -> None:
+    moved = asyncio.run(membership.enrol(tmp_path / "island", ticket_for(kept, "elsewhere:2"), ""))
+    assert moved == msgspec.structs.replace(kept, address="elsewhere:2")
+    assert membership.load(tmp_path / "island") == moved
+
+
+def test_a_coordinator_that_is_not_there_is_a_transport_error(tmp_path) -> None:
+    ticket = Ticket("test-1", "127.0.0.1:1", b"f", "secret")
+    with pytest.raises(TransportError, match="no coordinator answers"):
+        asyncio.run(membership.enrol(tmp_path, ticket, ""))
+    assert membership.load(tmp_path) is None
+
+
+# ----------------------------------------------------------------------------------------- as the coordinator sees them
+def member(island: str, relay: bool = False, ready: int = 3, address: str = "x:1") -> Member:
+    found = Member(island, m.Hello(island, "", b"", "", relay, 1, 0, b"", Term()), address, 0.0)
+    found.ready_step = ready
+    return found
+
+
+def members(*some: Member) -> Members:
+    result = Members()
+    result.update({each.island: each for each in some})
+    return result
+
+
+def test_who_is_ready_is_present_and_at_the_head() -> None:
+    frozen, gone = member("c"), member("d")
+    frozen.frozen, gone.connected = True, False
+    some = members(member("b"), member("a"), frozen, gone, member("e", ready=2))
+    assert [each.island for each in some.ready(3)] == ["a", "b"]
+
+
+def test_donors_can_be_reached_and_relays_come_first() -> None:
+    some = members(member("a"), member("b", address=""), member("z", relay=True), member("c", ready=2))
+    assert list(some.donors(3)) == ["z", "a"]
+
+
+def test_a_first_departure_with_a_plan_open_is_forgiven() -> None:
+    one = member("a")
+    one.leave(planned=True)
+    assert one.probation == 0
+    assert not one.present
+
+
+def test_a_flapping_island_is_not_waited_for_until_it_completed_ever_more_steps() -> None:
+    one = member("a")
+    probations = []
+    for _ in range(4):
+        one.leave(planned=True)
+        probations.append(one.probation)
+    assert probations == [0, 2, 4, 8]
+    one.completed()
+    assert one.probation == 7
+
+
+def test_leaving_between_plans_is_no_flapping() -> None:
+    one = member("a")
+    for _ in range(5):
+        one.leave(planned=False)
+    assert one.probation == 0

@@ -1,0 +1,339 @@
+"""Frames that break a rule are TransportErrors and nothing else; `within` and `together` under failure and cancellation."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atoll.agent.trainer import frame, read_frame
+from atoll.errors import UserError
+from atoll.swarm import messages as m
+from atoll.swarm.memory_transport import MemoryTransport, Network
+from atoll.swarm.records import Term, encode
+from atoll.swarm.transport import MAX_FRAME_BYTES, TransportError, call, expect, pack, together, unpack, within
+
+HELLO = m.Hello("s", "r", b"t", "Ada", False, 7, 3, b"root", Term(2, "n"))
+
+
+# --------------------------------------------------------------------------------------------------------------- frames
+def test_a_frame_gives_back_message_and_bulk() -> None:
+    message, bulk = unpack(pack(HELLO, b"bulk"))
+    assert message == HELLO
+    assert bytes(bulk) == b"bulk"
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_are_a_transport_error_or_a_message(data: bytes) -> None:
+    with contextlib.suppress(TransportError):
+        unpack(data)
+
+
+@given(st.binary(max_size=100), st.integers(0, 2**32 - 1))
+def test_a_false_length_is_a_transport_error_or_a_message(data: bytes, length: int) -> None:
+    with contextlib.suppress(TransportError):
+        unpack(struct.pack("<I", length) + data)
+
+
+@given(st.data())
+@settings(max_examples=200)
+def test_a_message_with_changed_bytes_is_a_transport_error_or_a_message(data) -> None:
+    whole = bytearray(pack(HELLO, b"bulk"))
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(TransportError):
+        unpack(bytes(whole[: data.draw(st.integers(0, len(whole)))]))
+
+
+WORDS = st.text(max_size=5)
+JSON = st.recursive(st.none() | st.booleans() | st.integers(-9, 9) | WORDS | st.binary(max_size=5),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3))  # fmt: skip
+NAMES = st.sampled_from(["Hello", "Plan", "Attempt", "RunInfo", "Committed", "Done", "Records"])
+FIELDS = st.sampled_from(["step", "term", "recipe", "layout", "participants", "record", "records", "number", "since"])
+
+
+@given(NAMES, st.dictionaries(FIELDS, JSON, max_size=4))
+def test_known_messages_with_wild_fields_are_transport_errors(name: str, fields: dict[str, Any]) -> None:
+    head = msgspec.msgpack.encode({"type": name, **fields})
+    with contextlib.suppress(TransportError):
+        unpack(struct.pack("<I", len(head)) + head)
+
+
+def test_deep_nesting_is_a_transport_error() -> None:
+    head = msgspec.msgpack.encode({"type": "StatusReply", "status": {}})[:-1]
+    deep = head + b"\x81\xa1a" * 100_000 + b"\x80"
+    with pytest.raises(TransportError):
+        unpack(struct.pack("<I", len(deep)) + deep)
+
+
+def test_an_unknown_field_is_refused() -> None:
+    head = msgspec.msgpack.encode({"type": "Done", "extra": 1})
+    with pytest.raises(TransportError, match="extra"):
+        unpack(struct.pack("<I", len(head)) + head)
+
+
+def test_a_frame_over_the_bound_is_refused() -> None:
+    largest = pack(m.Done(), bytes(MAX_FRAME_BYTES - len(pack(m.Done()))))
+    unpack(largest)
+    with pytest.raises(TransportError, match="not valid"):
+        unpack(largest + b"x")
+
+
+def test_equal_messages_have_equal_bytes() -> None:
+    one = m.RunInfo("r", "n", {"a": 1, "b": {"c": 2, "d": 3}}, b"", None, "", b"")  # type: ignore[arg-type]
+    other = m.RunInfo("r", "n", {"b": {"d": 3, "c": 2}, "a": 1}, b"", None, "", b"")  # type: ignore[arg-type]
+    assert encode(one) == encode(other)
+
+
+def test_an_unexpected_message_is_a_transport_error() -> None:
+    assert expect(HELLO, m.Hello) is HELLO
+    with pytest.raises(TransportError, match="expected Done, got Hello"):
+        expect(HELLO, m.Done)
+
+
+# ------------------------------------------------------------------------------------------------------------ the socket
+def test_a_message_passes_the_local_socket_in_parts() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for byte in frame(HELLO):
+            ours.sendall(bytes([byte]))
+        assert read_frame(theirs) == HELLO
+
+
+TOO_LARGE, TOO_SHORT = struct.pack("<I", MAX_FRAME_BYTES + 1), struct.pack("<I", 3) + b"abc"
+
+
+@pytest.mark.parametrize("data", [b"", b"\x01", frame(HELLO)[:-1], TOO_LARGE, TOO_SHORT])
+def test_a_socket_that_ends_or_lies_is_a_transport_error(data: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(data)
+        ours.close()
+        with pytest.raises(TransportError):
+            read_frame(theirs)
+
+
+# ---------------------------------------------------------------------------------------------------------------- within
+def run(work: Any) -> Any:
+    return asyncio.run(work)
+
+
+async def sleep(seconds: float = 30.0) -> None:
+    await asyncio.sleep(seconds)
+
+
+async def fail(error: BaseException, after: float = 0.0) -> None:
+    await asyncio.sleep(after)
+    raise error
+
+
+def test_what_takes_too_long_is_a_transport_error_that_says_what() -> None:
+    with pytest.raises(TransportError, match=r"the other: no answer within 0\.0 s"):
+        run(within(0.01, sleep(), "the other"))
+
+
+def test_what_is_done_in_time_gives_its_result() -> None:
+    assert run(within(5.0, asyncio.sleep(0, "result"), "x")) == "result"
+
+
+def test_a_cancellation_goes_through_within() -> None:
+    async def main() -> None:
+        task = asyncio.create_task(within(30.0, sleep(), "x"))
+        await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        run(main())
+
+
+# -------------------------------------------------------------------------------------------------------------- together
+def test_nothing_together_is_done_at_once() -> None:
+    run(together())
+
+
+def test_together_waits_for_all() -> None:
+    done: list[int] = []
+
+    async def work(number: int) -> None:
+        await asyncio.sleep(0.001 * number)
+        done.append(number)
+
+    run(together(work(2), work(0), work(1)))
+    assert done == [0, 1, 2]
+
+
+def test_one_failure_cancels_the_others_and_is_raised() -> None:
+    ended: list[str] = []
+
+    async def other() -> None:
+        try:
+            await sleep()
+        finally:
+            ended.append("cleaned up")
+
+    with pytest.raises(TransportError, match="cause"):
+        run(together(other(), fail(TransportError("cause"), 0.001), other()))
+    assert ended == ["cleaned up"] * 2
+
+
+@pytest.mark.xfail(strict=True, reason="the first error in the order of the arguments is raised, not the one that came first")
+def test_the_failure_that_came_first_is_raised() -> None:
+    async def fails_when_cancelled() -> None:
+        try:
+            await sleep()
+        finally:
+            raise TransportError("consequence")
+
+    with pytest.raises(TransportError, match="cause"):
+        run(together(fails_when_cancelled(), fail(TransportError("cause"), 0.001)))
+
+
+def test_a_cancellation_from_outside_ends_all_and_stays_a_cancellation() -> None:
+    ended: list[str] = []
+
+    async def other() -> None:
+        try:
+            await sleep()
+        finally:
+            ended.append("cleaned up")
+
+    async def main() -> None:
+        task = asyncio.create_task(together(other(), other()))
+        await asyncio.sleep(0.001)
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        run(main())
+    assert len(ended) == 2
+
+
+def test_a_cancellation_from_outside_is_not_lost_when_a_child_fails_at_the_same_time() -> None:
+    async def main() -> None:
+        failing = asyncio.Event()
+
+        async def child() -> None:
+            await failing.wait()
+            raise TransportError("at the same time")
+
+        task = asyncio.create_task(together(child(), sleep()))
+        await asyncio.sleep(0.001)
+        failing.set()
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        run(main())
+
+
+# -------------------------------------------------------------------------------------------------- the memory transport
+class Pair:
+    """A server "b" with an echo, and "a" who dials it."""
+
+    def __init__(self) -> None:
+        self.network = Network()
+        self.a, self.b = MemoryTransport(self.network, "a"), MemoryTransport(self.network, "b")
+        self.peers: list[str] = []
+
+    async def open(self) -> str:
+        async def echo(stream: Any) -> None:
+            self.peers.append(stream.peer)
+            while True:
+                await stream.send(*await stream.receive(5))
+
+        return f"m:{await self.b.serve('m', 0, {'Echo': echo})}"
+
+
+def test_a_call_is_answered_and_the_service_knows_who_asks() -> None:
+    async def main() -> None:
+        pair = Pair()
+        address = await pair.open()
+        assert await call(pair.a, address, "b", "Echo", HELLO, m.Hello) == HELLO
+        assert pair.peers == ["a"]
+
+    run(main())
+
+
+@pytest.mark.xfail(strict=True, reason="the served end of a memory stream counts for the one who dialled")
+def test_each_end_counts_what_it_sent() -> None:
+    async def main() -> None:
+        pair = Pair()
+        await call(pair.a, await pair.open(), "b", "Echo", HELLO, m.Hello)
+        assert pair.a.sent_bytes == pair.b.sent_bytes == len(pack(HELLO))
+
+    run(main())
+
+
+def test_who_cannot_be_reached_is_named() -> None:
+    async def main() -> None:
+        pair = Pair()
+        address = await pair.open()
+        for where, peer, service in (("m:9", "b", "Echo"), (address, "c", "Echo"), (address, "b", "None")):
+            with pytest.raises(TransportError, match=peer):
+                await pair.a.connect(where, peer, service)
+        pair.network.cut_edge("a", "b")
+        with pytest.raises(TransportError, match="b"):
+            await pair.a.connect(address, "b", "Echo")
+
+    run(main())
+
+
+def test_a_cut_or_severed_stream_fails_at_both_ends() -> None:
+    async def main() -> None:
+        for hurt in (lambda n: n.cut_edge("a", "b"), lambda n: n.sever("b"), lambda n: n.sever("a")):
+            pair = Pair()
+            stream = await pair.a.connect(await pair.open(), "b", "Echo")
+            waiting = asyncio.create_task(stream.receive(5))
+            await asyncio.sleep(0)
+            hurt(pair.network)
+            with pytest.raises(TransportError):
+                await waiting
+            with pytest.raises(TransportError):
+                await stream.send(HELLO)
+
+    run(main())
+
+
+def test_an_address_is_served_once() -> None:
+    async def main() -> None:
+        pair = Pair()
+        port = int((await pair.open()).split(":")[1])
+        with pytest.raises(UserError, match="in use"):
+            await pair.a.serve("m", port, {})
+
+    run(main())
+
+
+def test_a_sender_waits_for_a_reader_who_does_not_read() -> None:
+    async def main() -> None:
+        pair = Pair()
+
+        async def deaf(_: Any) -> None:
+            await sleep()
+
+        port = await pair.b.serve("m", 0, {"Deaf": deaf})
+        stream = await pair.a.connect(f"m:{port}", "b", "Deaf")
+        with pytest.raises(TransportError, match="no answer"):
+            for _ in range(1000):
+                await within(0.02, stream.send(HELLO), "b")
+        await pair.b.close()
+        await asyncio.sleep(0)
+
+    run(main())
+
+
+def test_an_oversized_frame_is_never_sent() -> None:
+    async def main() -> None:
+        pair = Pair()
+        stream = await pair.a.connect(await pair.open(), "b", "Echo")
+        with pytest.raises(TransportError, match="over the bound"):
+            await stream.send(m.Done(), bytes(MAX_FRAME_BYTES))
+        assert pair.a.sent_bytes == 0
+
+    run(main())

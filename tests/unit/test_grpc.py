@@ -10,6 +10,7 @@ import pytest
 from worlds.swarm import LAYOUT
 
 from atoll.agent import membership
+from atoll.agent.fetch import Donors, NobodyHas
 from atoll.errors import UserError
 from atoll.swarm import messages as m
 from atoll.swarm.grpc_transport import GrpcTransport, enrolment_stream
@@ -275,6 +276,27 @@ def test_an_oversized_frame_is_never_sent(wire, keys) -> None:
         stream = await wire.transport(keys, "client").connect(f"{HOST}:{port}", "server", "Echo")
         with pytest.raises(TransportError, match="over the bound"):
             await stream.send(m.Piece(0), bytes(MAX_FRAME_BYTES))
+
+    wire.run(main)
+
+
+@pytest.mark.xfail(strict=True, raises=asyncio.InvalidStateError, reason="the same, where it hurts: a recovery ends the agent")
+def test_a_donor_that_died_between_two_requests_is_dropped(wire, keys) -> None:
+    async def main() -> None:
+        async def once(stream: Stream) -> None:
+            await stream.receive(5)
+            await stream.send(m.Found(1, 0), b"x")
+
+        port = await wire.transport(keys, "server").serve(HOST, 0, {"Fetch": once})
+        said: list[str] = []
+        donors = Donors(wire.transport(keys, "client"), {"server": f"{HOST}:{port}"}, said.append)
+        await donors.ask(m.FetchTable(0), lambda *_: True, 1)
+        stream = donors._streams["server"]
+        with pytest.raises(TransportError):
+            await stream.receive(5)  # the donor's end has come
+        with pytest.raises(NobodyHas):
+            await donors.ask(m.FetchTable(0), lambda *_: True, 1)
+        assert said[0].startswith("server is dropped")
 
     wire.run(main)
 

@@ -16,7 +16,7 @@ from atoll.agent.__main__ import encode_arguments
 from atoll.agent.server import Settings
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.server import CoordinatorServer
-from atoll.coordinator.store import Store, sqlite_url
+from atoll.coordinator.store import Deposed, Store, sqlite_url
 from atoll.data.manifest import Manifest
 from atoll.errors import UserError
 from atoll.events import EventLog
@@ -41,10 +41,12 @@ class HostSettings(msgspec.Struct, frozen=True):
     advertise: str = ""  # the name or address that tickets give; "" guesses
     relay: bool = True
     database: str = ""  # an SQLAlchemy URL; "" is SQLite in the run's directory
+    standby: bool = False  # wait until the leader is silent, then lead
+    restored: bool = False  # the database may be an old backup: hear the islands first
 
 
 async def host(recipe: Recipe, run_dir: RunDir, settings: HostSettings, ready: Callable[[str], None]) -> None:
-    """Coordinate until told to stop; `ready` hears the ticket. Raises UserError, or Deposed when another took over."""
+    """Coordinate until told to stop; `ready` hears the ticket. Raises UserError, also when another has taken over."""
     run_dir.claim(recipe)
     with DirectoryLock(run_dir.coordinator) as lock:
         if not lock.acquire():
@@ -60,6 +62,8 @@ async def host(recipe: Recipe, run_dir: RunDir, settings: HostSettings, ready: C
             server = CoordinatorServer(rules, run, keys, store, events, transport)
             try:
                 await _serve(run_dir, settings, server, transport, strangers, ready)
+            except Deposed as error:
+                raise UserError(f"{error}; this one stops (host it again with --standby to stand by)") from None
             finally:
                 await transport.close()
                 await strangers.close()
@@ -70,7 +74,12 @@ async def _serve(run_dir: RunDir, settings: HostSettings, server: CoordinatorSer
     """Open the ports, begin a term, keep a relay; until cancelled or deposed."""
     port = await transport.serve(settings.host, settings.port, server.services)
     await strangers.serve_strangers(settings.host, port + 1, {"Enroll": server.enroll})
-    server.begin(f"{settings.advertise or _own_address(settings.host)}:{port}")
+    server.address = f"{settings.advertise or _own_address(settings.host)}:{port}"
+    if settings.standby:
+        await server.stand_by()
+    server.begin()
+    if settings.restored:
+        server.protocol.distrust()
     ticket = server.ticket(TICKET_USES, TICKET_HOURS)
     write_atomic(run_dir.coordinator / "ticket", ticket.encode())
     relay = asyncio.create_task(_keep_relay(run_dir, server.ticket(1, 1.0))) if settings.relay else None

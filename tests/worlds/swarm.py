@@ -99,7 +99,8 @@ class Swarm:
         self._log = EventLog(self.events_path)
         self.coordinator = CoordinatorServer(self.rules, self.run, self.keys, self.store, self._log, transport)
         await transport.serve("memory", 1, self.coordinator.services)
-        self.coordinator.begin("memory:1")
+        self.coordinator.address = "memory:1"
+        self.coordinator.begin()
         self._clock = asyncio.create_task(self.coordinator.keep_time())
 
     async def kill_coordinator(self) -> None:

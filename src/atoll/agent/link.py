@@ -16,11 +16,13 @@ QUIET_SECONDS = 24 * 3600.0  # the coordinator may have nothing to say; a dead l
 class Link:
     """Sends and receives while the line is up; what could not be sent is said again after the next Hello."""
 
-    def __init__(self, transport: Transport, address: str, hello: Callable[[], Hello], beat: Callable[[], Beat],
-                 received: Callable[[AnyMessage], None], changed: Callable[[str], None]) -> None:  # fmt: skip
+    def __init__(self, transport: Transport, addresses: Callable[[], list[str]], hello: Callable[[], Hello],
+                 beat: Callable[[], Beat], received: Callable[[AnyMessage], None],
+                 changed: Callable[[str], None]) -> None:  # fmt: skip
         """`changed` hears "" when the line is up, else why it is down."""
         self._transport = transport
-        self._address = address
+        self._addresses = addresses
+        self._turn = 0  # which of the addresses is tried
         self._hello = hello
         self._beat = beat
         self._received = received
@@ -38,7 +40,8 @@ class Link:
         pause = 0.2
         while True:
             try:
-                stream = await self._transport.connect(self._address, COORDINATOR, "Control")
+                addresses = self._addresses()
+                stream = await self._transport.connect(addresses[self._turn % len(addresses)], COORDINATOR, "Control")
                 try:
                     await stream.send(self._hello())
                     self._outbox = asyncio.Queue()
@@ -50,6 +53,7 @@ class Link:
                     await stream.close()
             except TransportError as error:
                 self._changed(str(error))
+                self._turn += 1
             await asyncio.sleep(pause)
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
 

@@ -30,6 +30,7 @@ from atoll.swarm.transport import Service, Stream, Transport, TransportError, ex
 
 PROGRESS_SECONDS = 10.0  # an owner waits so long for a participant's next piece
 RETRY_SECONDS = 1.0
+COORDINATORS = "coordinators.json"
 RECORDS_AT_ONCE = 64
 
 
@@ -66,6 +67,7 @@ class Agent:
         if self.payload is not None and self.payload.proposal.step == self.log.head:
             self.machine.proposal = self.payload.proposal
         self.donors: dict[str, str] = {}
+        self.coordinators = [settings.coordinator, *_load_coordinators(settings.directory)]
         self.note = "starting"
         self._recipe_digest = recipe_digest
         self._transport = transport
@@ -90,7 +92,7 @@ class Agent:
         services: dict[str, Service] = {"Ping": _pong, "Reduce": self._serve_reduce, "Fetch": self.donor.serve}
         if not self.settings.dial_only:
             self._port = await self._transport.serve(self.settings.host, self.settings.port, services)
-        link = Link(self._transport, self.settings.coordinator, self._hello, self._beat, self._received, self._link_changed)
+        link = Link(self._transport, lambda: self.coordinators, self._hello, self._beat, self._received, self._link_changed)
         self._link = link
         tasks = [asyncio.create_task(link.run()), asyncio.create_task(self._listen_to_trainer())]
         self._start("advance", self._advance)  # look at what is here; state 0 or an old one
@@ -286,6 +288,10 @@ class Agent:
     def _received(self, message: m.AnyMessage) -> None:
         if isinstance(message, m.View):
             self.donors = message.donors
+        elif isinstance(message, m.Coordinators):
+            others = [a for a in message.addresses if a != self.settings.coordinator]
+            self.coordinators = [self.settings.coordinator, *others]
+            write_atomic(self.settings.directory / COORDINATORS, msgspec.json.encode(others))
         elif isinstance(message, m.Want):  # a coordinator with an old backup asks what we know
             since = max(0, message.since)
             self._link.send(m.Records(tuple(self.log.records[since : since + RECORDS_AT_ONCE])))
@@ -375,6 +381,12 @@ class Agent:
 async def _pong(stream: Stream) -> None:
     await stream.receive(PROGRESS_SECONDS)
     await stream.send(m.Done())
+
+
+def _load_coordinators(directory: Path) -> list[str]:
+    """Where else coordinators of this run were, when this island was last told."""
+    path = directory / COORDINATORS
+    return msgspec.json.decode(path.read_bytes(), type=list[str]) if path.exists() else []
 
 
 def _load_term(directory: Path) -> Term:

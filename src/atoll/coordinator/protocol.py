@@ -66,9 +66,9 @@ class Coordinator:
         self.number = last_number
         self.grace_until = now + self.rules.grace_seconds if self.plans else 0.0
 
-    def distrust(self, newest: r.CommitRecord | None) -> None:
+    def distrust(self) -> None:
         """This database may be an old backup: nothing begins until all that the newest commit names have spoken."""
-        self.awaited = {share.island for share in newest.participants} if newest else set()
+        self.awaited = {share.island for share in self.newest.participants} if self.newest else set()
 
     def _fold(self, record: r.CommitRecord) -> None:
         """A committed step becomes history."""
@@ -135,7 +135,7 @@ class Coordinator:
     def _learn_from(self, member: Member, head: int) -> None:
         """An island knows commits that this database does not: a restored backup. Ask, and decide nothing meanwhile."""
         if not self.awaited:
-            self.distrust(self.newest)
+            self.distrust()
         self.awaited -= {i for i, known in self.members.items() if known.connected}
         self.awaited.add(member.island)
         self._do.report("behind", f"this database is an old backup: {member.island} knows {head} commits, it only "

@@ -19,6 +19,8 @@ HELLO_SECONDS = 15.0
 REACH_SECONDS = 3.0
 QUIET_SECONDS = 60.0  # an agent beats every 2 s; the protocol notices silence much earlier
 RECORDS_AT_ONCE = 64
+RENEW_SECONDS = 1.0
+LEADER_SECONDS = 3.0  # a leader silent for longer, by the database's clock, is replaced
 
 
 class CoordinatorServer:
@@ -38,10 +40,10 @@ class CoordinatorServer:
         self.deposed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.protocol = Coordinator(rules, Term(), keys.sign)
         self._begun = False
+        self._addresses: tuple[str, ...] = ()  # of all coordinators: where islands look when this one is gone
 
-    def begin(self, address: str) -> None:
-        """Take the next term and go on from the records; `address` (host:port) is what tickets name."""
-        self.address = address
+    def begin(self) -> None:
+        """Take the next term and go on from the records."""
         self.protocol.term = self.store.begin_term()
         commits = self.store.commits()
         plans, number, starts = self.store.open_step(len(commits))
@@ -61,9 +63,19 @@ class CoordinatorServer:
         secret = self.store.new_ticket(uses, hours)
         return Ticket(common_name(authority), self.address, fingerprint(authority), secret).text()
 
+    async def stand_by(self) -> None:
+        """Until the leader has been silent for LEADER_SECONDS by the database's clock."""
+        while self.store.silence_seconds() < LEADER_SECONDS:
+            self.store.announce(self.address)
+            await asyncio.sleep(RENEW_SECONDS)
+
     async def keep_time(self) -> None:
-        """Tick whenever a deadline may have passed; until deposed."""
+        """Tick whenever a deadline may have passed, and show the database that this leader lives; until deposed."""
+        renew_at = 0.0
         while not self.deposed.done():
+            if time.monotonic() >= renew_at:
+                self._renew()
+                renew_at = time.monotonic() + RENEW_SECONDS
             pause = min(1.0, max(0.01, self._next_tick - time.monotonic()))
             try:
                 async with asyncio.timeout(pause):
@@ -72,6 +84,23 @@ class CoordinatorServer:
             except TimeoutError:
                 self._step(Tick())
         await self.deposed
+
+    def _renew(self) -> None:
+        try:
+            self.store.renew()
+            addresses = tuple(self.store.announce(self.address))
+        except Deposed as error:
+            self._depose(error)
+            return
+        if addresses != self._addresses:
+            self._addresses = addresses
+            for outbox in self._outboxes.values():
+                outbox.put_nowait(m.Coordinators(addresses))
+
+    def _depose(self, error: Deposed) -> None:
+        if not self.deposed.done():
+            self._events.write("deposed", f"this coordinator stops: {error}")
+            self.deposed.set_exception(error)
 
     # -------------------------------------------------------------------------------------------- carry out
     def _step(self, event: Event) -> None:
@@ -105,8 +134,7 @@ class CoordinatorServer:
         try:
             self.store.append(records)
         except Deposed as error:
-            self._events.write("deposed", f"this coordinator stops: {error}")
-            self.deposed.set_exception(error)
+            self._depose(error)
             return False
         return True
 
@@ -141,6 +169,7 @@ class CoordinatorServer:
             address = ""
         outbox: asyncio.Queue[Message] = asyncio.Queue()
         self._outboxes[island] = outbox
+        outbox.put_nowait(m.Coordinators(self._addresses))
         if not self.protocol.term.outranks(hello.term):  # this database forgot a reign that the island remembers
             self._step(Reign(self.store.begin_term(above=hello.term.counter)))
         self._step(Joined(island, hello, address))

@@ -30,6 +30,12 @@ _run = sql.Table(
     sql.Column("term", sql.Integer, nullable=False),
     sql.Column("nonce", sql.String, nullable=False),
     sql.Column("stage_starts", sql.String, nullable=False),
+    sql.Column("renewed", sql.Float, nullable=False),  # by the database's clock
+)  # fmt: skip
+_coordinator = sql.Table(
+    "coordinator", _tables,
+    sql.Column("address", sql.String, primary_key=True),
+    sql.Column("seen", sql.Float, nullable=False),
 )  # fmt: skip
 _ticket = sql.Table(
     "ticket", _tables,
@@ -64,6 +70,9 @@ _commit = sql.Table(
     sql.Column("step", sql.Integer, primary_key=True),
     sql.Column("record", sql.LargeBinary, nullable=False),
 )  # fmt: skip
+
+
+ANNOUNCED_SECONDS = 600.0
 
 
 class Deposed(Exception):
@@ -101,6 +110,7 @@ class Store:
                     "term": 0,
                     "nonce": "",
                     "stage_starts": "[]",
+                    "renewed": 0.0,
                 }
                 db.execute(_run.insert().values(**values))
                 return str(values["database_id"])
@@ -119,9 +129,36 @@ class Store:
         with self._engine.begin() as db:
             counter = db.execute(sql.select(_run.c.term).with_for_update()).scalar_one()
             counter = max(counter, above) + 1
-            db.execute(_run.update().values(term=counter, nonce=nonce))
+            db.execute(_run.update().values(term=counter, nonce=nonce, renewed=self._clock()))
         self.term = Term(counter, nonce)
         return self.term
+
+    def renew(self) -> None:
+        """Say that this leader lives. Raises Deposed when another leads."""
+        this = (_run.c.term == self.term.counter) & (_run.c.nonce == self.term.nonce)
+        with self._engine.begin() as db:
+            if not db.execute(_run.update().where(this).values(renewed=self._clock())).rowcount:
+                raise Deposed("another coordinator has taken over")
+
+    def silence_seconds(self) -> float:
+        """How long the leader has not renewed, by the database's clock: nobody else's counts."""
+        with self._engine.connect() as db:
+            return float(db.execute(sql.select(self._clock() - _run.c.renewed)).scalar_one())
+
+    def announce(self, address: str) -> list[str]:
+        """Keep this coordinator's address; returns those of all that were seen of late, leader or standby."""
+        with self._engine.begin() as db:
+            db.execute(_coordinator.delete().where(_coordinator.c.address == address))
+            db.execute(_coordinator.insert().values(address=address, seen=self._clock()))
+            recent = _coordinator.c.seen > self._clock() - ANNOUNCED_SECONDS
+            query = sql.select(_coordinator.c.address).where(recent).order_by(_coordinator.c.address)
+            return list(db.execute(query).scalars())
+
+    def _clock(self) -> sql.ColumnElement[float]:
+        """The database's own time, in seconds since the epoch."""
+        if self._engine.dialect.name == "sqlite":
+            return (sql.func.julianday("now", type_=sql.Float) - 2440587.5) * 86400.0
+        return sql.cast(sql.extract("epoch", sql.func.clock_timestamp()), sql.Float)
 
     # ----------------------------------------------------------------------------------------------- records
     def append(self, records: list[Plan | Attempt | Assembled | CommitRecord]) -> None:

@@ -120,6 +120,12 @@ class View(Message, frozen=True):
     donors: dict[str, str]  # island -> address
 
 
+class Coordinators(Message, frozen=True):
+    """Where coordinators of this run are, the leader and those standing by; islands keep it."""
+
+    addresses: tuple[str, ...]
+
+
 class Want(Message, frozen=True):
     """Commit records from `since` on, please."""
 
@@ -324,7 +330,8 @@ class Stopped(Message, frozen=True):
 
 AnyMessage = (
     Plan | Propose | Attempt | Reduced | Assembled | UpdateHeader | Held | CommitRecord | Committed | Fault
-    | RunInfo | Enroll | Enrolled | Hello | Welcome | Refused | View | Want | Records | Ready | Beat | Finished | Evict
+    | RunInfo | Enroll | Enrolled | Hello | Welcome | Refused | View
+    | Coordinators | Want | Records | Ready | Beat | Finished | Evict
     | Status | StatusReply | Invite | Invited | EvictIsland | Done
     | Ping | ReduceOpen | Piece | FetchHeader | FetchPieces | FetchSliceTable | FetchTable | FetchChunk
     | FetchManifest | FetchBlock | Found | Missing

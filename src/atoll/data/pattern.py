@@ -58,16 +58,20 @@ def _scheduled(counts: np.ndarray, fewest: np.ndarray, most: np.ndarray) -> list
     demanded = np.maximum.accumulate(fewest)
     first = [np.searchsorted(allowed[:, j], np.arange(1, count + 1)).tolist() for j, count in enumerate(counts)]
     last = [np.searchsorted(demanded[:, j], np.arange(1, count + 1)).tolist() for j, count in enumerate(counts)]
-    waiting = [j for j, count in enumerate(counts) if count]
     turns = [0] * len(counts)
+    opens = [places[0] if places else PERIOD + 1 for places in first]  # of each source's next turn
+    closes = [places[0] if places else PERIOD + 1 for places in last]
     order: list[int] = []
     for place in range(1, PERIOD + 1):
-        ready = [(last[j][turns[j]], j) for j in waiting if first[j][turns[j]] <= place]
-        if not ready or min(ready)[0] < place:
+        chosen = -1
+        for j, opening in enumerate(opens):
+            if opening <= place and (chosen < 0 or closes[j] < closes[chosen]):
+                chosen = j
+        if chosen < 0 or closes[chosen] < place:
             return None
-        chosen = min(ready)[1]
         order.append(chosen)
         turns[chosen] += 1
-        if turns[chosen] == counts[chosen]:
-            waiting.remove(chosen)
+        done = turns[chosen] == counts[chosen]
+        opens[chosen] = PERIOD + 1 if done else first[chosen][turns[chosen]]
+        closes[chosen] = PERIOD + 1 if done else last[chosen][turns[chosen]]
     return order

@@ -13,7 +13,7 @@ import msgspec
 
 from atoll.agent import diloco
 from atoll.agent.__main__ import encode_arguments
-from atoll.agent.server import Settings
+from atoll.agent.settings import Settings
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.server import CoordinatorServer
 from atoll.coordinator.store import Deposed, Store, sqlite_url
@@ -31,6 +31,7 @@ from atoll.swarm.records import encode
 
 TICKET_USES, TICKET_HOURS = 100, 7 * 24.0
 RELAY_CHECK_SECONDS = 1.0
+PORT_TRIES = 5  # where any port will do
 
 
 class HostSettings(msgspec.Struct, frozen=True):
@@ -72,8 +73,7 @@ async def host(recipe: Recipe, run_dir: RunDir, settings: HostSettings, ready: C
 async def _serve(run_dir: RunDir, settings: HostSettings, server: CoordinatorServer, transport: GrpcTransport,
                  strangers: GrpcTransport, ready: Callable[[str], None]) -> None:  # fmt: skip
     """Open the ports, begin a term, keep a relay; until cancelled or deposed."""
-    port = await transport.serve(settings.host, settings.port, server.services)
-    await strangers.serve_strangers(settings.host, port + 1, {"Enroll": server.enroll})
+    port = await _open_ports(settings, server, transport, strangers)
     server.address = f"{settings.advertise or _own_address(settings.host)}:{port}"
     if settings.standby:
         await server.stand_by()
@@ -90,6 +90,21 @@ async def _serve(run_dir: RunDir, settings: HostSettings, server: CoordinatorSer
         if relay is not None:
             relay.cancel()
             await asyncio.gather(relay, return_exceptions=True)
+
+
+async def _open_ports(settings: HostSettings, server: CoordinatorServer, transport: GrpcTransport,
+                      strangers: GrpcTransport) -> int:  # fmt: skip
+    """The port for members; strangers enrol on the next one, which a free port's neighbour may not be."""
+    for attempt in range(PORT_TRIES):
+        port = await transport.serve(settings.host, settings.port, server.services)
+        try:
+            await strangers.serve_strangers(settings.host, port + 1, {"Enroll": server.enroll})
+            return port
+        except UserError:
+            await transport.close()
+            if settings.port or attempt + 1 == PORT_TRIES:
+                raise
+    raise AssertionError("unreachable")
 
 
 def run_until_told(work: Coroutine[Any, Any, None]) -> None:

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from atoll import recipe as recipes
-from atoll.agent.server import Settings
+from atoll.agent.settings import Settings
 from atoll.errors import UserError
 from atoll.files import DirectoryLock
 from atoll.genesis import RunDir, prepare

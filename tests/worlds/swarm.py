@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 
 from atoll.agent import checkpoint, diloco, state
-from atoll.agent.server import Agent, Settings
+from atoll.agent.server import Agent
+from atoll.agent.settings import Settings
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.server import CoordinatorServer
 from atoll.coordinator.store import Store, sqlite_url
@@ -49,6 +50,8 @@ class NumpyTrainer:
                 self._said.put_nowait(m.Adopted(message.step, loaded))
             case m.Work():
                 self._task = asyncio.create_task(self._train(message))
+            case m.Pulse():
+                pass
             case m.Stopped():
                 self.stopped = message.reason
             case _:

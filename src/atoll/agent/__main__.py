@@ -10,7 +10,8 @@ import msgspec
 
 from atoll import recipe as recipes
 from atoll.agent import membership
-from atoll.agent.server import Agent, Settings
+from atoll.agent.server import Agent
+from atoll.agent.settings import Settings
 from atoll.agent.trainer import SocketTrainer
 from atoll.errors import UserError
 from atoll.files import DirectoryLock, sweep
@@ -86,7 +87,8 @@ async def _enrol(settings: Settings, ticket: str) -> membership.Membership:
 
 def relay(settings: Settings, ticket: str) -> None:
     """Be a relay in the foreground, until Ctrl-C."""
-    asyncio.run(run(Arguments(settings, ticket, -1)))
+    if reason := asyncio.run(run(Arguments(settings, ticket, -1))):
+        raise UserError(f"this relay may not go on: {reason}")
 
 
 def main() -> int:

@@ -146,6 +146,7 @@ class OuterStep:
     plan: Plan | None = None
     proposal: Propose | None = None  # encoded and ready to be sent again
     attempt: Attempt | None = None
+    held: Held | None = None  # of that attempt
     finished: bool = False
 
 
@@ -161,8 +162,9 @@ def on_welcome(state: OuterStep, welcome: Welcome) -> list[Effect]:
     if not welcome.term.outranks(state.term):
         return []  # a leader of the past, or a second one with the same number
     effects: list[Effect] = [SawTerm(welcome.term)]
+    if welcome.term != state.term:
+        state.attempt = None  # attempts are a leader's decisions: the next one will be named again
     state.term = welcome.term
-    state.attempt = None  # attempts are a leader's decisions: the next one will be named again
     if welcome.head > state.head:
         return [*effects, Send(Want(state.head))]
     return effects + catch_up(state)
@@ -206,8 +208,8 @@ def on_attached(state: OuterStep, _: Attached) -> list[Effect]:
 
 
 def on_adopted(state: OuterStep, adopted: Adopted) -> list[Effect]:
-    if adopted.step != state.version:
-        return []  # the head has moved on meanwhile, and another Adopt with it
+    if state.advancing or adopted.step != state.version:
+        return []  # the state moves, or has moved, on: what was copied may be of two versions; another Adopt follows
     state.loaded = adopted.loaded
     effects: list[Effect] = [Send(Ready(state.version, state.root, state.loaded))]
     if state.loaded != state.root:
@@ -252,8 +254,10 @@ def on_attempt(state: OuterStep, attempt: Attempt) -> list[Effect]:
     """Reduce. A newer attempt replaces an older one; payloads stay the same, nothing was applied."""
     if attempt.term != state.term or attempt.step != state.version or attempt.parent != state.root:
         return []
-    if state.attempt is not None and attempt.number <= state.attempt.number:
+    if state.attempt is not None and attempt.number < state.attempt.number:
         return []
+    if attempt == state.attempt:
+        return []  # under way; a link that was down has made the coordinator say it again
     state.attempt = attempt
     share = attempt.share_of(state.island)
     if share is not None and (state.proposal is None or state.proposal.payload != share.payload):
@@ -266,12 +270,15 @@ def on_assembled(state: OuterStep, assembled: Assembled) -> list[Effect]:
     attempt = state.attempt
     if attempt is None or assembled.term != state.term or (assembled.step, assembled.number) != (attempt.step, attempt.number):
         return []
+    if state.held is not None and (state.held.step, state.held.number) == (attempt.step, attempt.number):
+        return [Send(state.held)]
     return [Hold(attempt, assembled)]
 
 
 def on_holding(state: OuterStep, done: Holding) -> list[Effect]:
     if state.attempt is None or done.held.number != state.attempt.number or done.held.step != state.attempt.step:
         return []
+    state.held = done.held
     return [Send(done.held)]
 
 
@@ -287,7 +294,7 @@ def on_stored(state: OuterStep, stored: Stored) -> list[Effect]:
     """Only now is anything settled: apply, and adopt together. Left out, we drop what we proposed and go on."""
     record = stored.record
     state.head, state.head_root = record.step + 1, record.next_root
-    state.plan = state.proposal = state.attempt = None
+    state.plan = state.proposal = state.attempt = state.held = None
     return catch_up(state)
 
 

@@ -37,6 +37,7 @@ class Reduction:
         self._layout = assembly.layout
         self._payload = payload
         self._report = report
+        self._served: set[tuple[int, str]] = set()
         self._arrivals = {
             (number, share.island): asyncio.Queue[memoryview](CREDITS)
             for number, part in enumerate(attempt.slices)
@@ -61,6 +62,9 @@ class Reduction:
         arrivals = self._arrivals.get((opened.slice, stream.peer))
         if share is None or arrivals is None:
             raise TransportError(f"{stream.peer} has no part in slice {opened.slice}")
+        if (opened.slice, stream.peer) in self._served:
+            raise TransportError(f"{stream.peer} has sent slice {opened.slice} already")
+        self._served.add((opened.slice, stream.peer))
         if root(table) != share.payload:
             raise TransportError(f"{stream.peer}: these digests are not the payload that it proposed")
         part = self.attempt.slices[opened.slice]

@@ -5,10 +5,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from atoll.agent import checkpoint, dataset, diloco, outer_step, payload
 from atoll.agent.assembly import Assembly
@@ -19,33 +16,20 @@ from atoll.agent.log import UpdateLog
 from atoll.agent.outer_step import Advance, Effect, Encode, Hold, OuterStep, Reduce
 from atoll.agent.recovery import Recovery
 from atoll.agent.reduce import Reduction
+from atoll.agent.settings import Settings, keep_coordinators, keep_term, load_coordinators, load_term
 from atoll.agent.state import OuterState
 from atoll.agent.trainer import Trainer
 from atoll.errors import UserError
-from atoll.files import write_atomic
 from atoll.swarm import messages as m
 from atoll.swarm.layout import root
-from atoll.swarm.records import Term, header
+from atoll.swarm.records import header
 from atoll.swarm.transport import Service, Stream, Transport, TransportError, expect, within
 
 PROGRESS_SECONDS = 10.0  # an owner waits so long for a participant's next piece
 RETRY_SECONDS = 1.0
-COORDINATORS = "coordinators.json"
+PULSE_SECONDS = 5.0
+LAST_SECONDS = 60.0  # for the last outer checkpoint, before the trainer hears that the run is finished
 RECORDS_AT_ONCE = 64
-
-
-class Settings(msgspec.Struct, frozen=True):
-    """How one agent takes part."""
-
-    directory: Path
-    coordinator: str  # host:port
-    contributor: str = ""
-    relay: bool = False
-    host: str = "0.0.0.0"
-    port: int = 0
-    dial_only: bool = False
-    checkpoint_dirs: tuple[Path, ...] = ()  # where a state 0 may lie, besides our own
-    data_dirs: tuple[Path, ...] = ()  # where the prepared data may lie; the last is where it is put
 
 
 class Agent:
@@ -61,13 +45,13 @@ class Agent:
         self.recovery = Recovery(self.state, self.log, run.genesis_root, [own_checkpoints, *settings.checkpoint_dirs])
         self.data_dir = dataset.locate(run.data_digest, list(settings.data_dirs))
         self.donor = Donor(self.state, self.log, run.genesis_root, dataset.blocks_of(self.data_dir))
-        self.machine = OuterStep(island, settings.relay, _load_term(settings.directory), self.log.head)
+        self.machine = OuterStep(island, settings.relay, load_term(settings.directory), self.log.head)
         self.machine.head_root = self.log.root(self.log.head, run.genesis_root)
         self.payload = payload.load(settings.directory, run.layout)
         if self.payload is not None and self.payload.proposal.step == self.log.head:
             self.machine.proposal = self.payload.proposal
         self.donors: dict[str, str] = {}
-        self.coordinators = [settings.coordinator, *_load_coordinators(settings.directory)]
+        self.coordinators = [settings.coordinator, *load_coordinators(settings.directory)]
         self.note = "starting"
         self._recipe_digest = recipe_digest
         self._transport = transport
@@ -84,20 +68,19 @@ class Agent:
         self._session = secrets.token_hex(8)
         self._port = 0
         self._self_test = b""
+        self._crash: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._link = Link(transport, lambda: self.coordinators, self._hello, self._beat, self._received, self._link_changed)
 
     async def run(self) -> str:
         """Take part until the trainer or the coordinator ends it; returns why ("" when the run is finished)."""
-        self._crash: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._self_test = await asyncio.to_thread(diloco.self_test)  # compile before joining
         services: dict[str, Service] = {"Ping": _pong, "Reduce": self._serve_reduce, "Fetch": self.donor.serve}
         if not self.settings.dial_only:
             self._port = await self._transport.serve(self.settings.host, self.settings.port, services)
-        link = Link(self._transport, lambda: self.coordinators, self._hello, self._beat, self._received, self._link_changed)
-        self._link = link
-        tasks = [asyncio.create_task(link.run()), asyncio.create_task(self._listen_to_trainer())]
         self._start("advance", self._advance)  # look at what is here; state 0 or an old one
         self.machine.advancing = True
-        tasks.append(asyncio.create_task(self._loop()))
+        parts = (self._link.run(), self._listen_to_trainer(), self._pulse(), self._loop())
+        tasks = [asyncio.create_task(part) for part in parts]
         try:
             done, _ = await asyncio.wait([*tasks, self._crash], return_when=asyncio.FIRST_COMPLETED)
             return next(iter(done)).result() or ""
@@ -134,7 +117,7 @@ class Agent:
                 await self._stop("reduce", "hold")
                 self._events.put_nowait(outer_step.Stored(effect.record))
             case outer_step.SawTerm():
-                write_atomic(self.settings.directory / "term", msgspec.json.encode(effect.term))
+                keep_term(self.settings.directory, effect.term)
             case Encode():
                 self._start("encode", self._encode, effect)
             case Reduce():
@@ -188,10 +171,10 @@ class Agent:
             return
         attempt, assembly = self.donor.assembly
         head = header(attempt, work.assembled)
-        donors = Donors(self._transport, {**self.donors, **attempt.addresses}, self._say)
+        donors = self._others({**self.donors, **attempt.addresses})
         try:
             if "reduce" in self._work:
-                await asyncio.wait([self._work["reduce"]])
+                await asyncio.wait([self._work["reduce"]])  # its own waits have deadlines
             for part, slice_root in zip(attempt.slices, work.assembled.digests, strict=True):
                 if not assembly.whole(part, slice_root):
                     await fetch_slice(donors, attempt.step, part, slice_root, assembly.full_piece_bytes, assembly.put)
@@ -211,7 +194,7 @@ class Agent:
         """To the log's head; then an outer checkpoint, where one is due."""
         await asyncio.sleep(pause)
         before = self.state.version
-        donors = Donors(self._transport, {i: a for i, a in self.donors.items() if i != self.machine.island}, self._say)
+        donors = self._others(self.donors)
         try:
             async with self._state_lock:
                 if before != self.log.head:
@@ -232,7 +215,7 @@ class Agent:
         """Tell the trainer where the data is, once it is here."""
         while self.data_dir is None:
             data_dir = self.settings.data_dirs[-1]
-            donors = Donors(self._transport, self.donors, self._say)
+            donors = self._others(self.donors)
             try:
                 await dataset.fetch(self.run_info.data_digest, data_dir, donors, self._say)
                 self.data_dir = data_dir
@@ -291,7 +274,7 @@ class Agent:
         elif isinstance(message, m.Coordinators):
             others = [a for a in message.addresses if a != self.settings.coordinator]
             self.coordinators = [self.settings.coordinator, *others]
-            write_atomic(self.settings.directory / COORDINATORS, msgspec.json.encode(others))
+            keep_coordinators(self.settings.directory, others)
         elif isinstance(message, m.Want):  # a coordinator with an old backup asks what we know
             since = max(0, message.since)
             self._link.send(m.Records(tuple(self.log.records[since : since + RECORDS_AT_ONCE])))
@@ -324,10 +307,18 @@ class Agent:
                 case _:
                     self._events.put_nowait(message)
 
+    async def _pulse(self) -> str:
+        """Tell the trainer that we live."""
+        while self._trainer is not None:
+            self._trainer.tell(m.Pulse())
+            await asyncio.sleep(PULSE_SECONDS)
+        await asyncio.Event().wait()
+        return ""
+
     async def _last_words(self, stopped: m.Stopped) -> None:
         """Let the checkpoint end and the last Ready leave before the trainer hears that it is over."""
         if "advance" in self._work:
-            await asyncio.wait([self._work["advance"]], timeout=60.0)
+            await asyncio.wait([self._work["advance"]], timeout=LAST_SECONDS)
         self._link.send(self._beat())
         await asyncio.sleep(0.2)
         if self._trainer is not None:
@@ -335,6 +326,11 @@ class Agent:
             await asyncio.sleep(0.2)
 
     # ------------------------------------------------------------------------------------------- small things
+    def _others(self, addresses: dict[str, str]) -> Donors:
+        """Agents to ask, never ourselves."""
+        others = {island: address for island, address in addresses.items() if island != self.machine.island}
+        return Donors(self._transport, others, self._say)
+
     def _say(self, text: str) -> None:
         self.note = text
 
@@ -381,14 +377,3 @@ class Agent:
 async def _pong(stream: Stream) -> None:
     await stream.receive(PROGRESS_SECONDS)
     await stream.send(m.Done())
-
-
-def _load_coordinators(directory: Path) -> list[str]:
-    """Where else coordinators of this run were, when this island was last told."""
-    path = directory / COORDINATORS
-    return msgspec.json.decode(path.read_bytes(), type=list[str]) if path.exists() else []
-
-
-def _load_term(directory: Path) -> Term:
-    path = directory / "term"
-    return msgspec.json.decode(path.read_bytes(), type=Term) if path.exists() else Term()

@@ -6,6 +6,7 @@ from statistics import median
 K = 5.0
 FLOOR_SECONDS = 2.0
 FLOOR_SHARE = 0.05  # of the median: what ordinary jitter may take
+MAX_DOUBLINGS = 5
 MEMORY = 64  # durations remembered
 
 
@@ -24,6 +25,10 @@ class Deadline:
     def middle(self) -> float:
         """The median of what was seen, `initial_seconds` before anything was."""
         return median(self._seen) if self._seen else self.initial_seconds
+
+    def patience(self, attempt: int) -> float:
+        """Seconds for attempt number 1, 2, …: deadlines double per attempt, up to a bound."""
+        return self.seconds() * 2 ** min(max(0, attempt - 1), MAX_DOUBLINGS)
 
     def seconds(self) -> float:
         if not self._seen:

@@ -8,12 +8,12 @@ class Holders(dict[str, Held]):
     """`Held` of the open attempt, by island."""
 
     def best(self, members: Members) -> tuple[Held | None, set[str]]:
-        """The (update, next root) that most hold, and who does; a relay breaks a tie."""
-        groups = self.groups()
-        if not groups:
-            return None, set()
+        """The next root that most hold, and who does; a relay breaks a tie, and with none nothing is best."""
         relays = {island for island, member in members.items() if member.relay}
-        best = max(groups, key=lambda group: (len(group), len(group & relays), sorted(group)))
+        ranked = sorted(((len(group), len(group & relays), group) for group in self.groups()), key=lambda g: g[:2])
+        if not ranked or (len(ranked) > 1 and ranked[-1][:2] == ranked[-2][:2]):
+            return None, set()
+        best = ranked[-1][2]
         return self[min(best)], best
 
     def groups(self) -> list[set[str]]:

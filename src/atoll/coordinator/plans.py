@@ -5,6 +5,8 @@ import math
 from atoll.coordinator.leases import Leases
 from atoll.coordinator.members import Member, Members
 from atoll.coordinator.rules import Rules
+from atoll.swarm.layout import DIGEST_BYTES
+from atoll.swarm.messages import Propose
 from atoll.swarm.records import CommitRecord, Plan, Term
 
 CLOSE_ENOUGH = 0.9  # of the fastest: such an island does all inner steps, so that noise changes nothing
@@ -47,6 +49,12 @@ class Plans(dict[str, Plan]):
         self._made[member.island] = now
         self.began = min(self.began, now)
         return plan
+
+    def allows(self, island: str, proposal: Propose) -> bool:
+        """Whether a proposal is within its island's lease, and finite."""
+        most = self[island].num_samples * self._rules.context_length
+        whole = 0 < proposal.tokens <= most and len(proposal.payload) == DIGEST_BYTES
+        return whole and math.isfinite(proposal.norm) and math.isfinite(proposal.loss)
 
     def observe(self, member: Member, now: float) -> None:
         """`member` has proposed: how long an inner step takes it."""

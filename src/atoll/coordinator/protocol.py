@@ -7,6 +7,7 @@ out in order, a `Send` only after the `Persist` before it. A restart is `restore
 import math
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -21,6 +22,8 @@ from atoll.coordinator.standing import Standing, make_attempt
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 
+STUCK_SECONDS = 1.0  # between attempts to find an owner
+
 
 class Coordinator:
     """One reign over one run."""
@@ -29,14 +32,18 @@ class Coordinator:
         self.rules = rules
         self.term = term
         self.members = Members()
-        self.ledger: Counter[str] = Counter()  # committed tokens per island
         self.head, self.head_root = 0, rules.genesis_root
+        self.ledger: Counter[str] = Counter()  # committed tokens per island
         self.head_digest: bytes = b""
         self.arrivals = Deadline(math.inf)  # from a step's first plan to a proposal
         self.reductions = Deadline(rules.reduce_seconds)  # from an attempt to its assembly
         self.holdings = Deadline(rules.hold_seconds)  # from an assembly to a Held
         self.grace_until = 0.0
         self._sign = sign
+        self._handlers: dict[type, Callable[[Member, Any, float], None]] = {
+            m.Records: self._import, m.Ready: self._ready, m.Propose: self._propose,
+            m.Reduced: self._reduced, m.Fault: self._fault, m.Held: self._held,
+        }  # fmt: skip
         self._donors: dict[str, str] = {}
         self._do = Effects()
         self.plans = Plans(rules)
@@ -47,14 +54,17 @@ class Coordinator:
 
     def _new_step(self) -> None:
         self.proposals: dict[str, m.Propose] = {}
-        self.attempt: r.Attempt | None = None
-        self.digests: dict[int, bytes] = {}
-        self.assembled: r.Assembled | None = None
-        self.held = Holders()
+        self._new_attempt(None)
         self.standing = Standing()
         self.opened_at = self.assembled_at = 0.0
         self.reopen_at = 0.0
         self.hold_misses = 0
+
+    def _new_attempt(self, attempt: r.Attempt | None) -> None:
+        self.attempt = attempt
+        self.digests: dict[int, bytes] = {}
+        self.assembled: r.Assembled | None = None
+        self.held = Holders()
 
     def restore(self, commits: list[r.CommitRecord], plans: list[r.Plan], last_number: int,
                 stage_starts: tuple[int, ...], now: float) -> None:  # fmt: skip
@@ -142,8 +152,9 @@ class Coordinator:
                      f"{self.head}; importing", member.island)  # fmt: skip
         self._do.send(member.island, m.Want(self.head))
 
-    def _import(self, member: Member, records: tuple[r.CommitRecord, ...]) -> None:
+    def _import(self, member: Member, told: m.Records, now: float) -> None:
         """Records from an island, verified by the server as the run's and as a chain: history, whatever the term."""
+        records = told.records
         for record in records:
             if record.step == self.head and record.previous == self.head_digest:
                 self._do.append(Persist(record))
@@ -186,23 +197,10 @@ class Coordinator:
         if member.frozen:
             member.frozen = False
             self._do.report("thawed", f"{island} is heard again", island)
-        match message:
-            case m.Beat():
-                member.beat = message
-            case m.Ready():
-                self._ready(member, message, now)
-            case m.Propose():
-                self._propose(member, message, now)
-            case m.Reduced():
-                self._reduced(member, message, now)
-            case m.Held():
-                self._held(member, message, now)
-            case m.Records():
-                self._import(member, message.records)
-            case m.Fault():
-                self._fault(member, message, now)
-            case _:
-                self._do.report("ignored", f"{island} sent {type(message).__name__}, which is not for a coordinator", island)
+        if isinstance(message, m.Beat) and 0 <= message.inner_step <= self.rules.inner_steps:
+            member.beat = message
+        elif handler := self._handlers.get(type(message)):
+            handler(member, message, now)
 
     # ---------------------------------------------------------------------------------------- plan, propose
     def _ready(self, member: Member, ready: m.Ready, now: float) -> None:
@@ -215,6 +213,10 @@ class Coordinator:
             member.ready_step = ready.step
             self._do.report("ready", f"{member.island} holds state {ready.step}, root {ready.root[:6].hex()}", member.island,
                          trainer=bool(ready.loaded), root=ready.root.hex())  # fmt: skip
+        if self.attempt is not None:  # its line was down: it may have missed these
+            self._do.send(member.island, self.attempt)
+            if self.assembled is not None:
+                self._do.send(member.island, self.assembled)
         if self.finished:
             self._do.send(member.island, m.Finished(self.head))
         elif not member.relay:
@@ -237,8 +239,9 @@ class Coordinator:
         plan = self.plans.get(member.island)
         if plan is None or (proposal.step, proposal.parent) != (self.head, self.head_root):
             return  # too late; it keeps nothing of it and goes on from the head
-        if proposal.tokens > plan.num_samples * self.rules.context_length or not math.isfinite(proposal.norm):
-            self._do.report("refused", f"{member.island} proposed more tokens than its lease, or no finite norm", member.island)
+        if not self.plans.allows(member.island, proposal):
+            text = f"{member.island} proposed more tokens than its lease, or what is not finite"
+            self._do.report("refused", text, member.island)
             return
         if member.island not in self.proposals:
             self.arrivals.observe(now - self.plans.began)
@@ -254,7 +257,7 @@ class Coordinator:
             gone = [i for i in self.attempt.involved if not self.members.at(i, self.head)]
             if gone:
                 self._close(f"{', '.join(gone)} left before the update was assembled", now)
-            elif now >= (due := self.opened_at + self._patience(self.reductions)):
+            elif now >= (due := self.opened_at + self.reductions.patience(self.number)):
                 late = {s.owner for k, s in enumerate(self.attempt.slices) if s.num_pieces and k not in self.digests}
                 self.standing.no_owner |= late
                 self._close(f"{', '.join(sorted(late))} did not finish in time", now)
@@ -263,6 +266,9 @@ class Coordinator:
         elif self.assembled is not None:
             self._maybe_commit(now)
         if self.attempt is None:
+            for member in self.members.ready(self.head):
+                if not member.relay and member.island not in self.plans:
+                    self._plan(member, now)  # it came too late for a step that has since lost those under way
             self._maybe_open(now)
 
     def _maybe_open(self, now: float) -> None:
@@ -297,14 +303,15 @@ class Coordinator:
             why = f"{worst} is left out of step {self.head}: no owner can reach it"
             self._do.report("excluded" if worst else "stuck", why if worst else "no agent can be reached by the others: "
                          "start a relay", worst)  # fmt: skip
+            self.reopen_at = now + STUCK_SECONDS
             return
         self.number += 1
         addresses = {owner: self.members[owner].address for owner in owners}
-        self.attempt = make_attempt(self.term, self.head, self.number, self.head_root, able, addresses, self.rules)
-        self.digests, self.assembled, self.held = {}, None, Holders()
+        attempt = make_attempt(self.term, self.head, self.number, self.head_root, able, addresses, self.rules)
+        self._new_attempt(attempt)
         self.opened_at = now
-        self._do.append(Persist(self.attempt))
-        self._do.send_all(self.members.ready(self.head), self.attempt)
+        self._do.append(Persist(attempt))
+        self._do.send_all(self.members.ready(self.head), attempt)
         left_out = sorted(set(self.plans) - set(able))
         names = f"; without {', '.join(left_out)}" if left_out else ""
         self._do.report("attempt", f"step {self.head}, attempt {self.number}: {len(able)} participants, "
@@ -314,7 +321,7 @@ class Coordinator:
         attempt = self.attempt
         if attempt is None or self.assembled is not None or (reduced.step, reduced.number) != (attempt.step, attempt.number):
             return
-        if reduced.slice >= len(attempt.slices) or attempt.slices[reduced.slice].owner != member.island:
+        if not 0 <= reduced.slice < len(attempt.slices) or attempt.slices[reduced.slice].owner != member.island:
             return
         self.digests[reduced.slice] = reduced.digest
         if len(self.digests) == len(attempt.slices):
@@ -338,13 +345,15 @@ class Coordinator:
     def _close(self, reason: str, now: float) -> None:
         """This attempt is over; nothing was applied, so nothing is rolled back."""
         self._do.report("attempt closed", f"step {self.head}, attempt {self.number}: {reason}")
-        self.attempt = self.assembled = None
-        self.held = Holders()
+        self._new_attempt(None)
         self.reopen_at = now + self.rules.fault_seconds
 
     # ------------------------------------------------------------------------------------------ held, commit
     def _held(self, member: Member, held: m.Held, now: float) -> None:
-        if self.assembled is not None and (held.step, held.number) == (self.assembled.step, self.assembled.number):
+        if self.attempt is None or self.assembled is None:
+            return
+        right = (self.assembled.step, self.assembled.number, r.header(self.attempt, self.assembled).digest())
+        if (held.step, held.number, held.update) == right:
             self.holdings.observe(now - self.assembled_at)
             self.held[member.island] = held
 
@@ -354,7 +363,7 @@ class Coordinator:
         participants = {share.island for share in self.attempt.participants}
         update, holders = self.held.best(self.members)
         awaited = [i for i in participants if i not in self.held and self.members.at(i, self.head)]
-        due = self.assembled_at + self._patience(self.holdings)
+        due = self.assembled_at + self.holdings.patience(self.number)
         if awaited and now < due:
             self._do.append(Timer(due))
             return
@@ -393,8 +402,3 @@ class Coordinator:
                      participants=sorted(participants), holders=sorted(holders), root=record.next_root.hex())  # fmt: skip
         if self.finished:
             self._do.report("finished", f"all {self.head} outer steps are committed")
-
-    # -------------------------------------------------------------------------------------------- small things
-    def _patience(self, deadline: Deadline) -> float:
-        """Deadlines double with each attempt of a step."""
-        return deadline.seconds() * 2 ** max(0, self.number - 1)

@@ -7,7 +7,7 @@ from typing import Any
 from atoll.coordinator.effects import Event, Joined, Left, Persist, Received, Reign, Report, Send, Tick, Timer
 from atoll.coordinator.protocol import Coordinator
 from atoll.coordinator.rules import Rules
-from atoll.coordinator.store import Deposed, Store
+from atoll.coordinator.store import Store
 from atoll.errors import UserError
 from atoll.events import EventLog
 from atoll.swarm import messages as m
@@ -20,6 +20,7 @@ REACH_SECONDS = 3.0
 QUIET_SECONDS = 60.0  # an agent beats every 2 s; the protocol notices silence much earlier
 RECORDS_AT_ONCE = 64
 RENEW_SECONDS = 1.0
+MAX_FORGOTTEN_TERMS = 10_000  # more, and a Hello is a lie
 LEADER_SECONDS = 3.0  # a leader silent for longer, by the database's clock, is replaced
 
 
@@ -89,7 +90,7 @@ class CoordinatorServer:
         try:
             self.store.renew()
             addresses = tuple(self.store.announce(self.address))
-        except Deposed as error:
+        except Exception as error:
             self._depose(error)
             return
         if addresses != self._addresses:
@@ -97,7 +98,8 @@ class CoordinatorServer:
             for outbox in self._outboxes.values():
                 outbox.put_nowait(m.Coordinators(addresses))
 
-    def _depose(self, error: Deposed) -> None:
+    def _depose(self, error: Exception) -> None:
+        """End this reign; whoever runs us hears why."""
         if not self.deposed.done():
             self._events.write("deposed", f"this coordinator stops: {error}")
             self.deposed.set_exception(error)
@@ -110,7 +112,12 @@ class CoordinatorServer:
         now = time.monotonic()
         self._next_tick = now + 1.0
         records: list[Any] = []
-        for effect in self.protocol.step(event, now):
+        try:
+            effects = self.protocol.step(event, now)
+        except Exception as error:
+            self._depose(error)  # half a decision must not be followed by others: a restart folds what is durable
+            raise
+        for effect in effects:
             if isinstance(effect, Persist):
                 records.append(effect.record)
                 continue
@@ -133,7 +140,7 @@ class CoordinatorServer:
     def _persist(self, records: list[Any]) -> bool:
         try:
             self.store.append(records)
-        except Deposed as error:
+        except Exception as error:  # deposed, or the database failed: what is not durable was not decided
             self._depose(error)
             return False
         return True
@@ -169,19 +176,23 @@ class CoordinatorServer:
             address = ""
         outbox: asyncio.Queue[Message] = asyncio.Queue()
         self._outboxes[island] = outbox
-        outbox.put_nowait(m.Coordinators(self._addresses))
+        if self._addresses:
+            outbox.put_nowait(m.Coordinators(self._addresses))
         if not self.protocol.term.outranks(hello.term):  # this database forgot a reign that the island remembers
+            self._renew()  # or it is not ours any more
+            if self.deposed.done() or hello.term.counter > self.protocol.term.counter + MAX_FORGOTTEN_TERMS:
+                raise TransportError(f"{island} knows a term that this coordinator cannot outrank")
             self._step(Reign(self.store.begin_term(above=hello.term.counter)))
         self._step(Joined(island, hello, address))
         reason = "its line closed"
         try:
-            await together(self._read(stream, island), self._write(stream, outbox))
+            await together(self._read(stream, island, outbox), self._write(stream, outbox))
         except TransportError as error:
             reason = str(error)
         finally:
-            if self._outboxes.get(island) is outbox:
+            if self._outboxes.get(island) is outbox:  # else it has a newer line, and has not left
                 del self._outboxes[island]
-            self._step(Left(island, hello.session, reason))
+                self._step(Left(island, hello.session, reason))
 
     async def _reaches(self, address: str, island: str) -> bool:
         try:
@@ -190,12 +201,12 @@ class CoordinatorServer:
             return False
         return True
 
-    async def _read(self, stream: Stream, island: str) -> None:
+    async def _read(self, stream: Stream, island: str, outbox: "asyncio.Queue[Message]") -> None:
         while True:
             message, _ = await stream.receive(QUIET_SECONDS)
             if isinstance(message, m.Want):
                 records = self.store.commits(max(0, message.since), RECORDS_AT_ONCE)
-                self._outboxes[island].put_nowait(m.Records(tuple(records)))
+                outbox.put_nowait(m.Records(tuple(records)))
             elif not isinstance(message, m.Records) or self._vouched(message):
                 self._step(Received(island, message))
 
@@ -228,6 +239,7 @@ class CoordinatorServer:
                 except UserError as error:
                     await stream.send(m.Refused(str(error)))
                     return
+                self.protocol.awaited.discard(request.island)  # whoever is lost for good is not waited for
                 if (outbox := self._outboxes.get(request.island)) is not None:
                     outbox.put_nowait(m.Evict(request.reason or "evicted by the operator"))
                 self._events.write("evicted", f"{request.island} is evicted: {request.reason}", island=request.island)

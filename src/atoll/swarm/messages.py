@@ -280,6 +280,10 @@ class Attached(Message, frozen=True):
     """Trainer to agent: I am here, and hold nothing yet."""
 
 
+class Pulse(Message, frozen=True):
+    """Agent to trainer, every few seconds: I am not frozen."""
+
+
 class WantData(Message, frozen=True):
     """Trainer to agent: where is the prepared data? Fetched from peers first, if need be."""
 
@@ -335,7 +339,7 @@ AnyMessage = (
     | Status | StatusReply | Invite | Invited | EvictIsland | Done
     | Ping | ReduceOpen | Piece | FetchHeader | FetchPieces | FetchSliceTable | FetchTable | FetchChunk
     | FetchManifest | FetchBlock | Found | Missing
-    | Attached | WantData | DataAt | Work | Progress | Proposed | Adopt | Adopted | Stopped
+    | Attached | Pulse | WantData | DataAt | Work | Progress | Proposed | Adopt | Adopted | Stopped
 )  # fmt: skip
 
 _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)

@@ -1,0 +1,44 @@
+"""How one agent takes part, and the small facts that its directory keeps for it."""
+
+from pathlib import Path
+
+import msgspec
+
+from atoll.files import write_atomic
+from atoll.swarm.records import Term
+
+TERM, COORDINATORS = "term.json", "coordinators.json"
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """How one agent takes part."""
+
+    directory: Path
+    coordinator: str  # host:port
+    contributor: str = ""
+    relay: bool = False
+    host: str = "0.0.0.0"
+    port: int = 0
+    dial_only: bool = False
+    checkpoint_dirs: tuple[Path, ...] = ()  # where a state 0 may lie, besides our own
+    data_dirs: tuple[Path, ...] = ()  # where the prepared data may lie; the last is where it is put
+
+
+def keep_term(directory: Path, term: Term) -> None:
+    """Remember the highest term seen, durably: a leader of the past must not be believed after a restart."""
+    write_atomic(directory / TERM, msgspec.json.encode(term))
+
+
+def load_term(directory: Path) -> Term:
+    path = directory / TERM
+    return msgspec.json.decode(path.read_bytes(), type=Term) if path.exists() else Term()
+
+
+def keep_coordinators(directory: Path, addresses: list[str]) -> None:
+    """Remember where else coordinators of this run are."""
+    write_atomic(directory / COORDINATORS, msgspec.json.encode(addresses))
+
+
+def load_coordinators(directory: Path) -> list[str]:
+    path = directory / COORDINATORS
+    return msgspec.json.decode(path.read_bytes(), type=list[str]) if path.exists() else []

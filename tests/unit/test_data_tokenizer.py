@@ -135,6 +135,24 @@ def test_what_is_no_tokenizer_is_refused(tmp_path, content, message):
         Tokenizer.load(path)
 
 
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for message in messages %}{{ message['content'] }}{% endfor %}", "puts 0 <s> into a chat"),
+        ("{{ bos_token }}{% for message in messages %}{{ bos_token + message['content'] }}{% endfor %}", "puts 3 <s> into"),
+        ("chat: {{ bos_token }}", "does not put <s> at the head"),
+        ("{{ raise_exception('no system prompt') }}", "cannot render .*: no system prompt"),
+        ("{% for %}", "cannot render"),
+    ],
+)
+@pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json"])
+def test_a_chat_template_without_exactly_one_bos_is_refused(tmp_path, template, message, place):
+    engine_with("<s> $A").save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / place).write_text(template if place.endswith("jinja") else json.dumps({"chat_template": template}))
+    with pytest.raises(UserError, match=message):
+        Tokenizer.load(tmp_path)
+
+
 def write_llama_3_file(path, tokens: list[bytes]) -> None:
     path.write_bytes(b"".join(base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(tokens)))
 

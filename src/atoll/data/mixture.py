@@ -66,6 +66,10 @@ class Mixture:
 
         A later stage goes on with each source where the earlier ones left it.
         """
+        return self.window(*self.turn(index, stage_starts))
+
+    def turn(self, index: int, stage_starts: Sequence[int]) -> tuple[str, int]:
+        """The source that sample `index` is of, and how many samples before it were: the part that needs no data."""
         number = bisect_right(stage_starts, index) - 1
         if number < 0:
             raise ValueError(f"sample {index} lies before the first stage: {list(stage_starts)}")
@@ -73,10 +77,13 @@ class Mixture:
         periods, rest = divmod(index - stage.start, PERIOD)
         source = stage.pattern[rest]
         drawn = int(stage.drawn[source] + periods * stage.before[PERIOD, source] + stage.before[rest, source])
-        name = self._sources[source]
-        pass_number, position = divmod(drawn, self._num_windows[name])
-        window = permuted(position, self._num_windows[name], _key(self._seed, name, pass_number))
-        return Sample(name, window, pass_number)
+        return self._sources[source], drawn
+
+    def window(self, source: str, turn: int) -> Sample:
+        """The window that a source gives at its turn number `turn`, counted from 0."""
+        pass_number, position = divmod(turn, self._num_windows[source])
+        window = permuted(position, self._num_windows[source], _key(self._seed, source, pass_number))
+        return Sample(source, window, pass_number)
 
     def _lay_out(self, stage_starts: tuple[int, ...]) -> "list[_LaidOut]":
         """The stages that have begun, computed once: a few milliseconds each."""

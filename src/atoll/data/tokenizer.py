@@ -13,7 +13,16 @@ import numpy as np
 from blake3 import blake3
 
 from atoll.data import tiktoken
-from atoll.data.chat import BEGIN_OF_TEXT, CHAT_TEMPLATE, END_OF_ROLE, END_OF_TEXT, END_OF_TURN, PAD, SPECIAL_TOKENS
+from atoll.data.chat import (
+    BEGIN_OF_TEXT,
+    CHAT_TEMPLATE,
+    END_OF_ROLE,
+    END_OF_TEXT,
+    END_OF_TURN,
+    PAD,
+    SPECIAL_TOKENS,
+    check_template,
+)
 from atoll.errors import UserError
 from atoll.files import write_atomic
 
@@ -35,11 +44,18 @@ class Tokenizer:
     """A `tokenizer.json`, and the two files beside it that `transformers` reads."""
 
     def __init__(self, engine: "Engine", origin: str, config: dict[str, Any], chat_template: str | None) -> None:
-        """`origin` names the tokenizer in errors. Raises UserError unless `engine` puts one BOS before a text."""
+        """`origin` names the tokenizer in errors.
+
+        Raises UserError unless `engine` puts one BOS before a text, and the template (in the configuration, for an old
+        one) before a chat.
+        """
         engine.no_truncation()
         engine.no_padding()
         self.bos_id = _bos_id(engine, origin)
         engine.encode_special_tokens = True  # a text that spells "<|begin_of_text|>" stays text
+        template = chat_template or config.get("chat_template")
+        if isinstance(template, str):
+            check_template(template, str(engine.id_to_token(self.bos_id)), origin)
         self._engine, self._config, self._chat_template = engine, config, chat_template
 
     @classmethod

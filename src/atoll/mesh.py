@@ -1,10 +1,13 @@
 """ElasticDeviceMesh: the two sides of an island. `local` is fixed ranks; `swarm` is whoever is there.
 
+Under torchrun every rank calls everything here, in the same order. Rank 0 talks to the island's agent and tells the
+others; each moves its own rows between its parameters and the agent's mapped files.
+
 Bring your own module and loop (`examples/own_loop.py`), or read `train.py`, which is one.
 """
 
 import contextlib
-import socket
+import select
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,18 +21,21 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from atoll.agent import membership
 from atoll.agent.__main__ import encode_arguments
-from atoll.agent.server import Settings
+from atoll.agent.settings import Settings
 from atoll.agent.state import LOCAL, MOMENTUM, PARAMETERS, loaded_root, map_file, map_generation
 from atoll.agent.trainer import frame, read_frame
 from atoll.errors import UserError
+from atoll.island.parallelize import device as device_named
+from atoll.island.ranks import Ranks, own_rows
 from atoll.processes import Child
 from atoll.swarm import messages as m
 from atoll.swarm.layout import Layout
 from atoll.swarm.records import Message, Plan
 from atoll.swarm.transport import TransportError
 
-SILENT_SECONDS = 600.0  # an agent that says nothing for so long is started afresh; its files hold all it knows
-MAX_RESTARTS = 5  # of an agent without a single order in between
+SILENT_SECONDS = 60.0  # an agent pulses every few seconds; one silent for so long is frozen, and started afresh
+ENROL_SECONDS = 120.0
+MAX_RESTARTS = 5  # of an agent without a word from it in between
 __all__ = ["Adopt", "ElasticDeviceMesh", "Plan", "Swarm"]
 
 
@@ -44,29 +50,36 @@ class Adopt:
 class Swarm:
     """The elastic side, through this island's agent. Orders come in; progress and proposals go out."""
 
-    def __init__(self, settings: Settings, ticket: str, log: Path | None = None) -> None:
-        """Start the agent. `ticket` may be empty once this directory is a member. `log` takes its standard error."""
+    def __init__(self, settings: Settings, ticket: str, ranks: Ranks, log: Path | None = None) -> None:
+        """Start the agent. `ticket` may be empty once this directory is a member. `log` takes its standard error.
+
+        All three are rank 0's to give.
+        """
         self.outer_steps = 0  # adopted by this process
-        self._settings = settings
+        self._ranks = ranks
+        self._settings = ranks.first(lambda: settings)
         self._ticket = ticket
         self._log = log
         self._step = -1
         self._inner_step = 0
         self._started = self._step_started = time.monotonic()
         self._restarts = 0
+        self._attached = self._wants_data = False  # what a new agent must be told again
         self._pending: list[m.AnyMessage] = []
         self._layout: Layout | None = None
-        self._start_agent()
+        self._agent: Child | None = None  # rank 0 has it
+        if ranks.number == 0:
+            self._start_agent()
 
     # ------------------------------------------------------------------------------------------------ orders
     def orders(self) -> Iterator[Adopt | Plan]:
         """What to do next, until the run is finished. Raises UserError when this island may not go on."""
+        self._attached = True
         self._tell(m.Attached())
         while True:
-            message = self._next()
+            message = self._ranks.first(self._next)
             match message:
                 case m.Adopt():
-                    self._restarts = 0
                     yield Adopt(message.step, message)
                 case m.Work():
                     self._step, self._inner_step = message.plan.step, 0
@@ -82,6 +95,7 @@ class Swarm:
     def adopt(self, order: Adopt, parameters: Mapping[str, Tensor]) -> None:
         """Copy the outer state into these parameters, in place, and prove to the swarm what they now hold.
 
+        DTensors get their own rows; all ranks are done when rank 0 proves it.
         Raises UserError unless names and shapes are exactly the run's.
         """
         layout = self._open()
@@ -91,23 +105,27 @@ class Swarm:
             before = int(generation[0])
             with torch.no_grad():
                 for tensor, start in zip(layout.tensors, layout.offsets, strict=False):
-                    values = np.array(outer[start : start + tensor.num_elements]).reshape(tensor.shape)
-                    parameters[tensor.name].copy_(torch.from_numpy(values))
+                    before_ours, ours = own_rows(parameters[tensor.name])
+                    values = np.array(outer[start + before_ours : start + before_ours + ours.numel()])
+                    ours.copy_(torch.from_numpy(values).view(ours.shape))
             if before % 2 == 0 and int(generation[0]) == before:
                 break
+            if self._agent is not None and not self._agent.alive:
+                break  # it died while applying; the next one mends the state, asks for no proof of this, and orders again
             time.sleep(0.001)  # the agent is applying an update: what was copied may be torn
         self._write_local(parameters)
         self.outer_steps += 1
-        self._tell(m.Adopted(order.step, loaded_root(layout, order.message.table, self._local)))
+        if self._ranks.number == 0:
+            self._tell(m.Adopted(order.step, loaded_root(layout, order.message.table, self._local)))
 
-    def progress(self, loss: float, tokens: int) -> bool:
-        """Report one inner step of `tokens` tokens; False when the swarm has moved on and the rest is in vain."""
-        self._inner_step += 1
+    def progress(self, loss: float, tokens: int, inner_steps: int = 1) -> bool:
+        """Report inner steps, their tokens and the last one's loss; False when the swarm has moved on without us."""
+        self._inner_step += inner_steps
         now = time.monotonic()
         rate = tokens / max(now - self._step_started, 1e-9)
         self._step_started = now
         self._tell(m.Progress(self._step, self._inner_step, loss, rate))
-        return not self._overtaken()
+        return self._ranks.first(lambda: not self._overtaken())
 
     def propose(self, parameters: Mapping[str, Tensor], tokens: int, loss: float) -> None:
         """Hand over the parameters after the inner steps, their tokens and mean loss: this island's contribution."""
@@ -118,14 +136,7 @@ class Swarm:
 
     def data_dir(self) -> Path:
         """Where the run's prepared data is; fetched from peers first, if need be."""
-        self._tell(m.WantData())
-        while True:
-            message = self._receive()
-            if isinstance(message, m.DataAt):
-                return Path(message.path)
-            if isinstance(message, m.Stopped):
-                raise UserError(message.reason or "the run is finished")
-            self._pending.append(message)
+        return self._ranks.first(self._wait_for_data)
 
     @property
     def run(self) -> m.RunInfo:
@@ -140,7 +151,8 @@ class Swarm:
 
     def close(self) -> None:
         """Let the agent end; it leaves the swarm and keeps its files."""
-        self._agent.stop()
+        if self._agent is not None:
+            self._agent.stop()
 
     # -------------------------------------------------------------------------------------------- the agent
     def _start_agent(self) -> None:
@@ -148,15 +160,36 @@ class Swarm:
         self._agent = Child(arguments, log=self._log, leash=False)
         self._agent.socket.settimeout(SILENT_SECONDS)
 
+    @property
+    def _its_agent(self) -> Child:
+        assert self._agent is not None, "rank 0 alone talks to the agent"
+        return self._agent
+
     def _restart_agent(self, why: str) -> None:
         """A dead agent costs nothing but time: its files hold all it knew."""
-        status = self._agent.stop(1.0)
+        status = self._its_agent.stop(1.0)
         self._restarts += 1
         if status == 2 or self._restarts > MAX_RESTARTS:
             raise UserError(f"this island's agent cannot go on ({why}); its log: {self._log or 'standard error'}")
         time.sleep(min(5.0, 0.2 * 2**self._restarts))
         self._start_agent()
-        self._tell(m.Attached())
+        self._pending.clear()  # orders of the dead one
+        if self._attached:
+            self._tell(m.Attached())
+        if self._wants_data:
+            self._tell(m.WantData())
+
+    def _wait_for_data(self) -> Path:
+        self._wants_data = True
+        self._tell(m.WantData())
+        while True:
+            message = self._receive()
+            if isinstance(message, m.DataAt):
+                self._wants_data = False
+                return Path(message.path)
+            if isinstance(message, m.Stopped):
+                raise UserError(message.reason or "the run is finished")
+            self._pending.append(message)
 
     def _next(self) -> m.AnyMessage:
         return self._pending.pop(0) if self._pending else self._receive()
@@ -164,50 +197,55 @@ class Swarm:
     def _receive(self) -> m.AnyMessage:
         while True:
             try:
-                return read_frame(self._agent.socket)
+                message = read_frame(self._its_agent.socket)
+                self._restarts = 0
+                if not isinstance(message, m.Pulse):
+                    return message
             except (TransportError, OSError) as error:
                 self._restart_agent(str(error) or type(error).__name__)
 
     def _tell(self, message: Message) -> None:
-        with contextlib.suppress(OSError):  # a dead agent is noticed, and replaced, where the next order is awaited
-            self._agent.socket.sendall(frame(message))
+        if self._agent is not None:
+            with contextlib.suppress(OSError):  # a dead agent is noticed, and replaced, where the next order is awaited
+                self._agent.socket.sendall(frame(message))
 
     def _overtaken(self) -> bool:
         """Whether an order waits: while we train, that can only mean that the step was decided without us."""
-        if self._pending:
-            return True
-        self._agent.socket.setblocking(False)
-        try:
-            return bool(self._agent.socket.recv(1, socket.MSG_PEEK))
-        except BlockingIOError:
-            return False
-        except OSError:
-            return False  # a dead agent: the proposal goes to the next one
-        finally:
-            self._agent.socket.settimeout(SILENT_SECONDS)
+        while select.select([self._its_agent.socket], [], [], 0)[0]:
+            try:
+                message = read_frame(self._its_agent.socket)
+            except (TransportError, OSError) as error:  # dead: the next one wants the step again, from its start
+                self._restart_agent(str(error))
+                return True
+            if not isinstance(message, m.Pulse):
+                self._pending.append(message)
+        return bool(self._pending)
 
     # ---------------------------------------------------------------------------------------------- mappings
     def _open(self) -> Layout:
         """Map the agent's files, once it has enrolled and made them."""
         if self._layout is None:
-            deadline = time.monotonic() + SILENT_SECONDS
-            directory = self._settings.directory
-            while (member := membership.load(directory)) is None:
-                if not self._agent.alive:
-                    message = self._receive()  # its last words, or a new agent
-                    if isinstance(message, m.Stopped):
-                        raise UserError(message.reason)
-                    self._pending.append(message)
-                if time.monotonic() > deadline:
-                    raise UserError(f"{directory}: no membership within {SILENT_SECONDS:.0f} s")
-                time.sleep(0.05)
-            self._member = member
-            self._layout = member.run.layout
-            size, files = self._layout.num_elements, directory / "state"
+            self._member = self._ranks.first(self._wait_for_membership)
+            self._layout = self._member.run.layout
+            size, files = self._layout.num_elements, self._settings.directory / "state"
             self._outer, self._local = map_file(files / PARAMETERS, size), map_file(files / LOCAL, size)
             map_file(files / MOMENTUM, size)
             self._generation = map_generation(files)
         return self._layout
+
+    def _wait_for_membership(self) -> membership.Membership:
+        deadline = time.monotonic() + ENROL_SECONDS
+        directory = self._settings.directory
+        while (member := membership.load(directory)) is None:
+            if not self._its_agent.alive:
+                message = self._receive()  # its last words, or a new agent
+                if isinstance(message, m.Stopped):
+                    raise UserError(message.reason)
+                self._pending.append(message)
+            if time.monotonic() > deadline:
+                raise UserError(f"{directory}: no membership within {ENROL_SECONDS:.0f} s")
+            time.sleep(0.05)
+        return member
 
     def _check(self, parameters: Mapping[str, Tensor]) -> None:
         ours = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
@@ -217,28 +255,46 @@ class Swarm:
             raise UserError(f"this model is not the run's: {', '.join(wrong[:5])} differ in name or shape")
 
     def _write_local(self, parameters: Mapping[str, Tensor]) -> None:
+        """Every rank its own rows, and all of them when this returns."""
         layout = self._open()
         for tensor, start in zip(layout.tensors, layout.offsets, strict=False):
-            values = parameters[tensor.name].detach().float().cpu().numpy().reshape(-1)
-            self._local[start : start + tensor.num_elements] = values
+            before_ours, ours = own_rows(parameters[tensor.name])
+            values = ours.detach().float().cpu().numpy().reshape(-1)
+            self._local[start + before_ours : start + before_ours + len(values)] = values
+        self._ranks.wait()
 
 
 class ElasticDeviceMesh:
     """`local`: the ranks of this island, a `torch.distributed` DeviceMesh. `swarm`: the islands of the run."""
 
-    def __init__(self, local: DeviceMesh | None, swarm: Swarm) -> None:
-        self.local = local
+    def __init__(self, ranks: Ranks, swarm: Swarm) -> None:
+        self.ranks = ranks
         self.swarm = swarm
+        self._local: DeviceMesh | None = None
 
     @staticmethod
     def join(ticket: str, directory: Path, contributor: str = "", *, settings: Settings | None = None,
              log: Path | None = None) -> "ElasticDeviceMesh":  # fmt: skip
-        """Become an island of the run that `ticket` names (it may be empty where `directory` already is one)."""
-        settings = settings or Settings(directory, "", contributor)
-        return ElasticDeviceMesh(None, Swarm(settings, ticket, log))
+        """Become an island of the run that `ticket` names (it may be empty where `directory` already is one).
+
+        Under torchrun all its processes are this one island, and rank 0's arguments count.
+        """
+        ranks = Ranks.of_torchrun()
+        return ElasticDeviceMesh(ranks, Swarm(settings or Settings(directory, "", contributor), ticket, ranks, log))
+
+    @property
+    def local(self) -> DeviceMesh:
+        """The ranks, on the device that `place` was given, else on the accelerator that torch finds, else on the CPU."""
+        return self._local or self.place("auto")
+
+    def place(self, device: str) -> DeviceMesh:
+        """Choose the device of `local`, once, before it is used. Raises UserError where there is no such device."""
+        self._local = self.ranks.device_mesh(device_named(device))
+        return self._local
 
     def __enter__(self) -> "ElasticDeviceMesh":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.swarm.close()
+        self.ranks.close()

@@ -5,7 +5,7 @@ Everything but `[island]` belongs to the run: its digest is checked when joining
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 from blake3 import blake3
@@ -126,7 +126,10 @@ class Island(Part, frozen=True):
 
     device: str = "auto"
     threads: int | None = None
-    micro_batch: int = 8  # windows per forward pass
+    micro_batch: int = 8  # windows per forward pass of a rank
+    activation_checkpointing: bool = False  # compute activations twice instead of keeping them
+    compile: bool = False  # blocks through torch.compile; pays where windows hold equal documents, or one
+    read_every: Annotated[int, msgspec.Meta(ge=1)] = 10  # inner steps between looks at the loss, and reports
     checkpoint_every: int = 1  # outer steps between inner checkpoints
     checkpoint_keep: int = 2
     evaluate_every: int = 0  # outer steps between looks at held-out loss; 0: never

@@ -1,7 +1,8 @@
 """One island's page of the algorithm. The agent's page, the outer half, is `agent/outer_step.py`."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import msgspec
 import torch
 
 from atoll import recipe as recipes
-from atoll.data.loader import Loader
+from atoll.data.loader import Batch, Loader
 from atoll.data.unigram import heldout_weights
-from atoll.files import sweep
+from atoll.errors import UserError
 from atoll.island.checkpoint import InnerCheckpoints
+from atoll.island.feed import ahead, place
+from atoll.island.garbage import collected_by_hand
 from atoll.island.heldout import heldout_loss
 from atoll.island.parallelize import parallelize
 from atoll.island.step import InnerMetrics, Island
@@ -36,71 +39,93 @@ class Summary:
     loss: float = float("nan")  # of the last inner step
     seconds: float = 0.0
 
-    def add(self, metrics: InnerMetrics) -> None:
-        self.inner_steps += 1
-        self.tokens += metrics.tokens
-        self.loss = metrics.loss
+    def add(self, done: list[InnerMetrics]) -> None:
+        self.inner_steps += len(done)
+        self.tokens += sum(metrics.tokens for metrics in done)
+        self.loss = done[-1].loss if done else self.loss
 
 
 Report = Callable[[Plan, int, InnerMetrics], None]
 
 
 def train(mesh: ElasticDeviceMesh, own: recipes.Island, directory: Path, report: Report = lambda *_: None) -> Summary:
-    """DiLoCo (arXiv 2311.08105, algorithm 1) on one island, until the run is finished.
+    """DiLoCo (arXiv 2311.08105, algorithm 1) on one island, until the run is finished. All its ranks call this.
 
-    `own` is the recipe's [island] table of this machine; `directory` keeps the inner checkpoints.
+    `own` is the recipe's [island] table of this machine; `directory` keeps the inner checkpoints (rank 0's counts).
     Raises UserError when this island may not, or cannot, go on.
     """
     recipe = recipes.with_island(mesh.swarm.run.recipe, own)
     data = Loader(mesh.swarm.data_dir(), recipe)
-    island = build(recipe, data)
-    sweep(directory / "inner")
-    saved = InnerCheckpoints(island, directory / "inner", own.checkpoint_keep)
-    saved.restore()
+    island = build(mesh, recipe, data)
     weights = heldout_weights(data.manifest, recipe.stage[0].mixture)
     summary = Summary(mesh.swarm.island)
     started = time.monotonic()
-    for order in mesh.swarm.orders():
-        if isinstance(order, Adopt):  # committed for all of us: start the next step from the same bits
-            mesh.swarm.adopt(order, island.parameters())
-            summary.outer_steps = order.step
-            if own.evaluate_every and order.step % own.evaluate_every == 0:
-                loss = heldout_loss(island, data.heldout(own.micro_batch, LOOK_WINDOWS), weights)
-                note_heldout(directory, order.step, loss)
-        else:
-            losses = inner_steps(mesh, island, data, order, recipe, report, summary)
-            if len(losses) == order.inner_steps:
-                tokens = order.num_samples * recipe.inner.context_length
-                mesh.swarm.propose(island.parameters(), tokens, sum(losses) / len(losses))
-                if (order.step + 1) % own.checkpoint_every == 0:
-                    saved.save(order.first_inner_step + order.inner_steps)
+    checkpoints = InnerCheckpoints(island, directory / "inner", own.checkpoint_keep, mesh.ranks)
+    with checkpoints as saved, collected_by_hand() as collect:
+        saved.restore()
+        for order in mesh.swarm.orders():
+            if isinstance(order, Adopt):  # committed for all of us: start the next step from the same bits
+                mesh.swarm.adopt(order, island.parameters())
+                summary.outer_steps = order.step
+                if own.evaluate_every and order.step % own.evaluate_every == 0:
+                    loss = heldout_loss(island, data.heldout(own.micro_batch, LOOK_WINDOWS), weights)
+                    if mesh.ranks.number == 0:
+                        note_heldout(directory, order.step, loss)
+            else:
+                done = inner_steps(mesh, island, data, order, recipe, report)
+                summary.add(done)
+                if len(done) == order.inner_steps:
+                    tokens = order.num_samples * recipe.inner.context_length
+                    mesh.swarm.propose(island.parameters(), tokens, sum(metrics.loss for metrics in done) / len(done))
+                    if (order.step + 1) % own.checkpoint_every == 0:
+                        saved.save(order.first_inner_step + order.inner_steps)
+                collect()  # while the others finish
     summary.seconds = time.monotonic() - started
     return summary
 
 
-def inner_steps(mesh: ElasticDeviceMesh, island: Island, data: Loader, plan: Plan, recipe: Recipe, report: Report,
-                summary: Summary) -> list[float]:  # fmt: skip
-    """Train alone on the plan's samples; the losses, fewer than planned when the swarm decided without us."""
-    samples = (index for first, count in plan.lease for index in range(first, first + count))
-    batches = data.batches(samples, plan.stage_starts, recipe.windows_per_step, recipe.island.micro_batch)
-    losses: list[float] = []
-    for number, batch in enumerate(batches):
-        metrics = island.inner_step(batch, plan.first_inner_step + number)
-        losses.append(metrics.loss)
-        summary.add(metrics)
-        report(plan, number + 1, metrics)
-        if not mesh.swarm.progress(metrics.loss, metrics.tokens):
-            break
-    return losses
+def inner_steps(mesh: ElasticDeviceMesh, island: Island, data: Loader, plan: Plan, recipe: Recipe,
+                report: Report) -> list[InnerMetrics]:  # fmt: skip
+    """Train alone on the plan's samples; what was done, less than planned when the swarm decided without us."""
+    done: list[InnerMetrics] = []
+    with closing(ahead(own_batches(mesh, data, plan, recipe), lambda step: [place(b, island.device) for b in step])) as batches:
+        for number, batch in enumerate(batches, start=1):
+            island.inner_step(batch, plan.first_inner_step + number - 1)
+            if number % recipe.island.read_every and number < plan.inner_steps:
+                continue
+            news = island.read()  # here alone the host waits for the device
+            if mesh.ranks.number == 0:
+                for at, metrics in enumerate(news, start=len(done) + 1):
+                    report(plan, at, metrics)
+            done += news
+            if not mesh.swarm.progress(news[-1].loss, sum(metrics.tokens for metrics in news), len(news)):
+                break
+    return done
 
 
-def build(recipe: Recipe, data: Loader) -> Island:
-    """The island's model on its device, with its inner optimizer. Weights come with the first adoption."""
+def own_batches(mesh: ElasticDeviceMesh, data: Loader, plan: Plan, recipe: Recipe) -> Iterator[list[Batch]]:
+    """Each inner step's micro-batches for this rank: an equal, contiguous share of the step's windows."""
+    samples = [index for first, count in plan.lease for index in range(first, first + count)]
+    share = recipe.windows_per_step // mesh.ranks.count
+    ours = (samples[start + i] for start in range(mesh.ranks.number * share, len(samples), recipe.windows_per_step)
+            for i in range(share))  # fmt: skip
+    return data.batches(ours, plan.stage_starts, share, recipe.island.micro_batch)
+
+
+def build(mesh: ElasticDeviceMesh, recipe: Recipe, data: Loader) -> Island:
+    """The island's model over its ranks, with its inner optimizer. Weights come with the first adoption.
+
+    Raises UserError when the ranks cannot share a step's windows evenly.
+    """
+    if recipe.windows_per_step % mesh.ranks.count:
+        raise UserError(f"{mesh.ranks.count} ranks cannot share the {recipe.windows_per_step} windows of an inner step evenly; "
+                        "start as many as divide them")  # fmt: skip
     if recipe.island.threads:
         torch.set_num_threads(recipe.island.threads)
-    model = Llama(resolve(recipe.model, data.manifest.vocab_size))
-    parallelize(model, recipe.island)
-    return Island(model, recipe)
+    local = mesh.place(recipe.island.device)
+    with torch.device("meta"):
+        model = Llama(resolve(recipe.model, data.manifest.vocab_size))
+    return Island(parallelize(model, local, recipe.island), recipe, local)
 
 
 def note_heldout(directory: Path, step: int, loss: float) -> None:

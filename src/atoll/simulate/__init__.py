@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from atoll.simulate.faults import Fault
-from atoll.simulate.storm import storm
-from atoll.simulate.world import Result, Setting, World
+from atoll.simulate.schedule import Result, Setting
+from atoll.simulate.storm import storm, swarm
+from atoll.simulate.world import World
 
 
 def run(seed: int, faults: Sequence[Fault] = (), setting: Setting | None = None, tell: bool = False) -> Result:
@@ -18,4 +19,4 @@ def simulate(islands: int, outer_steps: int, seed: int = 0, with_faults: bool = 
     return run(seed, storm(seed) if with_faults else (), setting, tell)
 
 
-__all__ = ["Fault", "Result", "Setting", "World", "run", "simulate", "storm"]
+__all__ = ["Fault", "Result", "Setting", "World", "run", "simulate", "storm", "swarm"]

@@ -1,6 +1,5 @@
 """The coordinator's durable store, with the semantics of `coordinator/store.py`: terms, keys, one transaction."""
 
-import copy
 from dataclasses import dataclass, field
 
 from atoll.coordinator.leases import merge
@@ -23,19 +22,35 @@ class Database:
     plans: dict[tuple[int, str], Plan] = field(default_factory=dict)
     attempts: dict[tuple[int, int], Attempt] = field(default_factory=dict)
     commits: list[CommitRecord] = field(default_factory=list)
+    _nonces: int = 0  # never the same twice, whatever a backup brings back
+    _backups: list["Database"] = field(default_factory=list)  # one after each commit
 
     def begin_term(self) -> Term:
         """Take the next term; whoever held an earlier one can persist nothing any more."""
-        counter = self.term.counter + 1
-        self.term = Term(counter, f"nonce {counter}")
+        return self._begin(self.term.counter + 1)
+
+    def raise_term(self, held: Term, above: int) -> Term:
+        """The leader's own term, raised above one that an island remembers. Raises Deposed for any but the leader."""
+        self.check(held)
+        return self._begin(max(held.counter, above) + 1)
+
+    def check(self, held: Term) -> None:
+        """Raises Deposed unless `held` is the term that reigns."""
+        if self.term != held:
+            raise Deposed(f"term {self.term.counter} has begun elsewhere")
+
+    def _begin(self, counter: int) -> Term:
+        self._nonces += 1
+        self.term = Term(counter, f"nonce {self._nonces}")
         return self.term
 
     def append(self, term: Term, records: list[Record]) -> None:
         """All or nothing. Raises Deposed, or Conflict where a key is taken."""
-        if self.term != term:
-            raise Deposed(f"term {self.term.counter} has begun elsewhere")
+        self.check(term)
+        expected = len(self.commits)
         for record in records:
-            self._check(record)
+            self._check(record, expected)
+            expected += isinstance(record, CommitRecord)
         for record in records:
             self._insert(record)
 
@@ -44,11 +59,15 @@ class Database:
         plans = [plan for (at, _), plan in self.plans.items() if at == step]
         return plans, max((number for at, number in self.attempts if at == step), default=0), self.stage_starts
 
-    def backup(self) -> "Database":
-        """A copy, as an operator's backup would be."""
-        return copy.deepcopy(self)
+    def go_back(self, num_commits: int) -> None:
+        """An operator restores the backup that was made so many commits ago."""
+        if num_commits < len(self._backups):
+            old = self._backups[-1 - num_commits]
+            self.term, self.stage_starts = old.term, old.stage_starts
+            self.plans, self.attempts, self.commits = dict(old.plans), dict(old.attempts), list(old.commits)
+            self._backups = self._backups[: len(self._backups) - num_commits]
 
-    def _check(self, record: Record) -> None:
+    def _check(self, record: Record, next_step: int) -> None:
         match record:
             case Plan():
                 taken = (record.step, record.island) in self.plans
@@ -56,7 +75,7 @@ class Database:
                 taken = (record.step, record.number) in self.attempts
             case CommitRecord():
                 merge([span for _, lease in record.leases for span in lease])
-                taken = record.step != len(self.commits)
+                taken = record.step != next_step
             case Assembled():
                 taken = False
         if taken:
@@ -73,5 +92,7 @@ class Database:
                 self.commits.append(record)
                 self.plans = {key: plan for key, plan in self.plans.items() if key[0] >= record.step}
                 self.attempts = {key: attempt for key, attempt in self.attempts.items() if key[0] >= record.step}
+                self._backups.append(Database(self.term, self.stage_starts, self.plans.copy(), self.attempts.copy(),
+                                              self.commits.copy()))  # fmt: skip
             case Assembled():
                 pass  # decides nothing after a restart

@@ -1,5 +1,6 @@
 """An island's part of one attempt's all-reduce, slice by slice, with production's waits and faults (`agent/reduce.py`)."""
 
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -103,11 +104,14 @@ class Exchange:
     # ------------------------------------------------------------------------------------------------ an owner
     def take(self, offer: Offer) -> None:
         """A participant's copy of a slice of mine, checked against what it proposed."""
+        if offer.number >= len(self.attempt.slices):  # of another attempt with this number, from before a backup
+            offer.break_off()
+            return
         part, sender = self.attempt.slices[offer.number], offer.sender.name
         share = self.attempt.share_of(sender)
         if share is None or self.closed or part.owner != self.island.name or root(offer.table) != share.payload:
             offer.break_off()
-        elif not all(check_piece(offer.table, i, piece) for i, piece in zip(part.pieces, offer.pieces, strict=True)):
+        elif len(offer.pieces) != part.num_pieces or not all(map(check_piece, repeat(offer.table), part.pieces, offer.pieces)):
             self._fault(sender, "refused", "a piece is not the one that was proposed")
             offer.break_off()
         else:

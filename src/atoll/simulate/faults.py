@@ -61,6 +61,22 @@ class Takeover(Fault):
 
 
 @dataclass(frozen=True)
+class Backup(Fault):
+    """The coordinator's machine is lost, and its database restored from a backup that is some commits old."""
+
+    num_commits: int = 1
+    down: float = 5.0
+    announced: bool = True  # the operator says so (`atoll host --restored`)
+
+    def strike(self, world: "World") -> None:
+        for reign in world.reigns:
+            reign.die(dark=True)
+        world.database.go_back(self.num_commits)
+        world.invariants.forget_unseen()
+        world.after(self.down, world.begin_reign_if_none, self.announced)
+
+
+@dataclass(frozen=True)
 class Freeze(Fault):
     """SIGSTOP, swap, a suspended laptop: the kernel answers, the process does not."""
 

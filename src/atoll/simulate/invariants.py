@@ -26,7 +26,7 @@ class Invariants:
         self.payloads: dict[bytes, Bytes] = {}  # every payload that any island ever encoded
         self.history: list[CommitRecord] = []
         self._world = world
-        self._state = (parameters, momentum)  # of the head
+        self._states = [(parameters, momentum)]  # by step
         self._roots = [root(table_of(parameters, momentum))]
         self._ready_at: dict[str, int] = {}
         self._spent: tuple[tuple[int, int], ...] = ()
@@ -45,7 +45,7 @@ class Invariants:
         """A record became durable. `plans` are those that were durable before."""
         match record:
             case Plan():
-                self._must((record.step, record.parent) == (len(self.history), self._roots[-1]), "a plan not from the head")
+                self._must(record.parent == self._roots[record.step], f"a plan of step {record.step} from another state")
                 self._leases_partition(reign)
             case Attempt():
                 self._headers[record.step, record.number] = record
@@ -59,15 +59,18 @@ class Invariants:
 
     def _committed(self, reign: "Reign", record: CommitRecord, plans: dict[tuple[int, str], Plan]) -> None:
         step = len(self.history)
-        if record.step != step:
-            self.violated(f"step {record.step} is committed where {step} was to come: a committed step changed")
+        if record.step != step:  # a restored backup may be told again what was; but nothing else
+            known = record.step < step and self.history[record.step] == record
+            self._must(known, f"step {record.step} is committed again, as something else")
             return
         previous = self.history[-1].digest() if self.history else b""
         self._must(record.previous == previous and record.parent == self._roots[-1], "the chain is broken")
         self._must(record.signature == sign(record.unsigned()), "a commit without the run's signature")
         names = [share.island for share in record.participants]
         self._must(names == sorted(set(names)) and names, "participants are not a sorted set")
-        self._must([s.weight for s in record.participants] == weights(record.participants), "weights are not of the reduced set")
+        self._must(
+            [s.weight for s in record.participants] == weights(record.participants), "weights are not of the reduced set"
+        )
         for island, lease in record.leases:
             plan = plans.get((step, island))
             self._must(plan and plan.lease == lease, f"{island}'s lease is not that of its plan")
@@ -94,8 +97,10 @@ class Invariants:
         slices = tuple((*span, digest) for span, digest in zip(spans, roots, strict=True))
         header = UpdateHeader(record.step, record.parent, CODEC, attempt.lr, attempt.momentum, record.participants, slices)
         self._must(header.digest() == record.update, f"the update of step {record.step} is not the sum of its payloads")
-        self._state = expected(*self._state, header, self.payloads)
-        self._must(root(table_of(*self._state)) == record.next_root, f"step {record.step} leads to other bits than it must")
+        self._states.append(expected(*self._states[-1], header, self.payloads))
+        self._must(
+            root(table_of(*self._states[-1])) == record.next_root, f"step {record.step} leads to other bits than it must"
+        )
 
     def _held_durably(self, reign: "Reign", record: CommitRecord) -> None:
         holders = {
@@ -109,6 +114,8 @@ class Invariants:
 
     def _leases_partition(self, reign: "Reign") -> None:
         """Below the cursor every sample is spent, out or free, once."""
+        if len(self._world.database.commits) < len(self.history):
+            return  # a restored backup knows less
         leases = reign.protocol.leases
         out = [span for plan in reign.protocol.plans.values() for span in plan.lease]
         try:
@@ -117,6 +124,14 @@ class Invariants:
             self.violated(f"leases overlap: {error}")
             return
         self._must(all_of_them in ((), ((0, leases.fresh),)), f"leases have a gap: {all_of_them}, cursor {leases.fresh}")
+
+    def forget_unseen(self) -> None:
+        """A database was lost. A commit that no island ever heard of was lost with it: it never happened."""
+        while self.history and not any(agent.knows(self.history[-1]) for agent in self._world.agents.values()):
+            self.history.pop()
+            self._states.pop()
+            self._roots.pop()
+        self._spent = merge([span for record in self.history for _, lease in record.leases for span in lease])
 
     # ------------------------------------------------------------------------------------------------ islands
     def island_stored(self, island: "Island", record: CommitRecord) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from atoll.agent import outer_step
 from atoll.agent.link import BEAT_SECONDS, MAX_PAUSE_SECONDS
 from atoll.agent.outer_step import Advance, Effect, Encode, Hold, OuterStep, Reduce
-from atoll.agent.server import PROGRESS_SECONDS, RETRY_SECONDS
+from atoll.agent.server import PROGRESS_SECONDS, RECORDS_AT_ONCE, RETRY_SECONDS
 from atoll.simulate import work
 from atoll.simulate.bits import TinyState
 from atoll.simulate.disk import Disk
@@ -21,6 +21,7 @@ from atoll.simulate.process import Process
 from atoll.simulate.timeline import Lock, Signal, Task, Work
 from atoll.simulate.trainer import Trainer
 from atoll.swarm import messages as m
+from atoll.swarm.records import CommitRecord
 
 if TYPE_CHECKING:
     from atoll.simulate.world import World
@@ -201,7 +202,7 @@ class Island(Process):
         pause = 0.2
         while True:
             coordinator = self.world.route(self.name)
-            if coordinator is not None and (yield from self.dial(coordinator, CONNECT_SECONDS)):
+            if (yield from self.dial(coordinator, CONNECT_SECONDS)):
                 machine, line = self.machine, Line(self.network, self, coordinator)
                 self.line = line
                 port = 1 if self.serving else 0
@@ -226,8 +227,17 @@ class Island(Process):
             return
         if isinstance(message, m.View):
             self.donors = message.donors
-        else:
+        elif isinstance(message, m.Want):  # a coordinator with an old backup asks what we know
+            since = max(0, message.since)
+            line.send(ISLAND, m.Records(tuple(self.disk.records[since : since + RECORDS_AT_ONCE])))
+        elif not isinstance(message, m.Coordinators):  # which one a line reaches is the world's affair
             self.put(message)
+
+    def knows(self, record: CommitRecord) -> bool:
+        """Whether a record is on its disk, or in its socket."""
+        return record in self.disk.records or any(
+            isinstance(part, m.Committed) and part.record == record for _, _, arguments in self._backlog for part in arguments
+        )
 
     def line_broke(self, line: Line, reason: str) -> None:
         if line is self.line:
@@ -239,4 +249,3 @@ class Island(Process):
         if data and self.timeline.now < self.false_until and self.random.random() < 0.5:
             return bytes([data[0] ^ 1]) + data[1:]
         return data
-

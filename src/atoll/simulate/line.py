@@ -78,8 +78,8 @@ class Line:
         if not self._open[end]:
             return
         under_way = self._queues[end]
-        for _ in range(self._network.random.randint(0, len(under_way))):
-            under_way.pop()  # had not left the process
+        for _ in range(len(under_way) if dark else self._network.random.randint(0, len(under_way))):
+            under_way.pop()  # had not left the process, or is sent again by nobody
         self._open[end] = False
         if dark:
             self.watch()

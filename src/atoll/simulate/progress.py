@@ -39,17 +39,19 @@ class Progress:
 
     def _is_calm(self) -> bool:
         world = self._world
-        if not world.reigns:
-            return False
-        leader = world.reigns[-1]
-        if not leader.up or leader.frozen or leader.doom is not None:
+        leader = world.leader
+        if leader is None or leader.frozen or leader.doom is not None:
             return False
         members = [island for island in world.islands if island.begun and island.stopped is None]
         well = [island for island in members if self._is_well(island)]
         if 2 * len(well) <= len(members):
             return False
+        if leader.protocol.awaited - {agent.name for agent in [*well, *world.relays]}:
+            return False  # a restored backup waits for these, or for its operator to declare them lost
         able = [*well, *(relay for relay in world.relays if self._is_well(relay))]
-        return any(self._can_own(agent, well) for agent in able) and any(self._has_head(agent) for agent in able)
+        known = leader.protocol.members
+        able = [agent for agent in able if agent.name not in known or known[agent.name].address or not agent.serving]
+        return any(self._can_own(agent, well) and self._can_have_head(agent, able) for agent in able)
 
     def _is_well(self, agent: "Island") -> bool:
         works = agent.up and not agent.frozen and agent.doom is None and agent.stopped is None
@@ -58,6 +60,13 @@ class Progress:
 
     def _can_own(self, agent: "Island", participants: list["Island"]) -> bool:
         return agent.serving and all(agent.network.both_ways(agent.name, other.name) for other in participants)
+
+    def _can_have_head(self, agent: "Island", others: list["Island"]) -> bool:
+        """An owner must be ready: it has the head, or can fetch it from somebody who has and who can be dialled."""
+        reach = agent.network.both_ways
+        return self._has_head(agent) or any(
+            self._has_head(other) and other.serving and reach(agent.name, other.name) for other in others
+        )
 
     def _has_head(self, agent: "Island") -> bool:
         head, disk = len(self._world.database.commits), agent.disk

@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from atoll.coordinator.effects import Event, Joined, Left, Persist, Received, Report, Send, Tick, Timer
+from atoll.coordinator.effects import Reign as HigherTerm
 from atoll.coordinator.protocol import Coordinator
 from atoll.coordinator.server import REACH_SECONDS, RECORDS_AT_ONCE
 from atoll.coordinator.store import Deposed
@@ -14,13 +15,15 @@ from atoll.simulate.database import Conflict
 from atoll.simulate.disk import sign
 from atoll.simulate.line import COORDINATOR_END, Line
 from atoll.simulate.network import COORDINATOR
-from atoll.simulate.process import Died, Process
+from atoll.simulate.process import Process
 from atoll.simulate.timeline import Work
 from atoll.swarm import messages as m
 from atoll.swarm.records import Message
 
 if TYPE_CHECKING:
     from atoll.simulate.world import World
+
+RENEW_SECONDS = 1.0  # a standby takes over after 3 s without (PROTOCOL 2)
 
 
 class Reign(Process):
@@ -36,14 +39,18 @@ class Reign(Process):
         self._next_tick = self._ticking_at = math.inf
         self.protocol_was_thin = False  # the commit under way has fewer holders than a majority
 
-    def begin(self) -> None:
+    def begin(self, restored: bool = False) -> None:
+        """As `CoordinatorServer.begin`; `restored`: the operator says that this database is a backup."""
         self.start()
         self.protocol = Coordinator(self.world.rules, self.database.begin_term(), sign)
         commits = list(self.database.commits)
         plans, number, starts = self.database.open_step(len(commits))
         self.protocol.restore(commits, plans, number, starts, self.clock())
+        if restored:
+            self.protocol.distrust()
         self.world.story(f"term {self.protocol.term.counter}", f"begins at step {self.protocol.head}")
         self._tick_at(self.clock() + 1.0)
+        self.later(RENEW_SECONDS, self._renew)
 
     # ---------------------------------------------------------------------------------------------- carry out
     def _step(self, event: Event) -> None:
@@ -51,16 +58,25 @@ class Reign(Process):
         self._next_tick = now + 1.0
         try:
             self._carry_out(self.protocol.step(event, now))
-        except (Deposed, Died) as end:
-            if isinstance(end, Died):
-                raise
-            self.world.story(f"term {self.protocol.term.counter}", f"is deposed: {end}")
-            self.die()
+        except Deposed as error:
+            self._deposed(error)
             return
         except (Conflict, AssertionError, LookupError, ValueError) as error:
             self.world.invariants.violated(f"the coordinator crashed: {type(error).__name__}: {error}")
             return
         self._tick_at(self._next_tick)
+
+    def _renew(self) -> None:
+        """A leader renews its row, and so learns that it leads no longer although it had nothing to persist."""
+        try:
+            self.database.check(self.protocol.term)
+        except Deposed as error:
+            self._deposed(error)
+        self.later(RENEW_SECONDS, self._renew)
+
+    def _deposed(self, error: Deposed) -> None:
+        self.world.story(f"term {self.protocol.term.counter}", f"is deposed: {error}")
+        self.die()
 
     def _carry_out(self, effects: list[Any]) -> None:
         self.protocol_was_thin = any(isinstance(e, Report) and e.kind == "thin" for e in effects)
@@ -120,7 +136,7 @@ class Reign(Process):
             records = tuple(self.database.commits[since : since + RECORDS_AT_ONCE])
             if (outbox := self.outboxes.get(island)) is not None:
                 outbox.send(COORDINATOR_END, m.Records(records))
-        else:
+        elif not isinstance(message, m.Records) or all(r.signature == sign(r.unsigned()) for r in message.records):
             self._step(Received(island, message))
 
     def _admit(self, line: Line, hello: m.Hello) -> Work:
@@ -128,6 +144,13 @@ class Reign(Process):
         island = line.ends[0]
         reachable = hello.port and (yield from self.dial(island, REACH_SECONDS))
         self.outboxes[island.name] = line
+        if not self.protocol.term.outranks(hello.term):  # this database forgot a reign that the island remembers
+            try:
+                term = self.database.raise_term(self.protocol.term, above=hello.term.counter)
+            except Deposed as error:
+                self._deposed(error)
+                return
+            self._step(HigherTerm(term))
         self._step(Joined(island.name, hello, f"sim:{island.name}" if reachable else ""))
         waiting = self._waiting.pop(line, [])
         if self.up:
@@ -143,9 +166,8 @@ class Reign(Process):
     def _left(self, line: Line, reason: str) -> None:
         island = line.ends[0].name
         hello = self._hello.pop(line, None)
-        if hello is not None:
-            if self.outboxes.get(island) is line:
-                del self.outboxes[island]
+        if hello is not None and self.outboxes.get(island) is line:  # else it is long back on another line
+            del self.outboxes[island]
             self._step(Left(island, hello.session, reason))
 
     def died(self, dark: bool) -> None:

@@ -1,8 +1,22 @@
-"""Faults by seed, for bulk runs: a few of every kind, at any moment."""
+"""Swarms and faults by seed, for bulk runs: small swarms of every make, a few faults of every kind, at any moment."""
 
 import random
 
 from atoll.simulate import faults as f
+from atoll.simulate.schedule import Setting
+
+
+def swarm(seed: int) -> Setting:
+    """A small swarm; the same for the same seed."""
+    rng = random.Random(f"swarm {seed}")
+    islands = rng.randint(1, 6)
+    return Setting(
+        islands=islands,
+        relays=rng.choice([1, 1, 0]),
+        dial_only=rng.choice([0, 0, 0, 1, islands]),
+        late=rng.choice([0, 0, 1, 2]) if islands > 2 else 0,
+        outer_steps=rng.randint(3, 8),
+    )
 
 
 def storm(seed: int, span_seconds: float = 20.0, max_faults: int = 8) -> list[f.Fault]:
@@ -20,6 +34,7 @@ def _fault(rng: random.Random, span_seconds: float) -> f.Fault:
         lambda: f.Crash(at, who, effects, seconds / 3, rng.random() < 0.3),
         lambda: f.Crash(at, who, effects, seconds / 10, rng.random() < 0.3),
         lambda: f.CoordinatorCrash(at, effects, seconds / 10, rng.random() < 0.3),
+        lambda: f.Backup(at, rng.randint(1, 2), seconds / 5),
         lambda: f.Takeover(at, seconds / 4),
         lambda: f.Freeze(at, who, seconds),
         lambda: f.Cut(at, who, other, seconds, rng.random() < 0.4),

@@ -1,8 +1,6 @@
 """The simulated world: builds a swarm, lets time pass, strikes it with faults, and says what became of it."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from blake3 import blake3
 
@@ -18,44 +16,15 @@ from atoll.simulate.network import COORDINATOR, Network
 from atoll.simulate.process import Process
 from atoll.simulate.progress import Progress
 from atoll.simulate.reign import Reign
+from atoll.simulate.schedule import Result, Setting
 from atoll.simulate.timeline import Timeline
 from atoll.simulate.trainer import CONTEXT_LENGTH
 from atoll.swarm.layout import root
-from atoll.swarm.records import Plan, encode
+from atoll.swarm.records import CommitRecord, Plan, encode
 
 STUCK_SECONDS = 2_000.0  # calm for so long without a commit: never
 LIFE_SECONDS = 3_000.0  # whoever is not calm until then will not be
 SETTLE_SECONDS = 20.0  # after the last commit: time to store it
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What swarm is simulated."""
-
-    islands: int = 4
-    relays: int = 1
-    dial_only: int = 0  # of the islands: they cannot be reached
-    late: int = 0  # of the islands: they join with an empty disk while the others are under way
-    outer_steps: int = 5
-    inner_steps: int = 3
-    checkpoint_every: int = 4
-    step_seconds: float = 0.5
-
-
-@dataclass
-class Result:
-    """What became of one schedule."""
-
-    seed: int
-    commits: int = 0
-    violations: list[str] = field(default_factory=list)
-    virtual_seconds: float = 0.0
-    worst_gap_seconds: float = 0.0
-    events: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
-    reports: Counter[str] = field(default_factory=Counter)
-    fingerprint: str = ""  # equal for equal schedules, to the last event
-    story: list[str] = field(default_factory=list)
 
 
 class World:
@@ -99,10 +68,13 @@ class World:
             if self._nobody_is_left():
                 break
             if self.progress.gap() > STUCK_SECONDS:
-                self.invariants.violated(f"no commit within {STUCK_SECONDS:.0f} s although nothing stood in the way")
+                head = len(self.database.commits)
+                self.result.stalls.append(
+                    f"step {head}: no commit within {STUCK_SECONDS:.0f} s although nothing stood in the way"
+                )
                 break
         end = self.timeline.now + SETTLE_SECONDS
-        while not self.invariants.violations and self.timeline.now < end and self.timeline.advance():
+        while not self.invariants.violations and not self.result.stalls and self.timeline.now < end and self.timeline.advance():
             pass
         result = self.result
         result.commits, result.violations = len(self.database.commits), self.invariants.violations
@@ -148,25 +120,30 @@ class World:
             self.story(agent.name, f"starts, head {agent.disk.head}")
 
     # ------------------------------------------------------------------------------------------- coordinators
-    def begin_reign(self) -> None:
+    def begin_reign(self, restored: bool = False) -> None:
         reign = Reign(self)
         self.reigns.append(reign)
-        reign.begin()
+        reign.begin(restored)
 
-    def begin_reign_if_none(self) -> None:
+    def begin_reign_if_none(self, restored: bool = False) -> None:
         if not any(reign.up for reign in self.reigns):
-            self.begin_reign()
+            self.begin_reign(restored)
 
     def take_over(self, lag: float) -> None:
         self._lagging_until = self.timeline.now + lag
         self.begin_reign()
 
-    def route(self, island: str) -> Reign | None:
-        """Where a new line of an island leads: to the newest leader; while a takeover gets about, perhaps to an older one."""
+    @property
+    def leader(self) -> Reign | None:
+        """The living coordinator that holds the database's term."""
+        return next((r for r in reversed(self.reigns) if r.up and r.protocol.term == self.database.term), None)
+
+    def route(self, island: str) -> Reign:
+        """Where a new line of an island leads: the newest coordinator; while a takeover gets about, perhaps an older one."""
         up = [reign for reign in self.reigns if reign.up]
         if len(up) > 1 and self.timeline.now < self._lagging_until and self.agents[island].random.random() < 0.5:
             return up[-2]
-        return self.reigns[-1]
+        return up[-1] if up else self.reigns[-1]
 
     # --------------------------------------------------------------------------------------------- what happens
     def after(self, seconds: float, action: Callable[..., None], *arguments: object) -> None:
@@ -194,8 +171,7 @@ class World:
     def persisted(self, reign: Reign, record: Record, plans: dict[tuple[int, str], Plan]) -> None:
         self._fingerprint.update(f"{self.timeline.now!r} {self.timeline.num_events}".encode() + encode(record))
         self.invariants.persisted(reign, record, plans)
-        if len(self.invariants.history) > self.result.commits:
-            self.result.commits = len(self.invariants.history)
+        if isinstance(record, CommitRecord):
             self.progress.committed()
 
     def reported(self, reign: Reign, report: Report) -> None:

@@ -18,7 +18,7 @@ from atoll.agent.diloco import piece_bytes, update_bytes
 from atoll.errors import UserError
 from atoll.files import write_atomic
 from atoll.swarm.identity import verify_record
-from atoll.swarm.layout import Layout, digest, root
+from atoll.swarm.layout import Layout, digest, root, row
 from atoll.swarm.messages import decode
 from atoll.swarm.records import CommitRecord, UpdateHeader, encode
 
@@ -61,7 +61,8 @@ class UpdateLog:
             except ValueError:
                 break  # damaged: it and what follows will be asked for again
             if not isinstance(record, CommitRecord) or self.objection(record):
-                raise UserError(f"{path}: not a record of this run; this directory belongs to another run")
+                raise UserError(f"{path}: not a record of this run; this directory belongs to another run, or else this "
+                                "file is damaged: then delete it, it will be asked for again")  # fmt: skip
             self.records.append(record)
 
     @property
@@ -98,15 +99,33 @@ class UpdateLog:
         return self._path(step, update, "update")
 
     def update(self, step: int, update: bytes) -> Update | None:
-        """The held update of that digest, or None; its bytes are checked piece by piece where they are used."""
+        """The held update of that digest, or None; its bytes are checked where they are used, or by `check`."""
         try:
             entry = msgspec.msgpack.decode(self._path(step, update, "entry").read_bytes(), type=Entry)
             path = self.data_path(step, update)
             if entry.header.digest() != update or path.stat().st_size != update_bytes(self.layout, entry.header.codec):
                 return None
+            if [root(table) for table in entry.slice_tables] != [slice_root for _, _, slice_root in entry.header.slices]:
+                return None
             return Update(entry, np.memmap(path, np.uint8, "r"), self.layout)
         except (OSError, msgspec.DecodeError):
             return None
+
+    def check(self, update: Update) -> bool:
+        """Whether an update's bytes are those of its slice tables; reads them all."""
+        return all(
+            check_piece(table, index, update.piece(first + index))
+            for (first, count, _), table in zip(update.header.slices, update.slice_tables, strict=True)
+            for index in range(count)
+        )
+
+    def drop(self, step: int, update: bytes) -> None:
+        """Remove an update's bytes and entry; if it is the committed one, the table of the state after it stays."""
+        if step < self.head and self.records[step].update == update:
+            table = self.table(step + 1, b"")  # the root of state 0 is not asked for
+            if table is not None:
+                self.keep_table(step + 1, table)
+        self._remove(self.data_path(step, update))
 
     def committed(self, step: int) -> Update | None:
         """The committed update of a step, if its bytes are here."""
@@ -126,7 +145,7 @@ class UpdateLog:
 
     def table(self, step: int, genesis_root: bytes) -> bytes | None:
         """The table of state `step`, checked against the state's root; None if it is not here."""
-        if step > self.head:
+        if not 0 <= step <= self.head:
             return None
         expected = self.root(step, genesis_root)
         if step and (update := self.committed(step - 1)) and root(update.next_table) == expected:
@@ -143,12 +162,17 @@ class UpdateLog:
         """Drop update bytes of steps under `below`, keeping their tables, and whatever lost against a commit."""
         for path in self.directory.glob("*-*.update"):
             step = int(path.name[:8])
-            lost = step < self.head and path != self.data_path(step, self.records[step].update)
-            if step < below or lost:
-                if step < self.head and not lost and (update := self.committed(step)):
-                    self.keep_table(step + 1, update.next_table)
-                path.unlink(missing_ok=True)
-                path.with_suffix(".entry").unlink(missing_ok=True)
+            committed = self.records[step].update if step < self.head else b""
+            if committed and path == self.data_path(step, committed):
+                if step < below:
+                    self.drop(step, committed)
+            elif committed or step < below:
+                self._remove(path)
+
+    def _remove(self, data_path: Path) -> None:
+        """The entry goes first: bytes without one count as absent, and pruning finds them."""
+        data_path.with_suffix(".entry").unlink(missing_ok=True)
+        data_path.unlink(missing_ok=True)
 
     def _path(self, step: int, update: bytes, suffix: str) -> Path:
         return self.directory / f"{step:08d}-{update[:8].hex()}.{suffix}"
@@ -156,4 +180,4 @@ class UpdateLog:
 
 def check_piece(table: bytes, index: int, data: bytes | memoryview) -> bool:
     """Whether a piece is the one its table names."""
-    return digest(data) == table[32 * index : 32 * index + 32]
+    return digest(data) == row(table, index)

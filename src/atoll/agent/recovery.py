@@ -19,6 +19,7 @@ from atoll.swarm.transport import TransportError, together
 
 MAX_REPLAY = 8  # updates of 1 byte a parameter cost as much as one fresh chunk of 8
 MAX_HEADER_BYTES = 1 << 20
+MAX_REPAIRS = 5  # in one advance; more means that something keeps damaging what was just verified
 
 
 class Recovery:
@@ -29,23 +30,25 @@ class Recovery:
         self.log = log
         self.genesis_root = genesis_root
         self.checkpoint_dirs = checkpoint_dirs
-        self.received_bytes = 0
 
     async def advance(self, donors: Donors) -> int:
         """Bring every chunk to the log's head; returns the version reached. Raises NobodyHas when something is nowhere."""
         target = self.log.head
-        if UNKNOWN in self.state.versions:
-            await asyncio.to_thread(self._recognise, target)
-        stale = [i for i, v in enumerate(self.state.versions) if v == UNKNOWN or target - v > MAX_REPLAY]
-        if stale:
-            await self._replace(stale, target, donors)
-        for step in range(min(self.state.versions), target):
-            update = self.log.committed(step) or await self._fetch_update(step, donors)
-            table = await self._table(step + 1, donors)
-            await asyncio.to_thread(self._apply, update, table)
-            if UNKNOWN in self.state.versions:  # a chunk was torn; it will be recognised or replaced
-                return await self.advance(donors)
-        return target
+        for _ in range(MAX_REPAIRS):
+            if UNKNOWN in self.state.versions:
+                await asyncio.to_thread(self._recognise, target)
+            await self._replace_stale(target, donors)
+            for step in range(min(self.state.versions), target):
+                update = self.log.committed(step) or await self._fetch_update(step, donors)
+                table = await self._table(step + 1, donors)
+                await asyncio.to_thread(self._apply, update, table)
+                if UNKNOWN in self.state.versions:  # a chunk was torn, or the update's bytes are damaged
+                    if not await asyncio.to_thread(self.log.check, update):
+                        self.log.drop(step, update.header.digest())
+                    break
+            else:
+                return target
+        raise NobodyHas(f"state {target} could not be reached in {MAX_REPAIRS} repairs; is this machine's memory sound?")
 
     def _apply(self, update: Update, table: bytes) -> None:
         for chunk, version in enumerate(self.state.versions):
@@ -63,18 +66,36 @@ class Recovery:
                 known = (step for step, table in tables if table is not None and row(table, chunk, ROW_BYTES) == own)
                 self.state.versions[chunk] = next(known, UNKNOWN)
 
-    async def _replace(self, chunks: list[int], target: int, donors: Donors) -> None:
-        """Fresh copies of chunks: from own checkpoints where they are recent enough, else from donors, several at once."""
+    async def _replace_stale(self, target: int, donors: Donors) -> None:
+        """Fresh copies of chunks that are unknown or far behind: of an own checkpoint, of donors, or of an older one."""
+        stale = [i for i, v in enumerate(self.state.versions) if v == UNKNOWN or target - v > MAX_REPLAY]
+        if not stale or await asyncio.to_thread(self._replace_from_checkpoint, stale, target - MAX_REPLAY):
+            return
+        try:
+            await self._replace(stale, target, donors)
+        except NobodyHas:
+            # Alone, or all others gone: a long way by our own log is better than none.
+            await asyncio.to_thread(self._replace_from_checkpoint, stale, 0)
+            if UNKNOWN in self.state.versions:
+                raise
+
+    def _replace_from_checkpoint(self, chunks: list[int], oldest: int) -> bool:
+        """Whether an own outer checkpoint that the records vouch for, not older than `oldest`, gave the chunks."""
         for saved in checkpoint.newest(self.checkpoint_dirs):
-            if saved.layout != self.state.layout or not target - MAX_REPLAY <= saved.step <= target:
+            if saved.layout != self.state.layout or not oldest <= saved.step <= self.log.head:
                 continue
             table = saved.table()
             if root(table) != self.log.root(saved.step, self.genesis_root):
                 continue  # damaged, or of another branch
             self.log.keep_table(saved.step, table)
             for chunk in chunks:
-                self.state.write(chunk, saved.step, saved.chunk(chunk))
-            return
+                if self.state.versions[chunk] < saved.step:
+                    self.state.write(chunk, saved.step, saved.chunk(chunk))
+            return True
+        return False
+
+    async def _replace(self, chunks: list[int], target: int, donors: Donors) -> None:
+        """Fresh copies of chunks from donors, several at once."""
         waiting = list(chunks)
         failures: list[str] = []
 
@@ -106,7 +127,6 @@ class Recovery:
         if digest(view[: size // 2]) + digest(view[size // 2 :]) != row(table, chunk, ROW_BYTES):
             await donors.drop(donor, f"{donor} is dropped as a donor: its chunk {chunk} is not that of state {version}")
             raise TransportError(f"{donor} gave a false chunk")
-        self.received_bytes += size
         self.state.write(chunk, version, data)
 
     async def _table(self, step: int, donors: Donors) -> bytes:
@@ -139,7 +159,6 @@ class Recovery:
             await asyncio.to_thread(assembly.finish, self.log, header, table)
         finally:
             assembly.discard()
-        self.received_bytes += assembly.data.nbytes
         update = self.log.committed(step)
         if update is None:
             raise NobodyHas(f"the update of step {step} could not be stored")

@@ -50,7 +50,7 @@ def prepare(recipe: Recipe, data_dir: Path, progress: Report = lambda _: None, n
             raise UserError(f"{data_dir}: another process is preparing data here; wait, or choose another directory")
         if (data_dir / FILE_NAME).exists():  # somebody else's work of a moment ago
             return check(recipe, data_dir)
-        return _prepare(recipe, data_dir, progress, num_processes or len(os.sched_getaffinity(0)))
+        return _prepare(recipe, data_dir, progress, num_processes or _num_cores())
     finally:
         lock.release()
 
@@ -68,6 +68,11 @@ def data_keys(recipe: Recipe) -> dict[str, Any]:
     """The part of a recipe that prepared data depends on, as plain values."""
     shared = recipe.shared()
     return {key: shared[key] for key in ("tokenizer", "sources", "heldout_fraction")}
+
+
+def _num_cores() -> int:
+    """The cores that are ours, where the system tells (not on a Mac)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _prepare(recipe: Recipe, data_dir: Path, progress: Report, num_processes: int) -> Manifest:

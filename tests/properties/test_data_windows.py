@@ -17,9 +17,11 @@ documents = st.lists(st.lists(st.integers(1, 70_000), max_size=40), min_size=1, 
 
 
 def loader_over(data_dir: Path, texts: list[list[int]], length: int, shard_tokens: int) -> Loader:
-    with ShardWriter(data_dir, "s/train", "<u4", shard_tokens) as writer:
+    with ShardWriter(data_dir, "s/train", "<u4") as writer:
         for text in texts:
             writer.append(np.array([BOS, *text]), 1)
+            if writer.num_tokens >= shard_tokens:
+                writer.cut()
     source = PreparedSource(writer.shards, writer.shards)
     files = writer.files
     Manifest(

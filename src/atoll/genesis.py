@@ -33,7 +33,7 @@ class RunDir:
     def claim(self, recipe: Recipe) -> None:
         """Make the directory this recipe's. Raises UserError, naming keys, if it belongs to another."""
         if self.recipe.exists():
-            known = recipes.parse(msgspec.json.decode(self.recipe.read_bytes()), str(self.recipe))
+            known = recipes.load(self.recipe)
             if keys := recipes.differing_keys(known, recipe):
                 raise UserError(f"{self.path}: made for another recipe; these keys differ: {', '.join(keys)}; "
                                 "choose another --dir, or delete this one")  # fmt: skip
@@ -76,8 +76,8 @@ def write_state_0(run_dir: RunDir, parameters: Mapping[str, Any]) -> None:
     specs = tuple(TensorSpec(name, array.shape) for name, array in arrays.items())
     layout = Layout(specs, piece_elements=LARGE_PIECE if size >= LARGE_MODEL else SMALL_PIECE)
     flat = np.zeros(layout.num_elements, np.float32)
-    for array, start in zip(arrays.values(), layout.offsets, strict=False):
-        flat[start : start + array.size] = array.reshape(-1)
+    for tensor, where in layout.places():
+        flat[where] = arrays[tensor.name].reshape(-1)
     checkpoint.save(run_dir.genesis, layout, 0, checkpoint.flat_root(layout, flat), flat, None)
 
 

@@ -131,7 +131,6 @@ def test_an_answer_in_many_frames_is_put_together() -> None:
     assert World(a=answering(*((m.Found(len(GOOD), 4), part) for part in parts))).ask() == (GOOD, 4)
 
 
-@pytest.mark.xfail(strict=True, reason="two asks of one donor share its stream without a lock and mix up their answers")
 def test_two_asks_of_one_donor_at_the_same_time_get_their_own_answers() -> None:
     """As in a recovery: one task asks every donor for a table while another waits for a chunk of the same donor."""
 
@@ -157,6 +156,41 @@ def test_two_asks_of_one_donor_at_the_same_time_get_their_own_answers() -> None:
             await donors.close()
 
     asyncio.run(main())
+
+
+def test_an_ask_that_was_cancelled_leaves_no_answer_to_the_next() -> None:
+    async def slow(stream: Stream) -> None:
+        while True:
+            request, _ = await stream.receive(5)
+            assert isinstance(request, m.FetchChunk)
+            await asyncio.sleep(0.01)
+            await stream.send(m.Found(1, request.index), bytes([request.index]))
+
+    async def main() -> None:
+        donors = await World(a=slow).donors()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.005):
+                await donors.ask(m.FetchChunk(1), lambda *_: True, 1)
+        assert await donors.ask(m.FetchChunk(2), lambda *_: True, 1) == (b"\2", 2)
+        await donors.close()
+
+    asyncio.run(main())
+
+
+def test_a_donor_that_fails_two_at_the_same_time_is_reported_once() -> None:
+    async def hang_up(stream: Stream) -> None:
+        await stream.receive(5)
+
+    world = World(a=hang_up)
+
+    async def main() -> None:
+        donors = await world.donors()
+        asks = (donors.ask(m.FetchTable(0), lambda *_: True, 1) for _ in range(3))
+        failed = await asyncio.gather(*asks, return_exceptions=True)
+        assert [type(error) for error in failed] == [NobodyHas] * 3
+
+    asyncio.run(main())
+    assert len(world.said) == 1
 
 
 # ------------------------------------------------------------------------------------------------------------- slices

@@ -75,7 +75,6 @@ def test_nobody_goes_where_no_edge_failed() -> None:
     assert not standing.out
 
 
-@pytest.mark.xfail(strict=True, reason="max() over participants without a charge takes the first of them")
 def test_nobody_goes_for_edges_that_are_not_its_own() -> None:
     assert charged(("r", "r", "failed")).exclude_worst(["a", "b"]) == ""
 
@@ -140,7 +139,6 @@ def test_a_proposal_that_breaks_a_rule_does_not_count(changes) -> None:
     assert not step.coordinator.proposals
 
 
-@pytest.mark.xfail(strict=True, reason="no lower bound: tokens 0 divides by zero at every event from then on")
 @pytest.mark.parametrize("tokens", [0, -64])
 def test_a_proposal_without_tokens_does_not_count(tokens: int) -> None:
     step = Step()
@@ -149,7 +147,6 @@ def test_a_proposal_without_tokens_does_not_count(tokens: int) -> None:
     assert not step.coordinator.proposals
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="slice -1 passes for the last; a missing digest is a KeyError")
 def test_a_slice_that_is_not_there_cannot_be_reduced() -> None:
     step = Step()
     step.propose("a")

@@ -53,9 +53,6 @@ class Assembly:
     def piece(self, index: int) -> memoryview:
         return self.data[piece_bytes(self.layout, self.codec, index)].data
 
-    def has(self, index: int) -> bool:
-        return bool(self._have[index])
-
     def slice_table(self, part: Slice) -> bytes:
         """Digests of a slice's pieces, in order."""
         return bytes(self._table[part.first_piece * DIGEST_BYTES : (part.first_piece + part.num_pieces) * DIGEST_BYTES])

@@ -1,19 +1,33 @@
 """Outer checkpoints: the outer state as one safetensors file, whole or absent. State 0 is one too, made by `prepare`."""
 
-import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Literal
 
 import msgspec
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 
 from atoll.agent.codec import Floats
-from atoll.agent.state import as_bytes
+from atoll.agent.state import chunk_row
 from atoll.errors import UserError
 from atoll.files import atomic_path
-from atoll.swarm.layout import Layout, digest, root
+from atoll.swarm.layout import Layout, root
+
+MAX_HEADER_BYTES = 64 << 20
+
+
+class _Tensor(msgspec.Struct, frozen=True):
+    dtype: Literal["F32"]
+    shape: tuple[int]
+    data_offsets: tuple[int, int]  # after the header
+
+
+class _Header(msgspec.Struct, frozen=True):
+    """The JSON at the head of a safetensors file. Read here and not by `safetensors`, whose tensors are copies."""
+
+    facts: dict[str, str] = msgspec.field(name="__metadata__")
+    parameters: _Tensor
+    momentum: _Tensor | None = None
 
 
 class OuterCheckpoint:
@@ -22,14 +36,13 @@ class OuterCheckpoint:
     def __init__(self, path: Path) -> None:
         """Raises UserError when the file is truncated or not an outer checkpoint; `verify` checks its bytes."""
         try:
-            with cast(Any, safe_open(str(path), framework="numpy")) as file:
-                facts: dict[str, str] = file.metadata() or {}
-                self.step = int(facts["step"])
-                self.root = bytes.fromhex(facts["root"])
-                self.layout = msgspec.convert(json.loads(facts["layout"]), Layout)
-                self.parameters: Floats = file.get_tensor("parameters")
-                self.momentum: Floats | None = file.get_tensor("momentum") if "momentum" in file.keys() else None  # noqa: SIM118
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            header, start = _read_header(path)
+            self.step = int(header.facts["step"])
+            self.root = bytes.fromhex(header.facts["root"])
+            self.layout = msgspec.json.decode(header.facts["layout"], type=Layout)
+            self.parameters = _map(path, header.parameters, start, self.layout)
+            self.momentum = _map(path, header.momentum, start, self.layout) if header.momentum is not None else None
+        except (OSError, KeyError, ValueError, OverflowError, msgspec.DecodeError) as error:
             raise UserError(
                 f"{path}: a damaged outer checkpoint ({error}); delete it, an older one or a peer will do"
             ) from error
@@ -37,23 +50,38 @@ class OuterCheckpoint:
 
     def chunk(self, index: int) -> bytes:
         """Parameters, then momentum, of one chunk."""
-        elements = self.layout.chunk(index)
-        parameters = self.parameters[elements]
-        momentum = np.zeros_like(parameters) if self.momentum is None else self.momentum[elements]
+        parameters, momentum = self._values(index)
         return parameters.tobytes() + momentum.tobytes()
 
     def table(self) -> bytes:
-        rows: list[bytes] = []
-        for index in range(self.layout.num_chunks):
-            data = memoryview(self.chunk(index))
-            half = len(data) // 2
-            rows.append(digest(data[:half]) + digest(data[half:]))
-        return b"".join(rows)
+        return b"".join(chunk_row(*self._values(index)) for index in range(self.layout.num_chunks))
 
     def verify(self) -> None:
         """Raises UserError when the bytes are not those of the root that the file names."""
         if root(self.table()) != self.root:
             raise UserError(f"{self.path}: checksum failed, the file is damaged; delete it, an older one or a peer will do")
+
+    def _values(self, index: int) -> tuple[Floats, Floats]:
+        elements = self.layout.chunk(index)
+        parameters = self.parameters[elements]
+        return parameters, np.zeros_like(parameters) if self.momentum is None else self.momentum[elements]
+
+
+def _read_header(path: Path) -> tuple[_Header, int]:
+    """The header, and where the data begins. Raises ValueError."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > MAX_HEADER_BYTES:
+            raise ValueError(f"a header of {size} bytes")
+        return msgspec.json.decode(file.read(size), type=_Header), 8 + size
+
+
+def _map(path: Path, tensor: _Tensor, start: int, layout: Layout) -> Floats:
+    """The tensor where it lies on disk; nothing is read yet. Raises ValueError when the file is too short for it."""
+    first, end = tensor.data_offsets
+    if tensor.shape != (layout.num_elements,) or first < 0 or end - first != 4 * layout.num_elements:
+        raise ValueError("its tensors are not those of its layout")
+    return np.memmap(path, np.float32, "r", start + first, tensor.shape)
 
 
 def save(directory: Path, layout: Layout, step: int, state_root: bytes, parameters: Floats, momentum: Floats | None) -> Path:
@@ -71,7 +99,7 @@ def flat_root(layout: Layout, parameters: Floats) -> bytes:
     rows: list[bytes] = []
     for index in range(layout.num_chunks):
         values = parameters[layout.chunk(index)]
-        rows.append(digest(as_bytes(values)) + digest(as_bytes(np.zeros_like(values))))
+        rows.append(chunk_row(values, np.zeros_like(values)))
     return root(b"".join(rows))
 
 

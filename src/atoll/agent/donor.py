@@ -8,6 +8,7 @@ from atoll.agent.log import UpdateLog
 from atoll.agent.state import OuterState
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
+from atoll.swarm.layout import DIGEST_BYTES
 from atoll.swarm.transport import Stream, TransportError
 
 FRAME_BYTES = 256 << 10
@@ -51,7 +52,8 @@ class Donor:
                 data = self._slice(request.step, request.slice_root)[0]
             case m.FetchPieces():
                 table, piece, first = self._slice(request.step, request.slice_root)
-                if table and request.first >= 0 and 0 < request.count <= min(MAX_PIECES, len(table) // 32 - request.first):
+                num_pieces = len(table or b"") // DIGEST_BYTES - request.first
+                if table and request.first >= 0 and 0 < request.count <= min(MAX_PIECES, num_pieces):
                     start = first + request.first
                     data = b"".join(bytes(piece(i)) for i in range(start, start + request.count))
             case m.FetchTable():
@@ -79,8 +81,3 @@ class Donor:
                 if found == slice_root:
                     return table, update.piece, first
         return None, lambda _: memoryview(b""), 0
-
-
-def no_data(file: str, index: int) -> bytes | None:
-    """A donor without prepared data."""
-    return None

@@ -1,12 +1,14 @@
 """Fetch: one way to get bytes that a digest names, from any donor that has them. `donor.py` is the other side."""
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 
 from atoll.agent.donor import MAX_PIECES
 from atoll.agent.log import check_piece
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
-from atoll.swarm.layout import root
+from atoll.swarm.layout import DIGEST_BYTES, root
 from atoll.swarm.transport import Stream, Transport, TransportError, expect
 
 ANSWER_SECONDS = 15.0
@@ -25,6 +27,7 @@ class Donors:
         self._addresses = dict(addresses)
         self._report = report
         self._streams: dict[str, Stream] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # one request at a time on a stream
 
     @property
     def names(self) -> list[str]:
@@ -49,7 +52,8 @@ class Donors:
                       limit: int) -> tuple[bytes, int]:  # fmt: skip
         """As `ask`, of one donor; TransportError when it has not, or is dropped."""
         try:
-            data, step = await self._request(donor, request, limit)
+            async with self._locks[donor]:
+                data, step = await self._request(donor, request, limit)
         except TransportError as error:
             if not isinstance(error, _NotThere):
                 await self.drop(donor, f"{donor} is dropped as a donor: {error}")
@@ -68,10 +72,18 @@ class Donors:
         if donor not in self._streams:
             address = self._addresses.get(donor, "")
             if not address:
-                raise TransportError(f"{donor} is no longer a donor")
+                raise _NotThere(f"{donor} is no longer a donor")  # dropped, and reported, while we waited
             self._streams[donor] = await self._transport.connect(address, donor, "Fetch", ANSWER_SECONDS)
         stream = self._streams[donor]
-        await stream.send(request)
+        try:
+            await stream.send(request)
+            return await self._answer(stream, donor, limit)
+        except asyncio.CancelledError:
+            self._streams.pop(donor, None)  # else the rest of this answer would be taken for the next one's
+            await stream.close()
+            raise
+
+    async def _answer(self, stream: Stream, donor: str, limit: int) -> tuple[bytes, int]:
         data = bytearray()
         while True:
             answer, bulk = await stream.receive(ANSWER_SECONDS)
@@ -86,14 +98,14 @@ class Donors:
 
     async def drop(self, donor: str, why: str) -> None:
         """Ask this one no more; `why` names it to people."""
-        self._addresses.pop(donor, None)
         if stream := self._streams.pop(donor, None):
             await stream.close()
-        self._report(why)
+        if self._addresses.pop(donor, None):  # two that fail at the same time are one report
+            self._report(why)
 
 
 class _NotThere(TransportError):
-    """An honest donor without these bytes."""
+    """An honest donor without these bytes, or one that is dropped already: nothing more to report."""
 
 
 async def fetch_slice(donors: Donors, step: int, part: r.Slice, slice_root: bytes, piece_bytes: int,
@@ -103,7 +115,10 @@ async def fetch_slice(donors: Donors, step: int, part: r.Slice, slice_root: byte
     `piece_bytes` is the size of a full piece; only the very last of the flat space may be shorter.
     """
     table, _ = await donors.ask(
-        m.FetchSliceTable(step, slice_root), lambda data, _: root(data) == slice_root, 32 * part.num_pieces, part.owner
+        m.FetchSliceTable(step, slice_root),
+        lambda data, _: root(data) == slice_root,
+        DIGEST_BYTES * part.num_pieces,
+        part.owner,
     )
     batch = max(1, min(MAX_PIECES, BATCH_BYTES // piece_bytes))
     for start in range(0, part.num_pieces, batch):

@@ -10,7 +10,7 @@ from atoll.files import write_atomic
 from atoll.swarm.grpc_transport import enrolment_stream
 from atoll.swarm.identity import Credentials, Ticket, island_key
 from atoll.swarm.messages import Enroll, Enrolled, Refused, RunInfo
-from atoll.swarm.transport import TransportError, expect
+from atoll.swarm.transport import expect
 
 
 class Membership(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,6 +77,3 @@ async def enrol(directory: Path, ticket: Ticket, contributor: str) -> Membership
 
 def _keep(directory: Path, membership: Membership) -> None:
     write_atomic(directory / "membership.msgpack", msgspec.msgpack.encode(membership))
-
-
-__all__ = ["Membership", "TransportError", "enrol", "load"]

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from atoll.agent import diloco
 from atoll.agent.codec import Bytes, Floats
 from atoll.files import reserve
-from atoll.swarm.layout import Layout, digest, root
+from atoll.swarm.layout import DIGEST_BYTES, Layout, digest, root, row
 from atoll.swarm.records import UpdateHeader
 
-ROW_BYTES = 64
+ROW_BYTES = 2 * DIGEST_BYTES
 UNKNOWN = -1
 PARAMETERS, MOMENTUM, LOCAL, GENERATION = "parameters.f32", "momentum.f32", "local.f32", "generation.u64"
 
@@ -47,7 +47,7 @@ class OuterState:
     def row(self, chunk: int) -> bytes:
         """The chunk's row of the table, hashed now."""
         elements = self.layout.chunk(chunk)
-        return digest(as_bytes(self.parameters[elements])) + digest(as_bytes(self.momentum[elements]))
+        return chunk_row(self.parameters[elements], self.momentum[elements])
 
     def table(self) -> bytes:
         return b"".join(self.row(i) for i in range(self.layout.num_chunks))
@@ -88,7 +88,7 @@ class OuterState:
             elements = self.layout.chunk(chunk)
             parameters, momentum = self.parameters[elements].copy(), self.momentum[elements].copy()
             diloco.apply(self.layout, header, update, chunk, parameters, momentum)
-            rows.append(digest(as_bytes(parameters)) + digest(as_bytes(momentum)))
+            rows.append(chunk_row(parameters, momentum))
         return b"".join(rows)
 
     @contextmanager
@@ -101,11 +101,16 @@ class OuterState:
             self._generation[0] += 1
 
 
+def chunk_row(parameters: Floats, momentum: Floats) -> bytes:
+    """The row of a state's table for a chunk of these values."""
+    return digest(as_bytes(parameters)) + digest(as_bytes(momentum))
+
+
 def loaded_root(layout: Layout, table: bytes, parameters: Floats) -> bytes:
     """The root of a state whose momentum is as in `table` and whose parameters are really these [num_elements]."""
     rows: list[bytes] = []
     for chunk in range(layout.num_chunks):
-        momentum_digest = table[chunk * ROW_BYTES + ROW_BYTES // 2 : (chunk + 1) * ROW_BYTES]
+        momentum_digest = row(table, 2 * chunk + 1)
         rows.append(digest(as_bytes(parameters[layout.chunk(chunk)])) + momentum_digest)
     return root(b"".join(rows))
 

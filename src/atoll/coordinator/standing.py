@@ -41,9 +41,10 @@ class Standing:
 
     def exclude_worst(self, participants: list[str]) -> str:
         """With no owner left, the participant on most failed edges goes, and ownership is free again; "" if none failed."""
-        if not self._charges:
+        charged = [island for island in participants if self._charges[island]]
+        if not charged:
             return ""
-        worst = max(participants, key=lambda island: self._charges[island])
+        worst = max(charged, key=lambda island: self._charges[island])
         self.out.add(worst)
         self.no_owner = set()
         return worst

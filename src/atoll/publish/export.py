@@ -69,7 +69,7 @@ def load_model(recipe: Recipe, vocab_size: int, saved: checkpoint.OuterCheckpoin
     model = Llama(resolve(recipe.model, vocab_size))
     parameters: dict[str, Any] = dict(model.named_parameters())
     with torch.no_grad():
-        for tensor, start in zip(saved.layout.tensors, saved.layout.offsets, strict=False):
-            values = np.array(saved.parameters[start : start + tensor.num_elements]).reshape(tensor.shape)
+        for tensor, where in saved.layout.places():
+            values = np.array(saved.parameters[where]).reshape(tensor.shape)
             parameters[tensor.name].copy_(torch.from_numpy(values))
     return model

@@ -7,6 +7,7 @@ chunk    what one digest of a state's table covers (a multiple of a piece)
 """
 
 import math
+from collections.abc import Iterator
 from functools import cached_property
 
 import msgspec
@@ -33,7 +34,7 @@ class Layout(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True)
     piece_elements: int = 1 << 16
 
     def __post_init__(self) -> None:
-        if self.piece_elements % BLOCK or self.chunk_elements % self.piece_elements or self.piece_elements <= 0:
+        if self.piece_elements <= 0 or self.piece_elements % BLOCK or self.chunk_elements % self.piece_elements:
             raise ValueError("a piece must be whole blocks and a chunk whole pieces")
 
     @cached_property
@@ -48,6 +49,11 @@ class Layout(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True)
     @property
     def num_elements(self) -> int:
         return self.offsets[-1]
+
+    def places(self) -> Iterator[tuple[TensorSpec, slice]]:
+        """Each tensor with its elements of the flat space, padding left out."""
+        for tensor, start in zip(self.tensors, self.offsets, strict=False):
+            yield tensor, slice(start, start + tensor.num_elements)
 
     @property
     def num_pieces(self) -> int:

@@ -47,10 +47,9 @@ class Database:
     def append(self, term: Term, records: list[Record]) -> None:
         """All or nothing. Raises Deposed, or Conflict where a key is taken."""
         self.check(term)
-        expected = len(self.commits)
-        for record in records:
-            self._check(record, expected)
-            expected += isinstance(record, CommitRecord)
+        keys = [key for record in records if (key := _key(record)) is not None]
+        if len(set(keys)) < len(keys) or any(self._is_taken(key) for key in keys):
+            raise Conflict(f"{[type(record).__name__ for record in records]}: a key is taken")
         for record in records:
             self._insert(record)
 
@@ -67,19 +66,9 @@ class Database:
             self.plans, self.attempts, self.commits = dict(old.plans), dict(old.attempts), list(old.commits)
             self._backups = self._backups[: len(self._backups) - num_commits]
 
-    def _check(self, record: Record, next_step: int) -> None:
-        match record:
-            case Plan():
-                taken = (record.step, record.island) in self.plans
-            case Attempt():
-                taken = (record.step, record.number) in self.attempts
-            case CommitRecord():
-                merge([span for _, lease in record.leases for span in lease])
-                taken = record.step != next_step
-            case Assembled():
-                taken = False
-        if taken:
-            raise Conflict(f"{type(record).__name__} of step {record.step}: its key is taken")
+    def _is_taken(self, key: tuple[int, str | int | None]) -> bool:
+        step, name = key
+        return step < len(self.commits) if name is None else key in self.plans or key in self.attempts
 
     def _insert(self, record: Record) -> None:
         match record:
@@ -96,3 +85,17 @@ class Database:
                                               self.commits.copy()))  # fmt: skip
             case Assembled():
                 pass  # decides nothing after a restart
+
+
+def _key(record: Record) -> tuple[int, str | int | None] | None:
+    """The primary key of a record in its table: islands name plans, numbers attempts, the step alone commits."""
+    match record:
+        case Plan():
+            return record.step, record.island
+        case Attempt():
+            return record.step, record.number
+        case CommitRecord():
+            merge([span for _, lease in record.leases for span in lease])  # overlapping leases: refused here too
+            return record.step, None
+        case Assembled():
+            return None

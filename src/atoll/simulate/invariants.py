@@ -127,7 +127,8 @@ class Invariants:
 
     def forget_unseen(self) -> None:
         """A database was lost. A commit that no island ever heard of was lost with it: it never happened."""
-        while self.history and not any(agent.knows(self.history[-1]) for agent in self._world.agents.values()):
+        agents, kept = self._world.agents.values(), len(self._world.database.commits)
+        while len(self.history) > kept and not any(agent.knows(self.history[-1]) for agent in agents):
             self.history.pop()
             self._states.pop()
             self._roots.pop()

@@ -23,12 +23,16 @@ class Progress:
     def disturbed(self) -> None:
         """A fault began or ended: a new stretch of calm begins, if it is one."""
         self._note_gap()
-        self._calm_since = self._world.timeline.now if self._is_calm() else None
+        self._calm_since = self._world.timeline.now if self._all_is_well() else None
 
     def committed(self) -> None:
         self._note_gap()
         if self._calm_since is not None:
             self._calm_since = self._world.timeline.now
+
+    @property
+    def is_calm(self) -> bool:
+        return self._calm_since is not None
 
     def gap(self) -> float:
         """For how long it has been calm without a commit."""
@@ -37,7 +41,7 @@ class Progress:
     def _note_gap(self) -> None:
         self.worst_gap = max(self.worst_gap, self.gap())
 
-    def _is_calm(self) -> bool:
+    def _all_is_well(self) -> bool:
         world = self._world
         leader = world.leader
         if leader is None or leader.frozen or leader.doom is not None:

@@ -24,8 +24,10 @@ class Result:
 
     seed: int
     commits: int = 0
+    participations: int = 0  # of islands in commits
     violations: list[str] = field(default_factory=list)  # of safety: what must never happen
     stalls: list[str] = field(default_factory=list)  # of progress: calm for very long without a commit
+    laggards: list[str] = field(default_factory=list)  # up at the end, and not at the head
     virtual_seconds: float = 0.0
     worst_gap_seconds: float = 0.0
     events: int = 0

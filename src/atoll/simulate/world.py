@@ -22,8 +22,8 @@ from atoll.simulate.trainer import CONTEXT_LENGTH
 from atoll.swarm.layout import root
 from atoll.swarm.records import CommitRecord, Plan, encode
 
-STUCK_SECONDS = 2_000.0  # calm for so long without a commit: never
-LIFE_SECONDS = 3_000.0  # whoever is not calm until then will not be
+STUCK_SECONDS = 1_500.0  # calm for so long without a commit: never
+LOST_SECONDS = 200.0  # after the last fault: a swarm that is not calm by then will not be
 SETTLE_SECONDS = 20.0  # after the last commit: time to store it
 
 
@@ -45,6 +45,7 @@ class World:
         self.result = Result(seed)
         self.reigns: list[Reign] = []
         self._lagging_until = 0.0
+        self._last_fault = 0.0
         self._tell = tell
         self._fingerprint = blake3()
         self.agents: dict[str, Island] = {}
@@ -65,7 +66,7 @@ class World:
         while self.timeline.advance():
             if self.invariants.violations or len(self.database.commits) >= self.setting.outer_steps:
                 break
-            if self._nobody_is_left():
+            if self._is_lost():
                 break
             if self.progress.gap() > STUCK_SECONDS:
                 head = len(self.database.commits)
@@ -78,14 +79,16 @@ class World:
             pass
         result = self.result
         result.commits, result.violations = len(self.database.commits), self.invariants.violations
+        result.laggards = [a.name for a in self.agents.values() if a.up and not a.frozen and a.disk.reached < result.commits]
         result.virtual_seconds, result.events = self.timeline.now, self.timeline.num_events
         result.worst_gap_seconds = self.progress.worst_gap
         result.fingerprint = self._fingerprint.hexdigest()[:16]
         return result
 
-    def _nobody_is_left(self) -> bool:
+    def _is_lost(self) -> bool:
+        """Whether nothing more can be expected: all islands left, or what is needed is gone for good."""
         gone = all(island.stopped is not None for island in self.islands)
-        return gone or self.timeline.now > LIFE_SECONDS
+        return gone or (self.timeline.now > self._last_fault + LOST_SECONDS and not self.progress.is_calm)
 
     # ------------------------------------------------------------------------------------------------- agents
     def _settle_in(self, name: str, with_state: bool, relay: bool = False, dial_only: bool = False, at: float = 0.0) -> None:
@@ -160,6 +163,7 @@ class World:
 
     def _strike(self, fault: Fault) -> None:
         self.result.faults[type(fault).__name__] += 1
+        self._last_fault = self.timeline.now
         self.story("fault", str(fault))
         fault.strike(self)
         self.progress.disturbed()
@@ -173,6 +177,7 @@ class World:
         self.invariants.persisted(reign, record, plans)
         if isinstance(record, CommitRecord):
             self.progress.committed()
+            self.result.participations += len(record.participants)
 
     def reported(self, reign: Reign, report: Report) -> None:
         self.result.reports[report.kind] += 1

@@ -1,0 +1,110 @@
+"""Schedules of faults in virtual time: python bench/simulate.py [--jobs 2] [--schedules 100000] [--state FILE]
+
+Prints one JSON line. Resumable: what is done is kept in FILE, one line per batch of seeds. With `--islands 1000
+--outer-steps 50` one large swarm under one storm is simulated instead.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+BATCH = 200
+MAX_TOLD = 20  # violations printed in full
+
+
+def batch(first: int) -> dict[str, Any]:
+    """What became of BATCH seeds from `first` on."""
+    from atoll.simulate import run, storm, swarm
+
+    began = time.process_time()
+    results = [run(seed, storm(seed), swarm(seed)) for seed in range(first, first + BATCH)]
+    return {
+        "first": first,
+        "schedules": len(results),
+        "cpu_seconds": time.process_time() - began,
+        "virtual_seconds": sum(r.virtual_seconds for r in results),
+        "commits": sum(r.commits for r in results),
+        "faults": sum((r.faults for r in results), Counter[str]()),
+        "wrong": {r.seed: [*r.violations, *r.stalls] for r in results if r.violations or r.stalls},
+        "progress_bound_seconds": max(r.worst_gap_seconds for r in results),
+    }
+
+
+def many(schedules: int, jobs: int, state: Path) -> dict[str, Any]:
+    """All batches, those of earlier runs included."""
+    done = {line["first"]: line for line in map(json.loads, state.read_text().splitlines())} if state.exists() else {}
+    wanted = range(0, schedules, BATCH)
+    state.parent.mkdir(parents=True, exist_ok=True)
+    began, fresh = time.monotonic(), 0
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool, state.open("a") as file:
+        for line in pool.imap_unordered(batch, [first for first in wanted if first not in done]):
+            done[line["first"]] = json.loads(json.dumps(line))
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            fresh += line["schedules"]
+    seconds = time.monotonic() - began
+    lines = [done[first] for first in wanted]
+    wrong = {seed: texts for line in lines for seed, texts in line["wrong"].items()}
+    return {
+        "schedules": sum(line["schedules"] for line in lines),
+        "schedules_per_second": fresh / seconds if fresh else None,
+        "schedules_per_cpu_second": sum(x["schedules"] for x in lines) / sum(x["cpu_seconds"] for x in lines),
+        "virtual_hours": sum(line["virtual_seconds"] for line in lines) / 3600,
+        "commits": sum(line["commits"] for line in lines),
+        "faults": sum((Counter(line["faults"]) for line in lines), Counter[str]()),
+        "violations": len(wrong),
+        "violated": dict(list(wrong.items())[:MAX_TOLD]),
+        "progress_bound_seconds": max(line["progress_bound_seconds"] for line in lines),
+    }
+
+
+def large(islands: int, outer_steps: int, seed: int) -> dict[str, Any]:
+    """One swarm of many islands."""
+    from atoll.simulate import simulate
+
+    began = time.monotonic()
+    result = simulate(islands, outer_steps, seed)
+    seconds = time.monotonic() - began
+    return {
+        "islands": islands,
+        "outer_steps": outer_steps,
+        "seed": seed,
+        "commits": result.commits,
+        "schedules": 1,
+        "schedules_per_second": 1 / seconds,
+        "seconds": seconds,
+        "events": result.events,
+        "virtual_hours": result.virtual_seconds / 3600,
+        "faults": result.faults,
+        "violations": len(result.violations) + len(result.stalls),
+        "violated": [*result.violations, *result.stalls][:MAX_TOLD],
+        "progress_bound_seconds": result.worst_gap_seconds,
+        "participants_mean": result.participations / max(1, result.commits),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--schedules", type=int, default=2_000)
+    parser.add_argument("--state", type=Path, default=None, help="where to keep what is done (default: nowhere)")
+    parser.add_argument("--islands", type=int, default=0, help="one swarm of so many islands instead")
+    parser.add_argument("--outer-steps", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if options.islands:
+        line = large(options.islands, options.outer_steps, options.seed)
+    else:
+        state = options.state or Path(os.devnull)
+        line = many(options.schedules, options.jobs, state)
+    print(json.dumps({"bench": "simulate", **line}))
+
+
+if __name__ == "__main__":
+    main()

@@ -19,6 +19,7 @@ import torch
 import transformers
 
 from atoll import recipe
+from atoll.island.feed import place
 from atoll.island.step import Island
 from atoll.model.llama import Llama
 from atoll.model.presets import PRESETS, LlamaConfig
@@ -98,7 +99,13 @@ def our_step(shape: Shape, batch: Batch) -> Callable[[], object]:
     model = Llama(shape.config)
     model.init_weights(seed=0)
     island = Island(model, recipe.load("demo"))
-    return lambda: island.inner_step([batch], 0)
+    placed = place(batch, island.device)
+
+    def step() -> None:
+        island.inner_step([placed], 0)
+        island.read()
+
+    return step
 
 
 def their_step(shape: Shape, batch: Batch, packed: bool) -> Callable[[], object]:

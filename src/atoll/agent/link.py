@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Callable
 
 from atoll.swarm.identity import COORDINATOR
-from atoll.swarm.messages import AnyMessage, Beat, Hello
+from atoll.swarm.messages import AnyMessage, Beat, Hello, Pulse
 from atoll.swarm.records import Message
 from atoll.swarm.transport import Stream, Transport, TransportError, together
 
 BEAT_SECONDS = 2.0
 MAX_PAUSE_SECONDS = 5.0
-QUIET_SECONDS = 24 * 3600.0  # the coordinator may have nothing to say; a dead line is noticed by gRPC's keepalive
+SILENT_SECONDS = 10.0  # every Beat is answered: a line that says nothing for so long is dead, or its coordinator frozen
 
 
 class Link:
@@ -59,8 +59,9 @@ class Link:
 
     async def _read(self, stream: Stream) -> None:
         while True:
-            message, _ = await stream.receive(QUIET_SECONDS)
-            self._received(message)
+            message, _ = await stream.receive(SILENT_SECONDS)
+            if not isinstance(message, Pulse):
+                self._received(message)
 
     async def _write(self, stream: Stream) -> None:
         while True:

@@ -207,8 +207,11 @@ class CoordinatorServer:
             if isinstance(message, m.Want):
                 records = self.store.commits(max(0, message.since), RECORDS_AT_ONCE)
                 outbox.put_nowait(m.Records(tuple(records)))
-            elif not isinstance(message, m.Records) or self._vouched(message):
-                self._step(Received(island, message))
+            else:
+                if isinstance(message, m.Beat):
+                    outbox.put_nowait(m.Pulse())
+                if not isinstance(message, m.Records) or self._vouched(message):
+                    self._step(Received(island, message))
 
     def _vouched(self, records: m.Records) -> bool:
         """Whether the run's own key signed every one of them."""

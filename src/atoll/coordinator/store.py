@@ -73,6 +73,7 @@ _commit = sql.Table(
 
 
 ANNOUNCED_SECONDS = 600.0
+IDLE_TRANSACTION_MS = 2_000
 
 
 class Deposed(Exception):
@@ -86,8 +87,7 @@ class Store:
         """Open or create. Raises UserError when the database cannot be reached."""
         self.url = url
         self._engine = sql.create_engine(url)
-        if self._engine.dialect.name == "sqlite":
-            listen(self._engine, "connect", _durable_sqlite)
+        listen(self._engine, "connect", _durable_sqlite if self._engine.dialect.name == "sqlite" else _no_idle_locks)
         self.term = Term()
         try:
             _tables.create_all(self._engine)
@@ -260,6 +260,14 @@ def _durable_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _no_idle_locks(connection: Any, _: ConnectionPoolEntry) -> None:
+    """A leader that froze inside a transaction must not keep its locks from who takes over."""
+    cursor = connection.cursor()
+    cursor.execute(f"SET idle_in_transaction_session_timeout = {IDLE_TRANSACTION_MS}")
+    cursor.close()
+    connection.commit()
 
 
 def sqlite_url(directory: Path) -> str:

@@ -281,7 +281,7 @@ class Attached(Message, frozen=True):
 
 
 class Pulse(Message, frozen=True):
-    """Agent to trainer, every few seconds: I am not frozen."""
+    """I am not frozen: from a coordinator in answer to every Beat, from an agent to its trainer every few seconds."""
 
 
 class WantData(Message, frozen=True):

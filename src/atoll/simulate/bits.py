@@ -57,7 +57,7 @@ def trained(outer: Floats, plan: Plan, island: str) -> Floats:
     """What an island's inner steps make of the outer parameters: a pure function of who trained on what."""
     key = f"{island} {plan.step} {plan.lease}".encode() + plan.parent
     noise = np.frombuffer(blake3(key).digest(length=len(outer)), np.uint8)
-    return outer - (noise.astype(np.float32) - np.float32(127.5)) / np.float32(1024)
+    return (outer - (noise.astype(np.float32) - np.float32(127.5)) / np.float32(1024)).astype(np.float32)
 
 
 def expected(parameters: Floats, momentum: Floats, header: UpdateHeader, payloads: dict[bytes, Bytes]) -> tuple[Floats, Floats]:
@@ -65,8 +65,9 @@ def expected(parameters: Floats, momentum: Floats, header: UpdateHeader, payload
     total = np.zeros_like(parameters)
     for share, weight in zip(header.participants, weights(header.participants), strict=True):
         total += np.float32(weight) * payloads[share.payload].view(np.float32)
-    momentum = np.float32(header.momentum) * momentum + total
-    return parameters - np.float32(header.lr) * (total + np.float32(header.momentum) * momentum), momentum
+    lr, mu = np.float32(header.lr), np.float32(header.momentum)
+    momentum = (mu * momentum + total).astype(np.float32)
+    return (parameters - lr * (total + mu * momentum)).astype(np.float32), momentum
 
 
 def weights(participants: tuple[Share, ...]) -> list[float]:
@@ -77,7 +78,7 @@ def weights(participants: tuple[Share, ...]) -> list[float]:
 
 def slice_tables(data: Bytes, spans: list[tuple[int, int]]) -> tuple[bytes, ...]:
     """Digests of an update's pieces, per slice."""
-    pieces = [digest(memoryview(data[diloco.piece_bytes(LAYOUT, CODEC, i)])) for i in range(LAYOUT.num_pieces)]
+    pieces = [digest(data[diloco.piece_bytes(LAYOUT, CODEC, i)].data) for i in range(LAYOUT.num_pieces)]
     return tuple(b"".join(pieces[first : first + count]) for first, count in spans)
 
 

@@ -18,8 +18,8 @@ def atomic_path(path: Path) -> Generator[Path]:
 
     Raises UserError when the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _make_parent(path)
+    temporary = _temporary(path)
     try:
         yield temporary
         _fsync(temporary)
@@ -37,8 +37,8 @@ def atomic_dir(path: Path) -> Generator[Path]:
 
     Raises UserError when the disk is full; OSError when `path` exists and is not an empty directory.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _make_parent(path)
+    temporary = _temporary(path)
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
@@ -73,18 +73,14 @@ def reserve(path: Path, size: int) -> None:
 
     Raises UserError when the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    _make_parent(path)
     try:
-        if os.fstat(handle).st_size != size:
-            os.truncate(handle, size)
-            if size and hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(handle, 0, size)
+        path.touch()
+        with path.open("r+b") as file:
+            if os.fstat(file.fileno()).st_size != size:
+                _allocate(file.fileno(), size)
     except OSError as error:
-        os.truncate(handle, 0)
         raise disk_error(path, error) from error
-    finally:
-        os.close(handle)
 
 
 def digest_file(path: Path) -> str:
@@ -93,10 +89,10 @@ def digest_file(path: Path) -> str:
 
 
 def disk_error(path: Path, error: OSError) -> Exception:
-    """A UserError where the cause is a full disk or missing permission, else the error itself."""
+    """A UserError where the cause is a full disk, or that `path` may not be written, else the error itself."""
     if error.errno in (28, 122):  # ENOSPC, EDQUOT
         return UserError(f"{path}: no space left on the disk; free some and start again (nothing half-written was left)")
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) and _concerns(path, error):
         return UserError(f"{path}: not permitted to write here; choose another directory")
     return error
 
@@ -105,8 +101,12 @@ class DirectoryLock:
     """An exclusive lock on a directory, held by this process until `release` or its death (flock: nothing to clean)."""
 
     def __init__(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
-        self._file = (path / ".lock").open("a")
+        lock = path / ".lock"
+        _make_parent(lock)
+        try:
+            self._file = lock.open("a")
+        except OSError as error:
+            raise disk_error(lock, error) from error
         self._path = path
 
     def acquire(self) -> bool:
@@ -125,6 +125,37 @@ class DirectoryLock:
 
     def release(self) -> None:
         self._file.close()
+
+
+def _make_parent(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(path, error) from error
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _allocate(handle: int, size: int) -> None:
+    """The size is the sign that the space is there, so it must not come first."""
+    os.truncate(handle, 0)
+    try:
+        if size and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(handle, 0, size)
+        os.truncate(handle, size)
+    except OSError:
+        os.truncate(handle, 0)
+        raise
+
+
+def _concerns(path: Path, error: OSError) -> bool:
+    """Whether an error is about writing `path`, and not about something else that was read meanwhile."""
+    if not isinstance(error.filename, str | os.PathLike):
+        return True  # of an open file: only ours are written
+    where = Path(error.filename)
+    return where in (path, *path.parents) or any(ours in (where, *where.parents) for ours in (path, _temporary(path)))
 
 
 def _fsync(path: Path) -> None:

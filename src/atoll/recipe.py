@@ -3,6 +3,8 @@
 Everything but `[island]` belongs to the run: its digest is checked when joining. `[island]` is each island's own.
 """
 
+import math
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -191,7 +193,7 @@ def load(source: str | Path, overrides: list[str] | None = None) -> Recipe:
         text = path.read_text("utf-8")
         tree = msgspec.json.decode(text) if path.suffix == ".json" else tomllib.loads(text)
     except (tomllib.TOMLDecodeError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from error
+        raise UserError(f"{path}: not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from error
     for override in overrides or []:
         _override(tree, override)
     return parse(tree, str(path))
@@ -216,14 +218,18 @@ def parse(tree: dict[str, Any], where: str) -> Recipe:
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `")
         key = path.rstrip("`").removeprefix("$").lstrip(".") or "the top level"
+        if key in ("inner.optimizer", "inner.optimizer.type"):  # msgspec does not name the kinds of a union
+            message += ' (type = "adamw" or "muon")'
         raise UserError(f"{where}: at {key}: {message}; see README, recipe") from error
     _check(recipe, where)
     return recipe
 
 
 def with_island(shared: dict[str, Any], own: Island) -> Recipe:
-    """The run's part of a recipe, as a coordinator gives it, with this island's own table."""
-    return msgspec.structs.replace(parse(shared, "the run's recipe"), island=own)
+    """The run's part of a recipe, as a coordinator gives it, with this island's own table. Raises UserError."""
+    recipe = msgspec.structs.replace(parse(shared, "the run's recipe"), island=own)
+    _check(recipe, "this machine's own settings")
+    return recipe
 
 
 def differing_keys(ours: Recipe, theirs: Recipe) -> list[str]:
@@ -264,8 +270,12 @@ def _check(recipe: Recipe, where: str) -> None:
         name: [kind for kind in ("text", "code", "jsonl", "parquet", "dataset") if getattr(source, kind) is not None]
         for name, source in recipe.sources.items()
     }
-    rules = [
-        (bool(recipe.name) and recipe.name.replace("-", "").replace("_", "").isalnum(), "name: letters, digits, - and _"),
+    rules = [  # JSON has no infinity: recipe.json and the digest would hold null in its place
+        (not isinstance(value, float) or math.isfinite(value), f"{key}: must be a finite number")
+        for key, value in _flat(msgspec.to_builtins(recipe)).items()
+    ]
+    rules += [
+        (re.fullmatch(r"[A-Za-z0-9_-]+", recipe.name) is not None, "name: letters, digits, - and _"),
         (
             (model.preset is not None) + (model.from_ is not None) + model.own == 1,
             "model: give exactly one of preset, from and own",

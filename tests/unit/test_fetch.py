@@ -280,7 +280,5 @@ def test_a_donor_has_nothing_it_cannot_vouch_for(source, request_) -> None:
     assert isinstance(source._find(request_), m.Missing)
 
 
-
-
 def test_the_last_part_of_a_split_may_be_short() -> None:
     assert [bytes(part) for part in split(b"abcde", 2)] == [b"ab", b"cd", b"e"]

@@ -105,7 +105,6 @@ def test_a_port_of_ours_is_not_shared_with_a_second_server(wire, keys) -> None:
     wire.run(main)
 
 
-@pytest.mark.xfail(strict=True, reason="every RuntimeError of add_secure_port is told as a port in use")
 def test_a_host_that_is_not_ours_is_not_told_as_a_port_in_use(wire, keys) -> None:
     async def main() -> None:
         with pytest.raises(UserError) as caught:
@@ -194,7 +193,6 @@ def test_a_peer_that_is_cut_gives_a_transport_error(wire, keys) -> None:
     wire.run(main)
 
 
-@pytest.mark.xfail(strict=True, raises=asyncio.InvalidStateError, reason="not caught in _guard: it ends the agent")
 def test_sending_on_a_line_that_was_cut_is_a_transport_error(wire, keys) -> None:
     """As a recovery does whose donor has died between two requests."""
 
@@ -280,7 +278,6 @@ def test_an_oversized_frame_is_never_sent(wire, keys) -> None:
     wire.run(main)
 
 
-@pytest.mark.xfail(strict=True, raises=asyncio.InvalidStateError, reason="the same, where it hurts: a recovery ends the agent")
 def test_a_donor_that_died_between_two_requests_is_dropped(wire, keys) -> None:
     async def main() -> None:
         async def once(stream: Stream) -> None:

@@ -105,7 +105,6 @@ def test_an_inconsistent_recipe_is_refused_with_the_key(overrides: list[str], ke
     assert refusal(*overrides).startswith(f"test.toml: {key}")
 
 
-@pytest.mark.xfail(strict=True, reason="inf is let through; recipe.json and the digest then hold null in its place")
 @pytest.mark.parametrize("override", ["outer.lr=inf", "inner.clip_norm=inf"])
 def test_an_infinite_number_is_refused_or_survives_recipe_json(override: str) -> None:
     try:
@@ -113,6 +112,18 @@ def test_an_infinite_number_is_refused_or_survives_recipe_json(override: str) ->
     except UserError:
         return
     recipes.parse(msgspec.json.decode(msgspec.json.encode(recipe.shared())), "recipe.json")
+
+
+@pytest.mark.parametrize("override", ["inner.optimizer={lr=1.0}", "inner.optimizer.type=sgd"])
+def test_an_optimizer_that_is_none_is_answered_with_those_there_are(override: str) -> None:
+    assert "adamw" in refusal(override)
+    assert "muon" in refusal(override)
+
+
+def test_a_recipe_json_that_is_damaged_is_not_called_toml(tmp_path) -> None:
+    (tmp_path / "recipe.json").write_text("{")
+    with pytest.raises(UserError, match="not valid JSON"):
+        recipes.load(tmp_path / "recipe.json")
 
 
 def test_the_files_of_recipes_that_cannot_be_read_are_refused(tmp_path) -> None:
@@ -162,7 +173,6 @@ def test_joining_takes_overrides_of_the_island_only() -> None:
         recipes.own_island(["island.threads=many"])
 
 
-@pytest.mark.xfail(strict=True, reason="with_island puts the own table in after the checks")
 def test_an_own_island_table_is_checked_like_the_recipe() -> None:
     with pytest.raises(UserError, match="micro_batch"):
         recipes.with_island(with_overrides().shared(), recipes.own_island(["island.micro_batch=0"]))

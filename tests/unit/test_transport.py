@@ -182,7 +182,6 @@ def test_one_failure_cancels_the_others_and_is_raised() -> None:
     assert ended == ["cleaned up"] * 2
 
 
-@pytest.mark.xfail(strict=True, reason="the first error in the order of the arguments is raised, not the one that came first")
 def test_the_failure_that_came_first_is_raised() -> None:
     async def fails_when_cancelled() -> None:
         try:
@@ -260,7 +259,6 @@ def test_a_call_is_answered_and_the_service_knows_who_asks() -> None:
     run(main())
 
 
-@pytest.mark.xfail(strict=True, reason="the served end of a memory stream counts for the one who dialled")
 def test_each_end_counts_what_it_sent() -> None:
     async def main() -> None:
         pair = Pair()

@@ -1,6 +1,8 @@
 """The real transport: gRPC (aio) with mutual TLS; control and bulk travel on connections of their own."""
 
 import asyncio
+import errno
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
@@ -71,6 +73,8 @@ class GrpcStream:
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, grpc.aio.InternalError) as error:
             reason = (error.details() or str(error.code())) if isinstance(error, grpc.aio.AioRpcError) else str(error)
             raise TransportError(f"{self.peer}: {reason}") from None
+        except asyncio.InvalidStateError:  # "RPC already finished": the peer went between two of our calls
+            raise TransportError(f"{self.peer}: the other end closed the stream") from None
         except asyncio.CancelledError:
             # A call that gRPC itself has cancelled looks like a cancellation of our task: tell the two apart.
             task = asyncio.current_task()
@@ -124,7 +128,7 @@ class GrpcTransport:
         try:
             taken = server.add_secure_port(f"{host}:{port}", secure)
         except RuntimeError:
-            raise UserError(f"{host}:{port}: the port is in use; stop what holds it or choose another port") from None
+            raise UserError(f"{host}:{port}: {_why_not_served(host, port)}") from None
         await server.start()
         self._servers.append(server)
         return taken
@@ -164,6 +168,17 @@ async def enrolment_stream(ticket: Ticket, seconds: float = 10.0) -> tuple[Strea
         await channel.close()
         raise
     return stream, authority, channel.close
+
+
+def _why_not_served(host: str, port: int) -> str:
+    """gRPC does not say why it could not bind; a plain socket does."""
+    try:
+        with socket.create_server((host.strip("[]"), port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return "cannot be served on just now; try again or choose another port"
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return "the port is in use; stop what holds it or choose another port"
+        return f"cannot be served on ({error.strerror}); give an address of this machine and a port that is free to you"
 
 
 def _channel(address: str, peer: str, authority: bytes, own: Credentials | None) -> grpc.aio.Channel:

@@ -7,25 +7,30 @@ Ed25519, whose signatures are a pure function of key and bytes, so that the coor
 import base64
 import datetime
 import os
+import re
 import secrets
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
 from atoll.errors import UserError
-from atoll.files import write_atomic
+from atoll.files import atomic_dir, write_atomic
 from atoll.swarm.layout import digest
 
 COORDINATOR = "coordinator"
 OPERATOR = "operator"
 TICKET_PREFIX = "atoll-"
+MAX_PORT = 65_534  # of a coordinator: enrolment takes the next one
+_AUTHORITY_KEY, _AUTHORITY, _RECORD_KEY = "authority.key", "authority.pem", "record.key"
 _YEARS_VALID = 10
 _PEM = serialization.Encoding.PEM
+_Key = TypeVar("_Key", ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)
 
 
 class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
@@ -57,8 +62,13 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
             ticket = msgspec.msgpack.decode(raw[4:], type=Ticket)
         except (ValueError, msgspec.DecodeError):
             raise wrong from None
-        if digest(raw[4:])[:4] != raw[:4]:
+        if ticket.text() != text:  # also where only the checksum, or letters that decode alike, differ
             raise wrong
+        host, _, port = ticket.address.rpartition(":")
+        # The run's name becomes a directory, and enrolment is on the port after the one named.
+        named = re.fullmatch(r"[A-Za-z0-9_-]+", ticket.run_id) and host and re.fullmatch(r"[0-9]{1,5}", port)
+        if not named or not 1 <= int(port) <= MAX_PORT:
+            raise UserError(f"{text[:24]}…: this ticket's run or address cannot be true; ask for a new ticket")
         return ticket
 
 
@@ -82,20 +92,20 @@ class RunKeys:
 
         Raises UserError when only some of them are there.
         """
-        paths = [directory / name for name in ("authority.key", "authority.pem", "record.key")]
-        found = [path.exists() for path in paths]
-        if not any(found):
-            _create_run_keys(name, *paths)
-        elif not all(found):
-            missing = ", ".join(path.name for path, there in zip(paths, found, strict=True) if not there)
+        made = directory / "keys.new"
+        paths = [directory / name for name in (_AUTHORITY_KEY, _AUTHORITY, _RECORD_KEY)]
+        if not made.exists() and not any(path.exists() for path in paths):
+            _create_run_keys(name, made)
+        _move_into_place(made, directory)
+        if missing := ", ".join(path.name for path in paths if not path.exists()):
             raise UserError(f"{directory}: the run's keys are incomplete ({missing} missing); restore them from a backup")
-        self._key = _load_ec(paths[0])
+        self._key = _load_key(paths[0], ec.EllipticCurvePrivateKey)
+        self._record_key = _load_key(paths[2], ed25519.Ed25519PrivateKey)
         self.authority = paths[1].read_bytes()
-        self._certificate = x509.load_pem_x509_certificate(self.authority)
-        record_key = serialization.load_pem_private_key(paths[2].read_bytes(), None)
-        if not isinstance(record_key, ed25519.Ed25519PrivateKey):
-            raise UserError(f"{paths[2]}: not an Ed25519 key")
-        self._record_key = record_key
+        try:
+            self._certificate = x509.load_pem_x509_certificate(self.authority)
+        except ValueError as error:
+            raise UserError(f"{paths[1]}: not a readable certificate; restore it from a backup") from error
 
     @property
     def record_key(self) -> bytes:
@@ -155,7 +165,7 @@ def island_key(directory: Path) -> tuple[str, bytes, bytes]:
     path = directory / "island.key"
     if not path.exists():
         _write_private(path, _private_pem(ec.generate_private_key(ec.SECP256R1())))
-    key = _load_ec(path)
+    key = _load_key(path, ec.EllipticCurvePrivateKey)
     name = island_id(key.public_key())
     request = x509.CertificateSigningRequestBuilder().subject_name(_subject(name)).sign(key, hashes.SHA256())
     return name, path.read_bytes(), request.public_bytes(_PEM)
@@ -174,7 +184,8 @@ def new_secret() -> str:
     return secrets.token_urlsafe(15)
 
 
-def _create_run_keys(run_name: str, key_path: Path, certificate_path: Path, record_path: Path) -> None:
+def _create_run_keys(run_name: str, directory: Path) -> None:
+    """Make `directory` with all of a run's keys in it: whole or not at all."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = f"{run_name}-{secrets.token_hex(4)}"
     usage = x509.KeyUsage(True, False, False, False, False, True, False, False, False)  # sign data, sign certificates
@@ -184,9 +195,18 @@ def _create_run_keys(run_name: str, key_path: Path, certificate_path: Path, reco
         .add_extension(usage, critical=True)
         .sign(key, hashes.SHA256())
     )
-    _write_private(key_path, _private_pem(key))
-    _write_private(record_path, _private_pem(ed25519.Ed25519PrivateKey.generate()))
-    write_atomic(certificate_path, certificate.public_bytes(_PEM))
+    with atomic_dir(directory) as made:
+        _write_private(made / _AUTHORITY_KEY, _private_pem(key))
+        _write_private(made / _RECORD_KEY, _private_pem(ed25519.Ed25519PrivateKey.generate()))
+        write_atomic(made / _AUTHORITY, certificate.public_bytes(_PEM))
+
+
+def _move_into_place(made: Path, directory: Path) -> None:
+    """Also what a start that was killed half-way has left to move."""
+    if made.exists():
+        for path in made.iterdir():
+            path.replace(directory / path.name)
+        made.rmdir()
 
 
 def _builder(name: str, public: ec.EllipticCurvePublicKey, issuer: x509.Name) -> x509.CertificateBuilder:
@@ -211,13 +231,13 @@ def _private_pem(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) ->
     return key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
-def _load_ec(path: Path) -> ec.EllipticCurvePrivateKey:
+def _load_key(path: Path, kind: type[_Key]) -> _Key:
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), None)
-    except ValueError as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise UserError(f"{path}: not a readable private key; restore it from a backup") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise UserError(f"{path}: not an elliptic-curve key")
+    if not isinstance(key, kind):
+        raise UserError(f"{path}: a private key of another kind than {kind.__name__}; restore it from a backup")
     return key
 
 

@@ -16,7 +16,7 @@ class Network:
     """Who serves where, and which edges are cut."""
 
     def __init__(self) -> None:
-        self.services: dict[str, tuple[str, dict[str, Service]]] = {}
+        self.services: dict[str, tuple[MemoryTransport, dict[str, Service]]] = {}
         self.cut: set[frozenset[str]] = set()
         self.streams: list[tuple[str, str, MemoryStream, MemoryStream]] = []
         self._next_port = 1
@@ -27,7 +27,7 @@ class Network:
 
     def sever(self, island: str) -> None:
         """Break every stream of an island and refuse its address, as its death would."""
-        self.services = {address: served for address, served in self.services.items() if served[0] != island}
+        self.services = {address: served for address, served in self.services.items() if served[0].island != island}
         for left, right, near, far in self.streams:
             if island in (left, right):
                 near.break_off(f"{island} is gone")
@@ -122,10 +122,10 @@ class MemoryTransport:
 
     async def connect(self, address: str, peer: str, service: str, seconds: float = 10.0) -> MemoryStream:
         served = self.network.services.get(address)
-        if served is None or served[0] != peer or frozenset((self.island, peer)) in self.network.cut:
+        if served is None or served[0].island != peer or frozenset((self.island, peer)) in self.network.cut:
             raise TransportError(f"{peer} at {address} cannot be reached")
         there, back = Pipe(), Pipe()
-        near, far = MemoryStream(peer, back, there, self._add), MemoryStream(self.island, there, back, self._add)
+        near, far = MemoryStream(peer, back, there, self._add), MemoryStream(self.island, there, back, served[0]._add)
         self.network.streams.append((self.island, peer, near, far))
         handler = served[1].get(service)
         if handler is None:
@@ -149,7 +149,7 @@ class MemoryTransport:
         address = f"{host}:{port}"
         if address in self.network.services:
             raise UserError(f"{address} is in use; choose another port")
-        self.network.services[address] = (self.island, services)
+        self.network.services[address] = (self, services)
         return port
 
     def _add(self, size: int) -> None:

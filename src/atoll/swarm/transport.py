@@ -117,13 +117,20 @@ async def together(*work: Coroutine[Any, Any, None]) -> None:
     Not a TaskGroup: that of Python 3.11 forgets a cancellation from outside when a child fails at the same time.
     """
     tasks = [asyncio.create_task(part) for part in work]
+    failed: list[BaseException] = []  # in the order of time: what came first is the cause, the rest may follow from it
+
+    def note(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            failed.append(error)
+
+    for task in tasks:
+        task.add_done_callback(note)
     try:
         if tasks:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     finally:
         for task in tasks:
             task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
-            raise result
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if failed:
+        raise failed[0]

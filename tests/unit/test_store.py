@@ -129,11 +129,18 @@ def test_a_commit_whose_leases_overlap_is_refused(store) -> None:
     assert store.commits() == []
 
 
-@pytest.mark.xfail(strict=True, reason="PROTOCOL 2 refuses spent leases; only one commit's own are compared")
 def test_a_commit_of_samples_that_an_earlier_one_spent_is_refused(store) -> None:
     store.append([commit(0, ("a", ((0, 8),)))])
     with pytest.raises(ValueError, match="in two leases"):
         store.append([commit(1, ("a", ((4, 8),)))])
+
+
+def test_what_was_spent_before_a_restart_stays_spent(store, second) -> None:
+    store.append([commit(0, ("a", ((0, 8),)))])
+    second.begin_term()
+    with pytest.raises(ValueError, match="in two leases"):
+        second.append([commit(1, ("a", ((7, 8),)))])
+    second.append([commit(1, ("a", ((8, 8),)))])  # what was refused is not held against it
 
 
 def test_a_restart_finds_commits_plans_attempts_and_stage_starts(store, second) -> None:
@@ -170,7 +177,6 @@ def test_after_another_has_begun_a_term_nothing_more_can_be_made_durable(store, 
     second.append([commit(0)])
 
 
-@pytest.mark.xfail(strict=True, reason="SQLite: the SELECT of the term is outside the INSERT's transaction")
 def test_a_term_that_begins_between_check_and_insert_deposes_too(store, second) -> None:
     """As the real race, held open: the second leader begins after our check and before our insert, or it must wait."""
     begun = threading.Event()
@@ -197,6 +203,11 @@ def test_a_term_that_begins_between_check_and_insert_deposes_too(store, second) 
     assert not lost
 
 
+def test_a_term_can_be_asked_to_be_above_another(store) -> None:
+    assert store.begin_term(above=7).counter == 8
+    assert store.begin_term(above=3).counter == 9
+
+
 # ------------------------------------------------------------------------------------------------------------- databases
 def test_the_database_of_another_run_is_refused(store, second) -> None:
     with pytest.raises(UserError, match="another run"):
@@ -220,11 +231,19 @@ def test_a_file_that_is_no_database_is_refused_in_a_sentence(tmp_path) -> None:
         Store(sqlite_url(tmp_path))
 
 
-@pytest.mark.xfail(strict=True, raises=sql.exc.ArgumentError, reason="create_engine stands before the try")
-@pytest.mark.parametrize("url", ["no url", "nosuchsql://host/db"])
+@pytest.mark.parametrize("url", ["no url", "nosuchsql://host/db", "mysql://host/db"])
 def test_a_database_url_that_is_none_is_refused_in_a_sentence(url: str) -> None:
     with pytest.raises(UserError):
         Store(url)
+
+
+def test_a_database_of_an_older_atoll_is_refused_with_what_it_lacks(store, tmp_path) -> None:
+    store.close()
+    with sqlite3.connect(tmp_path / "run.sqlite") as database:
+        database.execute("ALTER TABLE run DROP COLUMN renewed")
+    database.close()
+    with pytest.raises(UserError, match=r"older atoll \(it lacks run.renewed\)"):
+        Store(store.url)
 
 
 def test_sqlite_survives_a_power_cut(store) -> None:
@@ -233,7 +252,6 @@ def test_sqlite_survives_a_power_cut(store) -> None:
         assert db.execute(sql.text("PRAGMA synchronous")).scalar() == 2  # FULL
 
 
-@pytest.mark.xfail(strict=True, reason="only Deposed is handled: the protocol goes on from a decision that is not durable")
 def test_a_coordinator_whose_database_fails_stops(tmp_path) -> None:
     """A full disk, a lost mount: it must not go on in memory from a commit that no restart would find."""
 

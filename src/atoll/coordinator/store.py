@@ -14,7 +14,7 @@ from sqlalchemy.event import listen
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from atoll.coordinator.leases import merge
+from atoll.coordinator.leases import Ranges, merge
 from atoll.errors import UserError
 from atoll.swarm.identity import new_secret
 from atoll.swarm.layout import digest
@@ -84,15 +84,20 @@ class Store:
     """One run's database."""
 
     def __init__(self, url: str) -> None:
-        """Open or create. Raises UserError when the database cannot be reached."""
+        """Open or create. Raises UserError when the database cannot be reached, or is of an older atoll."""
         self.url = url
-        self._engine = sql.create_engine(url)
+        self._engine = _engine(url)
         listen(self._engine, "connect", _durable_sqlite if self._engine.dialect.name == "sqlite" else _no_idle_locks)
         self.term = Term()
+        self._spent: Ranges | None = None  # by all commits; None until this term's first
         try:
             _tables.create_all(self._engine)
-        except SQLAlchemyError as error:
+            missing = _missing_columns(self._engine)
+        except (SQLAlchemyError, ImportError) as error:
             raise UserError(f"{self._engine.url}: the database cannot be used: {error}") from error
+        if missing:
+            raise UserError(f"{self._engine.url}: made by an older atoll (it lacks {', '.join(missing)}); end that run with "
+                            "the version that began it, or begin a new one in another directory")  # fmt: skip
 
     def close(self) -> None:
         self._engine.dispose()
@@ -126,19 +131,24 @@ class Store:
     def begin_term(self, above: int = 0) -> Term:
         """Take the next term, higher than `above`; whoever held an earlier one can persist nothing any more."""
         nonce = new_secret()
+        next_term = sql.case((_run.c.term < above, above), else_=_run.c.term) + 1
         with self._engine.begin() as db:
-            counter = db.execute(sql.select(_run.c.term).with_for_update()).scalar_one()
-            counter = max(counter, above) + 1
-            db.execute(_run.update().values(term=counter, nonce=nonce, renewed=self._clock()))
+            db.execute(_run.update().values(term=next_term, nonce=nonce, renewed=self._clock()))
+            counter = db.execute(sql.select(_run.c.term)).scalar_one()
         self.term = Term(counter, nonce)
+        self._spent = None
         return self.term
 
     def renew(self) -> None:
         """Say that this leader lives. Raises Deposed when another leads."""
-        this = (_run.c.term == self.term.counter) & (_run.c.nonce == self.term.nonce)
         with self._engine.begin() as db:
-            if not db.execute(_run.update().where(this).values(renewed=self._clock())).rowcount:
-                raise Deposed("another coordinator has taken over")
+            self._lead(db)
+
+    def _lead(self, db: sql.Connection) -> None:
+        """First in a leader's transaction: a write, so that no other term can begin before the transaction ends."""
+        this = (_run.c.term == self.term.counter) & (_run.c.nonce == self.term.nonce)
+        if db.execute(_run.update().where(this).values(renewed=self._clock())).rowcount != 1:
+            raise Deposed(f"term {db.execute(sql.select(_run.c.term)).scalar()} has begun elsewhere")
 
     def silence_seconds(self) -> float:
         """How long the leader has not renewed, by the database's clock: nobody else's counts."""
@@ -162,18 +172,23 @@ class Store:
 
     # ----------------------------------------------------------------------------------------------- records
     def append(self, records: list[Plan | Attempt | Assembled | CommitRecord]) -> None:
-        """Make records durable in one transaction. Raises Deposed when another leader has taken over."""
+        """Make records durable in one transaction.
+
+        Raises Deposed when another leader has taken over, ValueError for a commit that spends a sample again.
+        """
+        commits = [record for record in records if isinstance(record, CommitRecord)]
+        spent = self._spent
         with self._engine.begin() as db:
-            held = db.execute(sql.select(_run.c.term, _run.c.nonce).with_for_update()).one()
-            if (held.term, held.nonce) != (self.term.counter, self.term.nonce):
-                raise Deposed(f"term {held.term} has begun elsewhere")
+            self._lead(db)
+            if commits:  # only a leader adds any, so what this term read once stays true
+                spent = merge([*(_spent_of(_commits(db)) if spent is None else spent), *_spent_of(commits)])
             for record in records:
                 _insert(db, record)
+        self._spent = spent
 
     def commits(self, since: int = 0, limit: int | None = None) -> list[CommitRecord]:
-        query = sql.select(_commit.c.record).where(_commit.c.step >= since).order_by(_commit.c.step).limit(limit)
         with self._engine.connect() as db:
-            return [_decoded(row.record, CommitRecord) for row in db.execute(query)]
+            return _commits(db, since, limit)
 
     def open_step(self, step: int) -> tuple[list[Plan], int, tuple[int, ...]]:
         """(plans of a step, number of its last attempt, where the stages began)."""
@@ -242,17 +257,43 @@ def _insert(db: sql.Connection, record: Plan | Attempt | Assembled | CommitRecor
             this = (_attempt.c.step == record.step) & (_attempt.c.number == record.number)
             db.execute(_attempt.update().where(this).values(assembled=data))
         case CommitRecord():
-            merge([r for _, lease in record.leases for r in lease])  # overlapping leases: refused here too
             db.execute(_commit.insert().values(branch=record.branch, step=record.step, record=data))
             # Plans and attempts of committed steps decide nothing any more.
             db.execute(_plan.delete().where(_plan.c.step < record.step))
             db.execute(_attempt.delete().where(_attempt.c.step < record.step))
 
 
+def _commits(db: sql.Connection, since: int = 0, limit: int | None = None) -> list[CommitRecord]:
+    query = sql.select(_commit.c.record).where(_commit.c.step >= since).order_by(_commit.c.step).limit(limit)
+    return [_decoded(row.record, CommitRecord) for row in db.execute(query)]
+
+
+def _spent_of(commits: list[CommitRecord]) -> list[tuple[int, int]]:
+    return [part for record in commits for _, lease in record.leases for part in lease]
+
+
 def _decoded(data: Any, kind: type[Any]) -> Any:
     record = decode(bytes(data))
     assert isinstance(record, kind)
     return record
+
+
+def _engine(url: str) -> sql.Engine:
+    try:
+        return sql.create_engine(url)
+    except SQLAlchemyError as error:  # the URL itself may hold a password: not repeated
+        raise UserError(
+            f"not the URL of a database that can be used ({error}); as in postgresql+psycopg://host/name"
+        ) from error
+    except ImportError as error:
+        raise UserError(f"this database needs the Python package {error.name}, which is not installed here") from error
+
+
+def _missing_columns(engine: sql.Engine) -> list[str]:
+    """What a database that was made earlier lacks; `create_all` adds tables, never columns."""
+    there = sql.inspect(engine)
+    names = {table.name: {column["name"] for column in there.get_columns(table.name)} for table in _tables.sorted_tables}
+    return [f"{t.name}.{c.name}" for t in _tables.sorted_tables for c in t.columns if c.name not in names[t.name]]
 
 
 def _durable_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:

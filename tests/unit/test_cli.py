@@ -63,7 +63,7 @@ def test_a_port_in_use_is_named(capsys, tmp_path, recipe) -> None:
 
     found(tmp_path / "run", str(recipe), {"w": torch.zeros(3)})
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        listen = "127.0.0.1:%d" % taken.getsockname()[1]
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
         text = complaint(capsys, "host", recipe, "--dir", tmp_path / "run", "--listen", listen, "--no-relay")
     assert listen in text
     assert "in use" in text

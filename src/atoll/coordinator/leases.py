@@ -62,10 +62,6 @@ class Leases:
                 self._free.append((at, first - at))
             at = first + count
 
-    @property
-    def num_free(self) -> int:
-        return sum(count for _, count in self._free)
-
 
 def merge(ranges: list[tuple[int, int]]) -> Ranges:
     """Sorted, neighbours joined. Raises ValueError when two overlap: a sample would be spent twice."""

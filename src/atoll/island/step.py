@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 from atoll.island import optim
 from atoll.island.feed import MicroBatch, Placed, place
 from atoll.island.schedule import factor
-from atoll.model.head import CrossEntropy, cross_entropy
+from atoll.model.head import Sums, cross_entropy
 from atoll.model.llama import Llama
 from atoll.recipe import Recipe
 
@@ -137,7 +137,7 @@ class Island:
                 raise ValueError(f"{name}: shape {tuple(value.shape)} given, {tuple(target.shape)} needed")
             target.copy_(value if isinstance(value, Tensor) else torch.tensor(value))
 
-    def _sums(self, batch: Placed, z_loss: float) -> CrossEntropy:
+    def _sums(self, batch: Placed, z_loss: float) -> Sums:
         return cross_entropy(self.model(batch.tokens, batch.mask), self.model.head_weight, batch.labels, z_loss)
 
     def _summed(self, values: Tensor) -> Tensor:

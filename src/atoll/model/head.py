@@ -3,7 +3,7 @@
 Shapes: N tokens, D hidden size, V vocabulary, n tokens of one chunk.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ IGNORED = -100  # the label of a token that does not count
 # A chunk's logits stay in a core's cache (2 MB in fp32), but it never has so few rows that adding up the gradient of
 # `weight`, all of which each chunk touches, costs more than computing it.
 CHUNK_ELEMENTS = 1 << 19
-CHUNK_ROWS = 256
+CHUNK_ROWS = 128
 
 
 class ChunkSums(NamedTuple):
@@ -27,27 +27,25 @@ class ChunkSums(NamedTuple):
 Objective = Callable[..., ChunkSums]  # of the chunk's logits [n, V] and its rows of the per-token inputs
 
 
-class CrossEntropy(NamedTuple):
+class Sums(NamedTuple):
     """Sums over the tokens that count."""
 
-    objective: Tensor  # scalar to minimise: cross-entropy and weighted max-z-loss
-    loss: Tensor  # scalar without gradient: cross-entropy alone, in nats
+    objective: Tensor  # scalar to minimise
+    loss: Tensor  # scalar without gradient, in nats: the objective without regularisation
     num_tokens: Tensor  # scalar int64
 
 
-def cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float = 0.0) -> CrossEntropy:
-    """Sums over the tokens whose label is not -100, for hidden [..., D], weight [V, D] and labels int64 [...].
+def cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float = 0.0) -> Sums:
+    """Cross-entropy and max-z-loss of the tokens whose label is not -100.
 
+    For hidden [..., D], weight [V, D] and labels int64 [...].
     `z_loss` weighs the square of each token's largest logit (max-z-loss, arXiv 2309.10305).
     """
 
     def objective(logits: Tensor, labels: Tensor) -> ChunkSums:
         counts = labels != IGNORED
         index = labels.where(counts, 0).unsqueeze(1)
-        largest = logits.amax(1)
-        gradient = logits.softmax(1)
-        # log(sum(exp(logits))) from the softmax's own largest entry: one pass over exp, and it cannot underflow.
-        log_sum = largest - gradient.amax(1).log()
+        log_sum, largest, gradient = _softmax(logits)
         loss = (log_sum - logits.gather(1, index).squeeze(1)).where(counts, 0.0).sum()
         gradient.scatter_add_(1, index, gradient.new_full(index.shape, -1.0))
         minimised = loss
@@ -59,16 +57,51 @@ def cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float 
 
     labels = labels.flatten()
     minimised, reported = chunked(hidden.flatten(0, -2), weight, objective, labels)
-    return CrossEntropy(minimised, reported, (labels != IGNORED).sum())
+    return Sums(minimised, reported, (labels != IGNORED).sum())
+
+
+def top_k_divergence(hidden: Tensor, weight: Tensor, labels: Tensor, words: Tensor, teacher: Tensor) -> Sums:
+    """KL(teacher || model) of the tokens whose label is not -100, for hidden [..., D], weight [V, D], labels [...].
+
+    The teacher is known by its logits (or log-probabilities) `teacher` [..., k] of `words` int64 [..., k], all
+    different, and taken to say nothing else: they are normalised over these k words, the model over all V.
+    """
+
+    def objective(logits: Tensor, labels: Tensor, words: Tensor, teacher: Tensor) -> ChunkSums:
+        counts = (labels != IGNORED).unsqueeze(1)
+        wanted = teacher.to(logits.dtype).log_softmax(1)
+        log_sum, _, gradient = _softmax(logits)
+        differences = wanted - logits.gather(1, words) + log_sum.unsqueeze(1)
+        divergence = (wanted.exp() * differences).where(counts, 0.0).sum()
+        gradient.scatter_add_(1, words, -wanted.exp())
+        return ChunkSums(divergence, divergence, gradient.mul_(counts))
+
+    labels, k = labels.flatten(), words.shape[-1]
+    per_token = labels, words.view(-1, k), teacher.reshape(-1, k)
+    return Sums(*chunked(hidden.flatten(0, -2), weight, objective, *per_token), (labels != IGNORED).sum())
+
+
+def log_probabilities(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """Each label's log-probability, fp32 [...] like `labels`, and 0 where it is -100; for hidden [..., D], weight [V, D].
+
+    Carries a gradient to `hidden` and `weight`, whatever is made of the numbers; for it, logits are computed again.
+    """
+    flat = labels.flatten()
+    return _LogProbabilities.apply(hidden.flatten(0, -2), weight, flat).view(labels.shape)  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
 
 
 def chunked(hidden: Tensor, weight: Tensor, objective: Objective, *inputs: Tensor) -> tuple[Tensor, Tensor]:
     """The objective's two sums over all N tokens, for hidden [N, D], weight [V, D] and inputs [N, ...].
 
-    Only the first carries a gradient, to `hidden` and `weight`. Logits are fp32 (fp64 where the weights are).
+    Only the first carries a gradient, to `hidden` and `weight`, and once. Logits are fp32 (fp64 where the weights are).
     """
     with_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     return _Chunked.apply(hidden, weight, objective, with_gradient, *inputs)  # pyright: ignore[reportReturnType]
+
+
+class Gradients(NamedTuple):
+    hidden: Tensor  # [N, D], in its dtype
+    weight: Tensor  # [V, D]
 
 
 class _Chunked(torch.autograd.Function):
@@ -81,28 +114,77 @@ class _Chunked(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, objective: Objective, with_gradient: bool, *inputs: Tensor
     ) -> tuple[Tensor, Tensor]:
-        rows = max(CHUNK_ROWS, CHUNK_ELEMENTS // weight.shape[0])
-        precision = torch.promote_types(weight.dtype, torch.float32)
         sums: list[Tensor] = []
-        hidden_gradients: list[Tensor] = []
-        weight_gradient = torch.zeros_like(weight, dtype=precision) if with_gradient else None
-        for start in range(0, hidden.shape[0], rows):
-            chunk = slice(start, start + rows)
-            logits = (hidden[chunk] @ weight.T).to(precision)
-            minimised, reported, gradient = objective(logits, *(x[chunk] for x in inputs))
+
+        def summed(logits: Tensor, *inputs: Tensor) -> Tensor:
+            minimised, reported, gradient = objective(logits, *inputs)
             sums.append(torch.stack((minimised, reported)))
-            if weight_gradient is not None:
-                hidden_gradients.append(gradient.to(weight.dtype) @ weight)
-                weight_gradient.addmm_(gradient.T, hidden[chunk].to(precision))
-        if weight_gradient is not None:
-            ctx.save_for_backward(torch.cat(hidden_gradients), weight_gradient.to(weight.dtype))
+            return gradient
+
+        if with_gradient:
+            ctx.gradients = _gradients(hidden, weight, summed, *inputs)
+        else:
+            for chunk, logits in _chunks(hidden, weight):
+                summed(logits, *(x[chunk] for x in inputs))
         minimised, reported = torch.stack(sums).sum(0).unbind()
         ctx.mark_non_differentiable(reported)
         return minimised, reported
 
     @staticmethod
     def backward(ctx: Any, *scale: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_gradient, weight_gradient = ctx.saved_tensors
-        scale_of_sum = scale[0].to(weight_gradient.dtype)
+        # In place, and given away: a second backward pass fails, and [V, D] numbers are held once, not twice.
+        of_hidden, of_weight = ctx.__dict__.pop("gradients")
         constants = (None,) * (len(ctx.needs_input_grad) - 2)
-        return hidden_gradient * scale_of_sum, weight_gradient * scale_of_sum, *constants
+        return of_hidden.mul_(scale[0]), of_weight.mul_(scale[0]), *constants
+
+
+class _LogProbabilities(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+        ctx.save_for_backward(hidden, weight, labels)
+        found: list[Tensor] = []
+        for chunk, logits in _chunks(hidden, weight):
+            counts = labels[chunk] != IGNORED
+            chosen = logits.gather(1, labels[chunk].where(counts, 0).unsqueeze(1)).squeeze(1)
+            found.append((chosen - logits.logsumexp(1)).where(counts, 0.0))
+        return torch.cat(found)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        def gradient(logits: Tensor, labels: Tensor, upstream: Tensor) -> Tensor:
+            counts = labels != IGNORED
+            index = labels.where(counts, 0).unsqueeze(1)
+            result = logits.softmax(1).neg_()
+            result.scatter_add_(1, index, result.new_ones(index.shape))
+            return result.mul_(upstream.where(counts, 0.0).unsqueeze(1))
+
+        hidden, weight, labels = ctx.saved_tensors
+        return *_gradients(hidden, weight, gradient, labels, upstream[0]), None
+
+
+def _chunks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """The logits [n, V] of a few tokens at a time, in fp32 (fp64 where the weights are)."""
+    rows = max(CHUNK_ROWS, CHUNK_ELEMENTS // weight.shape[0])
+    for start in range(0, hidden.shape[0], rows):
+        chunk = slice(start, start + rows)
+        yield chunk, (hidden[chunk] @ weight.T).to(torch.promote_types(weight.dtype, torch.float32))
+
+
+def _gradients(hidden: Tensor, weight: Tensor, at_logits: Callable[..., Tensor], *inputs: Tensor) -> Gradients:
+    """The gradients of what has the gradient `at_logits(logits, *inputs)`; summed in fp32 (fp64) over the chunks."""
+    of_hidden: list[Tensor] = []
+    of_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+    for chunk, logits in _chunks(hidden, weight):
+        gradient = at_logits(logits, *(x[chunk] for x in inputs))
+        of_hidden.append(gradient.to(weight.dtype) @ weight)
+        of_weight.addmm_(gradient.T, hidden[chunk].to(gradient.dtype))
+    return Gradients(torch.cat(of_hidden), of_weight.to(weight.dtype))
+
+
+def _softmax(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """log(sum(exp(logits))) [n], the largest logit [n] and the softmax [n, V] of logits [n, V].
+
+    The first from the softmax's own largest entry: one pass over exp, and it cannot underflow.
+    """
+    largest, probabilities = logits.amax(1), logits.softmax(1)
+    return largest - probabilities.amax(1).log(), largest, probabilities

@@ -9,9 +9,9 @@ from atoll.genesis import found
 from atoll.mesh import Adopt, ElasticDeviceMesh
 
 model = torch.nn.Sequential(torch.nn.Linear(4, 64), torch.nn.Tanh(), torch.nn.Linear(64, 1))
-optimizer, weights = torch.optim.AdamW(model.parameters(), lr=1e-2), dict(model.named_parameters())
-if sys.argv[1] == "found":
-    sys.exit(found(Path(sys.argv[2]), "own", weights))
+optimizer, loss = torch.optim.AdamW(model.parameters(), lr=1e-2), torch.zeros(())
+weights = dict(model.named_parameters())
+sys.argv[1] == "found" and sys.exit(found(Path(sys.argv[2]), "own", weights))
 with ElasticDeviceMesh.join(sys.argv[1], Path(sys.argv[2])) as mesh:
     for order in mesh.swarm.orders():
         if isinstance(order, Adopt):

@@ -1,6 +1,6 @@
 """What must exist before a run: prepared data and state 0, a pure function of the recipe (`atoll prepare`)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from atoll import recipe as recipes
 from atoll.agent import checkpoint
 from atoll.data.manifest import Manifest
+from atoll.data.progress import Report
 from atoll.errors import UserError
 from atoll.files import write_atomic
 from atoll.recipe import Recipe
@@ -48,15 +49,12 @@ class RunDir:
         return found[0]
 
 
-def prepare(recipe: Recipe, run_dir: RunDir, report: Callable[[str, str, int, int], None]) -> Manifest:
-    """Data and state 0 of a run; what is there already is verified and kept. Raises UserError for bad input.
-
-    `report` hears (phase, source, documents so far, their bytes).
-    """
+def prepare(recipe: Recipe, run_dir: RunDir, report: Report) -> Manifest:
+    """Data and state 0 of a run; what is there already is verified and kept. Raises UserError for bad input."""
     from atoll.data.prepare import prepare as prepare_data
 
     run_dir.claim(recipe)
-    manifest = prepare_data(recipe, run_dir.data, lambda progress: report(*progress))
+    manifest = prepare_data(recipe, run_dir.data, report)
     if not checkpoint.newest([run_dir.genesis]):
         write_state_0(run_dir, _initial_parameters(recipe, manifest.vocab_size))
     return manifest

@@ -28,15 +28,17 @@ class Terminal:
         """Something that matters."""
         self.console.print(text, markup=False)
 
-    def preparing(self, phase: str, source: str, documents: int, size: int) -> None:
-        """A line per phase and source, kept up to date where this is a terminal."""
-        text = f"{phase} of {source}: {documents:,} documents, {size / MEGA:.1f} MB"
+    def preparing(self, progress: Any) -> None:
+        """A line per phase and source, kept up to date where this is a terminal: how far, how fast, how long yet."""
+        p = progress
+        text = f"{p.phase} of {p.source}: {p.num_documents:,} documents, {p.num_bytes / MEGA:.1f} MB"
+        text += f" at {p.bytes_per_second / MEGA:.1f} MB/s" + (f", {duration(p.seconds_left)} left" if p.seconds_left else "")
         if self.console.is_terminal:
             self._status.update(text)
             self._status.start()
-        elif (phase, source) != self._phase:
-            self.say(f"{phase} of {source} …")
-        self._phase = (phase, source)
+        elif (p.phase, p.source) != self._phase:
+            self.say(f"{p.phase} of {p.source} …")
+        self._phase = (p.phase, p.source)
 
     def prepared(self, manifest: Any) -> None:
         self._status.stop()

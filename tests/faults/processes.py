@@ -57,6 +57,10 @@ class World:
     def events(self, kind: str = "") -> list[Event]:
         return [e for e in read_events(self.run_dir.path / "events.jsonl")[0] if kind in ("", e.kind)]
 
+    def participants(self) -> set[str]:
+        """Whoever had a part in any commit."""
+        return {island for commit in self.events("committed") for island in commit.facts["participants"]}
+
     @property
     def port(self) -> int:
         return int(Ticket.parse(self.ticket).address.rpartition(":")[2])

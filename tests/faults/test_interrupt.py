@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from faults.test_demo import SHORT
 
 from atoll.events import read_events
-from faults.test_demo import SHORT
 
 
 def processes_of(directory: Path) -> list[str]:

@@ -22,8 +22,6 @@ from atoll.coordinator.standing import Standing, make_attempt
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 
-STUCK_SECONDS = 1.0  # between attempts to find an owner
-
 
 class Coordinator:
     """One reign over one run."""
@@ -32,9 +30,8 @@ class Coordinator:
         self.rules = rules
         self.term = term
         self.members = Members()
-        self.head, self.head_root = 0, rules.genesis_root
+        self.head, self.head_root, self.head_digest = 0, rules.genesis_root, b""
         self.ledger: Counter[str] = Counter()  # committed tokens per island
-        self.head_digest: bytes = b""
         self.arrivals = Deadline(math.inf)  # from a step's first plan to a proposal
         self.reductions = Deadline(rules.reduce_seconds)  # from an attempt to its assembly
         self.holdings = Deadline(rules.hold_seconds)  # from an assembly to a Held
@@ -56,8 +53,7 @@ class Coordinator:
         self.proposals: dict[str, m.Propose] = {}
         self._new_attempt(None)
         self.standing = Standing()
-        self.opened_at = self.assembled_at = 0.0
-        self.reopen_at = 0.0
+        self.opened_at = self.assembled_at = self.reopen_at = 0.0
         self.hold_misses = 0
 
     def _new_attempt(self, attempt: r.Attempt | None) -> None:
@@ -303,7 +299,7 @@ class Coordinator:
             why = f"{worst} is left out of step {self.head}: no owner can reach it"
             self._do.report("excluded" if worst else "stuck", why if worst else "no agent can be reached by the others: "
                          "start a relay", worst)  # fmt: skip
-            self.reopen_at = now + STUCK_SECONDS
+            self.reopen_at = now + self.rules.stuck_seconds
             return
         self.number += 1
         addresses = {owner: self.members[owner].address for owner in owners}

@@ -26,6 +26,7 @@ class Rules(msgspec.Struct, frozen=True):
     fault_seconds: float = 0.3  # between a fault and the next attempt: news of a death may be on its way
     reduce_seconds: float = 600.0  # backstop until durations are known; stalls are noticed by owners, much earlier
     hold_seconds: float = 60.0
+    stuck_seconds: float = 1.0  # between attempts to find an owner
 
     def objection(self, hello: Hello) -> str:
         """Why an agent cannot be a member; empty if it can."""

@@ -1,7 +1,7 @@
 """How far preparing is, how fast it goes and how long it will take."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +10,7 @@ Phase = Literal["tokenizer", "tokens"]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a phase is with a source. Unpacks as (phase, source, num_documents, num_bytes)."""
+    """How far a phase is with a source."""
 
     phase: Phase
     source: str
@@ -19,9 +19,6 @@ class Progress:
     fraction: float | None  # of the source's files that is read; None where its size is unknown
     bytes_per_second: float
     seconds_left: float | None
-
-    def __iter__(self) -> Iterator[str | int]:
-        return iter((self.phase, self.source, self.num_documents, self.num_bytes))
 
 
 Report = Callable[[Progress], None]

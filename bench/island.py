@@ -3,15 +3,20 @@
     python bench/island.py [--threads 1] [--seconds 4]
 
 Prints one JSON line a row: both sides in the same process, steps taken in turns, medians. `packed` windows hold
-documents of 128 tokens on average; transformers gets what it offers for them: position ids that start anew.
+documents of 128 tokens on average; transformers gets what it offers for them: position ids that start anew. Peak memory
+is the kernel's (VmHWM), of three steps of each side in a process of its own, model and moments included.
 """
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -60,8 +65,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=4.0, help="at least this long for each row")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)  # a side; packed or plain
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.peak:
+        side, packing = options.peak
+        print(peak(side, options.shapes[0], packing == "packed"))
+        return
     for name in options.shapes:
         for packed in (False, True):
             print(json.dumps(row(name, packed, options.seconds) | {"threads": options.threads}), flush=True)
@@ -71,21 +81,49 @@ def row(name: str, packed: bool, seconds: float) -> dict[str, object]:
     shape = SHAPES[name]
     batch = some_batch(shape, packed)
     ours, theirs = our_step(shape, batch), their_step(shape, batch, packed)
+    # One thread is timed by the CPU seconds it got, which other processes on the machine disturb less.
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     times: tuple[list[float], list[float]] = ([], [])
     ours()
     theirs()
     began = time.perf_counter()
     while time.perf_counter() - began < seconds or len(times[0]) < 3:
         for step, taken in zip((ours, theirs), times, strict=True):
-            start = time.perf_counter()
+            start = clock()
             step()
-            taken.append(time.perf_counter() - start)
+            taken.append(clock() - start)
+    del ours, theirs
+    command = [sys.executable, __file__, "--threads", str(torch.get_num_threads()), "--shapes", name]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    peaks = [
+        int(subprocess.check_output([*command, "--peak", side, "packed" if packed else "plain"], env=environment))
+        for side in ("ours", "peer")
+    ]
     rates = [batch.tokens.size / statistics.median(taken) for taken in times]
     return {
         "bench": "island", "shape": name, "packed": packed, "parameters": shape.config.num_parameters,
         "windows": shape.num_windows, "context_length": shape.context_length,
         "ours": round(rates[0]), "peer": round(rates[1]), "unit": "tokens/s", "ratio": round(rates[0] / rates[1], 3),
+        "ours_peak_mib": peaks[0] >> 20, "peer_peak_mib": peaks[1] >> 20, "memory_ratio": round(peaks[0] / peaks[1], 3),
     }  # fmt: skip
+
+
+def peak(side: str, name: str, packed: bool) -> int:
+    """The bytes that three steps need beyond what the process held before there was a model."""
+    shape = SHAPES[name]
+    batch = some_batch(shape, packed)
+    before = status("VmRSS")
+    step = our_step(shape, batch) if side == "ours" else their_step(shape, batch, packed)
+    Path("/proc/self/clear_refs").write_text("5")  # the making of the weights is not a step
+    for _ in range(3):
+        step()
+    return status("VmHWM") - before
+
+
+def status(name: str) -> int:
+    """A quantity of this process in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))
 
 
 def some_batch(shape: Shape, packed: bool) -> Batch:

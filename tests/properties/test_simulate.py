@@ -30,7 +30,6 @@ faults = st.one_of(
     builds(f.Crash, places, effects, durations, flags),
     builds(f.CoordinatorCrash, effects, durations, flags),
     builds(f.Takeover, durations),
-    builds(f.Backup, st.integers(0, 2), durations),
     builds(f.Freeze, places, durations),
     builds(f.Cut, places, places, durations, flags),
     builds(f.Partition, st.integers(1, 127), durations),
@@ -55,12 +54,18 @@ def test_no_schedule_breaks_an_invariant(seed: int, setting: Setting, schedule: 
 
 @pytest.fixture(scope="module")
 def results() -> list[Result]:
-    return [run(seed, storm(seed), swarm(seed)) for seed in range(NUM_SEEDS)]
+    return [run(seed, storm(seed, backups=False), swarm(seed)) for seed in range(NUM_SEEDS)]
 
 
 def test_no_storm_breaks_an_invariant(results: list[Result]) -> None:
     assert {result.seed: result.violations for result in results if result.violations} == {}
-    assert len({kind for result in results for kind in result.faults}) == len(Fault.__subclasses__())
+    assert len({kind for result in results for kind in result.faults}) == len(Fault.__subclasses__()) - 1
+
+
+@pytest.mark.xfail(strict=True, reason="four holes around restored backups: test_simulate_findings.py")
+def test_no_storm_with_restored_backups_breaks_an_invariant() -> None:
+    results = [run(seed, storm(seed), swarm(seed)) for seed in range(150)]
+    assert {result.seed: result.violations for result in results if result.violations} == {}
 
 
 @pytest.mark.xfail(strict=True, reason="two holes in the coordinator: the first and third of test_simulate_findings.py")

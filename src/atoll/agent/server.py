@@ -26,7 +26,7 @@ from atoll.swarm.records import header
 from atoll.swarm.transport import Service, Stream, Transport, TransportError, expect, within
 
 PROGRESS_SECONDS = 10.0  # an owner waits so long for a participant's next piece
-RETRY_SECONDS = 1.0
+RETRY_SECONDS = 0.5
 PULSE_SECONDS = 5.0
 LAST_SECONDS = 60.0  # for the last outer checkpoint, before the trainer hears that the run is finished
 RECORDS_AT_ONCE = 64

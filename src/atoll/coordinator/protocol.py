@@ -180,7 +180,7 @@ class Coordinator:
             self._do.append(Timer(self.members.heard_first + self.rules.frozen_seconds + 0.1))
 
     def _share_view(self) -> None:
-        donors = self.members.donors(self.head)
+        donors = self.members.donors(self.head) or {i: a for i, a in self._donors.items() if self.members.connected(i)}
         if donors != self._donors:
             self._donors = donors
             self._do.send_all(self.members.here, m.View(donors))
@@ -255,7 +255,7 @@ class Coordinator:
                 self._close(f"{', '.join(gone)} left before the update was assembled", now)
             elif now >= (due := self.opened_at + self.reductions.patience(self.number)):
                 late = {s.owner for k, s in enumerate(self.attempt.slices) if s.num_pieces and k not in self.digests}
-                self.standing.no_owner |= late
+                self.standing.late(late)
                 self._close(f"{', '.join(sorted(late))} did not finish in time", now)
             else:
                 self._do.append(Timer(due))
@@ -358,7 +358,8 @@ class Coordinator:
         assert self.attempt is not None
         participants = {share.island for share in self.attempt.participants}
         update, holders = self.held.best(self.members)
-        awaited = [i for i in participants if i not in self.held and self.members.at(i, self.head)]
+        hoped_for = participants if len(self.held) > 1 else participants | {m.island for m in self.members.ready(self.head)}
+        awaited = [i for i in hoped_for if i not in self.held and self.members.at(i, self.head)]
         due = self.assembled_at + self.holdings.patience(self.number)
         if awaited and now < due:
             self._do.append(Timer(due))
@@ -366,18 +367,16 @@ class Coordinator:
         if len(self.held.groups()) > 1:
             self._do.report("unequal", f"step {self.head}: different next roots are held", groups=len(self.held.groups()))
         if update is not None and enough(holders, participants, len(self.members.ready(self.head))):
-            self._commit(update, holders)
+            self._commit(self.attempt, update, holders)
         elif update is not None and self.hold_misses:
             self._do.report("thin", f"step {self.head} is committed with {len(holders)} holders", holders=sorted(holders))
-            self._commit(update, holders)
+            self._commit(self.attempt, update, holders)
         else:
             self.hold_misses += 1
-            self.standing.no_owner |= set(awaited)
+            self.standing.late(set(awaited))
             self._close(f"{', '.join(awaited) or 'nobody'} did not hold the update in time", now)
 
-    def _commit(self, held: m.Held, holders: set[str]) -> None:
-        assert self.attempt is not None
-        attempt = self.attempt
+    def _commit(self, attempt: r.Attempt, held: m.Held, holders: set[str]) -> None:
         participants = {share.island for share in attempt.participants}
         leases = tuple((i, self.plans[i].lease) for i in sorted(participants))
         record = r.CommitRecord(self.term, 0, self.head, attempt.number, self.head_root, held.update, held.next_root,

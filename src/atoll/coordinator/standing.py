@@ -34,6 +34,11 @@ class Standing:
         else:
             self.no_owner.add(peer if attempt.owner_of(peer) else accuser)
 
+    def late(self, islands: set[str]) -> None:
+        """These did not do in time what they alone could: charged, and owners no more."""
+        self.no_owner |= islands
+        self._charges.update(islands)
+
     def owners(self, participants: list[str], relays: list[str], reachable: set[str]) -> list[str]:
         """Participants that the others can reach; relays where there is none."""
         able = reachable - self.no_owner

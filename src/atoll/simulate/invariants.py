@@ -24,6 +24,7 @@ class Invariants:
     def __init__(self, world: "World", parameters: Floats, momentum: Floats) -> None:
         self.violations: list[str] = []
         self.payloads: dict[bytes, Bytes] = {}  # every payload that any island ever encoded
+        self.trained_on: dict[bytes, Any] = {}  # and the samples that it was made from
         self.history: list[CommitRecord] = []
         self._world = world
         self._states = [(parameters, momentum)]  # by step
@@ -74,6 +75,9 @@ class Invariants:
         for island, lease in record.leases:
             plan = plans.get((step, island))
             self._must(plan and plan.lease == lease, f"{island}'s lease is not that of its plan")
+        for share, (_, lease) in zip(record.participants, record.leases, strict=True):
+            used = self.trained_on[share.payload]
+            self._must(used == lease, f"{share.island} trained on the samples {used}, but {lease} are spent")
         self._must([i for i, _ in record.leases] == names, "leases are not the participants'")
         try:
             self._spent = merge([*self._spent, *(span for _, lease in record.leases for span in lease)])

@@ -45,6 +45,7 @@ class Island(Process):
         self.false_until = 0.0  # what it serves until then may have a flipped byte
         self.stopped: str | None = None  # why it left for good
         self.begun = False
+        self.trained_on: tuple[tuple[int, int], ...] = ()  # samples behind what the trainer handed over
         self.stalled_until = 0.0
         self.slowness = 1.0
 

@@ -26,9 +26,7 @@ class Progress:
         self._calm_since = self._world.timeline.now if self._all_is_well() else None
 
     def committed(self) -> None:
-        self._note_gap()
-        if self._calm_since is not None:
-            self._calm_since = self._world.timeline.now
+        self.disturbed()  # the new head may be held by nobody who is still there
 
     @property
     def is_calm(self) -> bool:

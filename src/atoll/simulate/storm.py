@@ -19,13 +19,14 @@ def swarm(seed: int) -> Setting:
     )
 
 
-def storm(seed: int, span_seconds: float = 20.0, max_faults: int = 8) -> list[f.Fault]:
-    """Up to `max_faults` faults within `span_seconds`; the same for the same seed."""
+def storm(seed: int, span_seconds: float = 20.0, max_faults: int = 8, backups: bool = True) -> list[f.Fault]:
+    """Up to `max_faults` faults within `span_seconds`; the same for the same seed. `backups`: restored ones too."""
     rng = random.Random(f"storm {seed}")
-    return sorted((_fault(rng, span_seconds) for _ in range(rng.randint(0, max_faults))), key=lambda fault: fault.at)
+    faults = (_fault(rng, span_seconds, backups) for _ in range(rng.randint(0, max_faults)))
+    return sorted(faults, key=lambda fault: fault.at)
 
 
-def _fault(rng: random.Random, span_seconds: float) -> f.Fault:
+def _fault(rng: random.Random, span_seconds: float, backups: bool) -> f.Fault:
     at = rng.uniform(0.0, span_seconds)
     who, other = rng.randrange(8), rng.randrange(8)
     seconds = rng.choice([0.5, 3.0, 8.0, 14.0, 25.0, 40.0]) * rng.uniform(0.7, 1.3)
@@ -34,7 +35,7 @@ def _fault(rng: random.Random, span_seconds: float) -> f.Fault:
         lambda: f.Crash(at, who, effects, seconds / 3, rng.random() < 0.3),
         lambda: f.Crash(at, who, effects, seconds / 10, rng.random() < 0.3),
         lambda: f.CoordinatorCrash(at, effects, seconds / 10, rng.random() < 0.3),
-        lambda: f.Backup(at, rng.randint(1, 2), seconds / 5),
+        *([lambda: f.Backup(at, rng.randint(1, 2), seconds / 5)] if backups else []),
         lambda: f.Takeover(at, seconds / 4),
         lambda: f.Freeze(at, who, seconds),
         lambda: f.Cut(at, who, other, seconds, rng.random() < 0.4),

@@ -56,6 +56,7 @@ class Trainer:
             if self._orders:  # the step was decided without us
                 return
         self._island.state.local[:] = trained(self._parameters, plan, self._island.name)
+        self._island.trained_on = plan.lease
         tokens = CONTEXT_LENGTH * plan.num_samples
         self._island.put(m.Proposed(plan.step, tokens, plan.inner_steps, 1.0, plan.inner_steps * self.step_seconds))
 

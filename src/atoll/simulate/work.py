@@ -46,6 +46,7 @@ def encode(island: "Island", work: Encode) -> Work:
         island.survive()
         island.payload = island.disk.keep_payload(Kept(proposal, CODEC, table), data.tobytes())
         island.world.invariants.payloads[root(table)] = data
+        island.world.invariants.trained_on[root(table)] = island.trained_on
     finally:
         island.lock.release()
     island.put(outer_step.Encoded(proposal))

@@ -1,6 +1,7 @@
 """Swarms and faults by seed, for bulk runs: small swarms of every make, a few faults of every kind, at any moment."""
 
 import random
+from collections.abc import Callable
 
 from atoll.simulate import faults as f
 from atoll.simulate.schedule import Setting
@@ -31,7 +32,7 @@ def _fault(rng: random.Random, span_seconds: float, backups: bool) -> f.Fault:
     who, other = rng.randrange(8), rng.randrange(8)
     seconds = rng.choice([0.5, 3.0, 8.0, 14.0, 25.0, 40.0]) * rng.uniform(0.7, 1.3)
     effects = rng.choice([0, 0, 1, 2, 3, 5, 8, 13])
-    return rng.choice([
+    makers: list[Callable[[], f.Fault]] = [
         lambda: f.Crash(at, who, effects, seconds / 3, rng.random() < 0.3),
         lambda: f.Crash(at, who, effects, seconds / 10, rng.random() < 0.3),
         lambda: f.CoordinatorCrash(at, effects, seconds / 10, rng.random() < 0.3),
@@ -48,4 +49,5 @@ def _fault(rng: random.Random, span_seconds: float, backups: bool) -> f.Fault:
         lambda: f.ClockRate(at, who, rng.choice([0.9, 1.01, 1.1])),
         lambda: f.FalseBytes(at, who, seconds),
         lambda: f.Leave(at, who),
-    ])()  # fmt: skip
+    ]
+    return rng.choice(makers)()  # fmt: skip

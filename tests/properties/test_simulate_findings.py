@@ -15,6 +15,12 @@ def test_owners_that_were_all_late_get_another_chance() -> None:
     assert is_done(run(1, [f.Cut(3.0, 0, 1, 8.0)], Setting(islands=2, relays=0)))
 
 
+@pytest.mark.xfail(strict=True, reason="coordinator: ownership is freed only where a participant is charged")
+def test_a_relay_that_was_late_gets_another_chance() -> None:
+    """The relay froze for 12 s under islands that only dial out: it could not own any more, and nobody else could."""
+    assert is_done(run(3, [f.Freeze(3.0, 0, 12.0)], Setting(islands=3, relays=1, dial_only=3)))
+
+
 def test_a_lone_island_waits_for_its_relay_to_hold() -> None:
     """Two holders are wanted where two agents are ready, but only participants were waited for: two attempts a step."""
     result = run(1, (), Setting(islands=1, relays=1))

@@ -9,16 +9,17 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from atoll.agent import outer_step
-from atoll.agent.link import BEAT_SECONDS, MAX_PAUSE_SECONDS
 from atoll.agent.outer_step import Advance, Effect, Encode, Hold, OuterStep, Reduce
-from atoll.agent.server import PROGRESS_SECONDS, RECORDS_AT_ONCE, RETRY_SECONDS
-from atoll.simulate import work
+from atoll.agent.server import PROGRESS_SECONDS, RETRY_SECONDS
+from atoll.simulate import recovery, work
 from atoll.simulate.bits import TinyState
 from atoll.simulate.disk import Disk
-from atoll.simulate.exchange import Exchange, Offer
-from atoll.simulate.line import ISLAND, Line
+from atoll.simulate.exchange import Exchange
+from atoll.simulate.line import Line
+from atoll.simulate.link import Link
+from atoll.simulate.offer import Offer
 from atoll.simulate.process import Process
-from atoll.simulate.timeline import Lock, Signal, Task, Work
+from atoll.simulate.timeline import Lock, Task, Work
 from atoll.simulate.trainer import Trainer
 from atoll.swarm import messages as m
 from atoll.swarm.records import CommitRecord
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from atoll.simulate.world import World
 
 FSYNC_SECONDS = 0.01
-CONNECT_SECONDS = 10.0
 
 
 class Island(Process):
@@ -55,8 +55,7 @@ class Island(Process):
         disk = self.disk
         self.state = TinyState(disk.parameters, disk.momentum)
         self.lock = Lock()  # encode, hold and advance exclude one another
-        self.line: Line | None = None
-        self.line_down = Signal()
+        self.link = Link(self)
         self.donors: dict[str, str] = {}
         self.applying = -1  # the chunk that is being written
         self.exchange: Exchange | None = None
@@ -69,15 +68,14 @@ class Island(Process):
             self.machine.proposal = self.payload.proposal
         self._events: deque[outer_step.Event] = deque()
         self._work: dict[str, Task] = {}
-        self._session = f"{self.name}/{self.incarnation}"
         self.trainer: Trainer | None = None
         if not self.relay:
             self.trainer = Trainer(self, self.step_seconds)
             self.trainer.slowness, self.trainer.stalled_until = self.slowness, self.stalled_until
             self.spawn(self.trainer.live())
-        self._start("advance", work.advance(self, 0.0))
+        self._start("advance", recovery.advance(self, 0.0))
         self.machine.advancing = True
-        self.spawn(self._keep_linked())
+        self.spawn(self.link.run())
 
     # ------------------------------------------------------------------------------------------- the machine
     def put(self, event: outer_step.Event) -> None:
@@ -100,8 +98,7 @@ class Island(Process):
         match effect:
             case outer_step.Send():
                 self.world.invariants.island_says(self, effect.message)
-                if self.line is not None:
-                    self.line.send(ISLAND, effect.message)
+                self.link.send(effect.message)
             case outer_step.Tell():
                 if self.trainer is not None:
                     self.trainer.tell(effect.message)
@@ -123,9 +120,9 @@ class Island(Process):
             case Hold():
                 self._start("hold", work.hold(self, effect))
             case Advance():
-                self._start("advance", work.advance(self, 0.0))
+                self._start("advance", recovery.advance(self, 0.0))
             case outer_step.Retry():
-                self._start("advance", work.advance(self, RETRY_SECONDS))
+                self._start("advance", recovery.advance(self, RETRY_SECONDS))
 
     def _reduce(self, exchange: Exchange) -> Work:
         """My part of the all-reduce; over when nothing more can come of it."""
@@ -198,41 +195,12 @@ class Island(Process):
             self.exchange.close(silently=dark)
         self.world.process_died(self)
 
-    # ------------------------------------------------------------------------------- the link, as agent/link.py
-    def _keep_linked(self) -> Work:
-        pause = 0.2
-        while True:
-            coordinator = self.world.route(self.name)
-            if (yield from self.dial(coordinator, CONNECT_SECONDS)):
-                machine, line = self.machine, Line(self.network, self, coordinator)
-                self.line = line
-                port = 1 if self.serving else 0
-                line.send(ISLAND, m.Hello(self._session, "recipe", b"self-test", self.name, self.relay, port, machine.head,
-                                          machine.head_root, machine.term))  # fmt: skip
-                self._beat(line)
-                pause = 0.2
-                while line.is_open(ISLAND):
-                    yield self.line_down
-                self.line = None
-            yield pause
-            pause = min(2 * pause, MAX_PAUSE_SECONDS)
-
-    def _beat(self, line: Line) -> None:
-        if self.line is line and line.is_open(ISLAND):
-            p = self.progress
-            line.send(ISLAND, m.Beat(p.step, p.inner_step, p.loss, p.tokens_per_second, 0, 0.0, 0.0, 0.0))
-            self.later(BEAT_SECONDS, self._beat, line)
-
+    # ------------------------------------------------------------------------------------- what others have of it
     def hear(self, line: Line, message: Any) -> None:
-        if line is not self.line:
-            return
-        if isinstance(message, m.View):
-            self.donors = message.donors
-        elif isinstance(message, m.Want):  # a coordinator with an old backup asks what we know
-            since = max(0, message.since)
-            line.send(ISLAND, m.Records(tuple(self.disk.records[since : since + RECORDS_AT_ONCE])))
-        elif not isinstance(message, m.Coordinators):  # which one a line reaches is the world's affair
-            self.put(message)
+        self.link.hear(line, message)
+
+    def line_broke(self, line: Line, reason: str) -> None:
+        self.link.broke(line)
 
     def knows(self, record: CommitRecord) -> bool:
         """Whether a record is on its disk, or in its socket."""
@@ -240,11 +208,6 @@ class Island(Process):
             isinstance(part, m.Committed) and part.record == record for _, _, arguments in self._backlog for part in arguments
         )
 
-    def line_broke(self, line: Line, reason: str) -> None:
-        if line is self.line:
-            self.line_down.fire()
-
-    # ----------------------------------------------------------------------------------- what it gives to others
     def serve(self, data: bytes) -> bytes:
         """What leaves this machine; flipped where its memory is bad."""
         if data and self.timeline.now < self.false_until and self.random.random() < 0.5:

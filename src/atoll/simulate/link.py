@@ -1,0 +1,68 @@
+"""An island's end of its control lines, as `agent/link.py`: dials for ever, a Hello first and Beats throughout."""
+
+from typing import TYPE_CHECKING, Any
+
+from atoll.agent.link import BEAT_SECONDS, MAX_PAUSE_SECONDS
+from atoll.agent.server import RECORDS_AT_ONCE
+from atoll.simulate.line import ISLAND, Line
+from atoll.simulate.timeline import Signal, Work
+from atoll.swarm import messages as m
+from atoll.swarm.records import Message
+
+if TYPE_CHECKING:
+    from atoll.simulate.island import Island
+
+CONNECT_SECONDS = 10.0
+
+
+class Link:
+    """One incarnation's. What cannot be sent is dropped: it is said again after the next Hello."""
+
+    def __init__(self, island: "Island") -> None:
+        self._island = island
+        self._line: Line | None = None
+        self._down = Signal()
+
+    def send(self, message: Message) -> None:
+        if self._line is not None:
+            self._line.send(ISLAND, message)
+
+    def run(self) -> Work:
+        island, pause = self._island, 0.2
+        session = f"{island.name}/{island.incarnation}"
+        while True:
+            coordinator = island.world.route(island.name)
+            if (yield from island.dial(coordinator, CONNECT_SECONDS)):
+                self._line = line = Line(island.network, island, coordinator)
+                machine, port = island.machine, 1 if island.serving else 0
+                self.send(m.Hello(session, "recipe", b"self-test", island.name, island.relay, port, machine.head,
+                                  machine.head_root, machine.term))  # fmt: skip
+                self._beat(line)
+                pause = 0.2
+                while line.is_open(ISLAND):
+                    yield self._down
+                self._line = None
+            yield pause
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
+
+    def hear(self, line: Line, message: Any) -> None:
+        if line is not self._line:
+            return
+        island = self._island
+        if isinstance(message, m.View):
+            island.donors = message.donors
+        elif isinstance(message, m.Want):  # a coordinator with an old backup asks what we know
+            since = max(0, message.since)
+            line.send(ISLAND, m.Records(tuple(island.disk.records[since : since + RECORDS_AT_ONCE])))
+        elif not isinstance(message, m.Coordinators):  # which one a line reaches is the world's affair
+            island.put(message)
+
+    def broke(self, line: Line) -> None:
+        if line is self._line:
+            self._down.fire()
+
+    def _beat(self, line: Line) -> None:
+        if self._line is line and line.is_open(ISLAND):
+            p = self._island.progress
+            line.send(ISLAND, m.Beat(p.step, p.inner_step, p.loss, p.tokens_per_second, 0, 0.0, 0.0, 0.0))
+            self._island.later(BEAT_SECONDS, self._beat, line)

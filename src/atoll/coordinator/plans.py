@@ -86,6 +86,8 @@ class Plans(dict[str, Plan]):
 
     def _remaining(self, step: int, members: Members, done: set[str]) -> int:
         """All of H, or for a joiner in mid-step what those under way still have before them."""
+        if done and done >= self.keys() and len(done) < self._rules.min_participants:
+            return self._rules.inner_steps  # nobody is under way, and without this one the step cannot open
         passed = [
             self._rules.inner_steps * (1.0 if island in done else beat.inner_step / plan.inner_steps)
             for island, plan in self.items()

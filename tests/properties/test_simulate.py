@@ -68,7 +68,6 @@ def test_no_storm_with_restored_backups_breaks_an_invariant() -> None:
     assert {result.seed: result.violations for result in results if result.violations} == {}
 
 
-@pytest.mark.xfail(strict=True, reason="a late relay, and an island that could own: test_simulate_findings.py")
 def test_steps_commit_in_time_while_it_is_calm(results: list[Result]) -> None:
     assert {result.seed: result.stalls for result in results if result.stalls} == {}
     assert max(result.worst_gap_seconds for result in results) <= BOUND_SECONDS

@@ -15,7 +15,6 @@ def test_owners_that_were_all_late_get_another_chance() -> None:
     assert is_done(run(1, [f.Cut(3.0, 0, 1, 8.0)], Setting(islands=2, relays=0)))
 
 
-@pytest.mark.xfail(strict=True, reason="coordinator: ownership is freed only where a participant is charged")
 def test_a_relay_that_was_late_gets_another_chance() -> None:
     """The relay froze for 12 s under islands that only dial out: it could not own any more, and nobody else could."""
     assert is_done(run(3, [f.Freeze(3.0, 0, 12.0)], Setting(islands=3, relays=1, dial_only=3)))
@@ -27,7 +26,6 @@ def test_a_lone_island_waits_for_its_relay_to_hold() -> None:
     assert result.reports["attempt"] == result.commits == 5
 
 
-@pytest.mark.xfail(strict=True, reason="coordinator: owners are participants or relays")
 def test_a_ready_island_that_does_not_take_part_can_own() -> None:
     """The participant only dials out; the other island came too late for a plan. Nobody else could own: stuck for ever."""
     assert is_done(run(1, [f.Freeze(0.01, 1, 20.0)], Setting(islands=2, relays=0, dial_only=1)))
@@ -100,7 +98,6 @@ def test_a_proposal_counts_only_for_the_samples_it_was_made_from() -> None:
     assert run(3, [f.Backup(6.5, 1, 1.0)], Setting(islands=3, relays=0, outer_steps=4)).violations == []
 
 
-@pytest.mark.xfail(strict=True, reason="agent: an attempt with the number of one before the backup is answered with its Held")
 def test_attempts_of_different_reigns_are_told_apart() -> None:
     """Attempt 1 of a step was held before the backup; another attempt 1 is never held, until its deadline of 60 s."""
     result = run(39, [f.Backup(6.5, 1, 1.0)], Setting(islands=3, relays=0, outer_steps=4))

@@ -53,13 +53,13 @@ def test_one_owner_that_refuses_twice_is_still_one() -> None:
 
 def test_owners_are_the_participants_that_can_be_reached() -> None:
     standing = charged(("c", "a", "unreachable"))
-    assert standing.owners(["a", "b", "c"], ["r"], {"a", "b", "r"}) == ["b"]
+    assert standing.owners([["a", "b", "c"], ["r"]], {"a", "b", "r"}) == ["b"]
 
 
 def test_relays_own_only_where_no_participant_can() -> None:
-    assert Standing().owners(["a", "b"], ["r"], {"r"}) == ["r"]
-    assert Standing().owners(["a", "b"], ["r"], {"a", "r"}) == ["a"]
-    assert charged(("c", "a", "x")).owners(["a"], [], {"a"}) == []
+    assert Standing().owners([["a", "b"], ["r"]], {"r"}) == ["r"]
+    assert Standing().owners([["a", "b"], ["r"]], {"a", "r"}) == ["a"]
+    assert charged(("c", "a", "x")).owners([["a"], []], {"a"}) == []
 
 
 def test_the_participant_on_most_failed_edges_goes_and_ownership_is_free_again() -> None:

@@ -163,7 +163,7 @@ def on_welcome(state: OuterStep, welcome: Welcome) -> list[Effect]:
         return []  # a leader of the past, or a second one with the same number
     effects: list[Effect] = [SawTerm(welcome.term)]
     if welcome.term != state.term:
-        state.attempt = None  # attempts are a leader's decisions: the next one will be named again
+        state.attempt = state.held = None  # attempts are a leader's decisions: the next one will be named again
     state.term = welcome.term
     if welcome.head > state.head:
         return [*effects, Send(Want(state.head))]

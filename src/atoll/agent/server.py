@@ -22,7 +22,7 @@ from atoll.agent.trainer import Trainer
 from atoll.errors import UserError
 from atoll.swarm import messages as m
 from atoll.swarm.layout import root
-from atoll.swarm.records import header
+from atoll.swarm.records import Attempt, header
 from atoll.swarm.transport import Service, Stream, Transport, TransportError, expect, within
 
 PROGRESS_SECONDS = 10.0  # an owner waits so long for a participant's next piece
@@ -60,7 +60,7 @@ class Agent:
         self._events: asyncio.Queue[outer_step.Event] = asyncio.Queue()
         self._work: dict[str, asyncio.Task[None]] = {}  # at most one of each kind
         self._state_lock = asyncio.Lock()  # encode, hold and advance exclude one another
-        self._reduction: tuple[int, int, Reduction] | None = None
+        self._reduction: Reduction | None = None
         self._reduction_changed = asyncio.Condition()
         self._progress = m.Progress(-1, 0, 0.0, 0.0)
         self._seconds = {"compute": 0.0, "communicate": 0.0, "wait": 0.0}
@@ -159,7 +159,7 @@ class Agent:
 
         reduction = Reduction(self.machine.island, attempt, assembly, mine, PROGRESS_SECONDS, report)
         async with self._reduction_changed:
-            self._reduction = (attempt.step, attempt.number, reduction)
+            self._reduction = reduction
             self._reduction_changed.notify_all()
         started = time.monotonic()
         await reduction.run(self._transport)
@@ -167,10 +167,14 @@ class Agent:
 
     async def _hold(self, work: Hold) -> None:
         """Complete the update from whoever has its slices, compute the next table, keep both."""
-        if self.donor.assembly is None:
-            return
-        attempt, assembly = self.donor.assembly
+        attempt = work.attempt
         head = header(attempt, work.assembled)
+        try:
+            reduction = await within(PROGRESS_SECONDS, self._reduction_of(lambda a: a == attempt), "this attempt")
+        except TransportError as error:
+            self._events.put_nowait(outer_step.Failed(work, "", str(error)))
+            return
+        assembly = reduction.assembly
         donors = self._others({**self.donors, **attempt.addresses})
         try:
             if "reduce" in self._work:
@@ -245,17 +249,19 @@ class Agent:
     async def _serve_reduce(self, stream: Stream) -> None:
         message, table = await stream.receive(PROGRESS_SECONDS)
         opened = expect(message, m.ReduceOpen)
-        reduction = await within(PROGRESS_SECONDS, self._reduction_of(opened.step, opened.number), "this attempt")
+        named = (opened.step, opened.number)
+        ours = self._reduction_of(lambda attempt: (attempt.step, attempt.number) == named)
+        reduction = await within(PROGRESS_SECONDS, ours, "this attempt")
         await reduction.serve(stream, opened, bytes(table))
 
-    async def _reduction_of(self, step: int, number: int) -> Reduction:
-        """The reduction of an attempt; a participant may hear of it before we do."""
+    async def _reduction_of(self, matches: Callable[[Attempt], bool]) -> Reduction:
+        """The reduction of an attempt; a participant, or our own Hold, may come before it has begun here."""
         async with self._reduction_changed:
             await self._reduction_changed.wait_for(
-                lambda: self._reduction is not None and self._reduction[:2] == (step, number)
+                lambda: self._reduction is not None and matches(self._reduction.attempt)
             )
         assert self._reduction is not None
-        return self._reduction[2]
+        return self._reduction
 
     # ------------------------------------------------------------------------------------- coordinator, trainer
     def _hello(self) -> m.Hello:

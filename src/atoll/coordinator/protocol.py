@@ -291,9 +291,10 @@ class Coordinator:
             self._do.append(Timer(due))
 
     def _open(self, able: dict[str, m.Propose], now: float) -> None:
-        relays = [member.island for member in self.members.ready(self.head) if member.relay]
-        reachable = {i for i in [*able, *relays] if self.members[i].address}
-        owners = self.standing.owners(sorted(able), relays, reachable)
+        others = [m.island for m in self.members.ready(self.head) if m.island not in able]
+        relays = [i for i in others if self.members[i].relay]
+        reachable = {i for i in [*able, *others] if self.members[i].address}
+        owners = self.standing.owners([sorted(able), relays, others], reachable)
         if not owners:
             worst = self.standing.exclude_worst(sorted(able))
             why = f"{worst} is left out of step {self.head}: no owner can reach it"

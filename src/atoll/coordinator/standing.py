@@ -39,19 +39,19 @@ class Standing:
         self.no_owner |= islands
         self._charges.update(islands)
 
-    def owners(self, participants: list[str], relays: list[str], reachable: set[str]) -> list[str]:
-        """Participants that the others can reach; relays where there is none."""
+    def owners(self, ranked: list[list[str]], reachable: set[str]) -> list[str]:
+        """Of the first group that has any: those that the others can reach and that may still own."""
         able = reachable - self.no_owner
-        return [i for i in participants if i in able] or [i for i in relays if i in able]
+        return next((fit for group in ranked if (fit := [i for i in group if i in able])), [])
 
     def exclude_worst(self, participants: list[str]) -> str:
         """With no owner left, the participant on most failed edges goes, and ownership is free again; "" if none failed."""
         charged = [island for island in participants if self._charges[island]]
+        self.no_owner = set()
         if not charged:
             return ""
         worst = max(charged, key=lambda island: self._charges[island])
         self.out.add(worst)
-        self.no_owner = set()
         return worst
 
 

@@ -4,6 +4,7 @@
 that every number names somebody. `at` and durations are seconds of true time.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Fault:
+class Fault(ABC):
+    """Strikes once, at `at`."""
+
     at: float
 
-    def strike(self, world: "World") -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def strike(self, world: "World") -> None: ...

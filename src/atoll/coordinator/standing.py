@@ -42,7 +42,10 @@ class Standing:
     def owners(self, ranked: list[list[str]], reachable: set[str]) -> list[str]:
         """Of the first group that has any: those that the others can reach and that may still own."""
         able = reachable - self.no_owner
-        return next((fit for group in ranked if (fit := [i for i in group if i in able])), [])
+        for group in ranked:
+            if fit := [island for island in group if island in able]:
+                return fit
+        return []
 
     def exclude_worst(self, participants: list[str]) -> str:
         """With no owner left, the participant on most failed edges goes, and ownership is free again; "" if none failed."""

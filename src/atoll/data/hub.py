@@ -37,10 +37,8 @@ def stream(name: str, source: Source, skip: int) -> Iterator[Item]:
     if source.revision is None:
         raise UserError(f"sources.{name}: there is no folder {source.dataset}; to read it from the hub, give a revision "
                         "(a commit, so that every machine reads the same)")  # fmt: skip
-    try:
-        import datasets
-    except ModuleNotFoundError as error:
-        raise UserError(f"sources.{name}: the hub is read with `datasets`: pip install datasets") from error
+    import datasets  # here, as it takes seconds
+
     try:
         rows: Any = datasets.load_dataset(
             str(source.dataset), source.config, split=source.split, revision=source.revision,

@@ -1,7 +1,11 @@
 """An island of two CPU ranks: the same steps as one, checkpoints either reads, and a swarm of both kinds."""
 
+import contextlib
 import os
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from unit.islands import some_batch, some_island, some_recipe, take_step
 
 from atoll import recipe
 from atoll.errors import UserError
+from atoll.files import DirectoryLock
 from atoll.genesis import prepare
 from atoll.island.checkpoint import InnerCheckpoints
 from atoll.island.parallelize import parallelize
@@ -119,51 +124,94 @@ name = "ranks"
 model = { preset = "demo", hidden_size = 32, num_attention_heads = 2, intermediate_size = 64, vocab_size = 320 }
 tokenizer.train = 320
 sources.text = { text = "package:books", separator = "\\f" }
-stage = [{ until = 240, mixture = { text = 1 } }]
+stage = [{ until = 120, mixture = { text = 1 } }]
 inner = { context_length = 64, tokens_per_step = 256 }
 outer = { inner_steps = 4 }
 """
-ISLAND = """
-import sys
-from pathlib import Path
-from atoll.genesis import RunDir
-from atoll.join import agent_settings
-from atoll.mesh import ElasticDeviceMesh
-from atoll.processes import watch_leash
-from atoll.recipe import own_island
-from atoll.train import train
-watch_leash()
-ticket, run, directory = sys.argv[1], RunDir(Path(sys.argv[2])), Path(sys.argv[3])
-settings = agent_settings(run, directory, "two", "127.0.0.1:0", False)
-with ElasticDeviceMesh.join(ticket, directory, settings=settings) as mesh:
-    summary = train(mesh, own_island(["island.threads=1", "island.micro_batch=1", "island.evaluate_every=30"]), directory)
-    print("summary", summary.outer_steps, summary.inner_steps, summary.tokens, summary.loss)
-"""
+OWN = ["island.threads=1", "island.micro_batch=1", "island.evaluate_every=15"]
+
+
+def prepared(directory: Path) -> World:
+    """A hosted run, for islands whose `OWN` settings two ranks can share."""
+    (directory / "ranks.toml").write_text(RECIPE)
+    world = World(directory / "run", str(directory / "ranks.toml"))
+    prepare(recipe.load(directory / "ranks.toml"), world.run_dir, lambda *_: None)
+    world.host()
+    return world
+
+
+def join_two(world: World) -> list[str]:
+    """What each rank of the island "two" runs."""
+    return ["atoll", "join", world.ticket, *OWN, "--dir", str(world.run_dir.path), "--name", "two", "--contributor", "two",
+            "--listen", "127.0.0.1:0"]  # fmt: skip
+
+
+def two_is_in(world: World) -> None:
+    world.until(lambda: any(e.facts["contributor"] == "two" for e in world.events("joined")), "two is in")
+
+
+def check_one_swarm(world: World) -> None:
+    commits = world.events("committed")
+    assert len(commits) == 30
+    assert sum(len(commit.facts["participants"]) == 2 for commit in commits) > 5
+    assert not world.events("unequal")
+    assert len((world.run_dir.islands / "two" / "heldout.jsonl").read_text().splitlines()) == 3
+    checkpoints = sorted((world.run_dir.islands / "two" / "inner").iterdir())
+    assert len(checkpoints) == 2
+    assert len(list(checkpoints[-1].glob("*.distcp"))) == 2  # each rank wrote its own
+    # The other rank took no directory of its own.
+    assert sorted(path.name for path in world.run_dir.islands.iterdir()) == ["one", "relay", "two"]
 
 
 def test_islands_of_one_and_two_ranks_make_one_swarm(tmp_path):
-    (tmp_path / "ranks.toml").write_text(RECIPE)
-    (tmp_path / "ranked_island.py").write_text(ISLAND)
-    with World(tmp_path / "run", str(tmp_path / "ranks.toml")) as world:
-        prepare(recipe.load(tmp_path / "ranks.toml"), world.run_dir, lambda *_: None)
-        world.host()
-        port, directory = free_port(), str(world.run_dir.islands / "two")
+    with prepared(tmp_path) as world:
+        port = free_port()
         for rank in range(2):
-            arguments = ["ranked_island", world.ticket, str(tmp_path / "run"), directory if rank == 0 else "/nowhere"]
-            world.start(f"two-{rank}", arguments, environment(rank, 2, port) | {"PYTHONPATH": str(tmp_path)})
-        world.until(lambda: any(e.facts["contributor"] == "two" for e in world.events("joined")), "two is in")
+            world.start(f"two-{rank}", join_two(world), environment(rank, 2, port))
+        two_is_in(world)
         world.join("one")
         for name in ("one", "two-0", "two-1"):
             assert world.children[name].process.wait(90) == 0, world.log(name).read_text()
-        commits = world.events("committed")
-        assert len(commits) == 60
-        assert sum(len(commit.facts["participants"]) == 2 for commit in commits) > 10
-        assert not world.events("unequal")
-        # Equal on both ranks; not in how many inner steps, which the coordinator fits to an island's speed.
-        told = [line for rank in range(2) for line in world.log(f"two-{rank}").read_text().splitlines() if "summary" in line]
-        assert told[0] == told[1]
-        assert told[0].split()[1] == "60"
-        assert len((world.run_dir.islands / "two" / "heldout.jsonl").read_text().splitlines()) == 3
-        checkpoints = sorted((world.run_dir.islands / "two" / "inner").iterdir())
-        assert len(checkpoints) == 2
-        assert len(list(checkpoints[-1].glob("*.distcp"))) == 2
+        check_one_swarm(world)
+        assert "the run is finished at outer step 30" in world.log("two-0").read_text()
+        assert world.log("two-1").read_text() == ""  # rank 0 speaks for the island
+
+
+def test_a_directory_that_is_taken_is_refused_on_every_rank(tmp_path):
+    with prepared(tmp_path) as world, DirectoryLock(world.run_dir.islands / "two" / "trainer") as lock:
+        assert lock.acquire()
+        port = free_port()
+        for rank in range(2):
+            world.start(f"two-{rank}", join_two(world), environment(rank, 2, port))
+        for rank in range(2):
+            assert world.children[f"two-{rank}"].process.wait(60) == 2
+            assert "another process trains here" in world.log(f"two-{rank}").read_text()
+
+
+@pytest.mark.slow
+def test_torchrun_starts_an_island_of_two_ranks(tmp_path):
+    with prepared(tmp_path) as world:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", *join_two(world)]
+        with world.log("torchrun").open("wb") as log:
+            torchrun = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        try:
+            two_is_in(world)
+            world.join("one")
+            assert world.children["one"].process.wait(120) == 0, world.log("one").read_text()
+            assert torchrun.wait(60) == 0, world.log("torchrun").read_text()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(torchrun.pid, signal.SIGKILL)
+        check_one_swarm(world)
+        assert world.log("torchrun").read_text().count("the run is finished at outer step 30") == 1
+
+
+@pytest.mark.slow
+def test_torchrun_trains_alone_on_two_ranks(tmp_path):
+    (tmp_path / "ranks.toml").write_text(RECIPE)
+    arguments = ["atoll", "train", str(tmp_path / "ranks.toml"), "stage.0.until=24", *OWN, "--dir", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("the run is finished at outer step 6;") == 1
+    assert done.stdout.count("next: atoll export") == 1

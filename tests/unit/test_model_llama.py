@@ -40,6 +40,32 @@ def test_logits_are_bit_equal_to_transformers(name: str):
         assert torch.equal(logits, reference(tokens).logits)
 
 
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name not in ("demo", "150m") else []) for name in PRESETS]
+)
+def test_two_layers_at_full_width_have_transformers_logits_to_the_bit(name: str):
+    config = msgspec.structs.replace(PRESETS[name], num_hidden_layers=2)
+    with torch.device("meta"):
+        ours = Llama(config)
+    generator = torch.Generator().manual_seed(2)
+    weights = {
+        n: torch.empty(p.shape).normal_(0.0 if p.ndim > 1 else 1.0, 0.02, generator=generator)
+        for n, p in ours.named_parameters()
+    }
+    ours.load_state_dict(weights, assign=True)
+    with torch.device("meta"):
+        reference = theirs(config)
+    # Both hold the same memory: the largest of them has 6 GB of weights.
+    reference.load_state_dict(weights, strict=False, assign=True)
+    reference.tie_weights()
+    reference.model.rotary_emb = type(reference.model.rotary_emb)(reference.config)  # its buffers were on meta
+    assert not any(p.is_meta for p in reference.parameters())
+    tokens = torch.randint(0, config.vocab_size, (1, 96), generator=generator)
+    with torch.no_grad():
+        logits = ours(tokens, Mask.causal(*tokens.shape)) @ ours.head_weight.T
+        assert torch.equal(logits, reference(tokens).logits)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_parameters_have_transformers_names_and_count(name: str):
     config = PRESETS[name]

@@ -77,9 +77,7 @@ async def _serve(run_dir: RunDir, settings: HostSettings, server: CoordinatorSer
     server.address = f"{settings.advertise or _own_address(settings.host)}:{port}"
     if settings.standby:
         await server.stand_by()
-    server.begin()
-    if settings.restored:
-        server.protocol.distrust()
+    server.begin(settings.restored)
     ticket = server.ticket(TICKET_USES, TICKET_HOURS)
     write_atomic(run_dir.coordinator / "ticket", ticket.encode())
     relay = asyncio.create_task(_keep_relay(run_dir, server.ticket(1, 1.0))) if settings.relay else None

@@ -62,7 +62,6 @@ def test_no_storm_breaks_an_invariant(results: list[Result]) -> None:
     assert len({kind for result in results for kind in result.faults}) == len(Fault.__subclasses__()) - 1
 
 
-@pytest.mark.xfail(strict=True, reason="four holes around restored backups: test_simulate_findings.py")
 def test_no_storm_with_restored_backups_breaks_an_invariant() -> None:
     results = [run(seed, storm(seed), swarm(seed)) for seed in range(150)]
     assert {result.seed: result.violations for result in results if result.violations} == {}

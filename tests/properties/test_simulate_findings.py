@@ -1,4 +1,4 @@
-"""Schedules that the simulator found and shrank. An xfail is a hole that is still open; strict, so that a fix shows."""
+"""Schedules that the simulator found and shrank, one for each hole that it led to."""
 
 import pytest
 
@@ -31,25 +31,21 @@ def test_a_ready_island_that_does_not_take_part_can_own() -> None:
     assert is_done(run(1, [f.Freeze(0.01, 1, 20.0)], Setting(islands=2, relays=0, dial_only=1)))
 
 
-@pytest.mark.xfail(strict=True, reason="coordinator server: one ping per line")
 def test_an_agent_is_tried_again_when_its_first_ping_failed() -> None:
     """The relay froze for 6 s just after its Hello: it was taken for one that only dials out, as long as its line lived."""
     assert is_done(run(0, [f.Freeze(0.1, 0, 6.0)], Setting(islands=2, relays=1, dial_only=2)))
 
 
-@pytest.mark.xfail(strict=True, reason="agents: donors must be dialled")
 def test_a_relay_that_missed_a_commit_gets_it_from_islands_that_only_dial_out() -> None:
     """It was down for a moment. Whoever has the update cannot be dialled, so it never comes to the head again."""
     assert is_done(run(0, [f.Crash(3.0, 0, 0, 0.5)], Setting(islands=2, relays=1, dial_only=2)))
 
 
-@pytest.mark.xfail(strict=True, reason="agents: end at once when the run is finished")
 def test_the_last_update_is_left_with_the_relay() -> None:
     """Islands end as soon as they have adopted the last state: a relay or a laggard that lacks it never gets it."""
     assert run(0, (), Setting(islands=3, relays=1, outer_steps=6)).laggards == []
 
 
-@pytest.mark.xfail(strict=True, reason="agents: MAX_REPLAY is more than what is kept")
 def test_a_laggard_does_not_wait_for_updates_that_all_have_pruned() -> None:
     """With a checkpoint each step, updates 3 steps old are gone, but chunks are fetched only when 9 steps behind."""
     result = run(0, [f.Crash(4.0, 1, 0, 6.0)], Setting(islands=3, relays=1, checkpoint_every=1, outer_steps=8), tell=True)
@@ -58,7 +54,6 @@ def test_a_laggard_does_not_wait_for_updates_that_all_have_pruned() -> None:
     assert 0 < float(ready.split()[0]) - float(back.split()[0]) < 15
 
 
-# --------------------------------------------------------------------------------------------------------- mended
 def test_adopted_weights_count_only_while_the_state_stands_still() -> None:
     """A trainer copied while the agent was catching up: its torn copy was taken for bad memory, and the island stopped."""
     result = run(33, [f.Crash(7.087, 2, 3, 9.85, True), f.Slow(14.83, 2, 2.0, 9.6)], Setting(islands=4, outer_steps=9))
@@ -78,21 +73,18 @@ def test_an_old_line_that_ends_does_not_end_the_new_one(seed: int) -> None:
     assert is_done(run(seed, [f.Reset(3.0, 1, 5, one_end=True)]))
 
 
-# ---------------------------------------------------------------------------------------- open: restored backups
-@pytest.mark.xfail(strict=True, reason="coordinator: only the participants of the backup's newest commit are waited for")
+# ---------------------------------------------------------------------------------------------- restored backups
 def test_a_restored_backup_waits_for_whoever_may_know_more() -> None:
     """The relay has the lost record, but took no part; the island died before it stored it, and is heard first."""
     faults = [f.Crash(5.0, 1, 0, 6.0), f.Backup(8.2, 1, 0.5)]
     assert run(1, faults, Setting(islands=1, relays=1, outer_steps=5)).violations == []
 
 
-@pytest.mark.xfail(strict=True, reason="coordinator: that a database is distrusted is not durable")
 def test_a_takeover_does_not_forget_that_the_database_is_a_backup() -> None:
     faults = [f.Crash(5.0, 2, 0, 0.2), f.Backup(7.5, 2, 0.6), f.Takeover(10.6, 0.2)]
     assert run(1, faults, Setting(islands=2, relays=1, outer_steps=5)).violations == []
 
 
-@pytest.mark.xfail(strict=True, reason="agent and coordinator: a proposal does not say which samples it was made from")
 def test_a_proposal_counts_only_for_the_samples_it_was_made_from() -> None:
     """The backup forgot a plan; the island answers the new one, for other samples, with what it had made for the old."""
     assert run(3, [f.Backup(6.5, 1, 1.0)], Setting(islands=3, relays=0, outer_steps=4)).violations == []

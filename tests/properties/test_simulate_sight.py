@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from atoll.agent import diloco
-from atoll.coordinator import standing
+from atoll.coordinator import attempts
 from atoll.coordinator.leases import Leases
 from atoll.simulate import Setting, run
 from atoll.simulate import faults as f
@@ -26,7 +26,7 @@ def test_two_leaders_without_a_fence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_weights_that_are_not_by_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    make = standing.make_attempt
+    make = attempts.make_attempt
 
     def equal_weights(*arguments: Any) -> Any:
         attempt = make(*arguments)

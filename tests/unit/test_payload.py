@@ -11,7 +11,7 @@ from atoll.agent.state import OuterState
 from atoll.swarm.layout import root
 from atoll.swarm.messages import Propose
 
-PROPOSAL = Propose(3, b"parent", b"", 16, 4, 1.5, 0.0)
+PROPOSAL = Propose(3, b"parent", ((0, 2),), b"", 16, 4, 1.5, 0.0)
 
 
 @pytest.fixture

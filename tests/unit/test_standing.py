@@ -5,10 +5,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from atoll.coordinator.effects import Effect, Joined, Persist, Received, Send
+from atoll.coordinator.attempts import equal_slices
+from atoll.coordinator.effects import Effect, Joined, Persist, Reached, Received, Send
 from atoll.coordinator.protocol import Coordinator
 from atoll.coordinator.rules import Rules
-from atoll.coordinator.standing import Standing, equal_slices
+from atoll.coordinator.standing import Standing
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 
@@ -100,7 +101,8 @@ class Step:
         self.now = 0.0
         for island in "ab":
             hello = m.Hello(island, "recipe", b"test", island, False, 1, 0, RULES.genesis_root, r.Term())
-            self.step(Joined(island, hello, f"{island}:1"))
+            self.step(Joined(island, hello))
+            self.step(Reached(island, island, f"{island}:1"))
             self.hear(island, m.Ready(0, RULES.genesis_root, RULES.genesis_root))
 
     def step(self, event: Any) -> list[Effect]:
@@ -111,7 +113,8 @@ class Step:
         return self.step(Received(island, message))
 
     def propose(self, island: str, **changes: object) -> list[Effect]:
-        proposal = m.Propose(0, RULES.genesis_root, b"p" * 32, 64, 4, 1.0, 1.0)
+        lease = self.coordinator.plans[island].lease
+        proposal = m.Propose(0, RULES.genesis_root, lease, b"p" * 32, 64, 4, 1.0, 1.0)
         return self.hear(island, msgspec.structs.replace(proposal, **changes))
 
 
@@ -153,7 +156,7 @@ def test_a_slice_that_is_not_there_cannot_be_reduced() -> None:
     step.propose("b")
     step.hear("b", m.Reduced(0, 1, -1, b"d" * 32))
     step.hear("b", m.Reduced(0, 1, 1, b"d" * 32))
-    assert step.coordinator.assembled is None
+    assert step.coordinator.attempt and step.coordinator.attempt.assembled is None
 
 
 def test_a_slice_of_another_owner_cannot_be_reduced() -> None:
@@ -163,4 +166,4 @@ def test_a_slice_of_another_owner_cannot_be_reduced() -> None:
     step.hear("a", m.Reduced(0, 1, 0, b"d" * 32))
     step.hear("a", m.Reduced(0, 1, 1, b"d" * 32))
     step.hear("a", m.Reduced(0, 1, 2, b"d" * 32))
-    assert step.coordinator.assembled is None
+    assert step.coordinator.attempt and step.coordinator.attempt.assembled is None

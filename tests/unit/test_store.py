@@ -9,6 +9,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError
 from worlds.swarm import Swarm
 
+from atoll.coordinator.effects import Doubted
 from atoll.coordinator.store import Deposed, Store, sqlite_url
 from atoll.errors import UserError
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Plan, Share, Slice, Term
@@ -148,7 +149,7 @@ def test_a_restart_finds_commits_plans_attempts_and_stage_starts(store, second) 
     store.append([commit(0)])
     store.append([plan(1, "a"), plan(1, "b", (0, 16)), attempt(1, 1), attempt(1, 2)])
     assert second.commits() == [commit(0)]
-    assert second.open_step(1) == ([plan(1, "a"), plan(1, "b", (0, 16))], 2, (0, 16))
+    assert second.open_step(1) == ([plan(1, "a"), plan(1, "b", (0, 16))], 2, (0, 16), False)
 
 
 def test_commits_come_in_order_from_where_they_are_wanted(store) -> None:
@@ -158,8 +159,16 @@ def test_commits_come_in_order_from_where_they_are_wanted(store) -> None:
     assert store.commits(12) == []
 
 
+def test_whoever_leads_next_knows_that_the_database_may_be_a_backup(store, second) -> None:
+    store.append([Doubted(True)])
+    second.begin_term()
+    assert second.open_step(0).doubted
+    second.append([Doubted(False)])
+    assert not second.open_step(0).doubted
+
+
 def test_a_step_without_records_is_new(store) -> None:
-    assert store.open_step(0) == ([], 0, ())
+    assert store.open_step(0) == ([], 0, (), False)
 
 
 # --------------------------------------------------------------------------------------------------------------- terms

@@ -224,11 +224,16 @@ def on_plan(state: OuterStep, plan: Plan) -> list[Effect]:
     """Train alone on these samples. The same plan again (a new link, a new leader) means: have you proposed?"""
     if plan.term != state.term or plan.step != state.version or plan.parent != state.root:
         return []
-    if state.proposal is not None and state.proposal.step == plan.step and state.proposal.parent == plan.parent:
+    if state.proposal is not None and (state.proposal.parent, state.proposal.lease) == (plan.parent, plan.lease):
         state.plan = plan
         return [Send(state.proposal)]
     if state.plan is not None and msgspec.structs.replace(state.plan, term=plan.term) == plan:
         return []  # the trainer is at it
+    if state.plan is not None or state.proposal is not None:
+        # A restored backup knows nothing of the samples that we trained on: anew, from the step's own state.
+        state.plan = state.proposal = None
+        state.loaded = b""
+        return catch_up(state)
     state.plan = plan
     return [Tell(Work(plan))]
 
@@ -238,12 +243,12 @@ def on_proposed(state: OuterStep, done: Proposed) -> list[Effect]:
     plan = state.plan
     if plan is None or done.step != plan.step or plan.step != state.version:
         return []  # too late: the swarm has moved on
-    proposal = Propose(plan.step, plan.parent, b"", done.tokens, done.inner_steps, done.loss, 0.0)
+    proposal = Propose(plan.step, plan.parent, plan.lease, b"", done.tokens, done.inner_steps, done.loss, 0.0)
     return [Encode(proposal)]
 
 
 def on_encoded(state: OuterStep, done: Encoded) -> list[Effect]:
-    if done.proposal.step != state.version:
+    if state.plan is None or (done.proposal.parent, done.proposal.lease) != (state.plan.parent, state.plan.lease):
         return []
     state.proposal = done.proposal
     return [Send(done.proposal)]

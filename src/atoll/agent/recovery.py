@@ -39,7 +39,11 @@ class Recovery:
                 await asyncio.to_thread(self._recognise, target)
             await self._replace_stale(target, donors)
             for step in range(min(self.state.versions), target):
-                update = self.log.committed(step) or await self._fetch_update(step, donors)
+                try:
+                    update = self.log.committed(step) or await self._fetch_update(step, donors)
+                except NobodyHas:  # pruned everywhere: what it led to is still to be had, in chunks
+                    await self._replace([i for i, v in enumerate(self.state.versions) if v == step], target, donors)
+                    break
                 table = await self._table(step + 1, donors)
                 await asyncio.to_thread(self._apply, update, table)
                 if UNKNOWN in self.state.versions:  # a chunk was torn, or the update's bytes are damaged

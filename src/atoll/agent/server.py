@@ -89,6 +89,7 @@ class Agent:
             for task in everything:
                 task.cancel()
             await asyncio.gather(*everything, return_exceptions=True)
+            self._discard_assembly()
             await self._transport.close()
 
     async def _loop(self) -> str:

@@ -1,7 +1,7 @@
 """What happens to a coordinator, and what it wants done: the two sides of `protocol.step`."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -12,10 +12,17 @@ from atoll.swarm import records as r
 
 # ---------------------------------------------------------------------------------------------------- what happens
 class Joined(msgspec.Struct, frozen=True):
-    """An island said Hello; `address` is where peers reach it ("" if they cannot)."""
+    """An island said Hello. Nobody is sent to it before it is `Reached`."""
 
     island: str
     hello: m.Hello
+
+
+class Reached(msgspec.Struct, frozen=True):
+    """An island that said Hello has answered at the address that it gave: peers can be sent there."""
+
+    island: str
+    session: str
     address: str
 
 
@@ -42,14 +49,32 @@ class Tick(msgspec.Struct, frozen=True):
     """Time has passed; a deadline may be over."""
 
 
-Event = Joined | Left | Received | Reign | Tick
+Event = Joined | Reached | Left | Received | Reign | Tick
 
 
 # ------------------------------------------------------------------------------------------------------ what to do
+class Doubted(r.Message, frozen=True):
+    """Whether this database may be an old backup: whoever leads next must know it too."""
+
+    is_open: bool
+
+
+Record = r.Plan | r.Attempt | r.Assembled | r.CommitRecord | Doubted
+
+
 class Persist(msgspec.Struct, frozen=True):
     """Durable before anything after it is carried out."""
 
-    record: r.Plan | r.Attempt | r.Assembled | r.CommitRecord
+    record: Record
+
+
+class OpenStep(NamedTuple):
+    """What a database knows of the step after its last commit."""
+
+    plans: list[r.Plan]
+    last_number: int  # of its attempts; 0 if there was none
+    stage_starts: tuple[int, ...]
+    doubted: bool  # it may be an old backup
 
 
 class Send(msgspec.Struct, frozen=True):

@@ -15,8 +15,8 @@ class Member:
 
     island: str
     hello: Hello
-    address: str  # "" if peers cannot reach it
     last_heard: float
+    address: str = ""  # where peers reach it; "" if they cannot
     connected: bool = True
     frozen: bool = False  # connected, but silent for too long
     ready_step: int = -1
@@ -24,6 +24,7 @@ class Member:
     pace: Deadline = field(default_factory=lambda: Deadline(0.0))  # seconds per inner step
     flaps: int = 0  # left with a plan open
     probation: int = 0  # steps to complete before anyone waits for it
+    told_finished: bool = False
 
     @property
     def relay(self) -> bool:

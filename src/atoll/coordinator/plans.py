@@ -51,9 +51,9 @@ class Plans(dict[str, Plan]):
         return plan
 
     def allows(self, island: str, proposal: Propose) -> bool:
-        """Whether a proposal is within its island's lease, and finite."""
+        """Whether a proposal is of its island's lease and within it, and finite."""
         most = self[island].num_samples * self._rules.context_length
-        whole = 0 < proposal.tokens <= most and len(proposal.payload) == DIGEST_BYTES
+        whole = proposal.lease == self[island].lease and 0 < proposal.tokens <= most and len(proposal.payload) == DIGEST_BYTES
         return whole and math.isfinite(proposal.norm) and math.isfinite(proposal.loss)
 
     def observe(self, member: Member, now: float) -> None:

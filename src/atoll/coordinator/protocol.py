@@ -11,14 +11,15 @@ from typing import Any
 
 import msgspec
 
+from atoll.coordinator import effects as e
+from atoll.coordinator.attempts import OpenAttempt, make_attempt
 from atoll.coordinator.deadlines import Deadline
-from atoll.coordinator.effects import Effect, Effects, Event, Joined, Left, Persist, Received, Reign, Tick, Timer
-from atoll.coordinator.holders import Holders, enough
-from atoll.coordinator.leases import Leases
+from atoll.coordinator.doubt import Doubt
+from atoll.coordinator.holders import enough
 from atoll.coordinator.members import Member, Members
 from atoll.coordinator.plans import Plans
 from atoll.coordinator.rules import Rules
-from atoll.coordinator.standing import Standing, make_attempt
+from atoll.coordinator.standing import Standing
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 
@@ -42,39 +43,37 @@ class Coordinator:
             m.Reduced: self._reduced, m.Fault: self._fault, m.Held: self._held,
         }  # fmt: skip
         self._donors: dict[str, str] = {}
-        self._do = Effects()
+        self._do = e.Effects()
         self.plans = Plans(rules)
         self.newest: r.CommitRecord | None = None
-        self.awaited: set[str] = set()  # must say what they know before anything is decided
+        self.doubt = Doubt()
+        self.finish_by = math.inf
         self.number = 0  # of the last attempt of the open step
         self._new_step()
 
     def _new_step(self) -> None:
         self.proposals: dict[str, m.Propose] = {}
-        self._new_attempt(None)
+        self.attempt: OpenAttempt | None = None
         self.standing = Standing()
-        self.opened_at = self.assembled_at = self.reopen_at = 0.0
+        self.reopen_at = 0.0
         self.hold_misses = 0
 
-    def _new_attempt(self, attempt: r.Attempt | None) -> None:
-        self.attempt = attempt
-        self.digests: dict[int, bytes] = {}
-        self.assembled: r.Assembled | None = None
-        self.held = Holders()
-
-    def restore(self, commits: list[r.CommitRecord], plans: list[r.Plan], last_number: int,
-                stage_starts: tuple[int, ...], now: float) -> None:  # fmt: skip
-        """Fold the records of earlier reigns: the chain, the open step's plans, its last attempt's number."""
+    def restore(self, commits: list[r.CommitRecord], known: e.OpenStep, now: float) -> None:
+        """Fold the records of earlier reigns: the chain, and what is known of the open step."""
         for record in commits:
             self._fold(record)
-        still_open = [plan for plan in plans if plan.step == self.head and plan.parent == self.head_root]
-        self.plans.restore(still_open, commits, stage_starts, now)
-        self.number = last_number
+        still_open = [plan for plan in known.plans if plan.step == self.head and plan.parent == self.head_root]
+        self.plans.restore(still_open, commits, known.stage_starts, now)
+        self.number = known.last_number
         self.grace_until = now + self.rules.grace_seconds if self.plans else 0.0
+        if known.doubted:
+            self._doubt(now)
 
-    def distrust(self) -> None:
-        """This database may be an old backup: nothing begins until all that the newest commit names have spoken."""
-        self.awaited = {share.island for share in self.newest.participants} if self.newest else set()
+    def _doubt(self, now: float) -> None:
+        """Nothing begins until those that this database knows last have spoken, and the others had time to."""
+        shares = self.newest.participants if self.newest else ()
+        awaited = {share.island for share in shares} | self.plans.keys()
+        self.doubt.begin({i for i in awaited if not self.members.connected(i)}, now + self.rules.doubt_seconds)
 
     def _fold(self, record: r.CommitRecord) -> None:
         """A committed step becomes history."""
@@ -84,26 +83,25 @@ class Coordinator:
         self.newest = record
 
     @property
-    def leases(self) -> Leases:
-        return self.plans.leases
-
-    @property
     def finished(self) -> bool:
         return self.head >= self.rules.num_outer_steps
 
-    def step(self, event: Event, now: float) -> list[Effect]:
+    def step(self, event: e.Event, now: float) -> list[e.Effect]:
         """What to do about one event."""
-        self._do = Effects(self.head)
+        self._do = e.Effects(self.head)
         match event:
-            case Joined():
+            case e.Joined():
                 self._joined(event, now)
-            case Left():
+            case e.Reached():
+                if (member := self.members.get(event.island)) and member.hello.session == event.session:
+                    member.address = event.address
+            case e.Left():
                 self._left(event)
-            case Received():
+            case e.Received():
                 self._received(event.island, event.message, now)
-            case Reign():
+            case e.Reign():
                 self._reign(event.term, now)
-            case Tick():
+            case e.Tick():
                 pass
         self._notice_frozen(now)
         self._decide(now)
@@ -111,24 +109,23 @@ class Coordinator:
         return self._do
 
     # -------------------------------------------------------------------------------------------- membership
-    def _joined(self, event: Joined, now: float) -> None:
+    def _joined(self, event: e.Joined, now: float) -> None:
         hello, island = event.hello, event.island
         if reason := self.rules.objection(hello):
             self._do.report("refused", f"{island} was refused: {reason}", island)
             self._do.send(island, m.Refused(reason))
             return
         known = self.members.get(island)
-        member = Member(island, hello, event.address, now)
+        member = Member(island, hello, now)
         if known is not None:
             member.flaps, member.probation = known.flaps, known.probation
         self.members[island] = member
-        self.awaited.discard(island)
+        self.doubt.awaited.discard(island)
         if hello.head > self.head:
-            self._learn_from(member, hello.head)
+            self._learn_from(member, hello.head, now)
         self._do.send(island, m.Welcome(self.term, self.head, self.head_root))
         self._do.send(island, m.View(self._donors))
-        where = event.address or "no address: it only dials out"
-        self._do.report("joined", f"{island} joined as {'a relay' if hello.relay else 'an island'} ({where})", island,
+        self._do.report("joined", f"{island} joined as {'a relay' if hello.relay else 'an island'}", island,
                      contributor=hello.contributor, relay=hello.relay)  # fmt: skip
 
     def _reign(self, term: r.Term, now: float) -> None:
@@ -138,12 +135,12 @@ class Coordinator:
             self._close("a higher term begins", now)
         self._do.send_all(self.members.here, m.Welcome(term, self.head, self.head_root))
 
-    def _learn_from(self, member: Member, head: int) -> None:
+    def _learn_from(self, member: Member, head: int, now: float) -> None:
         """An island knows commits that this database does not: a restored backup. Ask, and decide nothing meanwhile."""
-        if not self.awaited:
-            self.distrust()
-        self.awaited -= {i for i, known in self.members.items() if known.connected}
-        self.awaited.add(member.island)
+        if not self.doubt.is_open:
+            self._doubt(now)
+            self._do.append(e.Persist(e.Doubted(True)))
+        self.doubt.awaited.add(member.island)
         self._do.report("behind", f"this database is an old backup: {member.island} knows {head} commits, it only "
                      f"{self.head}; importing", member.island)  # fmt: skip
         self._do.send(member.island, m.Want(self.head))
@@ -153,19 +150,19 @@ class Coordinator:
         records = told.records
         for record in records:
             if record.step == self.head and record.previous == self.head_digest:
-                self._do.append(Persist(record))
+                self._do.append(e.Persist(record))
                 self.plans.learn(record)
                 self._fold(record)
                 self._new_step()
-                self.awaited |= {s.island for s in record.participants if not self.members.connected(s.island)}
+                self.doubt.awaited |= {s.island for s in record.participants if not self.members.connected(s.island)}
         if records and self.head == records[-1].step + 1:
             self._do.send(member.island, m.Want(self.head))  # there may be more
             return
-        self.awaited.discard(member.island)
+        self.doubt.awaited.discard(member.island)
         self._do.send_all(self.members.here, m.Welcome(self.term, self.head, self.head_root))
         self._do.report("imported", f"the database knows {self.head} commits now", member.island)
 
-    def _left(self, event: Left) -> None:
+    def _left(self, event: e.Left) -> None:
         member = self.members.get(event.island)
         if member is None or member.hello.session != event.session or not member.connected:
             return
@@ -177,7 +174,7 @@ class Coordinator:
             silence = now - member.last_heard
             self._do.report("frozen", f"{member.island} is silent for {silence:.1f} s; going on without it", member.island)
         if self.members.heard_first < math.inf:
-            self._do.append(Timer(self.members.heard_first + self.rules.frozen_seconds + 0.1))
+            self._do.append(e.Timer(self.members.heard_first + self.rules.frozen_seconds + 0.1))
 
     def _share_view(self) -> None:
         donors = self.members.donors(self.head) or {i: a for i, a in self._donors.items() if self.members.connected(i)}
@@ -210,25 +207,23 @@ class Coordinator:
             self._do.report("ready", f"{member.island} holds state {ready.step}, root {ready.root[:6].hex()}", member.island,
                          trainer=bool(ready.loaded), root=ready.root.hex())  # fmt: skip
         if self.attempt is not None:  # its line was down: it may have missed these
-            self._do.send(member.island, self.attempt)
-            if self.assembled is not None:
-                self._do.send(member.island, self.assembled)
-        if self.finished:
-            self._do.send(member.island, m.Finished(self.head))
-        elif not member.relay:
+            self._do.send(member.island, self.attempt.record)
+            if self.attempt.assembled is not None:
+                self._do.send(member.island, self.attempt.assembled)
+        if not self.finished and not member.relay:
             self._plan(member, now)
 
     def _plan(self, member: Member, now: float) -> None:
         """Train from the head; one plan per island and step, sent again to whoever lost it."""
         plan = self.plans.get(member.island)
         if plan is None:
-            if self.attempt is not None or self.awaited:
+            if self.attempt is not None or self.doubt.is_open:
                 return  # too late for this step, or too early: history is still being told
             done = set(self.proposals)
             plan = self.plans.make(self.term, self.head, self.head_root, member, self.members, done, now)
             if plan is None:
                 return
-            self._do.append(Persist(plan))
+            self._do.append(e.Persist(plan))
         self._do.send(member.island, msgspec.structs.replace(plan, term=self.term))
 
     def _propose(self, member: Member, proposal: m.Propose, now: float) -> None:
@@ -247,48 +242,67 @@ class Coordinator:
     # ------------------------------------------------------------------------------------ attempt, assembled
     def _decide(self, now: float) -> None:
         """Whatever is due: a new attempt, or a commit."""
-        if self.finished or self.awaited:
+        if self.doubt.is_over(now):
+            self.doubt.is_open = False
+            self._do.append(e.Persist(e.Doubted(False)))
+        if self.doubt.is_open:
+            self._do.append(e.Timer(max(self.doubt.until, now + 1.0)))
             return
-        if self.attempt is not None and self.assembled is None:
-            gone = [i for i in self.attempt.involved if not self.members.at(i, self.head)]
-            if gone:
-                self._close(f"{', '.join(gone)} left before the update was assembled", now)
-            elif now >= (due := self.opened_at + self.reductions.patience(self.number)):
-                late = {s.owner for k, s in enumerate(self.attempt.slices) if s.num_pieces and k not in self.digests}
-                self.standing.late(late)
-                self._close(f"{', '.join(sorted(late))} did not finish in time", now)
-            else:
-                self._do.append(Timer(due))
-        elif self.assembled is not None:
-            self._maybe_commit(now)
+        if self.finished:
+            self._finish(now)
+            return
+        if self.attempt is not None and self.attempt.assembled is None:
+            self._watch(self.attempt, now)
+        elif self.attempt is not None:
+            self._maybe_commit(self.attempt, now)
         if self.attempt is None:
             for member in self.members.ready(self.head):
                 if not member.relay and member.island not in self.plans:
                     self._plan(member, now)  # it came too late for a step that has since lost those under way
             self._maybe_open(now)
 
+    def _finish(self, now: float) -> None:
+        """An island ends when it is told: not before all who are here hold the last state, or had time to."""
+        self.finish_by = min(self.finish_by, now + self.rules.last_seconds)
+        if now < self.finish_by and any(m.present and not m.ready(self.head) for m in self.members.values()):
+            self._do.append(e.Timer(self.finish_by))
+            return
+        for member in self.members.ready(self.head):
+            if not member.told_finished:
+                member.told_finished = True
+                self._do.send(member.island, m.Finished(self.head))
+
+    def _watch(self, attempt: OpenAttempt, now: float) -> None:
+        """Close an attempt that somebody has left, or whose owners are late."""
+        due = attempt.opened_at + self.reductions.patience(self.number)
+        if gone := [i for i in attempt.record.involved if not self.members.at(i, self.head)]:
+            self._close(f"{', '.join(gone)} left before the update was assembled", now)
+        elif now >= due:
+            late = attempt.late_owners()
+            self.standing.late(late)
+            self._close(f"{', '.join(sorted(late))} did not finish in time", now)
+        else:
+            self._do.append(e.Timer(due))
+
     def _maybe_open(self, now: float) -> None:
         """All that are expected have proposed, or the deadline has passed with enough of them."""
         if now < self.reopen_at:
-            self._do.append(Timer(self.reopen_at))
+            self._do.append(e.Timer(self.reopen_at))
             return
         able = {i: p for i, p in self.proposals.items() if i not in self.standing.out and self.members.at(i, self.head)}
         if not able or len(able) < self.rules.min_participants:
             if self.standing.out and not able:
                 self.standing = Standing()  # nobody is left: everybody gets another chance
                 self.reopen_at = now + 2.0
-                self._do.append(Timer(self.reopen_at))
+                self._do.append(e.Timer(self.reopen_at))
             return
-        missing = [
-            i
-            for i in self.plans
-            if i not in able and i not in self.standing.out and self.members.waited_for(i, returning=now < self.grace_until)
-        ]
+        settled = able.keys() | self.standing.out
+        missing = [i for i in self.plans if i not in settled and self.members.waited_for(i, returning=now < self.grace_until)]
         due = max(self.plans.began + self.arrivals.seconds(), self.grace_until) if missing else now
         if now >= due:
             self._open(able, now)
         elif due < math.inf:
-            self._do.append(Timer(due))
+            self._do.append(e.Timer(due))
 
     def _open(self, able: dict[str, m.Propose], now: float) -> None:
         others = [m.island for m in self.members.ready(self.head) if m.island not in able]
@@ -305,9 +319,8 @@ class Coordinator:
         self.number += 1
         addresses = {owner: self.members[owner].address for owner in owners}
         attempt = make_attempt(self.term, self.head, self.number, self.head_root, able, addresses, self.rules)
-        self._new_attempt(attempt)
-        self.opened_at = now
-        self._do.append(Persist(attempt))
+        self.attempt = OpenAttempt(attempt, now)
+        self._do.append(e.Persist(attempt))
         self._do.send_all(self.members.ready(self.head), attempt)
         left_out = sorted(set(self.plans) - set(able))
         names = f"; without {', '.join(left_out)}" if left_out else ""
@@ -316,62 +329,47 @@ class Coordinator:
 
     def _reduced(self, member: Member, reduced: m.Reduced, now: float) -> None:
         attempt = self.attempt
-        if attempt is None or self.assembled is not None or (reduced.step, reduced.number) != (attempt.step, attempt.number):
-            return
-        if not 0 <= reduced.slice < len(attempt.slices) or attempt.slices[reduced.slice].owner != member.island:
-            return
-        self.digests[reduced.slice] = reduced.digest
-        if len(self.digests) == len(attempt.slices):
-            digests = tuple(self.digests[k] for k in range(len(attempt.slices)))
-            self.assembled = r.Assembled(self.term, attempt.step, attempt.number, digests)
-            self.assembled_at = now
-            self.reductions.observe(now - self.opened_at)
-            self._do.append(Persist(self.assembled))
-            self._do.send_all(self.members.ready(self.head), self.assembled)
+        if attempt and attempt.is_of(reduced) and attempt.reduced(member.island, reduced, now) and attempt.assembled:
+            self.reductions.observe(now - attempt.opened_at)
+            self._do.append(e.Persist(attempt.assembled))
+            self._do.send_all(self.members.ready(self.head), attempt.assembled)
 
     def _fault(self, member: Member, fault: m.Fault, now: float) -> None:
         """Charged to both ends of the edge: ownership is dropped first, participation last."""
-        attempt = self.attempt
-        if attempt is None or (fault.step, fault.number) != (attempt.step, attempt.number):
+        if self.attempt is None or not self.attempt.is_of(fault):
             return
         accuser, peer = member.island, fault.peer or member.island
-        self.standing.charge(accuser, peer, fault.kind, attempt)
+        self.standing.charge(accuser, peer, fault.kind, self.attempt.record)
         self._do.report("fault", f"{accuser} about {peer}: {fault.text}", accuser, peer=peer, fault=fault.kind)
         self._close(f"{accuser} and {peer} could not exchange", now)
 
     def _close(self, reason: str, now: float) -> None:
         """This attempt is over; nothing was applied, so nothing is rolled back."""
         self._do.report("attempt closed", f"step {self.head}, attempt {self.number}: {reason}")
-        self._new_attempt(None)
+        self.attempt = None
         self.reopen_at = now + self.rules.fault_seconds
 
     # ------------------------------------------------------------------------------------------ held, commit
     def _held(self, member: Member, held: m.Held, now: float) -> None:
-        if self.attempt is None or self.assembled is None:
-            return
-        right = (self.assembled.step, self.assembled.number, r.header(self.attempt, self.assembled).digest())
-        if (held.step, held.number, held.update) == right:
-            self.holdings.observe(now - self.assembled_at)
-            self.held[member.island] = held
+        if self.attempt and self.attempt.is_of(held) and self.attempt.is_held(member.island, held):
+            self.holdings.observe(now - self.attempt.assembled_at)
 
-    def _maybe_commit(self, now: float) -> None:
+    def _maybe_commit(self, attempt: OpenAttempt, now: float) -> None:
         """All participants hold the same; or, once nothing more can be hoped for, enough of them."""
-        assert self.attempt is not None
-        participants = {share.island for share in self.attempt.participants}
-        update, holders = self.held.best(self.members)
-        hoped_for = participants if len(self.held) > 1 else participants | {m.island for m in self.members.ready(self.head)}
-        awaited = [i for i in hoped_for if i not in self.held and self.members.at(i, self.head)]
-        due = self.assembled_at + self.holdings.patience(self.number)
+        ready = {member.island for member in self.members.ready(self.head)}
+        awaited = sorted((attempt.hoped_for(ready) & ready) - attempt.holders.keys())
+        due = attempt.assembled_at + self.holdings.patience(self.number)
         if awaited and now < due:
-            self._do.append(Timer(due))
+            self._do.append(e.Timer(due))
             return
-        if len(self.held.groups()) > 1:
-            self._do.report("unequal", f"step {self.head}: different next roots are held", groups=len(self.held.groups()))
-        if update is not None and enough(holders, participants, len(self.members.ready(self.head))):
-            self._commit(self.attempt, update, holders)
+        update, holders = attempt.holders.best(self.members)
+        if len(attempt.holders.groups()) > 1:
+            self._do.report("unequal", f"step {self.head}: different next roots are held", groups=len(attempt.holders.groups()))
+        if update is not None and enough(holders, attempt.participants, len(ready)):
+            self._commit(attempt.record, update, holders)
         elif update is not None and self.hold_misses:
             self._do.report("thin", f"step {self.head} is committed with {len(holders)} holders", holders=sorted(holders))
-            self._commit(self.attempt, update, holders)
+            self._commit(attempt.record, update, holders)
         else:
             self.hold_misses += 1
             self.standing.late(set(awaited))
@@ -383,7 +381,7 @@ class Coordinator:
         record = r.CommitRecord(self.term, 0, self.head, attempt.number, self.head_root, held.update, held.next_root,
                                 attempt.participants, leases, self.head_digest)  # fmt: skip
         record = msgspec.structs.replace(record, signature=self._sign(record.unsigned()))
-        self._do.append(Persist(record))
+        self._do.append(e.Persist(record))
         for share in attempt.participants:
             if member := self.members.get(share.island):
                 member.completed()

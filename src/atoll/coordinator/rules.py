@@ -23,9 +23,11 @@ class Rules(msgspec.Struct, frozen=True):
     num_pieces: int
     frozen_seconds: float = 6.0  # silent that long: not waited for
     grace_seconds: float = 5.0  # a new leader waits so long for the islands of the open step
+    doubt_seconds: float = 20.0  # an old backup hears whoever comes for so long: they dial every few seconds
     fault_seconds: float = 0.3  # between a fault and the next attempt: news of a death may be on its way
     reduce_seconds: float = 600.0  # backstop until durations are known; stalls are noticed by owners, much earlier
     hold_seconds: float = 60.0
+    last_seconds: float = 30.0  # whoever is here has so long to store the last update before the others end
     stuck_seconds: float = 1.0  # between attempts to find an owner
 
     def objection(self, hello: Hello) -> str:

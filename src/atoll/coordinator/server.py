@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import Any
 
-from atoll.coordinator.effects import Event, Joined, Left, Persist, Received, Reign, Report, Send, Tick, Timer
+from atoll.coordinator.effects import Doubted, Event, Joined, Left, Persist, Reached, Received, Reign, Report, Send, Tick, Timer
 from atoll.coordinator.protocol import Coordinator
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.store import Store
@@ -17,6 +17,7 @@ from atoll.swarm.transport import Stream, Transport, TransportError, call, expec
 
 HELLO_SECONDS = 15.0
 REACH_SECONDS = 3.0
+REACH_AGAIN_SECONDS = 15.0
 QUIET_SECONDS = 60.0  # an agent beats every 2 s; the protocol notices silence much earlier
 RECORDS_AT_ONCE = 64
 RENEW_SECONDS = 1.0
@@ -43,12 +44,13 @@ class CoordinatorServer:
         self._begun = False
         self._addresses: tuple[str, ...] = ()  # of all coordinators: where islands look when this one is gone
 
-    def begin(self) -> None:
-        """Take the next term and go on from the records."""
+    def begin(self, restored: bool = False) -> None:
+        """Take the next term and go on from the records; `restored`: the operator says that these are an old backup's."""
         self.protocol.term = self.store.begin_term()
+        if restored:
+            self.store.append([Doubted(True)])
         commits = self.store.commits()
-        plans, number, starts = self.store.open_step(len(commits))
-        self.protocol.restore(commits, plans, number, starts, time.monotonic())
+        self.protocol.restore(commits, self.store.open_step(len(commits)), time.monotonic())
         self._begun = True
         term, head = self.protocol.term.counter, self.protocol.head
         self._events.write("term", f"coordinator of {self.run.run_id} begins term {term} at step {head}", term=term)
@@ -170,10 +172,6 @@ class CoordinatorServer:
         if reason := self.store.revoked(island):
             await stream.send(m.Refused(f"{island} was evicted from this run: {reason}"))
             return
-        address = f"{stream.peer_host}:{hello.port}" if hello.port else ""
-        if address and not await self._reaches(address, island):
-            self._events.write("unreachable", f"{island} cannot be reached at {address}; it will own nothing", island=island)
-            address = ""
         outbox: asyncio.Queue[Message] = asyncio.Queue()
         self._outboxes[island] = outbox
         if self._addresses:
@@ -183,10 +181,10 @@ class CoordinatorServer:
             if self.deposed.done() or hello.term.counter > self.protocol.term.counter + MAX_FORGOTTEN_TERMS:
                 raise TransportError(f"{island} knows a term that this coordinator cannot outrank")
             self._step(Reign(self.store.begin_term(above=hello.term.counter)))
-        self._step(Joined(island, hello, address))
+        self._step(Joined(island, hello))
         reason = "its line closed"
         try:
-            await together(self._read(stream, island, outbox), self._write(stream, outbox))
+            await together(self._read(stream, island, outbox), self._write(stream, outbox), self._reach(stream, island, hello))
         except TransportError as error:
             reason = str(error)
         finally:
@@ -194,12 +192,22 @@ class CoordinatorServer:
                 del self._outboxes[island]
                 self._step(Left(island, hello.session, reason))
 
-    async def _reaches(self, address: str, island: str) -> bool:
-        try:
-            await call(self._transport, address, island, "Ping", m.Ping(), m.Done, REACH_SECONDS)
-        except TransportError:
-            return False
-        return True
+    async def _reach(self, stream: Stream, island: str, hello: m.Hello) -> None:
+        """Ping it back until it answers; an island that only dials out never will, and owns nothing."""
+        address = f"{stream.peer_host}:{hello.port}" if hello.port else ""
+        told = False
+        while address:
+            try:
+                await call(self._transport, address, island, "Ping", m.Ping(), m.Done, REACH_SECONDS)
+            except TransportError:
+                if not told:
+                    text = f"{island} cannot be reached at {address}: it owns nothing"
+                    self._events.write("unreachable", text, island=island)
+                told = True
+                await asyncio.sleep(REACH_AGAIN_SECONDS)
+            else:
+                self._step(Reached(island, hello.session, address))
+                return
 
     async def _read(self, stream: Stream, island: str, outbox: "asyncio.Queue[Message]") -> None:
         while True:
@@ -242,7 +250,7 @@ class CoordinatorServer:
                 except UserError as error:
                     await stream.send(m.Refused(str(error)))
                     return
-                self.protocol.awaited.discard(request.island)  # whoever is lost for good is not waited for
+                self.protocol.doubt.awaited.discard(request.island)  # whoever is lost for good is not waited for
                 if (outbox := self._outboxes.get(request.island)) is not None:
                     outbox.put_nowait(m.Evict(request.reason or "evicted by the operator"))
                 self._events.write("evicted", f"{request.island} is evicted: {request.reason}", island=request.island)

@@ -3,11 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from atoll.coordinator.rules import Rules
-from atoll.swarm.messages import Propose
-from atoll.swarm.records import Attempt, Share, Slice, Term
+from atoll.swarm.records import Attempt
 
 
 @dataclass
@@ -56,21 +52,3 @@ class Standing:
         worst = max(charged, key=lambda island: self._charges[island])
         self.out.add(worst)
         return worst
-
-
-def make_attempt(term: Term, step: int, number: int, parent: bytes, proposals: dict[str, Propose],
-                 addresses: dict[str, str], rules: Rules) -> Attempt:  # fmt: skip
-    """Reduce these proposals, weighted by their tokens, at the owners that `addresses` names, in its order."""
-    total = sum(proposal.tokens for proposal in proposals.values())
-    shares = tuple(
-        Share(island, p.payload, p.tokens, float(np.float32(p.tokens / total))) for island, p in sorted(proposals.items())
-    )
-    slices = equal_slices(list(addresses), rules.num_pieces)
-    return Attempt(term, step, number, parent, rules.codec, rules.lr, rules.momentum, shares, slices, addresses)
-
-
-def equal_slices(owners: list[str], num_pieces: int) -> tuple[Slice, ...]:
-    """Contiguous slices, equal to one piece; never an empty one."""
-    owners = owners[:num_pieces]
-    bounds = [num_pieces * k // len(owners) for k in range(len(owners) + 1)]
-    return tuple(Slice(owner, a, b - a) for owner, a, b in zip(owners, bounds, bounds[1:], strict=False))

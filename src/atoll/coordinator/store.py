@@ -14,6 +14,7 @@ from sqlalchemy.event import listen
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from atoll.coordinator.effects import Doubted, OpenStep, Record
 from atoll.coordinator.leases import Ranges, merge
 from atoll.errors import UserError
 from atoll.swarm.identity import new_secret
@@ -31,6 +32,7 @@ _run = sql.Table(
     sql.Column("nonce", sql.String, nullable=False),
     sql.Column("stage_starts", sql.String, nullable=False),
     sql.Column("renewed", sql.Float, nullable=False),  # by the database's clock
+    sql.Column("doubted", sql.Boolean, nullable=False),  # it may be an old backup
 )  # fmt: skip
 _coordinator = sql.Table(
     "coordinator", _tables,
@@ -116,6 +118,7 @@ class Store:
                     "nonce": "",
                     "stage_starts": "[]",
                     "renewed": 0.0,
+                    "doubted": False,
                 }
                 db.execute(_run.insert().values(**values))
                 return str(values["database_id"])
@@ -171,7 +174,7 @@ class Store:
         return sql.cast(sql.extract("epoch", sql.func.clock_timestamp()), sql.Float)
 
     # ----------------------------------------------------------------------------------------------- records
-    def append(self, records: list[Plan | Attempt | Assembled | CommitRecord]) -> None:
+    def append(self, records: list[Record]) -> None:
         """Make records durable in one transaction.
 
         Raises Deposed when another leader has taken over, ValueError for a commit that spends a sample again.
@@ -190,13 +193,12 @@ class Store:
         with self._engine.connect() as db:
             return _commits(db, since, limit)
 
-    def open_step(self, step: int) -> tuple[list[Plan], int, tuple[int, ...]]:
-        """(plans of a step, number of its last attempt, where the stages began)."""
+    def open_step(self, step: int) -> OpenStep:
         with self._engine.connect() as db:
             plans = [_decoded(r.record, Plan) for r in db.execute(sql.select(_plan.c.record).where(_plan.c.step == step))]
             number = db.execute(sql.select(sql.func.max(_attempt.c.number)).where(_attempt.c.step == step)).scalar()
-            starts = db.execute(sql.select(_run.c.stage_starts)).scalar_one()
-        return plans, number or 0, msgspec.json.decode(starts, type=tuple[int, ...])
+            run = db.execute(sql.select(_run.c.stage_starts, _run.c.doubted)).one()
+        return OpenStep(plans, number or 0, msgspec.json.decode(run.stage_starts, type=tuple[int, ...]), run.doubted)
 
     # ------------------------------------------------------------------------------------------------ people
     def new_ticket(self, uses: int, hours: float) -> str:
@@ -245,19 +247,20 @@ class Store:
             return {row.id: row.contributor for row in db.execute(sql.select(_island.c.id, _island.c.contributor))}
 
 
-def _insert(db: sql.Connection, record: Plan | Attempt | Assembled | CommitRecord) -> None:
-    data = encode(record)
+def _insert(db: sql.Connection, record: Record) -> None:
     match record:
+        case Doubted():
+            db.execute(_run.update().values(doubted=record.is_open))
         case Plan():
-            db.execute(_plan.insert().values(step=record.step, island=record.island, record=data))
+            db.execute(_plan.insert().values(step=record.step, island=record.island, record=encode(record)))
             db.execute(_run.update().values(stage_starts=msgspec.json.encode(record.stage_starts).decode()))
         case Attempt():
-            db.execute(_attempt.insert().values(step=record.step, number=record.number, record=data))
+            db.execute(_attempt.insert().values(step=record.step, number=record.number, record=encode(record)))
         case Assembled():
             this = (_attempt.c.step == record.step) & (_attempt.c.number == record.number)
-            db.execute(_attempt.update().where(this).values(assembled=data))
+            db.execute(_attempt.update().where(this).values(assembled=encode(record)))
         case CommitRecord():
-            db.execute(_commit.insert().values(branch=record.branch, step=record.step, record=data))
+            db.execute(_commit.insert().values(branch=record.branch, step=record.step, record=encode(record)))
             # Plans and attempts of committed steps decide nothing any more.
             db.execute(_plan.delete().where(_plan.c.step < record.step))
             db.execute(_attempt.delete().where(_attempt.c.step < record.step))

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from atoll.coordinator.effects import Doubted, OpenStep, Record
 from atoll.coordinator.leases import merge
 from atoll.coordinator.store import Deposed
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Plan, Term
-
-Record = Plan | Attempt | Assembled | CommitRecord
 
 
 class Conflict(Exception):
@@ -19,6 +18,7 @@ class Database:
 
     term: Term = field(default_factory=Term)
     stage_starts: tuple[int, ...] = ()
+    doubted: bool = False
     plans: dict[tuple[int, str], Plan] = field(default_factory=dict)
     attempts: dict[tuple[int, int], Attempt] = field(default_factory=dict)
     commits: list[CommitRecord] = field(default_factory=list)
@@ -53,16 +53,16 @@ class Database:
         for record in records:
             self._insert(record)
 
-    def open_step(self, step: int) -> tuple[list[Plan], int, tuple[int, ...]]:
-        """(plans of a step, number of its last attempt, where the stages began)."""
+    def open_step(self, step: int) -> OpenStep:
         plans = [plan for (at, _), plan in self.plans.items() if at == step]
-        return plans, max((number for at, number in self.attempts if at == step), default=0), self.stage_starts
+        number = max((number for at, number in self.attempts if at == step), default=0)
+        return OpenStep(plans, number, self.stage_starts, self.doubted)
 
     def go_back(self, num_commits: int) -> None:
         """An operator restores the backup that was made so many commits ago."""
         if num_commits < len(self._backups):
             old = self._backups[-1 - num_commits]
-            self.term, self.stage_starts = old.term, old.stage_starts
+            self.term, self.stage_starts, self.doubted = old.term, old.stage_starts, old.doubted
             self.plans, self.attempts, self.commits = dict(old.plans), dict(old.attempts), list(old.commits)
             self._backups = self._backups[: len(self._backups) - num_commits]
 
@@ -81,8 +81,10 @@ class Database:
                 self.commits.append(record)
                 self.plans = {key: plan for key, plan in self.plans.items() if key[0] >= record.step}
                 self.attempts = {key: attempt for key, attempt in self.attempts.items() if key[0] >= record.step}
-                self._backups.append(Database(self.term, self.stage_starts, self.plans.copy(), self.attempts.copy(),
-                                              self.commits.copy()))  # fmt: skip
+                self._backups.append(Database(self.term, self.stage_starts, self.doubted, self.plans.copy(),
+                                              self.attempts.copy(), self.commits.copy()))  # fmt: skip
+            case Doubted():
+                self.doubted = record.is_open
             case Assembled():
                 pass  # decides nothing after a restart
 
@@ -97,5 +99,5 @@ def _key(record: Record) -> tuple[int, str | int | None] | None:
         case CommitRecord():
             merge([span for _, lease in record.leases for span in lease])  # overlapping leases: refused here too
             return record.step, None
-        case Assembled():
+        case Assembled() | Doubted():
             return None

@@ -120,7 +120,7 @@ class Invariants:
         """Below the cursor every sample is spent, out or free, once."""
         if len(self._world.database.commits) < len(self.history):
             return  # a restored backup knows less
-        leases = reign.protocol.leases
+        leases = reign.protocol.plans.leases
         out = [span for plan in reign.protocol.plans.values() for span in plan.lease]
         try:
             all_of_them = merge([*self._spent, *leases._free, *out])

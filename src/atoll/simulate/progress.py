@@ -48,11 +48,9 @@ class Progress:
         well = [island for island in members if self._is_well(island)]
         if 2 * len(well) <= len(members):
             return False
-        if leader.protocol.awaited - {agent.name for agent in [*well, *world.relays]}:
+        if leader.protocol.doubt.awaited - {agent.name for agent in [*well, *world.relays]}:
             return False  # a restored backup waits for these, or for its operator to declare them lost
         able = [*well, *(relay for relay in world.relays if self._is_well(relay))]
-        known = leader.protocol.members
-        able = [agent for agent in able if agent.name not in known or known[agent.name].address or not agent.serving]
         return any(self._can_own(agent, well) and self._can_have_head(agent, able) for agent in able)
 
     def _is_well(self, agent: "Island") -> bool:

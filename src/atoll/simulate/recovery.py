@@ -61,7 +61,11 @@ def _to_head(island: "Island", donors: Donors) -> Work:
     if stale:
         yield from _replace(island, stale, target, donors)
     for step in range(min(state.versions), target):
-        update = disk.committed(step) or (yield from _fetch_update(island, step, donors))
+        try:
+            update = disk.committed(step) or (yield from _fetch_update(island, step, donors))
+        except NobodyHas:
+            yield from _fetch_chunks(island, [i for i, v in enumerate(state.versions) if v == step], target, donors)
+            return (yield from _to_head(island, donors))
         table = yield from _table(island, step + 1, donors)
         for chunk, version in enumerate(state.versions):
             if version == step:
@@ -94,6 +98,10 @@ def _replace(island: "Island", chunks: list[int], target: int, donors: Donors) -
             for chunk in chunks:
                 state.write(chunk, step, saved.read(chunk)[1])
             return
+    yield from _fetch_chunks(island, chunks, target, donors)
+
+
+def _fetch_chunks(island: "Island", chunks: list[int], target: int, donors: Donors) -> Work:
     for chunk in chunks:
         for donor in list(donors.names):
             try:

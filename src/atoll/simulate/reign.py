@@ -6,10 +6,10 @@ Persists are gathered until the next send and appended in one transaction; the p
 import math
 from typing import TYPE_CHECKING, Any
 
-from atoll.coordinator.effects import Event, Joined, Left, Persist, Received, Report, Send, Tick, Timer
+from atoll.coordinator.effects import Doubted, Event, Joined, Left, Persist, Reached, Received, Report, Send, Tick, Timer
 from atoll.coordinator.effects import Reign as HigherTerm
 from atoll.coordinator.protocol import Coordinator
-from atoll.coordinator.server import REACH_SECONDS, RECORDS_AT_ONCE
+from atoll.coordinator.server import REACH_AGAIN_SECONDS, REACH_SECONDS, RECORDS_AT_ONCE
 from atoll.coordinator.store import Deposed
 from atoll.simulate.database import Conflict
 from atoll.simulate.disk import sign
@@ -34,7 +34,6 @@ class Reign(Process):
         self.world = world
         self.database = world.database
         self.outboxes: dict[str, Line] = {}
-        self._waiting: dict[Line, list[Message]] = {}  # said on a line whose Hello is still looked into
         self._hello: dict[Line, m.Hello] = {}
         self._next_tick = self._ticking_at = math.inf
         self.protocol_was_thin = False  # the commit under way has fewer holders than a majority
@@ -43,11 +42,10 @@ class Reign(Process):
         """As `CoordinatorServer.begin`; `restored`: the operator says that this database is a backup."""
         self.start()
         self.protocol = Coordinator(self.world.rules, self.database.begin_term(), sign)
-        commits = list(self.database.commits)
-        plans, number, starts = self.database.open_step(len(commits))
-        self.protocol.restore(commits, plans, number, starts, self.clock())
         if restored:
-            self.protocol.distrust()
+            self.database.append(self.protocol.term, [Doubted(True)])
+        commits = list(self.database.commits)
+        self.protocol.restore(commits, self.database.open_step(len(commits)), self.clock())
         self.world.story(f"term {self.protocol.term.counter}", f"begins at step {self.protocol.head}")
         self._tick_at(self.clock() + 1.0)
         self.later(RENEW_SECONDS, self._renew)
@@ -126,11 +124,7 @@ class Reign(Process):
     def hear(self, line: Line, message: Message) -> None:
         island = line.ends[0].name
         if isinstance(message, m.Hello):
-            self._hello[line] = message
-            self._waiting[line] = []
-            self.spawn(self._admit(line, message))
-        elif line in self._waiting:
-            self._waiting[line].append(message)
+            self._admit(line, message)
         elif isinstance(message, m.Want):
             since = max(0, message.since)
             records = tuple(self.database.commits[since : since + RECORDS_AT_ONCE])
@@ -139,10 +133,10 @@ class Reign(Process):
         elif not isinstance(message, m.Records) or all(r.signature == sign(r.unsigned()) for r in message.records):
             self._step(Received(island, message))
 
-    def _admit(self, line: Line, hello: m.Hello) -> Work:
-        """Look whether it can be reached, then let it in."""
+    def _admit(self, line: Line, hello: m.Hello) -> None:
+        """Let it in, then look whether it can be reached."""
         island = line.ends[0]
-        reachable = hello.port and (yield from self.dial(island, REACH_SECONDS))
+        self._hello[line] = hello
         self.outboxes[island.name] = line
         if not self.protocol.term.outranks(hello.term):  # this database forgot a reign that the island remembers
             try:
@@ -151,16 +145,21 @@ class Reign(Process):
                 self._deposed(error)
                 return
             self._step(HigherTerm(term))
-        self._step(Joined(island.name, hello, f"sim:{island.name}" if reachable else ""))
-        waiting = self._waiting.pop(line, [])
-        if self.up:
-            for message in waiting:
-                self.hear(line, message)
-            if not line.is_open(COORDINATOR_END):
-                self._left(line, "its line closed")
+        self._step(Joined(island.name, hello))
+        if hello.port:
+            self.spawn(self._reach(line, hello))
+
+    def _reach(self, line: Line, hello: m.Hello) -> Work:
+        """As in `CoordinatorServer._reach`."""
+        island = line.ends[0]
+        while line in self._hello:
+            if (yield from self.dial(island, REACH_SECONDS)):
+                self._step(Reached(island.name, hello.session, f"sim:{island.name}"))
+                return
+            yield REACH_AGAIN_SECONDS
 
     def line_broke(self, line: Line, reason: str) -> None:
-        if line in self._hello and line not in self._waiting:
+        if line in self._hello:
             self._left(line, reason)
 
     def _left(self, line: Line, reason: str) -> None:

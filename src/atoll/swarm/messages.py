@@ -23,6 +23,7 @@ class Propose(Message, frozen=True):
 
     step: int
     parent: bytes
+    lease: tuple[tuple[int, int], ...]  # the samples that it was made from
     payload: bytes
     tokens: int
     inner_steps: int

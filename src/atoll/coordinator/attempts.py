@@ -1,0 +1,73 @@
+"""One attempt at the open step's update, as its coordinator sees it: who reduces, what is assembled, who holds it."""
+
+import numpy as np
+
+from atoll.coordinator.holders import Holders
+from atoll.coordinator.rules import Rules
+from atoll.swarm import messages as m
+from atoll.swarm.records import Assembled, Attempt, Share, Slice, Term, header
+
+
+class OpenAttempt:
+    """From its record to the commit, or until it is closed."""
+
+    def __init__(self, record: Attempt, now: float) -> None:
+        self.record = record
+        self.opened_at = now
+        self.assembled: Assembled | None = None
+        self.assembled_at = 0.0
+        self.holders = Holders()
+        self._digests: dict[int, bytes] = {}  # by slice
+
+    @property
+    def participants(self) -> set[str]:
+        return {share.island for share in self.record.participants}
+
+    def is_of(self, message: m.Reduced | m.Held | m.Fault) -> bool:
+        return (message.step, message.number) == (self.record.step, self.record.number)
+
+    def reduced(self, island: str, message: m.Reduced, now: float) -> bool:
+        """Note a slice that its owner has reduced; whether that was the last one, and so the update is assembled."""
+        slices = self.record.slices
+        if self.assembled or not 0 <= message.slice < len(slices) or slices[message.slice].owner != island:
+            return False
+        self._digests[message.slice] = message.digest
+        if len(self._digests) < len(slices):
+            return False
+        digests = tuple(self._digests[number] for number in range(len(slices)))
+        self.assembled = Assembled(self.record.term, self.record.step, self.record.number, digests)
+        self.assembled_at = now
+        return True
+
+    def late_owners(self) -> set[str]:
+        """Those whose slices are not reduced yet."""
+        return {s.owner for number, s in enumerate(self.record.slices) if s.num_pieces and number not in self._digests}
+
+    def is_held(self, island: str, held: m.Held) -> bool:
+        """Note that an island holds the assembled update; False when what it holds is another one."""
+        if self.assembled is None or held.update != header(self.record, self.assembled).digest():
+            return False
+        self.holders[island] = held
+        return True
+
+    def hoped_for(self, ready: set[str]) -> set[str]:
+        """Whose `Held` is waited for: all participants, and where there is only one, any second agent."""
+        return self.participants if len(self.holders) > 1 else self.participants | ready
+
+
+def make_attempt(term: Term, step: int, number: int, parent: bytes, proposals: dict[str, m.Propose],
+                 addresses: dict[str, str], rules: Rules) -> Attempt:  # fmt: skip
+    """Reduce these proposals, weighted by their tokens, at the owners that `addresses` names, in its order."""
+    total = sum(proposal.tokens for proposal in proposals.values())
+    shares = tuple(
+        Share(island, p.payload, p.tokens, float(np.float32(p.tokens / total))) for island, p in sorted(proposals.items())
+    )
+    slices = equal_slices(list(addresses), rules.num_pieces)
+    return Attempt(term, step, number, parent, rules.codec, rules.lr, rules.momentum, shares, slices, addresses)
+
+
+def equal_slices(owners: list[str], num_pieces: int) -> tuple[Slice, ...]:
+    """Contiguous slices, equal to one piece; never an empty one."""
+    owners = owners[:num_pieces]
+    bounds = [num_pieces * k // len(owners) for k in range(len(owners) + 1)]
+    return tuple(Slice(owner, a, b - a) for owner, a, b in zip(owners, bounds, bounds[1:], strict=False))

@@ -1,0 +1,90 @@
+"""A small internet on this machine: a network namespace per site, joined by a bridge; links have rates and can be cut.
+
+Needs root, `ip` and `tc`. A cut link drops what is sent, as a pulled cable does: nobody is told.
+"""
+
+import contextlib
+import ctypes
+import os
+import shutil
+import subprocess
+from collections.abc import Generator
+from pathlib import Path
+
+from atoll.errors import UserError
+
+PREFIX = "atoll"  # of namespaces, the bridge and its ports
+SUBNET = "10.77"
+QUEUE_MS = 200  # what a bottleneck's queue holds before it drops, as in a home router
+MTU = 1500
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Lan:
+    """Sites by name. Use as a context: whatever an earlier run left is removed first, and all of it at the end."""
+
+    def __init__(self) -> None:
+        self.addresses: dict[str, str] = {}
+        self._ports: dict[str, str] = {}
+
+    def __enter__(self) -> "Lan":
+        if os.geteuid() or not shutil.which("ip") or not shutil.which("tc"):
+            raise UserError("this bench makes networks: run it as root, where `ip` and `tc` (iproute2) are installed")
+        _clean()
+        _run("ip", "link", "add", PREFIX, "type", "bridge")
+        _run("ip", "link", "set", PREFIX, "up")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _clean()
+
+    def add(self, name: str, mbit_per_second: float = 0.0) -> str:
+        """A site; its address. With a rate, its link carries so much each way, headers included."""
+        number = len(self.addresses) + 1
+        space, port, address = f"{PREFIX}-{name}", f"{PREFIX}{number}", f"{SUBNET}.{number // 250}.{number % 250 + 1}"
+        _run("ip", "netns", "add", space)
+        _run("ip", "link", "add", port, "mtu", str(MTU), "type", "veth", "peer", "name", "wan", "netns", space)
+        _run("ip", "link", "set", port, "master", PREFIX, "up")
+        for command in (f"addr add {address}/16 dev wan", "link set wan up", "link set lo up"):
+            _run("ip", "-n", space, *command.split())
+        self.addresses[name], self._ports[name] = address, port
+        if mbit_per_second:
+            shape = f"root tbf rate {mbit_per_second}mbit burst 32k latency {QUEUE_MS}ms".split()
+            _run("tc", "-n", space, "qdisc", "add", "dev", "wan", *shape)
+            _run("tc", "qdisc", "add", "dev", port, *shape)
+        return address
+
+    def cut(self, name: str) -> None:
+        _run("ip", "link", "set", self._ports[name], "nomaster")
+
+    def heal(self, name: str) -> None:
+        _run("ip", "link", "set", self._ports[name], "master", PREFIX)
+
+    @contextlib.contextmanager
+    def at(self, name: str) -> Generator[None]:
+        """Processes that this thread starts inside the block live at that site."""
+        with Path("/proc/thread-self/ns/net").open() as home, Path(f"/run/netns/{PREFIX}-{name}").open() as there:
+            _enter(there.fileno())
+            try:
+                yield
+            finally:
+                _enter(home.fileno())
+
+
+def _enter(handle: int) -> None:
+    if _libc.setns(handle, 0x40000000):  # CLONE_NEWNET: of the calling thread
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    if done.returncode:
+        raise UserError(f"{' '.join(command)}: {done.stderr.strip()}")
+
+
+def _clean() -> None:
+    spaces = Path("/run/netns")
+    for space in sorted(spaces.glob(f"{PREFIX}-*")) if spaces.exists() else []:
+        _run("ip", "netns", "delete", space.name)
+    if Path(f"/sys/class/net/{PREFIX}").exists():
+        _run("ip", "link", "delete", PREFIX)

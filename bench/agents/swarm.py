@@ -1,0 +1,243 @@
+"""A run in a directory, its coordinator and islands as processes that a supervisor starts again, and what they left behind."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from agents.lan import Lan
+from agents.trainer import TOKENS_PER_SAMPLE, Options
+from atoll.agent import membership
+from atoll.agent.log import UpdateLog
+from atoll.coordinator.store import Store, sqlite_url
+from atoll.errors import UserError
+from atoll.events import Event, read_events
+from atoll.genesis import RunDir, write_state_0
+from atoll.host import wait_for_ticket
+from atoll.processes import Child
+from atoll.recipe import load
+from atoll.swarm.records import CommitRecord
+
+BENCH = Path(__file__).parents[1]
+RECIPE = """
+name = "bench"
+model.own = true
+stage = [{{ until = {until} }}]
+inner = {{ context_length = {tokens}, tokens_per_step = {tokens} }}
+outer = {{ inner_steps = {inner_steps}, checkpoint_every = 10 }}
+"""
+POLL_SECONDS = 0.05
+
+
+class Supervised:
+    """One command, started again after a pause whenever it has died; on one site."""
+
+    def __init__(self, name: str, arguments: list[str], log: Path, lan: Lan | None, restart_seconds: float) -> None:
+        self.name = name
+        self.starts: list[float] = []  # seconds since the epoch, as in events
+        self._arguments, self._log, self._lan = arguments, log, lan
+        self._restart_seconds = restart_seconds
+        self._start_at: float | None = None
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.start()
+
+    def start(self) -> None:
+        path = os.pathsep.join(filter(None, [str(BENCH), os.environ.get("PYTHONPATH", "")]))
+        environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        with self._lan.at(self.name) if self._lan else contextlib.nullcontext():
+            self.starts.append(time.time())
+            self.child = Child(self._arguments, log=self._log, environment=environment)
+        self._start_at = None
+
+    def repeat_with(self, argument: str) -> None:
+        """From the next start on the command has this argument, too."""
+        if argument not in self._arguments:
+            self._arguments = [*self._arguments, argument]
+
+    def tend(self) -> None:
+        """Start it again, some seconds after its end."""
+        if self.child.alive:
+            return
+        if self._start_at is None:
+            self._start_at = time.monotonic() + self._restart_seconds
+        elif time.monotonic() >= self._start_at:
+            self.child.socket.close()
+            self.start()
+
+    @property
+    def pid(self) -> int:
+        return self.child.process.pid
+
+
+class Swarm:
+    """Use as a context: at its end every process is stopped."""
+
+    def __init__(self, directory: Path, elements: int, inner_steps: int, step_seconds: float, *, lan: Lan | None = None,
+                 restart_seconds: float = 3.0) -> None:  # fmt: skip
+        """`elements` fp32 parameters; `inner_steps` inner steps of `step_seconds` make an outer step."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self.recipe = directory / "bench.toml"
+        self.recipe.write_text(RECIPE.format(until=10**7, tokens=TOKENS_PER_SAMPLE, inner_steps=inner_steps))
+        self.run_dir = RunDir(directory / "run")
+        self.run_dir.claim(load(self.recipe))
+        columns = 4096
+        values = np.random.default_rng(0).standard_normal((elements // columns, columns), np.float32)
+        write_state_0(self.run_dir, {"weights": values})
+        self.step_seconds, self.lan = step_seconds, lan
+        self.restart_seconds = restart_seconds
+        self.hosts: dict[str, Supervised] = {}
+        self.islands: dict[str, Supervised] = {}
+        self.ticket = ""
+        self._events: dict[Path, tuple[list[Event], int]] = {}
+
+    def __enter__(self) -> "Swarm":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for thing in [*self.islands.values(), *self.hosts.values()]:
+            self.thaw(thing.name)
+            thing.child.socket.close()
+        for thing in [*self.islands.values(), *self.hosts.values()]:
+            thing.child.stop()
+
+    # ------------------------------------------------------------------------------------------------- processes
+    def address(self, name: str) -> str:
+        return self.lan.addresses[name] if self.lan else "127.0.0.1"
+
+    def host(self, name: str = "host", port: int = 7700, run_dir: RunDir | None = None,
+             extra: tuple[str, ...] = ()) -> Supervised:  # fmt: skip
+        """A coordinator; the first one's ticket is the swarm's."""
+        run_dir, since = run_dir or self.run_dir, time.time()
+        arguments = ["atoll", "host", str(self.recipe), "--dir", str(run_dir.path), "--listen", f"{self.address(name)}:{port}",
+                     *extra]  # fmt: skip
+        self.hosts[name] = Supervised(name, arguments, run_dir.path / f"{name}.log", self.lan, self.restart_seconds)
+        if not self.ticket:
+            self.ticket = wait_for_ticket(run_dir.coordinator / "ticket", self.hosts[name].child, since)
+        return self.hosts[name]
+
+    def island(self, name: str, genesis: bool = True) -> Supervised:
+        directory = self.run_dir.islands / name
+        options = Options(str(directory), self.ticket, str(self.run_dir.genesis) if genesis else "", self.address(name),
+                          self.step_seconds, len(self.islands))  # fmt: skip
+        arguments = ["agents.trainer", msgspec.json.encode(options).decode()]
+        self.islands[name] = Supervised(name, arguments, directory / "trainer.log", self.lan, self.restart_seconds)
+        return self.islands[name]
+
+    def tend(self) -> None:
+        for thing in [*self.hosts.values(), *self.islands.values()]:
+            thing.tend()
+
+    def agent_pid(self, name: str) -> int | None:
+        """The agent of an island, None where none runs."""
+        try:
+            pid = int((self.run_dir.islands / name / "agent.pid").read_text())
+            return pid if b"atoll.agent" in Path(f"/proc/{pid}/cmdline").read_bytes() else None
+        except (OSError, ValueError):
+            return None
+
+    def signal(self, name: str, number: int) -> None:
+        """To all processes of an island, trainer first, or of a host."""
+        thing = self.islands.get(name) or self.hosts[name]
+        if thing.child.alive:
+            os.kill(thing.pid, number)
+        if name in self.islands and (pid := self.agent_pid(name)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def kill(self, name: str) -> None:
+        self.signal(name, signal.SIGKILL)
+
+    def freeze(self, name: str) -> None:
+        self.signal(name, signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        self.signal(name, signal.SIGCONT)
+
+    def kill_agent(self, name: str) -> bool:
+        """Only the agent, if there is one: its trainer starts another."""
+        if pid := self.agent_pid(name):
+            os.kill(pid, signal.SIGKILL)
+        return pid is not None
+
+    # ----------------------------------------------------------------------------------------------- what happened
+    def events(self, run_dir: RunDir | None = None) -> list[Event]:
+        """All events so far of a coordinator's directory; cheap to ask again."""
+        path = (run_dir or self.run_dir).path / "events.jsonl"
+        known, offset = self._events.get(path, ([], 0))
+        fresh, offset = read_events(path, offset)
+        known += fresh
+        self._events[path] = (known, offset)
+        return known
+
+    def committed(self) -> int:
+        return sum(e.kind == "committed" for e in self.events())
+
+    def island_id(self, name: str) -> str:
+        member = membership.load(self.run_dir.islands / name)
+        return member.island if member else ""
+
+    def until(self, condition: Callable[[], bool], what: str, seconds: float) -> float:
+        """Tend the swarm until a condition holds; how long that took. Raises UserError after `seconds`."""
+        began = time.monotonic()
+        while not condition():
+            self.tend()
+            if time.monotonic() > began + seconds:
+                tail = "\n".join(e.text for e in self.events()[-15:])
+                raise UserError(f"not within {seconds:.0f} s: {what}; the last events:\n{tail}")
+            time.sleep(POLL_SECONDS)
+        return time.monotonic() - began
+
+    def wait(self, seconds: float) -> None:
+        """Tend the swarm for so long."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.tend()
+            time.sleep(min(POLL_SECONDS, max(0.0, until - time.monotonic())))
+
+    def journal(self, name: str) -> list[dict[str, Any]]:
+        """What a trainer noted, oldest first."""
+        path = self.run_dir.islands / name / "journal.jsonl"
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        notes: list[dict[str, Any]] = []
+        for line in lines:
+            with contextlib.suppress(msgspec.DecodeError):
+                notes.append(msgspec.json.decode(line))
+        return notes
+
+    def records(self, database: str = "") -> list[CommitRecord]:
+        """The committed chain, as the database has it."""
+        with contextlib.closing(Store(database or sqlite_url(self.run_dir.coordinator))) as store:
+            return store.commits()
+
+    def kept_by(self, name: str) -> list[CommitRecord]:
+        """The commit records that an island (or the relay) has stored. Only while its agent does not run."""
+        directory = self.run_dir.islands / name
+        member = membership.load(directory)
+        if member is None:
+            return []
+        return UpdateLog(directory / "log", member.run.layout, member.run.record_key).records
+
+
+def lost_commits(database: list[CommitRecord], kept: list[list[CommitRecord]]) -> int:
+    """Steps whose record some island holds and the database does not, or whose chain is broken in the database."""
+    lost = {record.step for records in kept for record in records
+            if record.step >= len(database) or database[record.step] != record}  # fmt: skip
+    previous = b""
+    for step, record in enumerate(database):
+        if record.step != step or record.previous != previous:
+            lost.add(step)
+        previous = record.digest()
+    return len(lost)
+
+
+def machine() -> dict[str, Any]:
+    """What a figure was measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    name = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "unknown")
+    return {"machine": f"{os.cpu_count()} x {name}", "load": round(os.getloadavg()[0], 1)}

@@ -9,7 +9,7 @@ from atoll.swarm.records import Message
 from atoll.swarm.transport import Stream, Transport, TransportError, together
 
 BEAT_SECONDS = 2.0
-MAX_PAUSE_SECONDS = 5.0
+MAX_PAUSE_SECONDS = 1.0  # a refused dial is cheap, and a coordinator is back within seconds: islands must not oversleep it
 SILENT_SECONDS = 10.0  # every Beat is answered: a line that says nothing for so long is dead, or its coordinator frozen
 
 

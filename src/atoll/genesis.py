@@ -82,12 +82,10 @@ def write_state_0(run_dir: RunDir, parameters: Mapping[str, Any]) -> None:
 def _initial_parameters(recipe: Recipe, vocab_size: int) -> dict[str, Any]:
     from atoll.model import hf
     from atoll.model.llama import Llama
-    from atoll.model.presets import resolve
 
-    config = resolve(recipe.model, vocab_size)
-    model = Llama(config)
-    if recipe.model.from_ is None:
+    model = hf.build(recipe.model, vocab_size)
+    if recipe.model.from_ is not None:
+        model = hf.open_model(Path(recipe.model.from_))
+    elif isinstance(model, Llama):
         model.init_weights(recipe.seed)
-    else:
-        model.load_state_dict(hf.load(Path(recipe.model.from_))[1])
     return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}

@@ -80,13 +80,10 @@ def compare(out: Path, run_dir: RunDir) -> tuple[float, str]:
 
     from atoll.model import hf
     from atoll.model.attention import Mask
-    from atoll.model.llama import Llama
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    config, state = hf.load(out)
-    ours = Llama(config)
-    ours.load_state_dict(state, strict=False)
+    ours = hf.open_model(out)
     theirs = AutoModelForCausalLM.from_pretrained(out)
     tokenizer = Tokenizer.load(run_dir.data / "tokenizer")
     tokens = torch.from_numpy(tokenizer.encode_documents([PROMPT])[0].astype("int64"))[None]

@@ -20,8 +20,7 @@ from atoll.island.heldout import heldout_loss
 from atoll.island.parallelize import parallelize
 from atoll.island.step import InnerMetrics, Island
 from atoll.mesh import Adopt, ElasticDeviceMesh, Plan
-from atoll.model.llama import Llama
-from atoll.model.presets import resolve
+from atoll.model import hf
 from atoll.recipe import Recipe
 
 HELDOUT_FILE = "heldout.jsonl"
@@ -124,7 +123,7 @@ def build(mesh: ElasticDeviceMesh, recipe: Recipe, data: Loader) -> Island:
         torch.set_num_threads(recipe.island.threads)
     local = mesh.place(recipe.island.device)
     with torch.device("meta"):
-        model = Llama(resolve(recipe.model, data.manifest.vocab_size))
+        model = hf.build(recipe.model, data.manifest.vocab_size)
     return Island(parallelize(model, local, recipe.island), recipe, local)
 
 

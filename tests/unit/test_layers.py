@@ -42,7 +42,7 @@ EDGES: dict[str, tuple[set[str], bool]] = {
     "cryptography": ({"swarm/identity.py"}, False),
     "safetensors": ({"agent/checkpoint.py", "model/hf.py"}, False),
     "rich": ({"terminal.py", "demo.py"}, False),
-    "transformers": ({"report.py", "model/hf.py"}, True),
+    "transformers": ({"report.py", "model/foreign.py"}, True),
     "tokenizers": ({"data/tokenizer.py"}, True),
     "pyarrow": ({"data/rows.py"}, True),
     "zstandard": ({"data/rows.py"}, True),

@@ -4,20 +4,21 @@ import torch
 from torch import nn
 
 from atoll import recipe
+from atoll.model.hf import Model
 
 
-def build(model: nn.Module, optimizer: recipe.AdamW | recipe.Muon) -> list[torch.optim.Optimizer]:
+def build(model: Model, optimizer: recipe.AdamW | recipe.Muon) -> list[torch.optim.Optimizer]:
     """One AdamW; or Muon for the hidden matrices and AdamW for embeddings, head and norms.
 
     Every parameter group keeps its full learning rate under `initial_lr`.
     """
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if isinstance(optimizer, recipe.AdamW):
-        parameters = [parameter for _, parameter in named]
         optimizers = [_adamw(parameters, optimizer.lr, optimizer.betas, optimizer.eps, optimizer.weight_decay)]
     else:
-        hidden = [parameter for name, parameter in named if parameter.ndim == 2 and ".layers." in name]
-        rest = [parameter for name, parameter in named if parameter.ndim != 2 or ".layers." not in name]
+        inside = {id(parameter) for parameter in model.blocks.parameters()}
+        hidden = [parameter for parameter in parameters if parameter.ndim == 2 and id(parameter) in inside]
+        rest = [parameter for parameter in parameters if parameter.ndim != 2 or id(parameter) not in inside]
         adamw = recipe.AdamW()
         optimizers = [
             torch.optim.Muon(hidden, lr=optimizer.lr, momentum=optimizer.momentum, weight_decay=optimizer.weight_decay),

@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from atoll import recipe
 from atoll.errors import UserError
-from atoll.model.llama import Llama
+from atoll.model.hf import Model
 
 
 def device(name: str) -> torch.device:
@@ -27,13 +27,13 @@ def device(name: str) -> torch.device:
     return found
 
 
-def parallelize(model: Llama, mesh: DeviceMesh, island: recipe.Island) -> Llama:
+def parallelize(model: Model, mesh: DeviceMesh, island: recipe.Island) -> Model:
     """The same model, in place, under the same names: on the mesh's device, in the order that the steps need.
 
     A model on the meta device gets memory, but no values. On an accelerator it computes in bf16, with fp32 master
     weights and reduction; on the CPU in fp32.
     """
-    for block in model.model.layers:
+    for block in model.blocks:
         # Innermost, so that compile sees what is computed again and may fuse it.
         if island.activation_checkpointing:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
@@ -48,10 +48,11 @@ def parallelize(model: Llama, mesh: DeviceMesh, island: recipe.Island) -> Llama:
     return model.to_empty(device=where) if next(model.parameters()).is_meta else model.to(where)
 
 
-def _shard(model: Llama, mesh: DeviceMesh) -> None:
+def _shard(model: Model, mesh: DeviceMesh) -> None:
     narrow = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     policy = MixedPrecisionPolicy() if mesh.device_type == "cpu" else narrow
-    for block in model.model.layers:
+    # Ranks gather a block when they run it, so all of them must run it equally often; else the model is one unit.
+    for block in model.blocks if model.one_pass else ():
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     for module in model.modules():

@@ -21,7 +21,7 @@ from atoll.island import optim
 from atoll.island.feed import MicroBatch, Placed, place
 from atoll.island.schedule import factor
 from atoll.model.head import Sums, cross_entropy
-from atoll.model.llama import Llama
+from atoll.model.hf import Model
 from atoll.recipe import Recipe
 
 
@@ -52,7 +52,7 @@ class LossNotFiniteError(ArithmeticError):
 class Island:
     """A model, its inner optimizers, and the step that joins them."""
 
-    def __init__(self, model: Llama, recipe: Recipe, mesh: DeviceMesh | None = None) -> None:
+    def __init__(self, model: Model, recipe: Recipe, mesh: DeviceMesh | None = None) -> None:
         """`mesh` holds the ranks that `model` is sharded over; None: this process alone."""
         self.model = model
         self.optimizers = optim.build(model, recipe.inner.optimizer)

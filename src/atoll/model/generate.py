@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from atoll.model.attention import Mask
-from atoll.model.llama import Llama
+from atoll.model.hf import Model
 
 
 @torch.no_grad()
 def generate(
-    model: Llama,
+    model: Model,
     prompt: list[int],
     *,
     max_tokens: int,

@@ -11,11 +11,50 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from atoll import recipe
 from atoll.errors import UserError
-from atoll.model.presets import LlamaConfig, read_config
+from atoll.model import foreign
+from atoll.model.foreign import Foreign
+from atoll.model.llama import Llama
+from atoll.model.presets import ForeignError, LlamaConfig, read_config, resolve
 
 SHARD_BYTES = 5_000_000_000
 INDEX_NAME = "model.safetensors.index.json"
+Model = Llama | Foreign  # forward(tokens, mask) -> hidden states; head_weight; blocks
+
+
+def build(described: recipe.Model, vocab_size: int) -> Model:
+    """The model of a recipe, for a tokenizer of `vocab_size` words; its weights mean nothing. Raises UserError.
+
+    A Llama is on torch's default device, which may be meta; a foreign model on the CPU, since it computes buffers.
+    """
+    try:
+        return Llama(resolve(described, vocab_size))
+    except ForeignError:
+        model = foreign.described(Path(described.from_ or ""))
+    if vocab_size > len(model.head_weight):
+        raise UserError(f"model.from: the tokenizer has {vocab_size} words and the model only {len(model.head_weight)}; "
+                        "give the tokenizer of that model")  # fmt: skip
+    return model
+
+
+def open_model(directory: Path) -> Model:
+    """The model in a checkpoint directory of `transformers`, in fp32 on the CPU. Raises UserError."""
+    try:
+        config, state_dict = load(directory)
+    except ForeignError:
+        return foreign.load(directory)
+    model = Llama(config)
+    model.load_state_dict(state_dict)
+    return model
+
+
+def save_model(directory: Path, model: Model, bos_token_id: int | None, eos_token_id: int | list[int] | None) -> None:
+    """Write a directory that `from_pretrained` loads; it is there already."""
+    if isinstance(model, Foreign):
+        model.save(directory, bos_token_id, eos_token_id)
+    else:
+        save(directory, model.config, model.state_dict(), bos_token_id=bos_token_id, eos_token_id=eos_token_id)
 
 
 def save(

@@ -77,6 +77,8 @@ class Trunk(nn.Module):
 class Llama(nn.Module):
     """A Llama of `config`; its weights mean nothing until `init_weights` or `load_state_dict`."""
 
+    one_pass = True  # every forward pass runs every block once
+
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.config = config
@@ -88,6 +90,10 @@ class Llama(nn.Module):
     def head_weight(self) -> Tensor:
         """The output embeddings [vocab_size, D]: the input embeddings themselves where they are tied."""
         return self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return self.model.layers
 
     def forward(self, tokens: Tensor, mask: Mask) -> Tensor:
         """Hidden states [B, L, D] after the last norm, for `tokens` int64 [B, L]."""

@@ -9,6 +9,10 @@ from atoll import recipe
 from atoll.errors import UserError
 
 
+class ForeignError(UserError):
+    """A checkpoint of something else than a plain Llama."""
+
+
 class RopeScaling(msgspec.Struct, frozen=True, kw_only=True):
     """Llama-3's stretching of the slow rotary frequencies, under the names of transformers' `rope_scaling`."""
 
@@ -150,7 +154,8 @@ def resolve(model: recipe.Model, vocab_size: int) -> LlamaConfig:
 def read_config(directory: Path) -> LlamaConfig:
     """The dimensions in the `config.json` of a transformers checkpoint, with the old rope keys or the new.
 
-    Raises UserError where the file is missing or broken, or describes something else than a plain Llama.
+    Raises UserError where the file is missing or broken, and ForeignError where it describes something else than a
+    plain Llama.
     """
     path = directory / "config.json"
     try:
@@ -162,11 +167,11 @@ def read_config(directory: Path) -> LlamaConfig:
     plain = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
     for key, value in plain.items():
         if tree.get(key, value) != value:
-            raise UserError(f"{path}: {key} is {tree[key]!r}; only plain Llama checkpoints ({value!r}) can be read")
+            raise ForeignError(f"{path}: {key} is {tree[key]!r}; only plain Llama checkpoints ({value!r}) can be read")
     rope = tree.get("rope_parameters") or {**(tree.get("rope_scaling") or {}), "rope_theta": tree.get("rope_theta")}
     rope_type = rope.get("rope_type") or rope.get("type", "default")
     if rope_type not in ("default", "llama3"):
-        raise UserError(f"{path}: rope_type is {rope_type!r}; only 'default' and 'llama3' can be read")
+        raise ForeignError(f"{path}: rope_type is {rope_type!r}; only 'default' and 'llama3' can be read")
     known = {"num_key_value_heads": tree.get("num_attention_heads"), "rms_norm_eps": 1e-6, **tree}
     known["rope_theta"] = rope.get("rope_theta") or 10_000.0
     known["rope_scaling"] = rope if rope_type == "llama3" else None

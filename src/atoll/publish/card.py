@@ -16,7 +16,8 @@ tags: [atoll, diloco]
 ---
 # {recipe.name}
 
-A Llama trained together by {len(ledger)} islands with [DiLoCo](https://arxiv.org/abs/2311.08105), with atoll {__version__}.
+A language model trained together by {len(ledger)} islands with [DiLoCo](https://arxiv.org/abs/2311.08105), with atoll
+{__version__}.
 
 | | |
 |---|---|

@@ -15,8 +15,6 @@ from atoll.errors import UserError
 from atoll.files import atomic_dir
 from atoll.genesis import RunDir
 from atoll.model import hf
-from atoll.model.llama import Llama
-from atoll.model.presets import resolve
 from atoll.publish.card import card
 from atoll.recipe import Recipe
 
@@ -32,7 +30,7 @@ def export(run_dir: RunDir, out: Path) -> tuple[Path, checkpoint.OuterCheckpoint
     model = load_model(recipe, Manifest.load(run_dir.data).vocab_size, saved)
     tokenizer = Tokenizer.load(run_dir.data / TOKENIZER_DIR / "tokenizer.json")
     with atomic_dir(out) as temporary:
-        hf.save(temporary, model.config, model.state_dict(), bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_ids)
+        hf.save_model(temporary, model, tokenizer.bos_id, tokenizer.eos_ids)
         tokenizer.save(temporary)
         (temporary / "README.md").write_text(card(recipe, saved.step, saved.root, ledger))
     return out, saved
@@ -64,9 +62,9 @@ def newest_state(run_dir: RunDir) -> tuple[Recipe, checkpoint.OuterCheckpoint, d
                     "let a run commit some steps first")  # fmt: skip
 
 
-def load_model(recipe: Recipe, vocab_size: int, saved: checkpoint.OuterCheckpoint) -> Llama:
+def load_model(recipe: Recipe, vocab_size: int, saved: checkpoint.OuterCheckpoint) -> hf.Model:
     """The recipe's model with the weights of an outer state."""
-    model = Llama(resolve(recipe.model, vocab_size))
+    model = hf.build(recipe.model, vocab_size)
     parameters: dict[str, Any] = dict(model.named_parameters())
     with torch.no_grad():
         for tensor, where in saved.layout.places():

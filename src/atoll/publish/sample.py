@@ -6,16 +6,13 @@ from atoll.data.tokenizer import Tokenizer
 from atoll.errors import UserError
 from atoll.model import hf
 from atoll.model.generate import generate
-from atoll.model.llama import Llama
 
 
 def sample(directory: Path, prompt: str, max_tokens: int, temperature: float, seed: int) -> str:
     """The prompt and what follows it. Raises UserError for a directory that holds no model."""
     if not (directory / "config.json").is_file():
         raise UserError(f"{directory}: no exported model here; make one with `atoll export RUN {directory}`")
-    config, state_dict = hf.load(directory)
-    model = Llama(config)
-    model.load_state_dict(state_dict, strict=False)
+    model = hf.open_model(directory)
     tokenizer = Tokenizer.load(directory / "tokenizer.json")
     tokens = [int(token) for token in tokenizer.encode_documents([prompt])[0]]
     new = generate(model.eval(), tokens, max_tokens=max_tokens, temperature=temperature, top_p=0.95, seed=seed,

@@ -85,6 +85,12 @@ def test_a_flapping_island_is_not_waited_for() -> None:
     assert result.commits == 10 and not result.violations and result.worst_gap_seconds < 15
 
 
+def test_an_island_that_was_too_slow_gets_fewer_inner_steps_and_takes_part() -> None:
+    """Overtaken before it could propose: how far it was is known from its beats."""
+    result = run(1, [f.Slow(0.01, 1, 4.0, 1000.0)], Setting(islands=4, relays=1, outer_steps=8, inner_steps=12))
+    assert result.commits == 8 and result.participations >= 4 * 8 - 3
+
+
 def test_a_seed_replays_exactly_in_another_process() -> None:
     code = "from atoll.simulate import *; print(*(run(s, storm(s), swarm(s)).fingerprint for s in range(40, 60)))"
     ours = " ".join(run(s, storm(s), swarm(s)).fingerprint for s in range(40, 60))

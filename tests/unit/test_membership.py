@@ -71,7 +71,7 @@ def test_a_coordinator_that_is_not_there_is_a_transport_error(tmp_path) -> None:
 
 # ----------------------------------------------------------------------------------------- as the coordinator sees them
 def member(island: str, relay: bool = False, ready: int = 3, address: str = "x:1") -> Member:
-    found = Member(island, m.Hello(island, "", b"", "", relay, 1, 0, b"", Term()), address, 0.0)
+    found = Member(island, m.Hello(island, "", b"", "", relay, 1, 0, b"", Term()), 0.0, address=address)
     found.ready_step = ready
     return found
 
@@ -91,7 +91,9 @@ def test_who_is_ready_is_present_and_at_the_head() -> None:
 
 def test_donors_can_be_reached_and_relays_come_first() -> None:
     some = members(member("a"), member("b", address=""), member("z", relay=True), member("c", ready=2))
-    assert list(some.donors(3)) == ["z", "a"]
+    assert some.choose_donors(3)
+    assert list(some.donors) == ["z", "a"]
+    assert not some.choose_donors(3)
 
 
 def test_a_first_departure_with_a_plan_open_is_forgiven() -> None:
@@ -108,7 +110,7 @@ def test_a_flapping_island_is_not_waited_for_until_it_completed_ever_more_steps(
         one.leave(planned=True)
         probations.append(one.probation)
     assert probations == [0, 2, 4, 8]
-    one.completed()
+    members(one).completed([one.island])
     assert one.probation == 7
 
 

@@ -33,6 +33,11 @@ class Assembly:
         """The size of every piece but perhaps the last."""
         return encoded_bytes(self.codec, self.layout.piece_elements)
 
+    @property
+    def num_pieces(self) -> int:
+        """How many are here."""
+        return sum(self._have)
+
     async def put(self, index: int, data: bytes | memoryview) -> None:
         """Store a piece. Raises TransportError when its size is not what the layout says."""
         where = piece_bytes(self.layout, self.codec, index)

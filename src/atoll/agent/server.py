@@ -273,7 +273,14 @@ class Agent:
     def _beat(self) -> m.Beat:
         p, s = self._progress, self._seconds
         return m.Beat(p.step, p.inner_step, p.loss, p.tokens_per_second, self._transport.sent_bytes, s["compute"],
-                      s["communicate"], s["wait"], self.note)  # fmt: skip
+                      s["communicate"], s["wait"], self.note, *self._assembled())  # fmt: skip
+
+    def _assembled(self) -> tuple[int, int]:
+        """The open attempt's number, and how many pieces of its update are here."""
+        if self.donor.assembly is None:
+            return 0, 0
+        attempt, assembly = self.donor.assembly
+        return attempt.number, assembly.num_pieces
 
     def _received(self, message: m.AnyMessage) -> None:
         if isinstance(message, m.View):

@@ -17,7 +17,9 @@ class OpenAttempt:
         self.assembled: Assembled | None = None
         self.assembled_at = 0.0
         self.holders = Holders()
+        self.missing = dict.fromkeys(share.island for share in record.participants)  # who does not hold it yet
         self._digests: dict[int, bytes] = {}  # by slice
+        self._progress: dict[str, tuple[int, float]] = {}  # island -> (pieces of the update there, since when)
 
     @property
     def participants(self) -> set[str]:
@@ -39,15 +41,22 @@ class OpenAttempt:
         self.assembled_at = now
         return True
 
-    def late_owners(self) -> set[str]:
-        """Those whose slices are not reduced yet."""
-        return {s.owner for number, s in enumerate(self.record.slices) if s.num_pieces and number not in self._digests}
+    def heard(self, island: str, beat: m.Beat, now: float) -> None:
+        """Note how far an island's copy of the update is."""
+        if beat.attempt == self.record.number and beat.pieces != self._progress.get(island, (0, now))[0]:
+            self._progress[island] = (beat.pieces, now)
+
+    def stalled_since(self) -> dict[str, float]:
+        """When owners whose slices are not reduced yet were last seen to bring theirs on."""
+        late = {s.owner for number, s in enumerate(self.record.slices) if s.num_pieces and number not in self._digests}
+        return {owner: self._progress.get(owner, (0, self.opened_at))[1] for owner in late}
 
     def is_held(self, island: str, held: m.Held) -> bool:
         """Note that an island holds the assembled update; False when what it holds is another one."""
         if self.assembled is None or held.update != header(self.record, self.assembled).digest():
             return False
         self.holders[island] = held
+        self.missing.pop(island, None)
         return True
 
     def hoped_for(self, ready: set[str]) -> set[str]:
@@ -63,7 +72,8 @@ def make_attempt(term: Term, step: int, number: int, parent: bytes, proposals: d
         Share(island, p.payload, p.tokens, float(np.float32(p.tokens / total))) for island, p in sorted(proposals.items())
     )
     slices = equal_slices(list(addresses), rules.num_pieces)
-    return Attempt(term, step, number, parent, rules.codec, rules.lr, rules.momentum, shares, slices, addresses)
+    owners = {part.owner: addresses[part.owner] for part in slices}
+    return Attempt(term, step, number, parent, rules.codec, rules.lr, rules.momentum, shares, slices, owners)
 
 
 def equal_slices(owners: list[str], num_pieces: int) -> tuple[Slice, ...]:

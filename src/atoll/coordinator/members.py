@@ -1,6 +1,5 @@
 """Who is in: one `Member` per island that ever said Hello to this coordinator."""
 
-import math
 from dataclasses import dataclass, field
 
 from atoll.coordinator.deadlines import Deadline
@@ -45,12 +44,22 @@ class Member:
             self.flaps += 1
             self.probation = 2 ** min(self.flaps - 1, 6) if self.flaps > 1 else 0
 
-    def completed(self) -> None:
-        self.probation = max(0, self.probation - 1)
-
 
 class Members(dict[str, Member]):
     """Members by island id."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.donors: dict[str, str] = {}  # island -> address of those who can give state, as all were told last
+
+    def reached(self, island: str, session: str, address: str) -> None:
+        if (member := self.get(island)) and member.hello.session == session:
+            member.address = address
+
+    def completed(self, islands: list[str]) -> None:
+        """They took part in a commit: one step less of probation."""
+        for member in (self[island] for island in islands if island in self):
+            member.probation = max(0, member.probation - 1)
 
     def ready(self, step: int) -> list[Member]:
         """Present members whose state is the head, sorted."""
@@ -72,10 +81,14 @@ class Members(dict[str, Member]):
         """Whether a step waits for an island with a plan; `returning`: those not back since a restart have time yet."""
         return self[island].present and not self[island].probation if island in self else returning
 
-    def donors(self, step: int) -> dict[str, str]:
-        """Who can give state, relays first."""
+    def choose_donors(self, step: int) -> bool:
+        """Who can give state, relays first; whether that has changed. With nobody at the head yet the last ones stay."""
+        if len(self.donors) == MAX_DONORS and all(self.at(island, step) for island in self.donors):
+            return False
         able = sorted((m for m in self.ready(step) if m.address), key=lambda m: (not m.relay, m.island))
-        return {member.island: member.address for member in able[:MAX_DONORS]}
+        chosen = {member.island: member.address for member in able[:MAX_DONORS]}
+        before, self.donors = self.donors, chosen or {i: a for i, a in self.donors.items() if self.connected(i)}
+        return self.donors != before
 
     def fall_silent(self, now: float, limit_seconds: float) -> list[Member]:
         """Those that were not heard for too long, and were not known to be frozen."""
@@ -83,8 +96,3 @@ class Members(dict[str, Member]):
         for member in frozen:
             member.frozen = True
         return frozen
-
-    @property
-    def heard_first(self) -> float:
-        """When the present member that was silent the longest was heard; infinite if nobody is present."""
-        return min((m.last_heard for m in self.values() if m.present), default=math.inf)

@@ -6,7 +6,7 @@ from atoll.coordinator.leases import Leases
 from atoll.coordinator.members import Member, Members
 from atoll.coordinator.rules import Rules
 from atoll.swarm.layout import DIGEST_BYTES
-from atoll.swarm.messages import Propose
+from atoll.swarm.messages import Beat, Propose
 from atoll.swarm.records import CommitRecord, Plan, Term
 
 CLOSE_ENOUGH = 0.9  # of the fastest: such an island does all inner steps, so that noise changes nothing
@@ -20,12 +20,16 @@ class Plans(dict[str, Plan]):
         self.leases = Leases()
         self.stage_starts: tuple[int, ...] = ()
         self.began = math.inf  # when the step's first plan was made
+        self.missing: dict[str, None] = {}  # who has not proposed, in the order of the plans
         self._made: dict[str, float] = {}
+        self._passed: dict[str, float] = {}  # fraction of its inner steps that an island has done
+        self._fastest = 0.0  # seconds per inner step, of those present when the step began
         self._rules = rules
 
     def restore(self, plans: list[Plan], commits: list[CommitRecord], stage_starts: tuple[int, ...], now: float) -> None:
         """After a restart: the open step's plans stand, and so do the leases that commits spent."""
         self.update({plan.island: plan for plan in plans})
+        self.missing = dict.fromkeys(self)
         spent = [lease for record in commits for _, lease in record.leases]
         self.leases.restore([plan.lease for plan in self.values()], spent)
         self.stage_starts = stage_starts
@@ -36,7 +40,9 @@ class Plans(dict[str, Plan]):
     ) -> Plan | None:
         """A plan for `member` from state `step`; None when too little of the step is left. `done`: who has proposed."""
         rules = self._rules
-        inner_steps = min(self._fair_share(member, members), self._remaining(step, members, done))
+        if not self:
+            self._fastest = min((m.pace.middle for m in members.values() if m.present and m.pace.middle), default=0.0)
+        inner_steps = min(self._fair_share(member), self._remaining(members, done))
         if inner_steps < 1:
             return None
         stage = sum(step * rules.inner_steps >= end for end in rules.stage_ends[:-1])
@@ -46,6 +52,7 @@ class Plans(dict[str, Plan]):
         first = step * rules.inner_steps
         plan = Plan(term, step, root, member.island, lease, self.stage_starts, inner_steps, first)
         self[member.island] = plan
+        self.missing[member.island] = None
         self._made[member.island] = now
         self.began = min(self.began, now)
         return plan
@@ -56,41 +63,50 @@ class Plans(dict[str, Plan]):
         whole = proposal.lease == self[island].lease and 0 < proposal.tokens <= most and len(proposal.payload) == DIGEST_BYTES
         return whole and math.isfinite(proposal.norm) and math.isfinite(proposal.loss)
 
+    def heard(self, island: str, beat: Beat) -> None:
+        """How far an island is in its inner steps."""
+        if (plan := self.get(island)) and beat.step == plan.step and beat.inner_step:
+            self._passed[island] = beat.inner_step / plan.inner_steps
+
     def observe(self, member: Member, now: float) -> None:
         """`member` has proposed: how long an inner step takes it."""
+        self.missing.pop(member.island, None)
+        self._passed[member.island] = 1.0
         if (made := self._made.pop(member.island, None)) is not None:
             member.pace.observe((now - made) / self[member.island].inner_steps)
 
-    def learn(self, record: CommitRecord) -> None:
+    def learn(self, record: CommitRecord, members: Members, now: float) -> None:
         """A commit that this database had lost: what it spent is spent, and plans of its step are void."""
-        self.settle(set())
+        self.settle(set(), members, now)
         for _, lease in record.leases:
             self.leases.spend(lease)
 
-    def settle(self, participants: set[str]) -> None:
+    def settle(self, participants: set[str], members: Members, now: float) -> None:
         """The step is committed: its participants' leases are spent, the others' are free again."""
         for island, plan in self.items():
             if island not in participants:
                 self.leases.give_back(plan.lease)
-        self.clear()
-        self._made.clear()
+                self._observe_unfinished(plan, members.get(island), now)
+        for each in (self, self.missing, self._made, self._passed):
+            each.clear()
         self.began = math.inf
 
-    def _fair_share(self, member: Member, members: Members) -> int:
+    def _observe_unfinished(self, plan: Plan, member: Member | None, now: float) -> None:
+        """Too slow for the step: its pace so far is what a fair share follows from."""
+        made = self._made.get(plan.island)
+        if made is not None and member and member.present and member.beat and member.beat.step == plan.step:
+            member.pace.observe((now - made) / max(1, member.beat.inner_step))
+
+    def _fair_share(self, member: Member) -> int:
         """All of H for the fastest; fewer for a slower island, so that all are ready at about the same time."""
-        paces = [m.pace.middle for m in members.values() if m.present and m.pace.middle]
-        if not member.pace.middle or not paces:
+        if not member.pace.middle or not self._fastest:
             return self._rules.inner_steps
-        ratio = min(paces) / member.pace.middle
+        ratio = self._fastest / member.pace.middle
         return self._rules.inner_steps if ratio >= CLOSE_ENOUGH else max(1, round(ratio * self._rules.inner_steps))
 
-    def _remaining(self, step: int, members: Members, done: set[str]) -> int:
+    def _remaining(self, members: Members, done: set[str]) -> int:
         """All of H, or for a joiner in mid-step what those under way still have before them."""
         if done and done >= self.keys() and len(done) < self._rules.min_participants:
             return self._rules.inner_steps  # nobody is under way, and without this one the step cannot open
-        passed = [
-            self._rules.inner_steps * (1.0 if island in done else beat.inner_step / plan.inner_steps)
-            for island, plan in self.items()
-            if (member := members.get(island)) and member.present and (beat := member.beat) and beat.step == step
-        ]
-        return self._rules.inner_steps - math.ceil(max(passed, default=0.0))
+        here = [part for island, part in self._passed.items() if island in members and members[island].present]
+        return self._rules.inner_steps - math.ceil(self._rules.inner_steps * max(here, default=0.0))

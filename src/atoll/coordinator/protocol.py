@@ -34,20 +34,17 @@ class Coordinator:
         self.head, self.head_root, self.head_digest = 0, rules.genesis_root, b""
         self.ledger: Counter[str] = Counter()  # committed tokens per island
         self.arrivals = Deadline(math.inf)  # from a step's first plan to a proposal
-        self.reductions = Deadline(rules.reduce_seconds)  # from an attempt to its assembly
         self.holdings = Deadline(rules.hold_seconds)  # from an assembly to a Held
-        self.grace_until = 0.0
         self._sign = sign
-        self._handlers: dict[type, Callable[[Member, Any, float], None]] = {
+        self._handlers: dict[type, Callable[[Member, Any, float], bool]] = {
             m.Records: self._import, m.Ready: self._ready, m.Propose: self._propose,
             m.Reduced: self._reduced, m.Fault: self._fault, m.Held: self._held,
         }  # fmt: skip
-        self._donors: dict[str, str] = {}
         self._do = e.Effects()
         self.plans = Plans(rules)
         self.newest: r.CommitRecord | None = None
         self.doubt = Doubt()
-        self.finish_by = math.inf
+        self.grace_until, self.finish_by = 0.0, math.inf
         self.number = 0  # of the last attempt of the open step
         self._new_step()
 
@@ -55,8 +52,7 @@ class Coordinator:
         self.proposals: dict[str, m.Propose] = {}
         self.attempt: OpenAttempt | None = None
         self.standing = Standing()
-        self.reopen_at = 0.0
-        self.hold_misses = 0
+        self.reopen_at, self.hold_misses = 0.0, 0
 
     def restore(self, commits: list[r.CommitRecord], known: e.OpenStep, now: float) -> None:
         """Fold the records of earlier reigns: the chain, and what is known of the open step."""
@@ -71,8 +67,7 @@ class Coordinator:
 
     def _doubt(self, now: float) -> None:
         """Nothing begins until those that this database knows last have spoken, and the others had time to."""
-        shares = self.newest.participants if self.newest else ()
-        awaited = {share.island for share in shares} | self.plans.keys()
+        awaited = self.plans.keys() | {s.island for s in (self.newest.participants if self.newest else ())}
         self.doubt.begin({i for i in awaited if not self.members.connected(i)}, now + self.rules.doubt_seconds)
 
     def _fold(self, record: r.CommitRecord) -> None:
@@ -93,19 +88,19 @@ class Coordinator:
             case e.Joined():
                 self._joined(event, now)
             case e.Reached():
-                if (member := self.members.get(event.island)) and member.hello.session == event.session:
-                    member.address = event.address
+                self.members.reached(event.island, event.session, event.address)
             case e.Left():
                 self._left(event)
             case e.Received():
-                self._received(event.island, event.message, now)
+                if not self._received(event.island, event.message, now):
+                    return self._do
             case e.Reign():
                 self._reign(event.term, now)
             case e.Tick():
-                pass
-        self._notice_frozen(now)
+                self._notice_frozen(now)
         self._decide(now)
-        self._share_view()
+        if self.members.choose_donors(self.head):
+            self._do.send_all(self.members.here, m.View(self.members.donors))
         return self._do
 
     # -------------------------------------------------------------------------------------------- membership
@@ -124,7 +119,7 @@ class Coordinator:
         if hello.head > self.head:
             self._learn_from(member, hello.head, now)
         self._do.send(island, m.Welcome(self.term, self.head, self.head_root))
-        self._do.send(island, m.View(self._donors))
+        self._do.send(island, m.View(self.members.donors))
         self._do.report("joined", f"{island} joined as {'a relay' if hello.relay else 'an island'}", island,
                      contributor=hello.contributor, relay=hello.relay)  # fmt: skip
 
@@ -145,22 +140,23 @@ class Coordinator:
                      f"{self.head}; importing", member.island)  # fmt: skip
         self._do.send(member.island, m.Want(self.head))
 
-    def _import(self, member: Member, told: m.Records, now: float) -> None:
+    def _import(self, member: Member, told: m.Records, now: float) -> bool:
         """Records from an island, verified by the server as the run's and as a chain: history, whatever the term."""
         records = told.records
         for record in records:
             if record.step == self.head and record.previous == self.head_digest:
                 self._do.append(e.Persist(record))
-                self.plans.learn(record)
+                self.plans.learn(record, self.members, now)
                 self._fold(record)
                 self._new_step()
                 self.doubt.awaited |= {s.island for s in record.participants if not self.members.connected(s.island)}
         if records and self.head == records[-1].step + 1:
             self._do.send(member.island, m.Want(self.head))  # there may be more
-            return
+            return False
         self.doubt.awaited.discard(member.island)
         self._do.send_all(self.members.here, m.Welcome(self.term, self.head, self.head_root))
         self._do.report("imported", f"the database knows {self.head} commits now", member.island)
+        return True
 
     def _left(self, event: e.Left) -> None:
         member = self.members.get(event.island)
@@ -173,35 +169,32 @@ class Coordinator:
         for member in self.members.fall_silent(now, self.rules.frozen_seconds):
             silence = now - member.last_heard
             self._do.report("frozen", f"{member.island} is silent for {silence:.1f} s; going on without it", member.island)
-        if self.members.heard_first < math.inf:
-            self._do.append(e.Timer(self.members.heard_first + self.rules.frozen_seconds + 0.1))
 
-    def _share_view(self) -> None:
-        donors = self.members.donors(self.head) or {i: a for i, a in self._donors.items() if self.members.connected(i)}
-        if donors != self._donors:
-            self._donors = donors
-            self._do.send_all(self.members.here, m.View(donors))
-
-    def _received(self, island: str, message: r.Message, now: float) -> None:
+    def _received(self, island: str, message: r.Message, now: float) -> bool:
+        """Whether anything may be due now: what comes often, and from everybody, must cost little."""
         member = self.members.get(island)
         if member is None or not member.connected:
-            return
+            return False
         member.last_heard = now
-        if member.frozen:
-            member.frozen = False
+        thawed, member.frozen = member.frozen, False
+        if thawed:
             self._do.report("thawed", f"{island} is heard again", island)
         if isinstance(message, m.Beat) and 0 <= message.inner_step <= self.rules.inner_steps:
             member.beat = message
+            self.plans.heard(island, message)
+            if self.attempt is not None:
+                self.attempt.heard(island, message, now)
         elif handler := self._handlers.get(type(message)):
-            handler(member, message, now)
+            return handler(member, message, now) or thawed
+        return thawed
 
     # ---------------------------------------------------------------------------------------- plan, propose
-    def _ready(self, member: Member, ready: m.Ready, now: float) -> None:
+    def _ready(self, member: Member, ready: m.Ready, now: float) -> bool:
         if ready.step != self.head:
-            return  # the records it lacks are on their way
+            return False  # the records it lacks are on their way
         if ready.root != self.head_root or ready.loaded not in (b"", self.head_root):
             self._do.report("unequal", f"{member.island} holds other bits than the swarm at step {ready.step}", member.island)
-            return
+            return False
         if member.ready_step != ready.step:
             member.ready_step = ready.step
             self._do.report("ready", f"{member.island} holds state {ready.step}, root {ready.root[:6].hex()}", member.island,
@@ -212,6 +205,7 @@ class Coordinator:
                 self._do.send(member.island, self.attempt.assembled)
         if not self.finished and not member.relay:
             self._plan(member, now)
+        return self.finished or bool(member.address)  # one more that can give state
 
     def _plan(self, member: Member, now: float) -> None:
         """Train from the head; one plan per island and step, sent again to whoever lost it."""
@@ -219,25 +213,29 @@ class Coordinator:
         if plan is None:
             if self.attempt is not None or self.doubt.is_open:
                 return  # too late for this step, or too early: history is still being told
-            done = set(self.proposals)
-            plan = self.plans.make(self.term, self.head, self.head_root, member, self.members, done, now)
+            plan = self.plans.make(self.term, self.head, self.head_root, member, self.members, set(self.proposals), now)
             if plan is None:
                 return
             self._do.append(e.Persist(plan))
         self._do.send(member.island, msgspec.structs.replace(plan, term=self.term))
 
-    def _propose(self, member: Member, proposal: m.Propose, now: float) -> None:
+    def _propose(self, member: Member, proposal: m.Propose, now: float) -> bool:
         plan = self.plans.get(member.island)
         if plan is None or (proposal.step, proposal.parent) != (self.head, self.head_root):
-            return  # too late; it keeps nothing of it and goes on from the head
+            return False  # too late; it keeps nothing of it and goes on from the head
         if not self.plans.allows(member.island, proposal):
             text = f"{member.island} proposed more tokens than its lease, or what is not finite"
             self._do.report("refused", text, member.island)
-            return
+            return False
         if member.island not in self.proposals:
             self.arrivals.observe(now - self.plans.began)
             self.plans.observe(member, now)
         self.proposals[member.island] = proposal  # an open attempt has named what it counts
+        return not any(self._awaits(island, now) for island in self.plans.missing)
+
+    def _awaits(self, island: str, now: float) -> bool:
+        """Whether the step waits for the proposal of an island that has a plan."""
+        return island not in self.standing.out and self.members.waited_for(island, returning=now < self.grace_until)
 
     # ------------------------------------------------------------------------------------ attempt, assembled
     def _decide(self, now: float) -> None:
@@ -273,14 +271,15 @@ class Coordinator:
                 self._do.send(member.island, m.Finished(self.head))
 
     def _watch(self, attempt: OpenAttempt, now: float) -> None:
-        """Close an attempt that somebody has left, or whose owners are late."""
-        due = attempt.opened_at + self.reductions.patience(self.number)
+        """Close an attempt that somebody has left, or whose owners stand still."""
+        stalled = attempt.stalled_since()
+        due = min(stalled.values()) + self.rules.stall_seconds
         if gone := [i for i in attempt.record.involved if not self.members.at(i, self.head)]:
             self._close(f"{', '.join(gone)} left before the update was assembled", now)
         elif now >= due:
-            late = attempt.late_owners()
+            late = {owner for owner, since in stalled.items() if now >= since + self.rules.stall_seconds}
             self.standing.late(late)
-            self._close(f"{', '.join(sorted(late))} did not finish in time", now)
+            self._close(f"{', '.join(sorted(late))} brought nothing on for {self.rules.stall_seconds:.0f} s", now)
         else:
             self._do.append(e.Timer(due))
 
@@ -296,8 +295,7 @@ class Coordinator:
                 self.reopen_at = now + 2.0
                 self._do.append(e.Timer(self.reopen_at))
             return
-        settled = able.keys() | self.standing.out
-        missing = [i for i in self.plans if i not in settled and self.members.waited_for(i, returning=now < self.grace_until)]
+        missing = any(island not in able and self._awaits(island, now) for island in self.plans)
         due = max(self.plans.began + self.arrivals.seconds(), self.grace_until) if missing else now
         if now >= due:
             self._open(able, now)
@@ -325,23 +323,25 @@ class Coordinator:
         left_out = sorted(set(self.plans) - set(able))
         names = f"; without {', '.join(left_out)}" if left_out else ""
         self._do.report("attempt", f"step {self.head}, attempt {self.number}: {len(able)} participants, "
-                     f"{len(owners)} owners{names}", "", participants=sorted(able), left_out=left_out)  # fmt: skip
+                     f"{len(attempt.addresses)} owners{names}", "", participants=sorted(able), left_out=left_out)  # fmt: skip
 
-    def _reduced(self, member: Member, reduced: m.Reduced, now: float) -> None:
+    def _reduced(self, member: Member, reduced: m.Reduced, now: float) -> bool:
         attempt = self.attempt
-        if attempt and attempt.is_of(reduced) and attempt.reduced(member.island, reduced, now) and attempt.assembled:
-            self.reductions.observe(now - attempt.opened_at)
-            self._do.append(e.Persist(attempt.assembled))
-            self._do.send_all(self.members.ready(self.head), attempt.assembled)
+        if not (attempt and attempt.is_of(reduced) and attempt.reduced(member.island, reduced, now) and attempt.assembled):
+            return False
+        self._do.append(e.Persist(attempt.assembled))
+        self._do.send_all(self.members.ready(self.head), attempt.assembled)
+        return True
 
-    def _fault(self, member: Member, fault: m.Fault, now: float) -> None:
+    def _fault(self, member: Member, fault: m.Fault, now: float) -> bool:
         """Charged to both ends of the edge: ownership is dropped first, participation last."""
         if self.attempt is None or not self.attempt.is_of(fault):
-            return
+            return False
         accuser, peer = member.island, fault.peer or member.island
         self.standing.charge(accuser, peer, fault.kind, self.attempt.record)
         self._do.report("fault", f"{accuser} about {peer}: {fault.text}", accuser, peer=peer, fault=fault.kind)
         self._close(f"{accuser} and {peer} could not exchange", now)
+        return True
 
     def _close(self, reason: str, now: float) -> None:
         """This attempt is over; nothing was applied, so nothing is rolled back."""
@@ -350,9 +350,12 @@ class Coordinator:
         self.reopen_at = now + self.rules.fault_seconds
 
     # ------------------------------------------------------------------------------------------ held, commit
-    def _held(self, member: Member, held: m.Held, now: float) -> None:
-        if self.attempt and self.attempt.is_of(held) and self.attempt.is_held(member.island, held):
-            self.holdings.observe(now - self.attempt.assembled_at)
+    def _held(self, member: Member, held: m.Held, now: float) -> bool:
+        attempt = self.attempt
+        if not (attempt and attempt.is_of(held) and attempt.is_held(member.island, held)):
+            return False
+        self.holdings.observe(now - attempt.assembled_at)
+        return not any(self.members.at(island, self.head) for island in attempt.missing)
 
     def _maybe_commit(self, attempt: OpenAttempt, now: float) -> None:
         """All participants hold the same; or, once nothing more can be hoped for, enough of them."""
@@ -365,34 +368,33 @@ class Coordinator:
         update, holders = attempt.holders.best(self.members)
         if len(attempt.holders.groups()) > 1:
             self._do.report("unequal", f"step {self.head}: different next roots are held", groups=len(attempt.holders.groups()))
-        if update is not None and enough(holders, attempt.participants, len(ready)):
-            self._commit(attempt.record, update, holders)
-        elif update is not None and self.hold_misses:
-            self._do.report("thin", f"step {self.head} is committed with {len(holders)} holders", holders=sorted(holders))
-            self._commit(attempt.record, update, holders)
+        many = enough(holders, attempt.participants, len(ready))
+        if update is not None and (many or self.hold_misses):
+            if not many:
+                self._do.report("thin", f"step {self.head} is committed with {len(holders)} holders", holders=sorted(holders))
+            self._commit(attempt, update, holders, now)
         else:
             self.hold_misses += 1
+            self.holdings.observe(now - attempt.assembled_at)  # it takes longer than that
             self.standing.late(set(awaited))
             self._close(f"{', '.join(awaited) or 'nobody'} did not hold the update in time", now)
 
-    def _commit(self, attempt: r.Attempt, held: m.Held, holders: set[str]) -> None:
-        participants = {share.island for share in attempt.participants}
-        leases = tuple((i, self.plans[i].lease) for i in sorted(participants))
-        record = r.CommitRecord(self.term, 0, self.head, attempt.number, self.head_root, held.update, held.next_root,
-                                attempt.participants, leases, self.head_digest)  # fmt: skip
+    def _commit(self, attempt: OpenAttempt, held: m.Held, holders: set[str], now: float) -> None:
+        names, shares = sorted(attempt.participants), attempt.record.participants
+        leases = tuple((island, self.plans[island].lease) for island in names)
+        record = r.CommitRecord(self.term, 0, self.head, self.number, self.head_root, held.update, held.next_root, shares,
+                                leases, self.head_digest)  # fmt: skip
         record = msgspec.structs.replace(record, signature=self._sign(record.unsigned()))
         self._do.append(e.Persist(record))
-        for share in attempt.participants:
-            if member := self.members.get(share.island):
-                member.completed()
-        loss = sum(self.proposals[s.island].loss * s.weight for s in attempt.participants)
+        loss = sum(self.proposals[share.island].loss * share.weight for share in shares)
         self._fold(record)
-        self.plans.settle(participants)
+        self.members.completed(names)
+        self.plans.settle(attempt.participants, self.members, now)
         self.number = 0
         self._new_step()
         self._do.send_all(self.members.here, m.Committed(record))
-        self._do.report("committed", f"step {record.step}: {len(participants)} islands, {record.tokens:,} tokens, "
+        self._do.report("committed", f"step {record.step}: {len(names)} islands, {record.tokens:,} tokens, "
                      f"loss {loss:.3f}, root {record.next_root[:6].hex()}", "", tokens=record.tokens, loss=loss,
-                     participants=sorted(participants), holders=sorted(holders), root=record.next_root.hex())  # fmt: skip
+                     participants=names, holders=sorted(holders), root=record.next_root.hex())  # fmt: skip
         if self.finished:
             self._do.report("finished", f"all {self.head} outer steps are committed")

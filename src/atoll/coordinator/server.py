@@ -1,6 +1,7 @@
 """The coordinator's process: carries out what `protocol.py` decides, over streams and a durable store."""
 
 import asyncio
+import contextlib
 import time
 from typing import Any
 
@@ -80,11 +81,11 @@ class CoordinatorServer:
                 self._renew()
                 renew_at = time.monotonic() + RENEW_SECONDS
             pause = min(1.0, max(0.01, self._next_tick - time.monotonic()))
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
-                self._wake.clear()
-            except TimeoutError:
+            self._wake.clear()
+            if time.monotonic() >= self._next_tick:
                 self._step(Tick())
         await self.deposed
 
@@ -112,7 +113,8 @@ class CoordinatorServer:
         if self.deposed.done():
             return
         now = time.monotonic()
-        self._next_tick = now + 1.0
+        if isinstance(event, Tick):  # else what was due stays due
+            self._next_tick = now + 1.0
         records: list[Any] = []
         try:
             effects = self.protocol.step(event, now)

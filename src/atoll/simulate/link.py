@@ -63,6 +63,7 @@ class Link:
 
     def _beat(self, line: Line) -> None:
         if self._line is line and line.is_open(ISLAND):
-            p = self._island.progress
-            line.send(ISLAND, m.Beat(p.step, p.inner_step, p.loss, p.tokens_per_second, 0, 0.0, 0.0, 0.0))
+            p, exchange = self._island.progress, self._island.exchange
+            attempt, pieces = (exchange.attempt.number, len(exchange.pieces)) if exchange else (0, 0)
+            line.send(ISLAND, m.Beat(p.step, p.inner_step, p.loss, p.tokens_per_second, 0, 0.0, 0.0, 0.0, "", attempt, pieces))
             self._island.later(BEAT_SECONDS, self._beat, line)

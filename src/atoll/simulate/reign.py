@@ -47,13 +47,15 @@ class Reign(Process):
         commits = list(self.database.commits)
         self.protocol.restore(commits, self.database.open_step(len(commits)), self.clock())
         self.world.story(f"term {self.protocol.term.counter}", f"begins at step {self.protocol.head}")
-        self._tick_at(self.clock() + 1.0)
+        self._next_tick = self.clock() + 1.0
+        self._tick_at(self._next_tick)
         self.later(RENEW_SECONDS, self._renew)
 
     # ---------------------------------------------------------------------------------------------- carry out
     def _step(self, event: Event) -> None:
         now = self.clock()
-        self._next_tick = now + 1.0
+        if isinstance(event, Tick):  # else what was due stays due
+            self._next_tick = now + 1.0
         try:
             self._carry_out(self.protocol.step(event, now))
         except Deposed as error:
@@ -108,14 +110,13 @@ class Reign(Process):
         """Tick then, by our clock, unless an event comes first."""
         if at < self._ticking_at:
             self._ticking_at = at
-            self.later(max(0.0, at - self.clock()), self._tick)
+            self.later(max(0.0, at - self.clock()), self._tick, at)
 
-    def _tick(self) -> None:
-        now = self.clock()
-        if now < self._ticking_at:
+    def _tick(self, at: float) -> None:
+        if at != self._ticking_at:
             return  # an earlier one was scheduled meanwhile
         self._ticking_at = math.inf
-        if now >= self._next_tick:
+        if self.clock() >= self._next_tick:
             self._step(Tick())
         else:
             self._tick_at(self._next_tick)

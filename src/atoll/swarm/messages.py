@@ -157,6 +157,8 @@ class Beat(Message, frozen=True):
     communicate_seconds: float
     wait_seconds: float
     note: str = ""  # what the agent is doing, for people
+    attempt: int = 0  # whose update is being put together here
+    pieces: int = 0  # of that update that are here already
 
 
 class Finished(Message, frozen=True):

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import time
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,13 @@ MAX_TOLD = 20  # violations printed in full
 
 def batch(first: int) -> dict[str, Any]:
     """What became of BATCH seeds from `first` on."""
-    from atoll.simulate import run, storm, swarm
+    from atoll.simulate import Tally, run, storm, swarm
 
     began = time.process_time()
-    results = [run(seed, storm(seed), swarm(seed)) for seed in range(first, first + BATCH)]
-    return {
-        "first": first,
-        "schedules": len(results),
-        "cpu_seconds": time.process_time() - began,
-        "virtual_seconds": sum(r.virtual_seconds for r in results),
-        "commits": sum(r.commits for r in results),
-        "faults": sum((r.faults for r in results), Counter[str]()),
-        "wrong": {r.seed: [*r.violations, *r.stalls] for r in results if r.violations or r.stalls},
-        "progress_bound_seconds": max(r.worst_gap_seconds for r in results),
-    }
+    tally = Tally()
+    for seed in range(first, first + BATCH):
+        tally.add(run(seed, storm(seed), swarm(seed)))
+    return {"first": first, "cpu_seconds": time.process_time() - began, **asdict(tally)}
 
 
 def many(schedules: int, jobs: int, state: Path) -> dict[str, Any]:

@@ -162,6 +162,21 @@ def demo(options: argparse.Namespace) -> None:
     run(options.recipe, options.overrides, options.dir)
 
 
+def simulate(options: argparse.Namespace) -> int:
+    from atoll import simulate as simulator
+    from atoll.terminal import Terminal
+
+    tally, terminal, seeds = simulator.Tally(), Terminal(), range(options.seed, options.seed + options.schedules)
+    for seed in terminal.track(seeds, "schedules"):
+        made = simulator.Setting(options.islands, outer_steps=options.outer_steps) if options.islands else simulator.swarm(seed)
+        result = simulator.run(seed, simulator.storm(seed), made, tell=len(seeds) == 1)
+        tally.add(result)
+        if result.story:
+            terminal.tell("\n".join(result.story))
+    terminal.simulated(tally)
+    return 1 if tally.wrong else 0
+
+
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not port.isdigit() or int(port) > 65535:
@@ -222,6 +237,11 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("run", type=Path, help="the run's directory, on the machine that hosts it")
     added.add_argument("island", help="its id, as `atoll status` shows it")
     added.add_argument("--reason", default="")
+    added = verb(simulate, "a swarm in virtual time, struck by faults: the protocol's own code, replayed by seed")
+    added.add_argument("--seed", type=int, default=0, help="of the swarm, its faults, and everything else (default 0)")
+    added.add_argument("--schedules", type=int, default=1, help="so many seeds; the story of a single one is told (default 1)")
+    added.add_argument("--islands", type=int, default=0, help="a swarm of so many (default: by seed)")
+    added.add_argument("--outer-steps", type=int, default=8, help="of such a swarm (default 8)")
     added = verb(export, "a checkpoint for transformers, with its card")
     added.add_argument("run", type=Path, help="the run's directory")
     added.add_argument("out", type=Path, help="a directory that is empty or not there")

@@ -1,13 +1,15 @@
 """How atoll looks in a terminal: short lines for what happens, a bar for what takes long."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 from rich.table import Table
 from rich.text import Text
 
 MEGA = 1_000_000
+MAX_TOLD = 20
 
 
 class Terminal:
@@ -46,6 +48,19 @@ class Terminal:
         heldout = sum(source.num_tokens("heldout") for source in manifest.sources.values())
         self.tell(f"prepared: {human(tokens)} tokens to train on, {human(heldout)} held out, "
                   f"vocabulary of {manifest.vocab_size:,}")  # fmt: skip
+
+    def track(self, seeds: range, what: str) -> Iterable[int]:
+        return track(seeds, what, console=self.console, transient=True)
+
+    def simulated(self, tally: Any) -> None:
+        """What became of simulated schedules, and how to look at one that went wrong."""
+        faults = ", ".join(f"{count:,} {kind}" for kind, count in tally.faults.most_common()) or "none"
+        hours = tally.virtual_seconds / 3600
+        self.tell(f"{tally.schedules:,} schedules, {tally.commits:,} commits in {hours:.2f} virtual hours; faults: {faults}")
+        self.tell(f"invariants violated, or progress lost: {len(tally.wrong):,}; while nothing stood in its way a commit took "
+                  f"at most {tally.progress_bound_seconds:.1f} s")  # fmt: skip
+        for seed, texts in list(tally.wrong.items())[:MAX_TOLD]:
+            self.tell(f"seed {seed}: {texts[0]} (its story: atoll simulate --seed {seed})")
 
     def joined(self, island: str, run: Any) -> None:
         self.tell(f"{island} joins run {run.run_id}: {human(sum(t.num_elements for t in run.layout.tensors))} parameters")

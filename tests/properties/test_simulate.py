@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from atoll import cli, simulate
 from atoll.simulate import Fault, Result, Setting, run, storm, swarm
 from atoll.simulate import faults as f
 
@@ -98,3 +99,16 @@ def test_a_seed_replays_exactly_in_another_process() -> None:
         environment = {"PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"}
         theirs = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
         assert theirs.stdout.strip() == ours
+
+
+def test_the_verb_tells_a_story_that_its_seed_replays(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["simulate", "--seed", "3"]) == 0
+    story = capsys.readouterr().out
+    assert cli.main(["simulate", "--seed", "3"]) == 0
+    assert capsys.readouterr().out == story and "committed: step 0" in story
+
+
+def test_the_verb_fails_where_an_invariant_does(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulate, "run", lambda seed, *_, **__: Result(seed, violations=["broken"]))
+    assert cli.main(["simulate", "--seed", "3", "--schedules", "2"]) == 1
+    assert "seed 4: broken (its story: atoll simulate --seed 4)" in capsys.readouterr().out

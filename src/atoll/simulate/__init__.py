@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from atoll.simulate.faults import Fault
 from atoll.simulate.schedule import Result, Setting
 from atoll.simulate.storm import storm, swarm
+from atoll.simulate.tally import Tally
 from atoll.simulate.world import World
 
 
@@ -19,4 +20,4 @@ def simulate(islands: int, outer_steps: int, seed: int = 0, with_faults: bool = 
     return run(seed, storm(seed) if with_faults else (), setting, tell)
 
 
-__all__ = ["Fault", "Result", "Setting", "World", "run", "simulate", "storm", "swarm"]
+__all__ = ["Fault", "Result", "Setting", "Tally", "World", "run", "simulate", "storm", "swarm"]

@@ -107,5 +107,5 @@ def _train(ranks: Ranks, ticket: str, run_dir: RunDir, name: str, contributor: s
     terminal.say(f"island directory {directory}; its agent's log is {directory / 'agent.log'}")
     with ElasticDeviceMesh(ranks, Swarm(settings, ticket, ranks, directory / "agent.log")) as mesh:
         terminal.joined(mesh.swarm.island, mesh.swarm.run)
-        summary = train(mesh, own, directory, terminal.inner_step)
+        summary = train(mesh, own, directory, terminal.inner_step, terminal.say)
     terminal.trained(summary)

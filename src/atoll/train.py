@@ -18,12 +18,14 @@ from atoll.island.feed import ahead, place
 from atoll.island.garbage import collected_by_hand
 from atoll.island.heldout import heldout_loss
 from atoll.island.parallelize import parallelize
+from atoll.island.profile import profiled
 from atoll.island.step import InnerMetrics, Island
 from atoll.mesh import Adopt, ElasticDeviceMesh, Plan
 from atoll.model import hf
 from atoll.recipe import Recipe
 
 HELDOUT_FILE = "heldout.jsonl"
+PROFILE_DIR = "profile"
 LOOK_WINDOWS = 8  # of each source, at each look at held-out loss: enough for a curve
 
 
@@ -45,12 +47,15 @@ class Summary:
 
 
 Report = Callable[[Plan, int, InnerMetrics], None]
+Say = Callable[[str], None]
 
 
-def train(mesh: ElasticDeviceMesh, own: recipes.Island, directory: Path, report: Report = lambda *_: None) -> Summary:
+def train(mesh: ElasticDeviceMesh, own: recipes.Island, directory: Path, report: Report = lambda *_: None,
+          say: Say = lambda _: None) -> Summary:  # fmt: skip
     """DiLoCo (arXiv 2311.08105, algorithm 1) on one island, until the run is finished. All its ranks call this.
 
-    `own` is the recipe's [island] table of this machine; `directory` keeps the inner checkpoints (rank 0's counts).
+    `own` is the recipe's [island] table of this machine; `directory` keeps the inner checkpoints (rank 0's counts), and
+    profiles.
     Raises UserError when this island may not, or cannot, go on.
     """
     recipe = recipes.with_island(mesh.swarm.run.recipe, own)
@@ -59,6 +64,7 @@ def train(mesh: ElasticDeviceMesh, own: recipes.Island, directory: Path, report:
     weights = heldout_weights(data.manifest, recipe.stage[0].mixture)
     summary = Summary(mesh.swarm.island)
     started = time.monotonic()
+    plans = 0
     checkpoints = InnerCheckpoints(island, directory / "inner", own.checkpoint_keep, mesh.ranks)
     with checkpoints as saved, collected_by_hand() as collect:
         saved.restore()
@@ -71,7 +77,12 @@ def train(mesh: ElasticDeviceMesh, own: recipes.Island, directory: Path, report:
                     if mesh.ranks.number == 0:
                         note_heldout(directory, order.step, loss)
             else:
-                done = inner_steps(mesh, island, data, order, recipe, report)
+                plans += 1
+                trace = None
+                if own.profile and plans == 2:  # the first also compiles, and makes the optimizers' state
+                    trace = directory / PROFILE_DIR / f"outer-{order.step:08}-rank{mesh.ranks.number}"
+                    say(f"a profile of outer step {order.step} will be in {trace.parent}")
+                done = inner_steps(mesh, island, data, order, recipe, report, trace)
                 summary.add(done)
                 if len(done) == order.inner_steps:
                     tokens = order.num_samples * recipe.inner.context_length
@@ -84,10 +95,14 @@ def train(mesh: ElasticDeviceMesh, own: recipes.Island, directory: Path, report:
 
 
 def inner_steps(mesh: ElasticDeviceMesh, island: Island, data: Loader, plan: Plan, recipe: Recipe,
-                report: Report) -> list[InnerMetrics]:  # fmt: skip
-    """Train alone on the plan's samples; what was done, less than planned when the swarm decided without us."""
+                report: Report, trace: Path | None = None) -> list[InnerMetrics]:  # fmt: skip
+    """Train alone on the plan's samples; what was done, less than planned when the swarm decided without us.
+
+    A few of the steps are profiled to files that begin with `trace`.
+    """
     done: list[InnerMetrics] = []
-    with closing(ahead(own_batches(mesh, data, plan, recipe), lambda step: [place(b, island.device) for b in step])) as batches:
+    placed = ahead(own_batches(mesh, data, plan, recipe), lambda step: [place(b, island.device) for b in step])
+    with closing(profiled(placed, trace, island.device) if trace else placed) as batches:
         for number, batch in enumerate(batches, start=1):
             island.inner_step(batch, plan.first_inner_step + number - 1)
             if number % recipe.island.read_every and number < plan.inner_steps:

@@ -128,7 +128,7 @@ stage = [{ until = 120, mixture = { text = 1 } }]
 inner = { context_length = 64, tokens_per_step = 256 }
 outer = { inner_steps = 4 }
 """
-OWN = ["island.threads=1", "island.micro_batch=1", "island.evaluate_every=15"]
+OWN = ["island.threads=1", "island.micro_batch=1", "island.evaluate_every=15", "island.profile=true"]
 
 
 def prepared(directory: Path) -> World:
@@ -159,6 +159,8 @@ def check_one_swarm(world: World) -> None:
     checkpoints = sorted((world.run_dir.islands / "two" / "inner").iterdir())
     assert len(checkpoints) == 2
     assert len(list(checkpoints[-1].glob("*.distcp"))) == 2  # each rank wrote its own
+    profile = world.run_dir.islands / "two" / "profile"
+    assert sorted(path.name.partition("-rank")[2] for path in profile.iterdir()) == ["0.trace.json", "1.trace.json"]
     # The other rank took no directory of its own.
     assert sorted(path.name for path in world.run_dir.islands.iterdir()) == ["one", "relay", "two"]
 
@@ -174,7 +176,8 @@ def test_islands_of_one_and_two_ranks_make_one_swarm(tmp_path):
             assert world.children[name].process.wait(90) == 0, world.log(name).read_text()
         check_one_swarm(world)
         assert "the run is finished at outer step 30" in world.log("two-0").read_text()
-        assert world.log("two-1").read_text() == ""  # rank 0 speaks for the island
+        assert f"will be in {world.run_dir.islands / 'two' / 'profile'}" in world.log("two-0").read_text()
+        assert "island" not in world.log("two-1").read_text()  # rank 0 speaks for the island
 
 
 def test_a_directory_that_is_taken_is_refused_on_every_rank(tmp_path):

@@ -9,7 +9,7 @@ Bring your own module and loop (`examples/own_loop.py`), or read `train.py`, whi
 import contextlib
 import select
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -64,7 +64,9 @@ class Swarm:
         self._inner_step = 0
         self._started = self._step_started = time.monotonic()
         self._restarts = 0
-        self._attached = self._wants_data = False  # what a new agent must be told again
+        self._attached = False  # this and what is wanted must a new agent be told again
+        self._wanted: m.WantData | None = None
+        self._num_wanted = 0
         self._pending: list[m.AnyMessage] = []
         self._layout: Layout | None = None
         self._agent: Child | None = None  # rank 0 has it
@@ -135,8 +137,19 @@ class Swarm:
         self._tell(m.Proposed(self._step, tokens, self._inner_step, loss, seconds))
 
     def data_dir(self) -> Path:
-        """Where the run's prepared data is; fetched from peers first, if need be."""
-        return self._ranks.first(self._wait_for_data)
+        """Where the run's prepared data is: manifest and tokenizer, fetched if need be, and what `provide` brings.
+
+        Before `orders`. Raises UserError when this island may not go on.
+        """
+        return self._ranks.first(self._find_data)
+
+    def provide(self, needed: Callable[[], dict[str, tuple[int, ...]]]) -> bool:
+        """Have blocks (by file) of the prepared data here; False when the swarm has moved on without us meanwhile.
+
+        `needed` runs on rank 0. All of a lease at once, by the thread that talks to the agent: its socket is for one,
+        and to fetch takes a small part of the time that it takes to train on what was fetched.
+        """
+        return self._ranks.first(lambda: self._want(needed()) is not None)
 
     @property
     def run(self) -> m.RunInfo:
@@ -176,20 +189,30 @@ class Swarm:
         self._pending.clear()  # orders of the dead one
         if self._attached:
             self._tell(m.Attached())
-        if self._wants_data:
-            self._tell(m.WantData())
+        if self._wanted:
+            self._tell(self._wanted)
 
-    def _wait_for_data(self) -> Path:
-        self._wants_data = True
-        self._tell(m.WantData())
-        while True:
+    def _find_data(self) -> Path:
+        path = self._want({})
+        if path is None:
+            last = self._pending[0]
+            raise UserError((isinstance(last, m.Stopped) and last.reason) or "the run is finished")
+        return path
+
+    def _want(self, blocks: dict[str, tuple[int, ...]]) -> Path | None:
+        """Where the data is, with these blocks; None when an order comes first."""
+        self._num_wanted += 1
+        self._wanted = m.WantData(self._num_wanted, blocks)
+        self._tell(self._wanted)
+        path = None
+        while path is None and not self._pending:
             message = self._receive()
             if isinstance(message, m.DataAt):
-                self._wants_data = False
-                return Path(message.path)
-            if isinstance(message, m.Stopped):
-                raise UserError(message.reason or "the run is finished")
-            self._pending.append(message)
+                path = Path(message.path)
+            else:
+                self._pending.append(message)
+        self._wanted = None
+        return path
 
     def _next(self) -> m.AnyMessage:
         return self._pending.pop(0) if self._pending else self._receive()
@@ -199,7 +222,7 @@ class Swarm:
             try:
                 message = read_frame(self._its_agent.socket)
                 self._restarts = 0
-                if not isinstance(message, m.Pulse):
+                if self._is_news(message):
                     return message
             except (TransportError, OSError) as error:
                 self._restart_agent(str(error) or type(error).__name__)
@@ -217,9 +240,15 @@ class Swarm:
             except (TransportError, OSError) as error:  # dead: the next one wants the step again, from its start
                 self._restart_agent(str(error))
                 return True
-            if not isinstance(message, m.Pulse):
+            if self._is_news(message):
                 self._pending.append(message)
         return bool(self._pending)
+
+    def _is_news(self, message: m.AnyMessage) -> bool:
+        """Neither a sign of life nor the answer to a question that was given up."""
+        if isinstance(message, m.DataAt):
+            return self._wanted is not None and message.number == self._wanted.number
+        return not isinstance(message, m.Pulse)
 
     # ---------------------------------------------------------------------------------------------- mappings
     def _open(self) -> Layout:

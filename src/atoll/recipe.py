@@ -14,6 +14,7 @@ from blake3 import blake3
 
 from atoll.errors import UserError
 
+Url = Annotated[str, msgspec.Meta(pattern=r"^(https?://[^/\s]+|file:///)\S*$")]
 BUILT_IN_DIR = Path(__file__).parent / "recipes"
 
 
@@ -148,6 +149,7 @@ class Recipe(Part, frozen=True):
     sources: dict[str, Source] = {}
     seed: int = 0
     heldout_fraction: float = 0.02
+    data_url: Url | None = None  # http(s):// or file:///: where the prepared data lies, for islands that lack it
     island: Island = Island()
 
     @property

@@ -62,6 +62,8 @@ def train(mesh: ElasticDeviceMesh, own: recipes.Island, directory: Path, report:
     data = Loader(mesh.swarm.data_dir(), recipe)
     island = build(mesh, recipe, data)
     weights = heldout_weights(data.manifest, recipe.stage[0].mixture)
+    if own.evaluate_every:
+        mesh.swarm.provide(lambda: data.heldout_blocks(LOOK_WINDOWS))
     summary = Summary(mesh.swarm.island)
     started = time.monotonic()
     plans = 0
@@ -101,8 +103,14 @@ def inner_steps(mesh: ElasticDeviceMesh, island: Island, data: Loader, plan: Pla
     A few of the steps are profiled to files that begin with `trace`.
     """
     done: list[InnerMetrics] = []
+<<<<<<< HEAD
     placed = ahead(own_batches(mesh, data, plan, recipe), lambda step: [place(b, island.device) for b in step])
     with closing(profiled(placed, trace, island.device) if trace else placed) as batches:
+=======
+    if not mesh.swarm.provide(lambda: data.blocks(plan.samples, plan.stage_starts)):
+        return done
+    with closing(ahead(own_batches(mesh, data, plan, recipe), lambda step: [place(b, island.device) for b in step])) as batches:
+>>>>>>> a94e742 (An island without the data takes only the blocks that its leases need)
         for number, batch in enumerate(batches, start=1):
             island.inner_step(batch, plan.first_inner_step + number - 1)
             if number % recipe.island.read_every and number < plan.inner_steps:
@@ -119,8 +127,7 @@ def inner_steps(mesh: ElasticDeviceMesh, island: Island, data: Loader, plan: Pla
 
 def own_batches(mesh: ElasticDeviceMesh, data: Loader, plan: Plan, recipe: Recipe) -> Iterator[list[Batch]]:
     """Each inner step's micro-batches for this rank: an equal, contiguous share of the step's windows."""
-    samples = [index for first, count in plan.lease for index in range(first, first + count)]
-    share = recipe.windows_per_step // mesh.ranks.count
+    samples, share = plan.samples, recipe.windows_per_step // mesh.ranks.count
     ours = (samples[start + i] for start in range(mesh.ranks.number * share, len(samples), recipe.windows_per_step)
             for i in range(share))  # fmt: skip
     return data.batches(ours, plan.stage_starts, share, recipe.island.micro_batch)

@@ -28,7 +28,8 @@ def found(directory: Path, until: int) -> World:
 
 
 def start(world: World, name: str) -> None:
-    world.start(name, ["own_loop", world.ticket, str(world.run_dir.islands / name)], {"PYTHONPATH": str(EXAMPLES)})
+    path = os.pathsep.join([str(EXAMPLES), os.environ.get("PYTHONPATH", "")])
+    world.start(name, ["own_loop", world.ticket, str(world.run_dir.islands / name)], {"PYTHONPATH": path})
 
 
 def test_two_islands_run_the_example_to_its_end(tmp_path) -> None:

@@ -2,12 +2,14 @@
 
 from math import log
 
+import msgspec
 import numpy as np
 import pytest
 
 from atoll.data import blocks
 from atoll.data.loader import Loader
 from atoll.data.manifest import Manifest, PreparedSource
+from atoll.data.partial import PartialData
 from atoll.data.tokens import ShardWriter
 from atoll.data.unigram import heldout_bytes_per_token, heldout_unigram_loss, heldout_weights
 from atoll.data.verify import verify
@@ -137,42 +139,77 @@ def test_held_out_weights_leave_out_sources_without_held_out_text(tmp_path):
         heldout_weights(manifest, {"b": 1})
 
 
-def test_an_island_without_shards_fetches_only_the_blocks_its_samples_need(tmp_path, monkeypatch):
+@pytest.fixture
+def partial(tmp_path, monkeypatch):
+    """Two directories, one of them with the manifest only, and the loader over that; blocks are 64 bytes."""
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 64)
     documents = [[BOS, *[n % 8] * 9] for n in range(400)]
-    manifest = write_data(tmp_path / "theirs", {"a": (documents, documents[:20])}, shard_tokens=1000)
+    manifest = write_data(tmp_path / "theirs", {"a": (documents, documents[:40])}, shard_tokens=1000)
     manifest.save(tmp_path / "ours")
-    fetched = []
+    theirs, ours = (PartialData(manifest.digest(), [tmp_path / name]) for name in ("theirs", "ours"))
+    return theirs, ours, Loader(tmp_path / "ours", recipe_for(4, a=1))
 
-    def fetch(file, block):
-        fetched.append((file, block))
-        with (tmp_path / "theirs" / file).open("rb") as theirs:
-            theirs.seek(64 * block)
-            return theirs.read(64)
 
-    def read(data_dir, samples, fetch=None):
-        (step,) = Loader(data_dir, recipe_for(4, a=1), fetch).batches(samples, [0], len(samples), 8)
-        return [batch.tokens.tolist() for batch in step]
+def bring(theirs, ours, needed):
+    missing = ours.missing(needed)
+    for file, block in missing:
+        ours.put(file, block, theirs.block(file, block))
+    return missing
 
+
+def read(loader, samples):
+    (step,) = loader.batches(samples, [0], len(samples), 8)
+    return [batch.tokens.tolist() for batch in step]
+
+
+def test_the_blocks_that_samples_need_are_enough_and_few(tmp_path, partial):
+    theirs, ours, loader = partial
     lease = range(100, 108)
-    expected = read(tmp_path / "theirs", lease)
-    assert read(tmp_path / "ours", lease, fetch) == expected
-    assert len(fetched) == len(set(fetched))
-    tokens = [file for file, _ in fetched if file.endswith(".tokens")]
+    with pytest.raises(UserError, match=r"train-0000\d.tokens: missing"):
+        read(loader, lease)
+    brought = bring(theirs, ours, loader.blocks(lease, [0]))
+    tokens = [file for file, _ in brought if file.endswith(".tokens")]
     assert 0 < len(tokens) <= len(lease) + 1  # of 126: windows of a lease lie together
-    assert all(source.startswith("a/train") for source, _ in fetched)
-    fetched.clear()
-    assert read(tmp_path / "ours", lease, fetch) == expected
-    assert fetched == []  # kept
-    read(tmp_path / "ours", range(200), fetch)
-    assert fetched
+    assert all(file.startswith("a/train") for file, _ in brought)
+    assert read(loader, lease) == read(Loader(tmp_path / "theirs", recipe_for(4, a=1)), lease)
+    assert bring(theirs, ours, loader.blocks(lease, [0])) == []  # kept
+    with pytest.raises(UserError, match=r"damaged, or was never fetched|missing"):
+        read(loader, range(200))
 
 
-def test_false_blocks_are_not_taken_in(tmp_path):
-    write_data(tmp_path / "theirs", {"a": (TALES, [])}).save(tmp_path / "ours")
-    loader = Loader(tmp_path / "ours", recipe_for(4, a=1), lambda file, block: b"false")
-    with pytest.raises(UserError, match=r"a/train-00000.offsets: block 0 was fetched, but is not what its checksum says"):
-        list(loader.batches(range(1), [0], 1, 1))
+def test_held_out_windows_too_name_their_blocks(tmp_path, partial):
+    theirs, ours, loader = partial
+    brought = bring(theirs, ours, loader.heldout_blocks(3))
+    assert 0 < len(brought) < len(loader.heldout_blocks()["a/heldout-00000.tokens"])
+    expected = Loader(tmp_path / "theirs", recipe_for(4, a=1)).heldout(8, 3)
+    assert [b.tokens.tolist() for _, b in loader.heldout(8, 3)] == [b.tokens.tolist() for _, b in expected]
+
+
+def test_partial_data_gives_only_what_it_has_and_what_is_right(tmp_path, partial):
+    theirs, ours, _ = partial
+    file = "a/train-00000.tokens"
+    assert ours.block(file, 0) is None
+    ours.put(file, 3, theirs.block(file, 3))
+    assert ours.block(file, 3) == theirs.block(file, 3)
+    assert [ours.block(file, block) for block in (-1, 0, 2, 4, 10**6)] == [None] * 5  # the rest is a hole
+    assert ours.block("../theirs/" + file, 0) is None
+    with (tmp_path / "theirs" / file).open("r+b") as damaged:
+        damaged.write(b"\xff")
+    assert theirs.block(file, 0) is None
+    assert theirs.missing({file: (0, 1)}) == [(file, 0)]
+
+
+def test_a_manifest_is_recognised_by_its_digest_and_names_nothing_outside(tmp_path, partial):
+    theirs, ours, _ = partial
+    raw = theirs.block("", 0)
+    assert ours.recognise(raw) == theirs.manifest
+    assert ours.recognise(raw[:-10]) is None
+    assert ours.recognise(b"\xff" + raw) is None
+    outside = msgspec.structs.replace(theirs.manifest, files={"../x": blocks.FileBlocks(0, b"")})
+    outside.save(tmp_path / "outside")
+    raw = (tmp_path / "outside" / "manifest.json").read_bytes()
+    assert ours.recognise(raw) is None
+    assert PartialData(outside.digest(), [tmp_path / "ours"]).recognise(raw) is None
 
 
 def test_tokens_that_the_tokenizer_does_not_have_are_refused(tmp_path):

@@ -1,78 +1,82 @@
-"""The prepared data of a run, here: what is missing is fetched block by block from any donor, each checked alone."""
+"""The prepared data of a run: what is missing here comes block by block, from the run's data URL or from any donor.
 
+A block is checked alone, by its digest in the manifest, and the manifest by the run's digest of it: who gave it does not
+matter, and an island takes only what its leases need.
+"""
+
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
-from atoll.agent.donor import DataBlock
-from atoll.agent.fetch import Donors, NobodyHas
-from atoll.data.blocks import BLOCK_BYTES, FileBlocks, hash_blocks
-from atoll.data.manifest import FILE_NAME, Manifest
+from atoll.agent.fetch import Donors
+from atoll.data.blocks import BLOCK_BYTES
+from atoll.data.manifest import FILE_NAME, Blocks, Manifest
+from atoll.data.partial import PartialData, tokenizer_files
+from atoll.data.remote import read_range
 from atoll.errors import UserError
-from atoll.files import atomic_path
-from atoll.swarm.layout import digest
 from atoll.swarm.messages import FetchBlock, FetchManifest
+from atoll.swarm.transport import together
 
 MAX_MANIFEST_BYTES = 64 << 20
+FETCHES_AT_ONCE = 4
 
 
-def locate(digest_hex: str, candidates: list[Path]) -> Path | None:
-    """The first directory that holds the data of that digest."""
-    for directory in candidates:
+class Fetching:
+    """One search for what is missing of `data`: at `url` (may be empty) while it answers rightly, else at the donors."""
+
+    def __init__(self, data: PartialData, url: str, donors: Donors, report: Callable[[str], None]) -> None:
+        self._data, self._url, self._donors, self._report = data, url, donors, report
+
+    async def provide(self, blocks: Blocks) -> Path:
+        """Where the data is, once manifest, tokenizer and these blocks are here. Raises NobodyHas, UserError (disk full)."""
+        manifest = self._data.manifest or await self._begin()
+        missing = await asyncio.to_thread(self._data.missing, blocks)
+        if missing:
+            self._report(f"fetching {len(missing)} blocks of the data")
+
+        async def take() -> None:
+            while missing:
+                file, index = missing.pop()
+                await asyncio.to_thread(self._data.put, file, index, await self._block(manifest, file, index))
+
+        await together(*(take() for _ in range(FETCHES_AT_ONCE)))
+        return self._data.directory
+
+    async def _begin(self) -> Manifest:
+        def check(raw: bytes, _: int) -> bool:
+            return self._data.recognise(raw) is not None
+
+        raw = await self._at_url(FILE_NAME, 0, MAX_MANIFEST_BYTES, check)
+        if raw is None:
+            raw, _ = await self._donors.ask(FetchManifest(), check, MAX_MANIFEST_BYTES)
+        manifest = self._data.recognise(raw)
+        assert manifest is not None
+        tokenizer = {
+            name: b"".join([await self._block(manifest, name, index) for index in range(manifest.files[name].num_blocks)])
+            for name in tokenizer_files(manifest)
+        }
+        await asyncio.to_thread(self._data.begin, manifest, tokenizer)
+        return manifest
+
+    async def _block(self, manifest: Manifest, file: str, index: int) -> bytes:
+        def check(content: bytes, _: int) -> bool:
+            return manifest.files[file].has(index, content)
+
+        content = await self._at_url(file, index * BLOCK_BYTES, BLOCK_BYTES, check)
+        if content is None:
+            names = self._donors.names or [""]  # neighbouring blocks come from different donors
+            content, _ = await self._donors.ask(FetchBlock(file, index), check, BLOCK_BYTES, names[index % len(names)])
+        return content
+
+    async def _at_url(self, file: str, start: int, limit: int, check: Callable[[bytes, int], bool]) -> bytes | None:
+        if not self._url:
+            return None
         try:
-            if Manifest.load(directory).digest() == digest_hex:
-                return directory
-        except UserError:
-            continue
-    return None
-
-
-async def fetch(digest_hex: str, data_dir: Path, donors: Donors, progress: Callable[[str], None]) -> None:
-    """Fill `data_dir`, resuming where an earlier call ended. Raises NobodyHas, or UserError when the disk is full."""
-    raw, _ = await donors.ask(FetchManifest(), lambda data, _: _is_manifest(data, digest_hex), MAX_MANIFEST_BYTES)
-    manifest = msgspec.json.decode(raw, type=Manifest)
-    for name, blocks in manifest.files.items():
-        path = data_dir / name
-        if not path.resolve().is_relative_to(data_dir.resolve()):
-            raise NobodyHas(f"the run's manifest names a file outside its directory: {name}")
-        if not path.exists() or hash_blocks(path) != blocks:
-            progress(f"fetching {name}")
-            await _fetch_file(name, blocks, path, donors)
-    manifest.save(data_dir)
-
-
-async def _fetch_file(name: str, blocks: FileBlocks, path: Path, donors: Donors) -> None:
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        for index in range(blocks.num_blocks):
-
-            def check(data: bytes, _: int, index: int = index) -> bool:
-                return digest(data) == blocks.digest(index)
-
-            data, _ = await donors.ask(FetchBlock(name, index), check, BLOCK_BYTES)
-            file.write(data)
-
-
-def blocks_of(data_dir: Path | None) -> DataBlock:
-    """What a donor answers from a directory of prepared data; only files that its manifest names."""
-    files = Manifest.load(data_dir).files if data_dir is not None else {}
-
-    def read(file: str, index: int) -> bytes | None:
-        if data_dir is None or (file and file not in files):
+            content = await asyncio.to_thread(read_range, f"{self._url}/{file}", start, start + limit)
+            if not check(content, -1):
+                raise UserError(f"its {file} is not the run's")
+        except UserError as error:
+            self._report(f"{self._url} is dropped as a donor: {error}")
+            self._url = ""
             return None
-        if not file:
-            return (data_dir / FILE_NAME).read_bytes()
-        if not 0 <= index < files[file].num_blocks:
-            return None
-        with (data_dir / file).open("rb") as handle:
-            handle.seek(index * BLOCK_BYTES)
-            return handle.read(BLOCK_BYTES)
-
-    return read
-
-
-def _is_manifest(data: bytes, digest_hex: str) -> bool:
-    try:
-        return msgspec.json.decode(data, type=Manifest).digest() == digest_hex
-    except msgspec.DecodeError:
-        return False
+        return content

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from atoll.agent import checkpoint, dataset, diloco, outer_step, payload
+from atoll.agent import checkpoint, diloco, outer_step, payload
 from atoll.agent.assembly import Assembly
+from atoll.agent.dataset import Fetching
 from atoll.agent.donor import Donor
 from atoll.agent.fetch import Donors, NobodyHas, fetch_slice
 from atoll.agent.link import Link
@@ -19,6 +20,7 @@ from atoll.agent.reduce import Reduction
 from atoll.agent.settings import Settings, keep_coordinators, keep_term, load_coordinators, load_term
 from atoll.agent.state import OuterState
 from atoll.agent.trainer import Trainer
+from atoll.data.partial import PartialData
 from atoll.errors import UserError
 from atoll.swarm import messages as m
 from atoll.swarm.layout import root
@@ -43,8 +45,8 @@ class Agent:
         self.log = UpdateLog(settings.directory / "log", run.layout, run.record_key)
         own_checkpoints = settings.directory / "outer"
         self.recovery = Recovery(self.state, self.log, run.genesis_root, [own_checkpoints, *settings.checkpoint_dirs])
-        self.data_dir = dataset.locate(run.data_digest, list(settings.data_dirs))
-        self.donor = Donor(self.state, self.log, run.genesis_root, dataset.blocks_of(self.data_dir))
+        self.data = PartialData(run.data_digest, settings.data_dirs)
+        self.donor = Donor(self.state, self.log, run.genesis_root, self.data.block)
         self.machine = OuterStep(island, settings.relay, load_term(settings.directory), self.log.head)
         self.machine.head_root = self.log.root(self.log.head, run.genesis_root)
         self.payload = payload.load(settings.directory, run.layout)
@@ -216,22 +218,21 @@ class Agent:
         finally:
             await donors.close()
 
-    async def _provide_data(self) -> None:
-        """Tell the trainer where the data is, once it is here."""
-        while self.data_dir is None:
-            data_dir = self.settings.data_dirs[-1]
+    async def _provide_data(self, wanted: m.WantData) -> None:
+        """Tell the trainer where the data is, once what it wants of it is here."""
+        path = None
+        while path is None:
             donors = self._others(self.donors)
             try:
-                await dataset.fetch(self.run_info.data_digest, data_dir, donors, self._say)
-                self.data_dir = data_dir
-                self.donor.data_block = dataset.blocks_of(data_dir)
+                url = self.run_info.recipe.get("data_url") or ""
+                path = await Fetching(self.data, url.rstrip("/"), donors, self._say).provide(wanted.blocks)
             except (NobodyHas, UserError) as error:
                 self._say(str(error))
                 await asyncio.sleep(RETRY_SECONDS)
             finally:
                 await donors.close()
         if self._trainer is not None:
-            self._trainer.tell(m.DataAt(str(self.data_dir)))
+            self._trainer.tell(m.DataAt(wanted.number, str(path)))
 
     def _checkpoint(self, version: int, state_root: bytes) -> None:
         every = self.run_info.recipe["outer"]["checkpoint_every"]
@@ -313,7 +314,7 @@ class Agent:
                     self._progress = message
                     self.note = "training"
                 case m.WantData():
-                    self._start("data", self._provide_data)
+                    self._start("data", self._provide_data, message)
                 case m.Proposed():
                     self._seconds["compute"] += message.compute_seconds
                     self._proposed_at = time.monotonic()

@@ -6,6 +6,7 @@ token is an input exactly once a pass; labels are the inputs' successors within 
 Shapes: B windows of a micro-batch, L context length.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from atoll.data.manifest import Fetch, Manifest, Split
+from atoll.data.manifest import Blocks, Manifest, Split
 from atoll.data.mixture import Mixture
 from atoll.data.tokens import TokenStream
 from atoll.errors import UserError
@@ -33,12 +34,12 @@ class Batch(NamedTuple):
 class Loader:
     """Reads windows of prepared data; every block of a shard is checked when it is first touched."""
 
-    def __init__(self, data_dir: Path, recipe: Recipe, fetch: Fetch | None = None) -> None:
-        """Raises UserError when the data is missing or damaged, or does not fit the recipe's model or mixture.
+    def __init__(self, data_dir: Path, recipe: Recipe) -> None:
+        """Raises UserError when the data is missing, or does not fit the recipe's model or mixture.
 
-        With `fetch`, the manifest is enough: blocks are fetched when a window needs them, and kept in `data_dir`.
+        The manifest is enough; blocks must be there when a window that lies in them is read.
         """
-        self._data_dir, self._length, self._fetch = data_dir, recipe.inner.context_length, fetch
+        self._data_dir, self._length = data_dir, recipe.inner.context_length
         self.manifest = Manifest.load(data_dir)
         check_vocabulary(recipe, self.manifest.vocab_size)
         self.mixture = Mixture.of(recipe, self.manifest)
@@ -62,11 +63,35 @@ class Loader:
     def heldout(self, micro_batch: int, num_windows: int | None = None) -> Iterator[tuple[str, Batch]]:
         """The held-out windows with their source: all, or at most `num_windows` of each source, evenly spaced."""
         for source in self.manifest.sources:
-            total = -(-self.stream(source, "heldout").num_tokens // self._length)
-            wanted = min(total, total if num_windows is None else num_windows)
-            windows = [(source, number * total // wanted) for number in range(wanted)]
-            for part in _cut(windows, micro_batch):
+            for part in _cut(self._heldout_windows(source, num_windows), micro_batch):
                 yield source, self._batch("heldout", part)
+
+    def blocks(self, samples: Iterable[int], stage_starts: Sequence[int]) -> Blocks:
+        """What must be on the disk before `batches` of these samples are read."""
+        drawn = (self.mixture.sample(index, stage_starts) for index in samples)
+        return self._blocks("train", ((sample.source, sample.window) for sample in drawn))
+
+    def heldout_blocks(self, num_windows: int | None = None) -> Blocks:
+        """What must be on the disk before `heldout` of as many windows is read."""
+        windows = (window for source in self.manifest.sources for window in self._heldout_windows(source, num_windows))
+        return self._blocks("heldout", windows)
+
+    def _heldout_windows(self, source: str, num_windows: int | None) -> list[tuple[str, int]]:
+        total = -(-self.stream(source, "heldout").num_tokens // self._length)
+        wanted = min(total, total if num_windows is None else num_windows)
+        return [(source, number * total // wanted) for number in range(wanted)]
+
+    def _blocks(self, split: Split, windows: Iterable[tuple[str, int]]) -> Blocks:
+        found: defaultdict[str, set[int]] = defaultdict(set)
+        for source, window in windows:
+            stream = self.stream(source, split)
+            for file, block in stream.blocks(*self._span(stream, window)):
+                found[file].add(block)
+        return {file: tuple(sorted(numbers)) for file, numbers in sorted(found.items())}
+
+    def _span(self, stream: TokenStream, window: int) -> tuple[int, int]:
+        """The tokens of a window, and the one after it, which is the last one's label."""
+        return window * self._length, min((window + 1) * self._length + 1, stream.num_tokens)
 
     def _batch(self, split: Split, windows: Sequence[tuple[str, int]]) -> Batch:
         shape = len(windows), self._length
@@ -77,8 +102,7 @@ class Loader:
 
     def _fill(self, stream: TokenStream, window: int, tokens: np.ndarray, labels: np.ndarray, documents: np.ndarray) -> None:
         """Write one window into three rows of length L."""
-        start = window * self._length
-        read, begins = stream.read(start, min(start + self._length + 1, stream.num_tokens))
+        read, begins = stream.read(*self._span(stream, window))
         num_inputs = min(len(read), self._length)
         tokens[:num_inputs], tokens[num_inputs:] = read[:num_inputs], self.manifest.bos_id
         labels[:] = NO_LABEL
@@ -90,7 +114,7 @@ class Loader:
     def stream(self, source: str, split: Split) -> TokenStream:
         """All tokens of a source's split."""
         if (source, split) not in self._streams:
-            self._streams[source, split] = TokenStream(self._data_dir, self.manifest, source, split, self._fetch)
+            self._streams[source, split] = TokenStream(self._data_dir, self.manifest, source, split)
         return self._streams[source, split]
 
 

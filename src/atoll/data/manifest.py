@@ -1,7 +1,5 @@
 """The manifest: what a directory of prepared data holds, and the hash of every block of it."""
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +15,7 @@ FILE_NAME = "manifest.json"
 TOKENIZER_DIR = "tokenizer"
 
 Split = Literal["train", "heldout"]
-Fetch = Callable[[str, int], bytes]  # a block, by the path of its file under the data directory and its number
+Blocks = dict[str, tuple[int, ...]]  # numbers of blocks, by the path of their file under the data directory
 
 
 class Shard(msgspec.Struct, frozen=True):
@@ -91,6 +89,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             raise UserError(f"{path}: format {manifest.format}, but this atoll reads {FORMAT}; prepare the data again")
         return manifest
 
-    def open(self, data_dir: Path, path: str, fetch: Fetch | None = None) -> CheckedFile:
-        """A file of the data directory, checked block by block as it is read, and fetched where it can be."""
-        return CheckedFile(data_dir / path, self.files[path], partial(fetch, path) if fetch else None)
+    def open(self, data_dir: Path, path: str) -> CheckedFile:
+        """A file of the data directory, checked block by block as it is read."""
+        return CheckedFile(data_dir / path, self.files[path])

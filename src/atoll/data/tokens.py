@@ -2,6 +2,7 @@
 
 from array import array
 from bisect import bisect_right
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -9,8 +10,8 @@ from typing import IO
 
 import numpy as np
 
-from atoll.data.blocks import FileBlocks, hash_blocks
-from atoll.data.manifest import Fetch, Manifest, Shard, Split
+from atoll.data.blocks import FileBlocks, covering, hash_blocks
+from atoll.data.manifest import Manifest, Shard, Split
 from atoll.errors import UserError
 from atoll.files import atomic_path, write_atomic
 
@@ -18,9 +19,9 @@ from atoll.files import atomic_path, write_atomic
 class TokenShard:
     """One shard, mapped. Each document begins at one of `offsets`."""
 
-    def __init__(self, data_dir: Path, manifest: Manifest, shard: Shard, fetch: Fetch | None = None) -> None:
-        self._tokens = manifest.open(data_dir, shard.tokens, fetch)
-        offsets = manifest.open(data_dir, shard.offsets, fetch)
+    def __init__(self, data_dir: Path, manifest: Manifest, shard: Shard) -> None:
+        self._tokens = manifest.open(data_dir, shard.tokens)
+        offsets = manifest.open(data_dir, shard.offsets)
         self.offsets = offsets.read(0, 8 * (shard.num_documents + 1)).view("<u8").astype(np.int64)
         self._type, self._vocab_size = np.dtype(manifest.token_type), manifest.vocab_size
 
@@ -41,8 +42,8 @@ class TokenShard:
 class TokenStream:
     """All documents of a source's split, one after the other, as if they were one array of `num_tokens`."""
 
-    def __init__(self, data_dir: Path, manifest: Manifest, source: str, split: Split, fetch: Fetch | None = None) -> None:
-        self._data_dir, self._manifest, self._fetch = data_dir, manifest, fetch
+    def __init__(self, data_dir: Path, manifest: Manifest, source: str, split: Split) -> None:
+        self._data_dir, self._manifest = data_dir, manifest
         self._shards = manifest.sources[source].shards(split)
         self._opened: dict[int, TokenShard] = {}  # only those that were read
         self._starts = [0]
@@ -54,15 +55,27 @@ class TokenStream:
         """Tokens [start, stop) as int64, and for each whether a document begins there as bool; 0 <= start < stop."""
         tokens = np.empty(stop - start, np.int64)
         begins = np.zeros(stop - start, bool)
+        for number, low, high in self._parts(start, stop):
+            shard, at = self._shard(number), self._starts[number] - start
+            tokens[at + low : at + high] = shard.read(low, high)
+            first, last = np.searchsorted(shard.offsets, (low, high))
+            begins[shard.offsets[first:last] + at] = True
+        return tokens, begins
+
+    def blocks(self, start: int, stop: int) -> Iterator[tuple[str, int]]:
+        """(file, block) of everything that reading tokens [start, stop) touches, by the manifest alone."""
+        size = np.dtype(self._manifest.token_type).itemsize
+        for number, low, high in self._parts(start, stop):
+            shard = self._shards[number]
+            yield from ((shard.tokens, block) for block in covering(low * size, high * size))
+            yield from ((shard.offsets, block) for block in range(self._manifest.files[shard.offsets].num_blocks))
+
+    def _parts(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """(shard, first and last place within it) of tokens [start, stop)."""
         number = bisect_right(self._starts, start) - 1
         while number < len(self._shards) and (base := self._starts[number]) < stop:
-            low, high = max(start, base), min(stop, self._starts[number + 1])
-            shard = self._shard(number)
-            tokens[low - start : high - start] = shard.read(low - base, high - base)
-            first, last = np.searchsorted(shard.offsets, (low - base, high - base))
-            begins[shard.offsets[first:last] + base - start] = True
+            yield number, max(start, base) - base, min(stop, self._starts[number + 1]) - base
             number += 1
-        return tokens, begins
 
     def document_at(self, token: int) -> int:
         """The number of the document that holds a token, counted over the whole split."""
@@ -73,7 +86,7 @@ class TokenStream:
 
     def _shard(self, number: int) -> TokenShard:
         if number not in self._opened:
-            self._opened[number] = TokenShard(self._data_dir, self._manifest, self._shards[number], self._fetch)
+            self._opened[number] = TokenShard(self._data_dir, self._manifest, self._shards[number])
         return self._opened[number]
 
 

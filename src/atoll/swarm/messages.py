@@ -288,10 +288,16 @@ class Pulse(Message, frozen=True):
 
 
 class WantData(Message, frozen=True):
-    """Trainer to agent: where is the prepared data? Fetched from peers first, if need be."""
+    """Trainer to agent: have these blocks of the prepared data here. Replaces an earlier one, which is not answered then."""
+
+    number: int
+    blocks: dict[str, tuple[int, ...]]  # by file; manifest and tokenizer come without being named
 
 
 class DataAt(Message, frozen=True):
+    """What `WantData` of that number wants is in this directory."""
+
+    number: int
     path: str
 
 

@@ -41,6 +41,11 @@ class Plan(Message, frozen=True):
     def num_samples(self) -> int:
         return sum(count for _, count in self.lease)
 
+    @property
+    def samples(self) -> list[int]:
+        """Their indices, in the order in which they are trained on."""
+        return [index for first, count in self.lease for index in range(first, first + count)]
+
 
 class Share(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One participant of an update."""

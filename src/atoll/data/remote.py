@@ -1,0 +1,38 @@
+"""Prepared data at a URL: a directory as `atoll prepare` left it, behind a web server or on a shared disk."""
+
+import time
+from http.client import HTTPException
+from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import Request, url2pathname, urlopen
+
+from atoll.errors import UserError
+
+DEADLINE_SECONDS = 30.0  # for one range
+READ_BYTES = 1 << 16
+
+
+def read_range(url: str, start: int, stop: int) -> bytes:
+    """Bytes [start, stop) of the file at a URL, fewer where it ends. Raises UserError for whatever stands in the way."""
+    try:
+        if url.startswith("file:"):
+            with Path(url2pathname(urlparse(url).path)).open("rb") as file:
+                file.seek(start)
+                return file.read(stop - start)
+        return _read_http(url, start, stop)
+    except (OSError, HTTPException) as error:  # urllib's own are OSErrors
+        raise UserError(f"{url} cannot be read: {str(error) or type(error).__name__}") from error
+
+
+def _read_http(url: str, start: int, stop: int) -> bytes:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    request = Request(url, headers={"Range": f"bytes={start}-{stop - 1}"})
+    data = bytearray()
+    with urlopen(request, timeout=DEADLINE_SECONDS) as answer:
+        if answer.status != 206 and start:  # else it begins at 0, and would be read to the end of memory
+            raise OSError("its server gives whole files only, no ranges")
+        while len(data) < stop - start and (part := answer.read1(min(READ_BYTES, stop - start - len(data)))):
+            data += part
+            if time.monotonic() > deadline:
+                raise OSError(f"not within {DEADLINE_SECONDS:.0f} s")
+    return bytes(data)

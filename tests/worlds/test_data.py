@@ -1,0 +1,215 @@
+"""The data of a run where it is not: blocks come from donors or from the run's data URL, and lies are not taken in."""
+
+import asyncio
+import threading
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import msgspec
+import pytest
+from unit.test_data_loader import BOS, recipe_for, write_data
+from worlds.swarm import Swarm
+
+from atoll.agent.dataset import Fetching
+from atoll.agent.fetch import Donors, NobodyHas
+from atoll.data import blocks
+from atoll.data.loader import Loader
+from atoll.data.partial import PartialData
+from atoll.swarm import messages as m
+from atoll.swarm.memory_transport import MemoryTransport, Network
+
+LEASE = range(40, 60)
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A whole data directory, with blocks of 64 bytes."""
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 64)
+    monkeypatch.setattr("atoll.agent.dataset.BLOCK_BYTES", 64)
+    documents = [[BOS, *[n % 8] * 9] for n in range(200)]
+    manifest = write_data(tmp_path / "whole", {"a": (documents, documents[:20])}, shard_tokens=500)
+    (tmp_path / "whole" / "tokenizer").mkdir()
+    (tmp_path / "whole" / "tokenizer" / "tokenizer.json").write_bytes(b"{}" * 100)
+    files = manifest.files | {"tokenizer/tokenizer.json": blocks.hash_blocks(tmp_path / "whole/tokenizer/tokenizer.json")}
+    manifest = msgspec.structs.replace(manifest, files=files)
+    manifest.save(tmp_path / "whole")
+    return PartialData(manifest.digest(), [tmp_path / "whole"])
+
+
+def needed(data):
+    return Loader(data.directory, recipe_for(4, a=1)).blocks(LEASE, [0])
+
+
+def rows(directory):
+    (step,) = Loader(directory, recipe_for(4, a=1)).batches(LEASE, [0], len(LEASE), 8)
+    return [batch.tokens.tolist() for batch in step]
+
+
+def lie(file, index):
+    return b"false"
+
+
+# ------------------------------------------------------------------------------------------------------- in a swarm
+class DataTrainer:
+    """Says what its test tells it to, and keeps the answers."""
+
+    def __init__(self) -> None:
+        self.said: asyncio.Queue[m.AnyMessage] = asyncio.Queue()
+        self.answers: list[m.DataAt] = []
+
+    def tell(self, message) -> None:
+        if isinstance(message, m.DataAt):
+            self.answers.append(message)
+
+    async def hear(self) -> m.AnyMessage:
+        return await self.said.get()
+
+
+def test_an_island_without_data_gets_its_leases_blocks_from_peers_and_a_liar_is_dropped(tmp_path, data) -> None:
+    async def main() -> None:
+        swarm = Swarm(tmp_path, num_outer_steps=1000)
+        swarm.run = msgspec.structs.replace(swarm.run, data_digest=data.manifest.digest())
+        await swarm.start_coordinator()
+        swarm.start("r", relay=True, data_dirs=(data.directory,))
+        swarm.start("a", step_seconds=0.01, data_dirs=(data.directory,))
+        swarm.start("poor", data_dirs=(tmp_path / "nothing", tmp_path / "poor-data"))
+        trainer, poor = DataTrainer(), swarm.agents["poor"]
+        poor._trainer = trainer
+        notes: list[str] = []
+        poor._say = notes.append
+        swarm.agents["r"].donor.data_block = lie
+
+        async def provide(number, blocks):
+            trainer.said.put_nowait(m.WantData(number, blocks))
+            await swarm.until(lambda: trainer.answers and trainer.answers[-1].number == number, f"answer {number}")
+            return trainer.answers[-1].path
+
+        assert await provide(1, {}) == str(tmp_path / "poor-data")
+        assert (tmp_path / "poor-data" / "tokenizer" / "tokenizer.json").read_bytes() == b"{}" * 100
+        assert not (tmp_path / "poor-data" / "a").exists()
+        await provide(2, needed(data))
+        assert any(note.startswith("r is dropped as a donor") for note in notes)
+        assert rows(tmp_path / "poor-data") == rows(data.directory)
+        await swarm.kill("r")
+        await swarm.kill("a")
+        await provide(3, needed(data))  # here now: nobody is asked
+        assert all(poor.data.block(file, i) for file, numbers in needed(data).items() for i in numbers)
+        absent = [(f, i) for f, b in data.manifest.files.items() for i in range(b.num_blocks) if poor.data.block(f, i) is None]
+        assert len(absent) > 10  # it took what it needed, and donates that alone
+        await swarm.stop()
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+# --------------------------------------------------------------------------------------------------------- at a URL
+class Ranges(SimpleHTTPRequestHandler):
+    """Gives ranges, as every server of large files does and Python's own does not."""
+
+    def send_head(self):
+        first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+        with open(self.translate_path(self.path), "rb") as file:  # noqa: PTH123
+            file.seek(first)
+            content = file.read(last + 1 - first)
+        self.send_response(206)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def copyfile(self, source, outputfile) -> None:
+        pass
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+class WholeFiles(SimpleHTTPRequestHandler):
+    def log_message(self, *_) -> None:
+        pass
+
+
+class Broken(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "5")
+        self.end_headers()
+        self.wfile.write(b"false")
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+def fetch(tmp_path, data, url, **donors):
+    """(what is here afterwards, what was reported)"""
+    network, said = Network(), []
+    here = PartialData(data.manifest.digest(), [tmp_path / "here"])
+
+    async def serve(block, stream) -> None:
+        while True:
+            request, _ = await stream.receive(5)
+            found = block("", 0) if isinstance(request, m.FetchManifest) else block(request.file, request.index)
+            await stream.send(m.Found(len(found)), found)
+
+    async def main() -> None:
+        addresses = {}
+        for name, block in donors.items():
+            port = await MemoryTransport(network, name).serve("memory", 0, {"Fetch": partial(serve, block)})
+            addresses[name] = f"memory:{port}"
+        asked = Donors(MemoryTransport(network, "me"), addresses, said.append)
+        try:
+            await Fetching(here, url, asked, said.append).provide(needed(data))
+        finally:
+            await asked.close()
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+    return here, said
+
+
+@pytest.fixture
+def served(data):
+    """URLs under which the data lies, by kind of server."""
+    servers = {}
+    for name, handler in (("ranges", Ranges), ("whole", WholeFiles), ("broken", Broken)):
+        made = handler if handler is Broken else partial(handler, directory=str(data.directory))
+        servers[name] = ThreadingHTTPServer(("127.0.0.1", 0), made)
+        threading.Thread(target=servers[name].serve_forever, kwargs={"poll_interval": 0.02}).start()
+    yield {name: f"http://127.0.0.1:{server.server_port}" for name, server in servers.items()}
+    for server in servers.values():
+        server.shutdown()
+        server.server_close()
+
+
+def test_blocks_come_from_the_runs_url_without_any_donor(tmp_path, data, served) -> None:
+    here, said = fetch(tmp_path, data, served["ranges"])
+    assert rows(here.directory) == rows(data.directory)
+    assert not any("dropped" in text for text in said)
+
+
+def test_blocks_come_from_a_file_url(tmp_path, data) -> None:
+    here, _ = fetch(tmp_path, data, data.directory.as_uri())
+    assert rows(here.directory) == rows(data.directory)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("broken", "its manifest.json is not the run's"), ("whole", "whole files only"), ("gone", "cannot be read")],
+)
+def test_a_url_that_fails_or_lies_is_dropped_and_donors_are_asked(tmp_path, data, served, kind, reason) -> None:
+    here, said = fetch(tmp_path, data, served.get(kind, "http://127.0.0.1:9"), honest=data.block)
+    assert rows(here.directory) == rows(data.directory)
+    (told,) = [text for text in said if "is dropped as a donor" in text]
+    assert reason in told
+
+
+def test_a_liar_alone_is_named_and_leaves_nothing(tmp_path, data) -> None:
+    with pytest.raises(NobodyHas, match="FetchManifest: liar gave false bytes"):
+        fetch(tmp_path, data, "", liar=lie)
+    assert not (tmp_path / "here").exists()
+
+
+def test_a_donor_that_lies_about_one_file_is_dropped_and_the_next_is_asked(tmp_path, data) -> None:
+    def sometimes(file, index):
+        return lie(file, index) if file.endswith(".tokens") else data.block(file, index)
+
+    here, said = fetch(tmp_path, data, "", liar=sometimes, truthful=data.block)
+    assert rows(here.directory) == rows(data.directory)
+    (told,) = [text for text in said if "dropped" in text]
+    assert told.startswith("liar is dropped as a donor")

@@ -8,7 +8,7 @@ from atoll.swarm.messages import AnyMessage, Beat, Hello, Pulse
 from atoll.swarm.records import Message
 from atoll.swarm.transport import Stream, Transport, TransportError, together
 
-BEAT_SECONDS = 2.0
+BEAT_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 1.0  # a refused dial is cheap, and a coordinator is back within seconds: islands must not oversleep it
 SILENT_SECONDS = 10.0  # every Beat is answered: a line that says nothing for so long is dead, or its coordinator frozen
 

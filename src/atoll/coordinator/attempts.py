@@ -3,6 +3,7 @@
 import numpy as np
 
 from atoll.coordinator.holders import Holders
+from atoll.coordinator.members import Members
 from atoll.coordinator.rules import Rules
 from atoll.swarm import messages as m
 from atoll.swarm.records import Assembled, Attempt, Share, Slice, Term, header
@@ -59,9 +60,10 @@ class OpenAttempt:
         self.missing.pop(island, None)
         return True
 
-    def hoped_for(self, ready: set[str]) -> set[str]:
-        """Whose `Held` is waited for: all participants, and where there is only one, any second agent."""
-        return self.participants if len(self.holders) > 1 else self.participants | ready
+    def awaited(self, ready: set[str], members: Members) -> list[str]:
+        """Whose `Held` is waited for: that of participants; of anybody while one alone holds, or none that can be dialled."""
+        few = len(self.holders) < 2 or not members.can_reach_any(self.holders)
+        return sorted((ready if few else ready & self.participants) - self.holders.keys())
 
 
 def make_attempt(term: Term, step: int, number: int, parent: bytes, proposals: dict[str, m.Propose],

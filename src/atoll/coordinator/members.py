@@ -1,10 +1,12 @@
 """Who is in: one `Member` per island that ever said Hello to this coordinator."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from atoll.coordinator.deadlines import Deadline
 from atoll.swarm.messages import Beat, Hello
 
+ASLEEP_SECONDS = 2.0  # between two looks at who is silent
 MAX_DONORS = 16  # named in a View; more would only make the message long
 
 
@@ -50,6 +52,7 @@ class Members(dict[str, Member]):
 
     def __init__(self) -> None:
         super().__init__()
+        self._looked = 0.0
         self.donors: dict[str, str] = {}  # island -> address of those who can give state, as all were told last
 
     def reached(self, island: str, session: str, address: str) -> None:
@@ -81,6 +84,10 @@ class Members(dict[str, Member]):
         """Whether a step waits for an island with a plan; `returning`: those not back since a restart have time yet."""
         return self[island].present and not self[island].probation if island in self else returning
 
+    def can_reach_any(self, islands: Iterable[str]) -> bool:
+        """Whether what these hold can be fetched by others."""
+        return any(island in self and self[island].connected and self[island].address for island in islands)
+
     def choose_donors(self, step: int) -> bool:
         """Who can give state, relays first; whether that has changed. With nobody at the head yet the last ones stay."""
         if len(self.donors) == MAX_DONORS and all(self.at(island, step) for island in self.donors):
@@ -91,7 +98,13 @@ class Members(dict[str, Member]):
         return self.donors != before
 
     def fall_silent(self, now: float, limit_seconds: float) -> list[Member]:
-        """Those that were not heard for too long, and were not known to be frozen."""
+        """Those that were not heard for too long, and were not known to be frozen; to be asked every second.
+
+        A coordinator that did not ask for longer was itself asleep, and has yet to read what came meanwhile.
+        """
+        asleep, self._looked = now - self._looked > ASLEEP_SECONDS, now
+        if asleep:
+            return []
         frozen = [m for m in self.values() if m.present and now - m.last_heard > limit_seconds]
         for member in frozen:
             member.frozen = True

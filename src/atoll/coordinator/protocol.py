@@ -360,7 +360,7 @@ class Coordinator:
     def _maybe_commit(self, attempt: OpenAttempt, now: float) -> None:
         """All participants hold the same; or, once nothing more can be hoped for, enough of them."""
         ready = {member.island for member in self.members.ready(self.head)}
-        awaited = sorted((attempt.hoped_for(ready) & ready) - attempt.holders.keys())
+        awaited = attempt.awaited(ready, self.members)
         due = attempt.assembled_at + self.holdings.patience(self.number)
         if awaited and now < due:
             self._do.append(e.Timer(due))
@@ -369,7 +369,7 @@ class Coordinator:
         if len(attempt.holders.groups()) > 1:
             self._do.report("unequal", f"step {self.head}: different next roots are held", groups=len(attempt.holders.groups()))
         many = enough(holders, attempt.participants, len(ready))
-        if update is not None and (many or self.hold_misses):
+        if update is not None and self.members.can_reach_any(holders) and (many or self.hold_misses):
             if not many:
                 self._do.report("thin", f"step {self.head} is committed with {len(holders)} holders", holders=sorted(holders))
             self._commit(attempt, update, holders, now)

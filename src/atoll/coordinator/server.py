@@ -19,7 +19,7 @@ from atoll.swarm.transport import Stream, Transport, TransportError, call, expec
 HELLO_SECONDS = 15.0
 REACH_SECONDS = 3.0
 REACH_AGAIN_SECONDS = 15.0
-QUIET_SECONDS = 60.0  # an agent beats every 2 s; the protocol notices silence much earlier
+QUIET_SECONDS = 60.0  # an agent beats every second; the protocol notices silence much earlier
 RECORDS_AT_ONCE = 64
 RENEW_SECONDS = 1.0
 MAX_FORGOTTEN_TERMS = 10_000  # more, and a Hello is a lie

@@ -103,14 +103,10 @@ def inner_steps(mesh: ElasticDeviceMesh, island: Island, data: Loader, plan: Pla
     A few of the steps are profiled to files that begin with `trace`.
     """
     done: list[InnerMetrics] = []
-<<<<<<< HEAD
-    placed = ahead(own_batches(mesh, data, plan, recipe), lambda step: [place(b, island.device) for b in step])
-    with closing(profiled(placed, trace, island.device) if trace else placed) as batches:
-=======
     if not mesh.swarm.provide(lambda: data.blocks(plan.samples, plan.stage_starts)):
         return done
-    with closing(ahead(own_batches(mesh, data, plan, recipe), lambda step: [place(b, island.device) for b in step])) as batches:
->>>>>>> a94e742 (An island without the data takes only the blocks that its leases need)
+    placed = ahead(own_batches(mesh, data, plan, recipe), lambda step: [place(b, island.device) for b in step])
+    with closing(profiled(placed, trace, island.device) if trace else placed) as batches:
         for number, batch in enumerate(batches, start=1):
             island.inner_step(batch, plan.first_inner_step + number - 1)
             if number % recipe.island.read_every and number < plan.inner_steps:

@@ -146,8 +146,7 @@ class Swarm:
     def provide(self, needed: Callable[[], dict[str, tuple[int, ...]]]) -> bool:
         """Have blocks (by file) of the prepared data here; False when the swarm has moved on without us meanwhile.
 
-        `needed` runs on rank 0. All of a lease at once, by the thread that talks to the agent: its socket is for one,
-        and to fetch takes a small part of the time that it takes to train on what was fetched.
+        `needed` runs on rank 0. All of a lease at once, before it is trained on: the socket to the agent is for one thread.
         """
         return self._ranks.first(lambda: self._want(needed()) is not None)
 

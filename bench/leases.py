@@ -1,0 +1,75 @@
+"""What an island without the data fetches for a lease, and what it costs to find out which blocks: from a manifest alone.
+
+    python bench/leases.py
+
+Five sources in the reference run's weights, 640 M tokens each in shards of 64 M, documents of 1,000 tokens; leases of
+26 M tokens (100 inner steps of 262,144) at several lengths of window, each the second lease of a run.
+"""
+
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from atoll.data.blocks import BLOCK_BYTES, DIGEST_BYTES, FileBlocks
+from atoll.data.loader import Loader
+from atoll.data.manifest import FORMAT, Manifest, PreparedSource, Shard
+from atoll.recipe import Recipe, parse
+
+WEIGHTS = {"fineweb-edu": 55, "fineweb": 10, "stack": 20, "dclm": 10, "open-web-math": 5}
+SHARD_TOKENS, NUM_SHARDS, DOCUMENT_TOKENS = 64_000_000, 10, 1_000
+LEASE_TOKENS = 100 * 262_144
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_manifest(Path(folder))
+        for length in (256, 1024, 8192):
+            print(json.dumps(row(Path(folder), length)), flush=True)
+
+
+def row(data_dir: Path, length: int) -> dict[str, object]:
+    num_windows = LEASE_TOKENS // length
+    loader = Loader(data_dir, recipe_with(length))
+    loader.blocks(range(1), [0])  # the pattern is laid
+    began = time.process_time()
+    blocks = loader.blocks(range(num_windows, 2 * num_windows), [0])
+    seconds = time.process_time() - began
+    num_blocks = sum(map(len, blocks.values()))
+    return {
+        "bench": "leases", "context_length": length, "lease_windows": num_windows, "lease_mb": round(2 * LEASE_TOKENS / 1e6, 1),
+        "fetched_blocks": num_blocks, "fetched_mb": round(num_blocks * BLOCK_BYTES / 1e6, 1),
+        "of_all_blocks": round(num_blocks / sum(file.num_blocks for file in loader.manifest.files.values()), 3),
+        "cpu_microseconds_per_window": round(seconds / num_windows * 1e6, 1), "cpu_seconds": round(seconds, 2),
+    }  # fmt: skip
+
+
+def write_manifest(data_dir: Path) -> None:
+    sources, files = {}, {}
+    for name in WEIGHTS:
+        shards: list[Shard] = []
+        for number in range(NUM_SHARDS):
+            tokens, offsets = (f"{name}/train-{number:05d}.{kind}" for kind in ("tokens", "offsets"))
+            num_documents = SHARD_TOKENS // DOCUMENT_TOKENS
+            files |= {tokens: file_of(2 * SHARD_TOKENS), offsets: file_of(8 * (num_documents + 1))}
+            shards.append(Shard(tokens, offsets, SHARD_TOKENS, num_documents, 4 * SHARD_TOKENS))
+        sources[name] = PreparedSource(shards, [])
+    Manifest(format=FORMAT, tokenizer="", vocab_size=50_000, bos_id=0, sources=sources, files=files, made_from={}
+             ).save(data_dir)  # fmt: skip
+
+
+def file_of(num_bytes: int) -> FileBlocks:
+    return FileBlocks(num_bytes, bytes(DIGEST_BYTES * -(-num_bytes // BLOCK_BYTES)))
+
+
+def recipe_with(length: int) -> Recipe:
+    tree = {
+        "name": "bench", "model": {"preset": "demo"}, "tokenizer": {"train": 300},
+        "sources": {name: {"text": name} for name in WEIGHTS}, "stage": [{"until": 1, "mixture": WEIGHTS}],
+        "inner": {"context_length": length, "tokens_per_step": length}, "outer": {"inner_steps": 1},
+    }  # fmt: skip
+    return parse(tree, "bench")
+
+
+if __name__ == "__main__":
+    main()

@@ -32,7 +32,7 @@ class Fetching:
         manifest = self._data.manifest or await self._begin()
         missing = await asyncio.to_thread(self._data.missing, blocks)
         if missing:
-            self._report(f"fetching {len(missing)} blocks of the data")
+            self._report(f"fetching blocks of the data: {len(missing)}")
 
         async def take() -> None:
             while missing:
@@ -40,6 +40,7 @@ class Fetching:
                 await asyncio.to_thread(self._data.put, file, index, await self._block(manifest, file, index))
 
         await together(*(take() for _ in range(FETCHES_AT_ONCE)))
+        self._report("the data is here")
         return self._data.directory
 
     async def _begin(self) -> Manifest:

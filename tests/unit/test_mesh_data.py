@@ -1,0 +1,139 @@
+"""What a trainer asks its agent for before it trains on a lease, whatever the agent says meanwhile."""
+
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from atoll.agent.settings import Settings
+from atoll.agent.trainer import frame, read_frame
+from atoll.errors import UserError
+from atoll.island.ranks import Ranks
+from atoll.mesh import Adopt, Swarm
+from atoll.swarm import messages as m
+
+BLOCKS = {"a.tokens": (0, 3)}
+ADOPT = m.Adopt(4, b"root", b"table")
+
+
+class Agent:
+    """An agent that plays a script; it is gone when the script is over."""
+
+    alive = True
+
+    def __init__(self, script: Callable[["Agent"], None]) -> None:
+        self.socket, self._far = socket.socketpair()
+        self._far.settimeout(10)
+        self._thread = threading.Thread(target=self._play, args=(script,))
+        self._thread.start()
+
+    def _play(self, script: Callable[["Agent"], None]) -> None:
+        script(self)
+        self._far.close()
+
+    def say(self, *messages) -> None:
+        for message in messages:
+            self._far.sendall(frame(message))
+
+    def hear(self, kind):
+        message = read_frame(self._far)
+        assert isinstance(message, kind)
+        return message
+
+    def stop(self, seconds: float = 10.0) -> int:
+        self._thread.join(10)
+        self.socket.close()
+        return 1
+
+
+@pytest.fixture
+def swarm_with(monkeypatch, tmp_path):
+    """A trainer's side, whose agents play one script after the other; all are played to their end."""
+    left, swarms = [], []
+    ranks = Ranks.of_torchrun()
+
+    def start(self) -> None:
+        self._agent = Agent(left.pop(0))
+        self._agent.socket.settimeout(10)
+
+    def make(*scripts) -> Swarm:
+        left[:] = scripts
+        swarms.append(Swarm(Settings(tmp_path, ""), "", ranks))
+        return swarms[-1]
+
+    monkeypatch.setattr(Swarm, "_start_agent", start)
+    yield make
+    for swarm in swarms:
+        swarm.close()
+    ranks.close()
+    assert left == []
+
+
+def test_blocks_are_there_when_the_agent_says_so(swarm_with) -> None:
+    def agent(its) -> None:
+        assert its.hear(m.WantData).blocks == {}
+        its.say(m.Pulse(), m.DataAt(1, "/data"))
+        assert its.hear(m.WantData).blocks == BLOCKS
+        its.say(m.Pulse(), m.DataAt(2, "/data"))
+
+    swarm = swarm_with(agent)
+    assert swarm.data_dir() == Path("/data")
+    assert swarm.provide(lambda: BLOCKS)
+
+
+def test_an_order_ends_the_wait_and_the_late_answer_is_none_to_the_next_question(swarm_with) -> None:
+    def agent(its) -> None:
+        first = its.hear(m.WantData)
+        its.say(ADOPT)  # decided without us
+        its.hear(m.Attached)
+        second = its.hear(m.WantData)
+        assert second.number != first.number
+        its.say(m.DataAt(first.number, "/data"), ADOPT)
+        third = its.hear(m.WantData)
+        its.say(
+            m.DataAt(second.number, "/data"), m.DataAt(third.number, "/data"), m.DataAt(first.number, "/data"), m.Stopped("")
+        )
+
+    swarm = swarm_with(agent)
+    assert not swarm.provide(lambda: BLOCKS)
+    orders = swarm.orders()
+    assert next(orders) == Adopt(4, ADOPT)
+    assert not swarm.provide(lambda: BLOCKS)
+    assert next(orders) == Adopt(4, ADOPT)
+    assert swarm.provide(lambda: BLOCKS)
+    assert list(orders) == []
+
+
+def test_a_new_agent_is_asked_again(swarm_with) -> None:
+    def dies(its) -> None:
+        its.hear(m.WantData)
+
+    def lives(its) -> None:
+        wanted = its.hear(m.WantData)
+        assert wanted.blocks == BLOCKS
+        its.say(m.DataAt(wanted.number, "/data"))
+
+    assert swarm_with(dies, lives).provide(lambda: BLOCKS)
+
+
+def test_a_run_that_ends_meanwhile_ends_the_wait(swarm_with) -> None:
+    def agent(its) -> None:
+        its.hear(m.WantData)
+        its.say(m.Stopped(""))
+        its.hear(m.Attached)
+
+    swarm = swarm_with(agent)
+    assert not swarm.provide(lambda: BLOCKS)
+    assert list(swarm.orders()) == []
+
+
+@pytest.mark.parametrize(("reason", "told"), [("evicted", "evicted"), ("", "the run is finished")])
+def test_an_island_that_may_not_go_on_hears_it_where_it_asks_for_its_data(swarm_with, reason, told) -> None:
+    def agent(its) -> None:
+        its.hear(m.WantData)
+        its.say(m.Stopped(reason))
+
+    with pytest.raises(UserError, match=told):
+        swarm_with(agent).data_dir()

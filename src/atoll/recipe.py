@@ -135,6 +135,7 @@ class Island(Part, frozen=True):
     read_every: Annotated[int, msgspec.Meta(ge=1)] = 10  # inner steps between looks at the loss, and reports
     checkpoint_every: int = 1  # outer steps between inner checkpoints
     checkpoint_keep: int = 2
+    checkpoint_to: str = ""  # a folder or URL (s3://, gs://, ... through fsspec) of this island's own, for copies
     profile: bool = False  # trace a few inner steps of the second outer step, into this island's directory
     evaluate_every: int = 0  # outer steps between looks at held-out loss; 0: never
 

@@ -67,7 +67,7 @@ def train(mesh: ElasticDeviceMesh, own: recipes.Island, directory: Path, report:
     summary = Summary(mesh.swarm.island)
     started = time.monotonic()
     plans = 0
-    checkpoints = InnerCheckpoints(island, directory / "inner", own.checkpoint_keep, mesh.ranks)
+    checkpoints = InnerCheckpoints(island, directory / "inner", own.checkpoint_keep, mesh.ranks, own.checkpoint_to, say)
     with checkpoints as saved, collected_by_hand() as collect:
         saved.restore()
         for order in mesh.swarm.orders():

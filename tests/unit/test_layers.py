@@ -47,6 +47,7 @@ EDGES: dict[str, tuple[set[str], bool]] = {
     "pyarrow": ({"data/rows.py"}, True),
     "zstandard": ({"data/rows.py"}, True),
     "datasets": ({"data/hub.py"}, True),
+    "fsspec": ({"island/remote.py"}, True),
 }
 WITHOUT_TORCH = {"coordinator", "agent", "swarm", "data", "host", "genesis", "operate", "simulate"} | GROUND | LOOKS
 CORE = ("recipe.py", "mesh.py", "train.py", "model/", "swarm/", "coordinator/", "agent/", "island/")

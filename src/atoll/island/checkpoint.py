@@ -4,11 +4,11 @@ That is the optimizers' state and the inner step. The weights are not in it: bet
 state, which the agent keeps. `DIRECTORY/inner-000000042/` holds torch.distributed.checkpoint's files and a manifest of
 their BLAKE3; it appears whole or not at all, so a kill during a save never costs the previous one.
 
-Training waits for a copy in memory; a thread writes it.
+Training waits for a copy in memory; a thread writes it, and copies it on to where `island.checkpoint_to` says.
 """
 
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from atoll.errors import UserError
 from atoll.files import atomic_dir, digest_file, sweep, write_atomic
 from atoll.island.ranks import Ranks
+from atoll.island.remote import Remote
 from atoll.island.step import Island
 
 MANIFEST_NAME = "manifest.json"
@@ -42,10 +43,13 @@ class InnerCheckpoints:
     A context: leaving it waits for the save under way. All ranks call everything.
     """
 
-    def __init__(self, island: Island, directory: Path, keep: int, ranks: Ranks) -> None:
+    def __init__(self, island: Island, directory: Path, keep: int, ranks: Ranks, to: str = "",
+                 say: Callable[[str], None] = lambda _: None) -> None:  # fmt: skip
+        """Copies go to the folder or URL `to`, if any; `say` hears of those that fail. Raises UserError for a bad one."""
         self._island = island
         self._directory = directory
         self._keep = keep
+        self._remote = Remote(to, PREFIX, MANIFEST_NAME, say) if to else None  # rank 0 uses it
         self._ranks = ranks.another()  # the writing thread's
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._saving: Future[None] | None = None
@@ -83,7 +87,7 @@ class InnerCheckpoints:
             saving.result()
 
     def restore(self) -> int | None:
-        """Load the newest checkpoint and return its inner step; None where there is none.
+        """Load the newest checkpoint and return its inner step; None where there is none, here nor in the remote.
 
         Sweeps what a kill left half-written. Raises UserError naming the file if it is damaged.
         """
@@ -110,6 +114,8 @@ class InnerCheckpoints:
         if self._ranks.number == 0:
             for old in self._paths()[: -self._keep]:
                 shutil.rmtree(old)
+            if self._remote is not None:
+                self._remote.put(self._directory / f"{PREFIX}{step:09}", self._keep)
 
     @contextmanager
     def _appearing(self, path: Path) -> Generator[Path]:
@@ -125,6 +131,8 @@ class InnerCheckpoints:
     def _newest(self) -> tuple[Path, int] | None:
         if self._directory.exists():
             sweep(self._directory)
+        if self._remote is not None and not self._paths():
+            self._remote.fetch_newest(self._directory)
         paths = self._paths()
         return (paths[-1], _verified(paths[-1]).step) if paths else None
 

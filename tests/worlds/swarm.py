@@ -95,19 +95,21 @@ class Swarm:
         self.tasks: dict[str, asyncio.Task[str]] = {}
         self.events_path = directory / "events.jsonl"
 
-    async def start_coordinator(self) -> None:
+    async def start_coordinator(self, **begin: int | None) -> None:
         self.store = Store(sqlite_url(self.directory / "db"))
         self.store.found(encode(self.run))
+        self._clock: asyncio.Task[None] | None = None
         transport = MemoryTransport(self.network, COORDINATOR)
         self._log = EventLog(self.events_path)
         self.coordinator = CoordinatorServer(self.rules, self.run, self.keys, self.store, self._log, transport)
         await transport.serve("memory", 1, self.coordinator.services)
         self.coordinator.address = "memory:1"
-        self.coordinator.begin()
+        self.coordinator.begin(**begin)
         self._clock = asyncio.create_task(self.coordinator.keep_time())
 
     async def kill_coordinator(self) -> None:
-        self._clock.cancel()
+        if self._clock is not None:
+            self._clock.cancel()
         self.network.sever(COORDINATOR)
         self.coordinator.deposed.cancel()
         self.store.close()

@@ -121,6 +121,10 @@ class Agent:
                 self._events.put_nowait(outer_step.Stored(effect.record))
             case outer_step.SawTerm():
                 keep_term(self.settings.directory, effect.term)
+            case outer_step.Forget():
+                await self._stop("reduce", "hold")
+                async with self._state_lock:  # what is being applied ends first
+                    await asyncio.to_thread(self.recovery.forget, effect.rewinds)
             case Encode():
                 self._start("encode", self._encode, effect)
             case Reduce():
@@ -269,7 +273,8 @@ class Agent:
     def _hello(self) -> m.Hello:
         machine = self.machine
         return m.Hello(self._session, self._recipe_digest, self._self_test, self.settings.contributor,
-                       self.settings.relay, self._port, machine.head, machine.head_root, machine.term)  # fmt: skip
+                       self.settings.relay, self._port, machine.head, machine.head_root, machine.term,
+                       len(self.log.rewinds))  # fmt: skip
 
     def _beat(self) -> m.Beat:
         p, s = self._progress, self._seconds

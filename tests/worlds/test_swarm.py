@@ -4,13 +4,11 @@ import asyncio
 from itertools import pairwise
 
 import numpy as np
-from worlds.swarm import TARGET, Swarm
+from worlds.clock import run
+from worlds.swarm import Swarm
+from worlds.trainer import TARGET
 
 from atoll.agent import checkpoint
-
-
-def run(work) -> None:
-    asyncio.run(asyncio.wait_for(work, 60))
 
 
 def genesis(swarm: Swarm) -> np.ndarray:
@@ -135,10 +133,10 @@ def test_a_slow_island_is_left_out_alive_and_goes_on_from_the_head(tmp_path) -> 
         for name in ("r", "a", "b"):
             swarm.start(name, relay=name == "r", step_seconds=0.01)
         await swarm.until_step(4)
-        swarm.trainers["b"].pause.clear()
+        swarm.network.freeze(swarm.trainers["b"].name)
         head = swarm.coordinator.protocol.head
         await swarm.until_step(head + 2)  # after the learned deadline
-        swarm.trainers["b"].pause.set()
+        swarm.network.thaw(swarm.trainers["b"].name)
         await swarm.until(lambda: any(s.island == "b" for s in swarm.store.commits()[-1].participants), "b takes part again")
         swarm.assert_equal_roots()
         await swarm.stop()

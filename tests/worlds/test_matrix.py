@@ -1,0 +1,46 @@
+"""The fault matrix: each phase of an outer step, and recovery, x who is hurt x how (docs/failures.md)."""
+
+from collections.abc import Iterator
+from itertools import groupby, product
+
+import pytest
+from worlds.case import FAULTS, PHASES, RECOVERIES, Case
+from worlds.clock import run
+
+# A trainer has no network of its own: the socket pair to its agent breaks only when one of the two is gone. Cutting
+# everybody off is cutting off the coordinator and the owners. A relay beside islands that own only holds and donates.
+CASES = [
+    *(Case(*case) for case in product(("participant", "owner", "relay", "coordinator"), PHASES, FAULTS)),
+    *(Case(*case) for case in product(("trainer", "holder", "swarm"), PHASES, ("kill", "freeze"))),
+    *(Case("everything", phase, "kill") for phase in PHASES),
+    *(Case(*case) for case in product(("edge",), ("reduce", "assembled"), ("cut", "break"))),
+    *(Case(*case) for case in product(("joiner", "donor", "coordinator"), RECOVERIES, FAULTS)),
+]
+# The same with some of the phase's messages delivered before: one island knows what the others do not.
+HALFWAY = [
+    *(Case(*case) for case in product(("coordinator",), set(PHASES) - {"inner", "reduce", "adopt"}, ("kill", "cut"), (2,))),
+    *(Case(*case) for case in product(("participant", "owner", "relay"), ("reduce",), FAULTS, (4,))),
+    *(Case(*case) for case in product(("joiner", "donor"), RECOVERIES, ("kill",), (3,))),
+]
+
+
+def parameters() -> Iterator[object]:
+    """Of each role and phase one fault, in turn, in the default suite; the others are slow."""
+    roles = list(dict.fromkeys(case.role for case in CASES))
+    for (role, phase), group in groupby(CASES, key=lambda case: (case.role, case.phase)):
+        cases = list(group)
+        turn = (roles.index(role) + [*PHASES, *RECOVERIES].index(phase)) % len(cases)
+        few = role in ("holder", "swarm", "everything") and phase != "held"
+        for i, case in enumerate(cases):
+            yield parameter(case, slow=few or i != turn)
+    for case in sorted(HALFWAY, key=str):
+        yield parameter(case, slow=True)
+
+
+def parameter(case: Case, slow: bool) -> object:
+    return pytest.param(case, id=str(case), marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize("case", list(parameters()))
+def test_the_run_goes_on(case: Case, tmp_path) -> None:
+    run(case.play(tmp_path))

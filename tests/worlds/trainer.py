@@ -1,0 +1,92 @@
+"""A trainer without torch: pulls its parameters towards TARGET, with noise of its own."""
+
+import asyncio
+
+import numpy as np
+from worlds.network import Weather
+
+from atoll.agent.state import OuterState, loaded_root
+from atoll.swarm import messages as m
+from atoll.swarm.records import Message
+from atoll.swarm.transport import TransportError
+
+TARGET = np.float32(3.0)  # where every trainer pulls the parameters
+TRAINER = "'s trainer"  # an island's name, and this, names its trainer to the network's watch
+
+
+class NumpyTrainer:
+    """The trainer of one island, which remembers every root that it loaded."""
+
+    def __init__(self, name: str, state: OuterState, weather: Weather, seed: int, step_seconds: float) -> None:
+        self.roots: dict[int, bytes] = {}
+        self.stopped: str | None = None
+        self.name = name + TRAINER
+        self.dead = False
+        self._island = name
+        self._state = state
+        self._weather = weather
+        self._random = np.random.default_rng(seed)
+        self._step_seconds = step_seconds
+        self._said: asyncio.Queue[m.AnyMessage] = asyncio.Queue()
+        self._told: asyncio.Queue[Message] = asyncio.Queue()
+        self._said.put_nowait(m.Attached())
+        self._parameters = np.zeros(state.layout.num_elements, np.float32)
+        self._training: asyncio.Task[None] | None = None
+        self._living = asyncio.create_task(self._live())
+
+    def tell(self, message: Message) -> None:
+        self._weather.watch(self._island, self.name, message)
+        self._told.put_nowait(message)
+
+    async def hear(self) -> m.AnyMessage:
+        message = await self._said.get()
+        await self._weather.moves(self._island)
+        if self.dead:
+            raise TransportError("the trainer is gone")
+        return message
+
+    def die(self) -> None:
+        """As kill -9 would: the agent reads the end of the socket."""
+        self.dead = True
+        self._living.cancel()
+        if self._training is not None:
+            self._training.cancel()
+        self._said.put_nowait(m.Attached())  # wakes `hear`
+
+    async def _say(self, message: m.AnyMessage) -> None:
+        self._weather.watch(self.name, self._island, message)
+        await self._weather.moves(self.name)
+        self._said.put_nowait(message)
+
+    async def _live(self) -> None:
+        while True:
+            message = await self._told.get()
+            await self._weather.moves(self.name)
+            match message:
+                case m.Adopt():
+                    if self._training is not None:  # an order that waits means that the swarm has moved on
+                        self._training.cancel()
+                    self._parameters = np.array(self._state.parameters)
+                    loaded = loaded_root(self._state.layout, message.table, self._parameters)
+                    if self._state.version == message.step:  # else it has moved on: this does not count, and is ordered again
+                        self.roots[message.step] = loaded
+                    await self._say(m.Adopted(message.step, loaded))
+                case m.Work():
+                    self._training = asyncio.create_task(self._train(message))
+                case m.Pulse():
+                    pass
+                case m.Stopped():
+                    self.stopped = message.reason
+                case _:
+                    raise AssertionError(f"unexpected {message}")
+
+    async def _train(self, work: m.Work) -> None:
+        plan = work.plan
+        for inner in range(plan.inner_steps):
+            await asyncio.sleep(self._step_seconds)
+            await self._weather.moves(self.name)
+            noise = self._random.standard_normal(len(self._parameters)).astype(np.float32)
+            self._parameters += np.float32(0.05) * (TARGET - self._parameters) + np.float32(0.001) * noise
+            await self._say(m.Progress(plan.step, inner + 1, 1.0, 1.0))
+        self._state.local[:] = self._parameters
+        await self._say(m.Proposed(plan.step, 8 * plan.num_samples, plan.inner_steps, 1.0, 0.1))

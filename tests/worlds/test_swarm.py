@@ -1,6 +1,7 @@
 """The swarm's life in one process: agree, lose a member, take it back, lose the coordinator."""
 
 import asyncio
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -9,6 +10,9 @@ from worlds.swarm import Swarm
 from worlds.trainer import TARGET
 
 from atoll.agent import checkpoint
+from atoll.agent.log import Entry
+from atoll.swarm.identity import COORDINATOR
+from atoll.swarm.records import Assembled, Message
 
 
 def genesis(swarm: Swarm) -> np.ndarray:
@@ -185,6 +189,43 @@ def test_a_restored_backup_learns_from_the_islands(tmp_path) -> None:
         await swarm.until_step(len(history) + 2)
         assert [record.digest() for record in swarm.store.commits()][: len(history)] == history
         assert any(event.kind == "behind" for event in swarm.events())
+        swarm.assert_equal_roots()
+        await swarm.stop()
+
+    run(main())
+
+
+def test_an_update_that_is_being_held_when_its_commit_comes_is_held_once(tmp_path) -> None:
+    """The commit ended the task that held, not its thread: the update was fetched again, and two threads wrote one file."""
+
+    async def main() -> None:
+        swarm = Swarm(tmp_path, num_outer_steps=1000)
+        await swarm.start_coordinator()
+        for name in ("r", "a", "b", "c"):
+            swarm.start(name, relay=name == "r", step_seconds=0.25)
+        await swarm.until_step(2)
+
+        def pull(sender: str, receiver: str, message: Message) -> None:
+            if isinstance(message, Assembled) and receiver == "c":
+                swarm.network.silence(COORDINATOR, "c")
+                swarm.network.watches.remove(pull)
+
+        swarm.network.watches.append(pull)
+        await swarm.until(lambda: pull not in swarm.network.watches, "the update is assembled")
+        step, log = swarm.head, swarm.agents["c"].log
+        held: list[int] = []
+        hold = log.hold
+
+        def slow_hold(entry: Entry) -> None:
+            held.append(entry.header.step)
+            time.sleep(0.05)
+            hold(entry)
+
+        log.hold = slow_hold
+        await swarm.until_step(step + 1)
+        swarm.network.mend_edge(COORDINATOR, "c")  # what is assembled and that it is committed are heard at once
+        await swarm.until(lambda: swarm.agents["c"].machine.version > step, "c goes on")
+        assert held.count(step) == 1
         swarm.assert_equal_roots()
         await swarm.stop()
 

@@ -5,7 +5,6 @@ that state's table. A chunk that no table names is replaced, from an own outer c
 """
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 
 from atoll.agent import checkpoint
@@ -13,6 +12,7 @@ from atoll.agent.assembly import Assembly
 from atoll.agent.fetch import Donors, NobodyHas, fetch_slice
 from atoll.agent.log import Update, UpdateLog
 from atoll.agent.state import ROW_BYTES, UNKNOWN, OuterState
+from atoll.agent.unbroken import unbroken
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 from atoll.swarm.layout import digest, root, row
@@ -37,7 +37,7 @@ class Recovery:
         target = self.log.head
         for _ in range(MAX_REPAIRS):
             if UNKNOWN in self.state.versions:
-                await asyncio.to_thread(self._recognise, target)
+                await unbroken(asyncio.to_thread(self._recognise, target))
             await self._replace_stale(target, donors)
             for step in range(min(self.state.versions), target):
                 try:
@@ -46,7 +46,7 @@ class Recovery:
                     await self._replace([i for i, v in enumerate(self.state.versions) if v == step], target, donors)
                     break
                 table = await self._table(step + 1, donors)
-                await asyncio.to_thread(self._apply, update, table)
+                await unbroken(asyncio.to_thread(self._apply, update, table))
                 if UNKNOWN in self.state.versions:  # a chunk was torn, or the update's bytes are damaged
                     if not await asyncio.to_thread(self.log.check, update):
                         self.log.drop(step, update.header.digest())
@@ -54,13 +54,6 @@ class Recovery:
             else:
                 return target
         raise NobodyHas(f"state {target} could not be reached in {MAX_REPAIRS} repairs; is this machine's memory sound?")
-
-    def forget(self, rewinds: Sequence[r.Rewind]) -> None:
-        """Go back where the operator did: chunks and checkpoints of what is abandoned count no more."""
-        self.log.forget(rewinds)
-        head = self.log.head
-        self.state.versions = [version if version <= head else UNKNOWN for version in self.state.versions]
-        checkpoint.drop_after(self.checkpoint_dirs[0], head)
 
     def _apply(self, update: Update, table: bytes) -> None:
         for chunk, version in enumerate(self.state.versions):
@@ -81,13 +74,14 @@ class Recovery:
     async def _replace_stale(self, target: int, donors: Donors) -> None:
         """Fresh copies of chunks that are unknown or far behind: of an own checkpoint, of donors, or of an older one."""
         stale = [i for i, v in enumerate(self.state.versions) if v == UNKNOWN or target - v > MAX_REPLAY]
-        if not stale or await asyncio.to_thread(self._replace_from_checkpoint, stale, target - MAX_REPLAY):
+        near = target - MAX_REPLAY
+        if not stale or await unbroken(asyncio.to_thread(self._replace_from_checkpoint, stale, near)):
             return
         try:
             await self._replace(stale, target, donors)
         except NobodyHas:
             # Alone, or all others gone: a long way by our own log is better than none.
-            await asyncio.to_thread(self._replace_from_checkpoint, stale, 0)
+            await unbroken(asyncio.to_thread(self._replace_from_checkpoint, stale, 0))
             if UNKNOWN in self.state.versions:
                 raise
 
@@ -168,7 +162,7 @@ class Recovery:
             for part, (_, _, slice_root) in zip(attempt.slices, header.slices, strict=True):
                 if part.num_pieces:
                     await fetch_slice(donors, step, part, slice_root, assembly.full_piece_bytes, assembly.put)
-            await asyncio.to_thread(assembly.finish, self.log, header, table)
+            await unbroken(asyncio.to_thread(assembly.finish, self.log, header, table))
         finally:
             assembly.discard()
         update = self.log.committed(step)

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import time
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ def batch(first: int) -> dict[str, Any]:
     tally = Tally()
     for seed in range(first, first + BATCH):
         tally.add(run(seed, storm(seed), swarm(seed)))
-    return {"first": first, "cpu_seconds": time.process_time() - began, **asdict(tally)}
+    return {"first": first, "cpu_seconds": time.process_time() - began, **vars(tally)}
 
 
 def many(schedules: int, jobs: int, state: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from agents.lan import Lan
+from agents.supervised import Supervised
 from agents.trainer import TOKENS_PER_SAMPLE, Options
 from atoll.agent import membership
 from atoll.agent.log import UpdateLog
@@ -20,11 +21,9 @@ from atoll.errors import UserError
 from atoll.events import Event, read_events
 from atoll.genesis import RunDir, write_state_0
 from atoll.host import wait_for_ticket
-from atoll.processes import Child
 from atoll.recipe import load
 from atoll.swarm.records import CommitRecord
 
-BENCH = Path(__file__).parents[1]
 RECIPE = """
 name = "bench"
 model.own = true
@@ -33,46 +32,6 @@ inner = {{ context_length = {tokens}, tokens_per_step = {tokens} }}
 outer = {{ inner_steps = {inner_steps}, checkpoint_every = 10 }}
 """
 POLL_SECONDS = 0.05
-
-
-class Supervised:
-    """One command, started again after a pause whenever it has died; on one site."""
-
-    def __init__(self, name: str, arguments: list[str], log: Path, lan: Lan | None, restart_seconds: float) -> None:
-        self.name = name
-        self.starts: list[float] = []  # seconds since the epoch, as in events
-        self._arguments, self._log, self._lan = arguments, log, lan
-        self._restart_seconds = restart_seconds
-        self._start_at: float | None = None
-        log.parent.mkdir(parents=True, exist_ok=True)
-        self.start()
-
-    def start(self) -> None:
-        path = os.pathsep.join(filter(None, [str(BENCH), os.environ.get("PYTHONPATH", "")]))
-        environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-        with self._lan.at(self.name) if self._lan else contextlib.nullcontext():
-            self.starts.append(time.time())
-            self.child = Child(self._arguments, log=self._log, environment=environment)
-        self._start_at = None
-
-    def repeat_with(self, argument: str) -> None:
-        """From the next start on the command has this argument, too."""
-        if argument not in self._arguments:
-            self._arguments = [*self._arguments, argument]
-
-    def tend(self) -> None:
-        """Start it again, some seconds after its end."""
-        if self.child.alive:
-            return
-        if self._start_at is None:
-            self._start_at = time.monotonic() + self._restart_seconds
-        elif time.monotonic() >= self._start_at:
-            self.child.socket.close()
-            self.start()
-
-    @property
-    def pid(self) -> int:
-        return self.child.process.pid
 
 
 class Swarm:
@@ -111,11 +70,12 @@ class Swarm:
         return self.lan.addresses[name] if self.lan else "127.0.0.1"
 
     def host(self, name: str = "host", port: int = 7700, run_dir: RunDir | None = None,
-             extra: tuple[str, ...] = ()) -> Supervised:  # fmt: skip
-        """A coordinator; the first one's ticket is the swarm's."""
+             extra: tuple[str, ...] = (), profile: Path | None = None) -> Supervised:  # fmt: skip
+        """A coordinator; the first one's ticket is the swarm's. When stopped it leaves a cProfile at `profile`, if given."""
         run_dir, since = run_dir or self.run_dir, time.time()
-        arguments = ["atoll", "host", str(self.recipe), "--dir", str(run_dir.path), "--listen", f"{self.address(name)}:{port}",
-                     *extra]  # fmt: skip
+        measured = ["cProfile", "-o", str(profile), "-m"] if profile else []
+        place = ["--dir", str(run_dir.path), "--listen", f"{self.address(name)}:{port}"]
+        arguments = [*measured, "atoll", "host", str(self.recipe), *place, *extra]
         self.hosts[name] = Supervised(name, arguments, run_dir.path / f"{name}.log", self.lan, self.restart_seconds)
         if not self.ticket:
             self.ticket = wait_for_ticket(run_dir.coordinator / "ticket", self.hosts[name].child, since)

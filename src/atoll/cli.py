@@ -67,8 +67,9 @@ def host(options: argparse.Namespace) -> None:
     run_dir = genesis.RunDir(options.dir or Path("runs") / loaded.name)
     listen, port = _address(options.listen)
     settings = HostSettings(
-        listen, port, options.advertise, not options.no_relay, options.database, options.standby, options.restored
-    )
+        listen, port, options.advertise, not options.no_relay, options.database, options.standby,
+        options.restored, options.rewind,
+    )  # fmt: skip
     terminal = Terminal()
 
     def ready(ticket: str) -> None:
@@ -216,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--database", default="", help="SQLAlchemy URL (default: SQLite in the run's directory)")
     added.add_argument("--standby", action="store_true", help="take over when the leader is silent (same --database)")
     added.add_argument("--restored", action="store_true", help="the database is a backup: hear the islands first")
+    added.add_argument("--rewind", type=int, metavar="STEP", help="abandon what was committed after this state")
     added = verb(join, "this machine becomes an island of a run")
     added.add_argument("ticket", help="the line that `atoll host` or `atoll invite` printed")
     added.add_argument("overrides", nargs="*", metavar="island.KEY=VALUE", help="for instance island.threads=2")

@@ -44,6 +44,7 @@ class HostSettings(msgspec.Struct, frozen=True):
     database: str = ""  # an SQLAlchemy URL; "" is SQLite in the run's directory
     standby: bool = False  # wait until the leader is silent, then lead
     restored: bool = False  # the database may be an old backup: hear the islands first
+    rewind: int | None = None  # go on from this state, on a new branch
 
 
 async def host(recipe: Recipe, run_dir: RunDir, settings: HostSettings, ready: Callable[[str], None]) -> None:
@@ -77,7 +78,7 @@ async def _serve(run_dir: RunDir, settings: HostSettings, server: CoordinatorSer
     server.address = f"{settings.advertise or _own_address(settings.host)}:{port}"
     if settings.standby:
         await server.stand_by()
-    server.begin(settings.restored)
+    server.begin(settings.restored, settings.rewind)
     ticket = server.ticket(TICKET_USES, TICKET_HOURS)
     write_atomic(run_dir.coordinator / "ticket", ticket.encode())
     relay = asyncio.create_task(_keep_relay(run_dir, server.ticket(1, 1.0))) if settings.relay else None

@@ -45,20 +45,20 @@ class Swarm:
         self.rules = msgspec.structs.replace(self.rules, **rules)
         self.agents: dict[str, Agent] = {}
         self.trainers: dict[str, NumpyTrainer] = {}
-        self.all_trainers: list[NumpyTrainer] = []  # the dead ones too
         self._commands: dict[str, tuple[bool, float, dict[str, object]]] = {}
         self.tasks: dict[str, asyncio.Task[str]] = {}
         self.events_path = directory / "events.jsonl"
 
-    async def start_coordinator(self) -> None:
+    async def start_coordinator(self, **begin: int | None) -> None:
         self.store = Store(sqlite_url(self.directory / "db"))
         self.store.found(encode(self.run))
+        self._clock: asyncio.Task[None] | None = None
         transport = WeatherTransport(self.network, COORDINATOR)
         self._log = EventLog(self.events_path)
         self.coordinator = CoordinatorServer(self.rules, self.run, self.keys, self.store, self._log, transport)
         await transport.serve("memory", 1, self.coordinator.services)
         self.coordinator.address = "memory:1"
-        self.coordinator.begin()
+        self.coordinator.begin(**begin)
         self._clock = asyncio.create_task(self.coordinator.keep_time())
 
     def _hear_claims(self, sender: str, receiver: str, message: Message) -> None:
@@ -69,7 +69,8 @@ class Swarm:
         self.end_coordinator()
 
     def end_coordinator(self) -> None:
-        self._clock.cancel()
+        if self._clock is not None:
+            self._clock.cancel()
         self.coordinator.deposed.cancel()
         self.network.sever(COORDINATOR)
         self.store.close()
@@ -85,8 +86,7 @@ class Swarm:
         transport = WeatherTransport(self.network, name)
         agent = Agent(options, name, self.run, "digest", transport, None)
         if not relay:
-            trainer = NumpyTrainer(name, agent.state, self.network, len(self.all_trainers), step_seconds)
-            self.all_trainers.append(trainer)
+            trainer = NumpyTrainer(name, agent.state, self.network, len(self.claims), step_seconds)
             agent._trainer = self.trainers[name] = trainer
         self.agents[name] = agent
         self.tasks[name] = asyncio.create_task(agent.run(), name=name)
@@ -94,7 +94,7 @@ class Swarm:
     def freeze(self, name: str) -> None:
         """As SIGSTOP: an agent, a trainer, or the coordinator."""
         self.network.freeze(name)
-        if name == COORDINATOR:
+        if name == COORDINATOR and self._clock is not None:
             self._clock.cancel()
 
     def thaw(self, name: str) -> None:
@@ -151,7 +151,7 @@ class Swarm:
         """Every root that any trainer ever loaded is the committed one of its step."""
         records = self.store.commits()
         roots = [self.genesis_root, *(r.next_root for r in records)]
-        for trainer in self.all_trainers:
+        for trainer in self.trainers.values():
             for step, loaded in trainer.roots.items():
                 assert loaded == roots[step], f"{trainer.name} at {step}"
 

@@ -8,6 +8,7 @@ import numpy as np
 from atoll.agent.codec import Bytes, encoded_bytes
 from atoll.agent.diloco import piece_bytes, update_bytes
 from atoll.agent.log import Entry, UpdateLog
+from atoll.agent.state import OuterState
 from atoll.files import reserve
 from atoll.swarm.layout import DIGEST_BYTES, Layout, digest, root
 from atoll.swarm.records import Attempt, Slice, UpdateHeader
@@ -73,6 +74,12 @@ class Assembly:
         tables = tuple(self.slice_table(Slice("", first, count)) for first, count, _ in header.slices)
         self._path.replace(log.data_path(header.step, header.digest()))
         log.hold(Entry(header, tables, next_table))
+
+    def apply_and_finish(self, state: OuterState, log: UpdateLog, header: UpdateHeader) -> bytes:
+        """The table of the state that this update leads `state` to, once both are durable."""
+        table = state.next_table(header, self.data)
+        self.finish(log, header, table)
+        return table
 
     def discard(self) -> None:
         """Remove the file if it has not become an update; the mapping stays readable."""

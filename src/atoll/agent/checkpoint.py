@@ -114,6 +114,13 @@ def newest(directories: list[Path]) -> list[OuterCheckpoint]:
     return sorted(found, key=lambda checkpoint: -checkpoint.step)
 
 
+def drop_after(directory: Path, step: int) -> None:
+    """Delete those of later states: a rewind has abandoned them."""
+    for path in directory.glob("*.safetensors"):
+        if int(path.stem) > step:
+            path.unlink()
+
+
 def keep_newest(directory: Path, count: int) -> int:
     """Delete all but the newest `count`; the step of the oldest that is left."""
     paths = sorted(directory.glob("*.safetensors"))

@@ -4,10 +4,13 @@
     00000012-<update>.entry      header and tables of an update that is held (committed or not)
     00000012-<update>.update     its bytes
     00000013.table               table of state 13, where the update itself was never here
+    0001.rewind                  the record that opened branch 1
+    00000012-0.abandoned         a record of branch 0 that a rewind has made void
 
 Everything is checked against a digest when read, so a damaged file counts as absent.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,7 +23,7 @@ from atoll.files import write_atomic
 from atoll.swarm.identity import verify_record
 from atoll.swarm.layout import Layout, digest, root, row
 from atoll.swarm.messages import decode
-from atoll.swarm.records import CommitRecord, UpdateHeader, encode
+from atoll.swarm.records import CommitRecord, Rewind, UpdateHeader, encode, is_valid_after
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,12 +57,20 @@ class UpdateLog:
         self.layout = layout
         self.record_key = record_key
         self.records: list[CommitRecord] = []
+        self.rewinds: list[Rewind] = []
         directory.mkdir(parents=True, exist_ok=True)
-        while (path := directory / f"{len(self.records):08d}.commit").exists():
+        while (path := self._rewind_path(len(self.rewinds) + 1)).exists():
+            rewind = msgspec.msgpack.decode(path.read_bytes(), type=Rewind)
+            if not verify_record(record_key, rewind.unsigned(), rewind.signature):
+                raise UserError(f"{path}: not a record of this run; this directory belongs to another run, or is damaged")
+            self.rewinds.append(rewind)
+        while (path := self._commit_path(len(self.records))).exists():
             try:
                 record = decode(path.read_bytes())
             except ValueError:
                 break  # damaged: it and what follows will be asked for again
+            if isinstance(record, CommitRecord) and not is_valid_after(record, self.rewinds):
+                break  # abandoned, in a moment when this agent died
             if not isinstance(record, CommitRecord) or self.objection(record):
                 raise UserError(f"{path}: not a record of this run; this directory belongs to another run, or else this "
                                 "file is damaged: then delete it, it will be asked for again")  # fmt: skip
@@ -80,6 +91,8 @@ class UpdateLog:
             return f"it is for step {record.step}, not {self.head}"
         if self.records and record.previous != self.records[-1].digest():
             return "it does not continue the chain of records"
+        if not is_valid_after(record, self.rewinds):
+            return "it is of a branch that was abandoned, or that this island does not know"
         if not verify_record(self.record_key, record.unsigned(), record.signature):
             return "its signature is not the run's"
         return ""
@@ -88,8 +101,22 @@ class UpdateLog:
         """Store the next record durably; raises ValueError with the objection to it."""
         if objection := self.objection(record):
             raise ValueError(objection)
-        write_atomic(self.directory / f"{record.step:08d}.commit", encode(record))
+        write_atomic(self._commit_path(record.step), encode(record))
         self.records.append(record)
+
+    def forget(self, rewinds: Sequence[Rewind]) -> None:
+        """Go back: records of steps that these abandon are history no more. Raises ValueError for what the run did not say."""
+        for rewind in rewinds:
+            known = not 0 < rewind.step <= self.head or self.records[rewind.step - 1].digest() == rewind.previous
+            signed = verify_record(self.record_key, rewind.unsigned(), rewind.signature)
+            if not (known and signed and rewind.branch == len(self.rewinds) + 1):
+                raise ValueError(f"the rewind to state {rewind.step} is not this run's")
+            write_atomic(self._rewind_path(rewind.branch), encode(rewind))
+            self.rewinds.append(rewind)
+            for record in reversed(self.records[rewind.step :]):
+                path = self._commit_path(record.step)
+                path.rename(path.with_name(f"{record.step:08d}-{record.branch}.abandoned"))
+            del self.records[rewind.step :]
 
     def hold(self, entry: Entry) -> None:
         """Keep an entry whose bytes already lie, fsynced, at `data_path`."""
@@ -173,6 +200,12 @@ class UpdateLog:
         """The entry goes first: bytes without one count as absent, and pruning finds them."""
         data_path.with_suffix(".entry").unlink(missing_ok=True)
         data_path.unlink(missing_ok=True)
+
+    def _commit_path(self, step: int) -> Path:
+        return self.directory / f"{step:08d}.commit"
+
+    def _rewind_path(self, branch: int) -> Path:
+        return self.directory / f"{branch:04d}.rewind"
 
     def _path(self, step: int, update: bytes, suffix: str) -> Path:
         return self.directory / f"{step:08d}-{update[:8].hex()}.{suffix}"

@@ -25,12 +25,13 @@ from atoll.swarm.messages import (
     Records,
     Reduced,
     Refused,
+    Rewound,
     Stopped,
     Want,
     Welcome,
     Work,
 )
-from atoll.swarm.records import Assembled, Attempt, CommitRecord, Message, Plan, Term
+from atoll.swarm.records import Assembled, Attempt, CommitRecord, Message, Plan, Rewind, Term
 
 
 # ---------------------------------------------------------------------------------------------------- what happens
@@ -96,6 +97,12 @@ class SawTerm(msgspec.Struct, frozen=True):
     term: Term
 
 
+class Forget(msgspec.Struct, frozen=True):
+    """Make rewinds durable; what is here of the steps that they abandon counts no more."""
+
+    rewinds: tuple[Rewind, ...]
+
+
 class Encode(msgspec.Struct, frozen=True):
     """Turn the trainer's local parameters into a payload; then `Encoded`."""
 
@@ -125,7 +132,7 @@ class Retry(msgspec.Struct, frozen=True):
     work: Advance
 
 
-Effect = Send | Tell | Store | SawTerm | Encode | Reduce | Hold | Advance | Retry
+Effect = Send | Tell | Store | SawTerm | Forget | Encode | Reduce | Hold | Advance | Retry
 
 
 @dataclass
@@ -177,9 +184,19 @@ def on_records(state: OuterStep, records: Records) -> list[Effect]:
     return [*stored, Send(Want(records.records[-1].step + 1))]
 
 
+def on_rewound(state: OuterStep, rewound: Rewound) -> list[Effect]:
+    """The operator went back: so do we, where we know more; the Welcome that follows says how far the new branch is."""
+    back = min(rewound.rewinds, key=lambda rewind: rewind.step)
+    if state.head > back.step:
+        state.head, state.head_root = back.step, back.root
+        state.plan = state.proposal = state.attempt = state.held = None
+        state.loaded = b""
+    return [Forget(rewound.rewinds)]
+
+
 def catch_up(state: OuterStep) -> list[Effect]:
     """Advance to the head, then let the trainer adopt it, then say so."""
-    if state.version != state.head:
+    if (state.version, state.root) != (state.head, state.head_root):
         if state.advancing:
             return []
         state.advancing = True
@@ -334,8 +351,8 @@ def on_reported(_: OuterStep, report: Reduced | Fault) -> list[Effect]:
 
 
 _HANDLERS: dict[type, Callable[[OuterStep, Any], list[Effect]]] = {
-    Welcome: on_welcome, Records: on_records, Advanced: on_advanced, Attached: on_attached, Adopted: on_adopted,
-    Plan: on_plan, Proposed: on_proposed, Encoded: on_encoded,
+    Welcome: on_welcome, Rewound: on_rewound, Records: on_records, Advanced: on_advanced,
+    Attached: on_attached, Adopted: on_adopted, Plan: on_plan, Proposed: on_proposed, Encoded: on_encoded,
     Attempt: on_attempt, Assembled: on_assembled, Holding: on_holding,
     Committed: on_committed, Stored: on_stored, Finished: on_finished,
     Failed: on_failed, Refused: on_refused, Evict: on_refused, Reduced: on_reported, Fault: on_reported,

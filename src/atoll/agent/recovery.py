@@ -5,6 +5,7 @@ that state's table. A chunk that no table names is replaced, from an own outer c
 """
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from atoll.agent import checkpoint
@@ -54,6 +55,13 @@ class Recovery:
             else:
                 return target
         raise NobodyHas(f"state {target} could not be reached in {MAX_REPAIRS} repairs; is this machine's memory sound?")
+
+    def forget(self, rewinds: Sequence[r.Rewind]) -> None:
+        """Go back where the operator did: chunks and checkpoints of what is abandoned count no more."""
+        self.log.forget(rewinds)
+        head = self.log.head
+        self.state.versions = [version if version <= head else UNKNOWN for version in self.state.versions]
+        checkpoint.drop_after(self.checkpoint_dirs[0], head)
 
     def _apply(self, update: Update, table: bytes) -> None:
         for chunk, version in enumerate(self.state.versions):

@@ -25,7 +25,7 @@ from atoll.data.partial import PartialData
 from atoll.errors import UserError
 from atoll.swarm import messages as m
 from atoll.swarm.layout import root
-from atoll.swarm.records import Attempt, UpdateHeader, header
+from atoll.swarm.records import Attempt, header
 from atoll.swarm.transport import Service, Stream, Transport, TransportError, expect, within
 
 PROGRESS_SECONDS = 10.0  # an owner waits so long for a participant's next piece
@@ -122,6 +122,10 @@ class Agent:
                 self._events.put_nowait(outer_step.Stored(effect.record))
             case outer_step.SawTerm():
                 keep_term(self.settings.directory, effect.term)
+            case outer_step.Forget():
+                await self._stop("reduce", "hold")
+                async with self._state_lock:  # what is being applied ends first
+                    await asyncio.to_thread(self.recovery.forget, effect.rewinds)
             case Encode():
                 self._start("encode", self._encode, effect)
             case Reduce():
@@ -188,7 +192,7 @@ class Agent:
                     await fetch_slice(donors, attempt.step, part, slice_root, assembly.full_piece_bytes, assembly.put)
             async with self._state_lock:
                 self.note = f"holding step {attempt.step}"
-                table = await unbroken(asyncio.to_thread(self._finish, assembly, head))
+                table = await unbroken(asyncio.to_thread(assembly.apply_and_finish, self.state, self.log, head))
         except (NobodyHas, UserError) as error:
             self._events.put_nowait(outer_step.Failed(work, "", str(error)))
             return
@@ -196,12 +200,6 @@ class Agent:
             await donors.close()
         held = m.Held(attempt.step, attempt.number, head.digest(), root(table))
         self._events.put_nowait(outer_step.Holding(held))
-
-    def _finish(self, assembly: Assembly, head: UpdateHeader) -> bytes:
-        """Make a whole update and the table it leads to durable; the table."""
-        table = self.state.next_table(head, assembly.data)
-        assembly.finish(self.log, head, table)
-        return table
 
     async def _advance(self, pause: float = 0.0) -> None:
         """To the log's head; then an outer checkpoint, where one is due."""
@@ -275,7 +273,8 @@ class Agent:
     def _hello(self) -> m.Hello:
         machine = self.machine
         return m.Hello(self._session, self._recipe_digest, self._self_test, self.settings.contributor,
-                       self.settings.relay, self._port, machine.head, machine.head_root, machine.term)  # fmt: skip
+                       self.settings.relay, self._port, machine.head, machine.head_root, machine.term,
+                       len(self.log.rewinds))  # fmt: skip
 
     def _beat(self) -> m.Beat:
         p, s = self._progress, self._seconds

@@ -59,7 +59,7 @@ class Doubted(r.Message, frozen=True):
     is_open: bool
 
 
-Record = r.Plan | r.Attempt | r.Assembled | r.CommitRecord | Doubted
+Record = r.Plan | r.Attempt | r.Assembled | r.CommitRecord | r.Rewind | Doubted
 
 
 class Persist(msgspec.Struct, frozen=True):
@@ -75,6 +75,7 @@ class OpenStep(NamedTuple):
     last_number: int  # of its attempts; 0 if there was none
     stage_starts: tuple[int, ...]
     doubted: bool  # it may be an old backup
+    rewinds: tuple[r.Rewind, ...] = ()
 
 
 class Send(msgspec.Struct, frozen=True):

@@ -64,6 +64,14 @@ class Members(dict[str, Member]):
         for member in (self[island] for island in islands if island in self):
             member.probation = max(0, member.probation - 1)
 
+    def admit(self, island: str, hello: Hello, now: float) -> Member:
+        """It said Hello: a new line, a new member; how often it left is remembered."""
+        member, before = Member(island, hello, now), self.get(island)
+        if before is not None:
+            member.flaps, member.probation = before.flaps, before.probation
+        self[island] = member
+        return member
+
     def ready(self, step: int) -> list[Member]:
         """Present members whose state is the head, sorted."""
         return [self[island] for island in sorted(self) if self[island].ready(step)]

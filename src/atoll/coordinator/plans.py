@@ -28,11 +28,12 @@ class Plans(dict[str, Plan]):
 
     def restore(self, plans: list[Plan], commits: list[CommitRecord], stage_starts: tuple[int, ...], now: float) -> None:
         """After a restart: the open step's plans stand, and so do the leases that commits spent."""
+        stage = self._stage(len(commits))
         self.update({plan.island: plan for plan in plans})
         self.missing = dict.fromkeys(self)
         spent = [lease for record in commits for _, lease in record.leases]
         self.leases.restore([plan.lease for plan in self.values()], spent)
-        self.stage_starts = stage_starts
+        self.stage_starts = stage_starts[: stage + 1]  # a rewind may have gone back before the last stage
         self.began = now if self else math.inf
 
     def make(
@@ -45,7 +46,7 @@ class Plans(dict[str, Plan]):
         inner_steps = min(self._fair_share(member), self._remaining(members, done))
         if inner_steps < 1:
             return None
-        stage = sum(step * rules.inner_steps >= end for end in rules.stage_ends[:-1])
+        stage = self._stage(step)
         while len(self.stage_starts) <= stage:
             self.stage_starts = (*self.stage_starts, self.leases.fresh)
         lease = self.leases.take(inner_steps * rules.windows_per_step)
@@ -56,6 +57,10 @@ class Plans(dict[str, Plan]):
         self._made[member.island] = now
         self.began = min(self.began, now)
         return plan
+
+    def _stage(self, step: int) -> int:
+        """Of the mixture, in an outer step."""
+        return sum(step * self._rules.inner_steps >= end for end in self._rules.stage_ends[:-1])
 
     def allows(self, island: str, proposal: Propose) -> bool:
         """Whether a proposal is of its island's lease and within it, and finite."""

@@ -41,9 +41,9 @@ class Coordinator:
             m.Reduced: self._reduced, m.Fault: self._fault, m.Held: self._held,
         }  # fmt: skip
         self._do = e.Effects()
-        self.plans = Plans(rules)
+        self.plans, self.doubt = Plans(rules), Doubt()
         self.newest: r.CommitRecord | None = None
-        self.doubt = Doubt()
+        self.rewinds: tuple[r.Rewind, ...] = ()
         self.grace_until, self.finish_by = 0.0, math.inf
         self.number = 0  # of the last attempt of the open step
         self._new_step()
@@ -60,7 +60,7 @@ class Coordinator:
             self._fold(record)
         still_open = [plan for plan in known.plans if plan.step == self.head and plan.parent == self.head_root]
         self.plans.restore(still_open, commits, known.stage_starts, now)
-        self.number = known.last_number
+        self.number, self.rewinds = known.last_number, known.rewinds
         self.grace_until = now + self.rules.grace_seconds if self.plans else 0.0
         if known.doubted:
             self._doubt(now)
@@ -110,14 +110,12 @@ class Coordinator:
             self._do.report("refused", f"{island} was refused: {reason}", island)
             self._do.send(island, m.Refused(reason))
             return
-        known = self.members.get(island)
-        member = Member(island, hello, now)
-        if known is not None:
-            member.flaps, member.probation = known.flaps, known.probation
-        self.members[island] = member
+        member = self.members.admit(island, hello, now)
         self.doubt.awaited.discard(island)
-        if hello.head > self.head:
-            self._learn_from(member, hello.head, now)
+        if hello.branch < len(self.rewinds):
+            self._do.send(island, m.Rewound(self.rewinds[hello.branch :]))
+        elif hello.branch > len(self.rewinds) or hello.head > self.head:
+            self._learn_from(member, now)
         self._do.send(island, m.Welcome(self.term, self.head, self.head_root))
         self._do.send(island, m.View(self.members.donors))
         self._do.report("joined", f"{island} joined as {'a relay' if hello.relay else 'an island'}", island,
@@ -130,27 +128,29 @@ class Coordinator:
             self._close("a higher term begins", now)
         self._do.send_all(self.members.here, m.Welcome(term, self.head, self.head_root))
 
-    def _learn_from(self, member: Member, head: int, now: float) -> None:
-        """An island knows commits that this database does not: a restored backup. Ask, and decide nothing meanwhile."""
+    def _learn_from(self, member: Member, now: float) -> None:
+        """An island knows what this database does not: a restored backup. Ask, and decide nothing meanwhile."""
         if not self.doubt.is_open:
             self._doubt(now)
             self._do.append(e.Persist(e.Doubted(True)))
         self.doubt.awaited.add(member.island)
-        self._do.report("behind", f"this database is an old backup: {member.island} knows {head} commits, it only "
-                     f"{self.head}; importing", member.island)  # fmt: skip
-        self._do.send(member.island, m.Want(self.head))
+        more = f"{member.hello.head} commits, it only {self.head}; importing"
+        if member.hello.branch > len(self.rewinds):
+            more = "a rewind that it does not: host it with that --rewind again"
+        else:
+            self._do.send(member.island, m.Want(self.head))
+        self._do.report("behind", f"this database is an old backup: {member.island} knows {more}", member.island)
 
     def _import(self, member: Member, told: m.Records, now: float) -> bool:
         """Records from an island, verified by the server as the run's and as a chain: history, whatever the term."""
-        records = told.records
-        for record in records:
-            if record.step == self.head and record.previous == self.head_digest:
+        for record in told.records:
+            if (record.step, record.previous) == (self.head, self.head_digest) and r.is_valid_after(record, self.rewinds):
                 self._do.append(e.Persist(record))
                 self.plans.learn(record, self.members, now)
                 self._fold(record)
                 self._new_step()
                 self.doubt.awaited |= {s.island for s in record.participants if not self.members.connected(s.island)}
-        if records and self.head == records[-1].step + 1:
+        if told.records and self.head == told.records[-1].step + 1:
             self._do.send(member.island, m.Want(self.head))  # there may be more
             return False
         self.doubt.awaited.discard(member.island)
@@ -382,8 +382,8 @@ class Coordinator:
     def _commit(self, attempt: OpenAttempt, held: m.Held, holders: set[str], now: float) -> None:
         names, shares = sorted(attempt.participants), attempt.record.participants
         leases = tuple((island, self.plans[island].lease) for island in names)
-        record = r.CommitRecord(self.term, 0, self.head, self.number, self.head_root, held.update, held.next_root, shares,
-                                leases, self.head_digest)  # fmt: skip
+        record = r.CommitRecord(self.term, len(self.rewinds), self.head, self.number, self.head_root, held.update,
+                                held.next_root, shares, leases, self.head_digest)  # fmt: skip
         record = msgspec.structs.replace(record, signature=self._sign(record.unsigned()))
         self._do.append(e.Persist(record))
         loss = sum(self.proposals[share.island].loss * share.weight for share in shares)

@@ -5,6 +5,8 @@ import contextlib
 import time
 from typing import Any
 
+import msgspec
+
 from atoll.coordinator.effects import Doubted, Event, Joined, Left, Persist, Reached, Received, Reign, Report, Send, Tick, Timer
 from atoll.coordinator.protocol import Coordinator
 from atoll.coordinator.rules import Rules
@@ -13,7 +15,7 @@ from atoll.errors import UserError
 from atoll.events import EventLog
 from atoll.swarm import messages as m
 from atoll.swarm.identity import OPERATOR, RunKeys, Ticket, common_name, fingerprint, verify_record
-from atoll.swarm.records import Message, Term
+from atoll.swarm.records import Message, Rewind, Term
 from atoll.swarm.transport import Stream, Transport, TransportError, call, expect, together
 
 HELLO_SECONDS = 15.0
@@ -45,9 +47,15 @@ class CoordinatorServer:
         self._begun = False
         self._addresses: tuple[str, ...] = ()  # of all coordinators: where islands look when this one is gone
 
-    def begin(self, restored: bool = False) -> None:
-        """Take the next term and go on from the records; `restored`: the operator says that these are an old backup's."""
+    def begin(self, restored: bool = False, rewind: int | None = None) -> None:
+        """Take the next term and go on from the records.
+
+        `restored`: the operator says that these are an old backup's. `rewind`: the operator goes back to that state; raises
+        UserError where there is none.
+        """
         self.protocol.term = self.store.begin_term()
+        if rewind is not None:
+            self._rewind(rewind)
         if restored:
             self.store.append([Doubted(True)])
         commits = self.store.commits()
@@ -55,6 +63,17 @@ class CoordinatorServer:
         self._begun = True
         term, head = self.protocol.term.counter, self.protocol.head
         self._events.write("term", f"coordinator of {self.run.run_id} begins term {term} at step {head}", term=term)
+
+    def _rewind(self, step: int) -> None:
+        """A new branch, from an older state: a signed record, which islands follow."""
+        commits = self.store.commits()
+        if not 0 <= step < len(commits):
+            raise UserError(f"--rewind {step}: this run has {len(commits)} commits; go back to a state before the last")
+        branch = len(self.store.open_step(len(commits)).rewinds) + 1
+        record = Rewind(branch, step, commits[step].parent, commits[step - 1].digest() if step else b"")
+        self.store.append([msgspec.structs.replace(record, signature=self._keys.sign(record.unsigned()))])
+        text = f"the operator goes back to state {step}: {len(commits) - step} commits are abandoned, branch {branch} begins"
+        self._events.write("rewound", text, step=step)
 
     @property
     def services(self) -> dict[str, Any]:

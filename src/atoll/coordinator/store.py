@@ -20,7 +20,7 @@ from atoll.errors import UserError
 from atoll.swarm.identity import new_secret
 from atoll.swarm.layout import digest
 from atoll.swarm.messages import decode
-from atoll.swarm.records import Assembled, Attempt, CommitRecord, Plan, Term, encode
+from atoll.swarm.records import Assembled, Attempt, CommitRecord, Plan, Rewind, Term, encode
 
 _tables = sql.MetaData()
 _run = sql.Table(
@@ -72,7 +72,17 @@ _commit = sql.Table(
     sql.Column("step", sql.Integer, primary_key=True),
     sql.Column("record", sql.LargeBinary, nullable=False),
 )  # fmt: skip
-
+_abandoned = sql.Table(
+    "abandoned_record", _tables,
+    sql.Column("branch", sql.Integer, primary_key=True),
+    sql.Column("step", sql.Integer, primary_key=True),
+    sql.Column("record", sql.LargeBinary, nullable=False),
+)  # fmt: skip
+_rewind = sql.Table(
+    "rewind", _tables,
+    sql.Column("branch", sql.Integer, primary_key=True),
+    sql.Column("record", sql.LargeBinary, nullable=False),
+)  # fmt: skip
 
 ANNOUNCED_SECONDS = 600.0
 IDLE_TRANSACTION_MS = 2_000
@@ -180,7 +190,7 @@ class Store:
         Raises Deposed when another leader has taken over, ValueError for a commit that spends a sample again.
         """
         commits = [record for record in records if isinstance(record, CommitRecord)]
-        spent = self._spent
+        spent = None if any(isinstance(record, Rewind) for record in records) else self._spent
         with self._engine.begin() as db:
             self._lead(db)
             if commits:  # only a leader adds any, so what this term read once stays true
@@ -198,7 +208,9 @@ class Store:
             plans = [_decoded(r.record, Plan) for r in db.execute(sql.select(_plan.c.record).where(_plan.c.step == step))]
             number = db.execute(sql.select(sql.func.max(_attempt.c.number)).where(_attempt.c.step == step)).scalar()
             run = db.execute(sql.select(_run.c.stage_starts, _run.c.doubted)).one()
-        return OpenStep(plans, number or 0, msgspec.json.decode(run.stage_starts, type=tuple[int, ...]), run.doubted)
+            rewinds = db.execute(sql.select(_rewind.c.record).order_by(_rewind.c.branch)).scalars()
+            told = tuple(_decoded(record, Rewind) for record in rewinds)
+        return OpenStep(plans, number or 0, msgspec.json.decode(run.stage_starts, type=tuple[int, ...]), run.doubted, told)
 
     # ------------------------------------------------------------------------------------------------ people
     def new_ticket(self, uses: int, hours: float) -> str:
@@ -259,6 +271,12 @@ def _insert(db: sql.Connection, record: Record) -> None:
         case Assembled():
             this = (_attempt.c.step == record.step) & (_attempt.c.number == record.number)
             db.execute(_attempt.update().where(this).values(assembled=encode(record)))
+        case Rewind():
+            db.execute(_rewind.insert().values(branch=record.branch, record=encode(record)))
+            gone = _commit.c.step >= record.step
+            db.execute(_abandoned.insert().from_select(["branch", "step", "record"], sql.select(_commit).where(gone)))
+            for table, where in ((_commit, gone), (_plan, sql.true()), (_attempt, sql.true())):
+                db.execute(table.delete().where(where))
         case CommitRecord():
             db.execute(_commit.insert().values(branch=record.branch, step=record.step, record=encode(record)))
             # Plans and attempts of committed steps decide nothing any more.

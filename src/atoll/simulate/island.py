@@ -111,6 +111,8 @@ class Island(Process):
                 self.later(FSYNC_SECONDS, self.put, outer_step.Stored(effect.record))
             case outer_step.SawTerm():
                 self.disk.term = effect.term
+            case outer_step.Forget():
+                raise NotImplementedError("rewinds are not simulated")
             case Encode():
                 self._start("encode", work.encode(self, effect))
             case Reduce():

@@ -11,6 +11,7 @@ from atoll.swarm.records import (
     CommitRecord,
     Message,
     Plan,
+    Rewind,
     Term,
     UpdateHeader,
 )
@@ -103,6 +104,7 @@ class Hello(Message, frozen=True):
     head: int  # newest commit stored
     head_root: bytes
     term: Term  # highest seen
+    branch: int = 0  # how many rewinds it knows
 
 
 class Welcome(Message, frozen=True):
@@ -125,6 +127,12 @@ class Coordinators(Message, frozen=True):
     """Where coordinators of this run are, the leader and those standing by; islands keep it."""
 
     addresses: tuple[str, ...]
+
+
+class Rewound(Message, frozen=True):
+    """Coordinator to an island that does not know of them: rewinds, in order."""
+
+    rewinds: tuple[Rewind, ...]
 
 
 class Want(Message, frozen=True):
@@ -342,9 +350,9 @@ class Stopped(Message, frozen=True):
 
 
 AnyMessage = (
-    Plan | Propose | Attempt | Reduced | Assembled | UpdateHeader | Held | CommitRecord | Committed | Fault
+    Plan | Propose | Attempt | Reduced | Assembled | UpdateHeader | Held | CommitRecord | Rewind | Committed | Fault
     | RunInfo | Enroll | Enrolled | Hello | Welcome | Refused | View
-    | Coordinators | Want | Records | Ready | Beat | Finished | Evict
+    | Coordinators | Rewound | Want | Records | Ready | Beat | Finished | Evict
     | Status | StatusReply | Invite | Invited | EvictIsland | Done
     | Ping | ReduceOpen | Piece | FetchHeader | FetchPieces | FetchSliceTable | FetchTable | FetchChunk
     | FetchManifest | FetchBlock | Found | Missing

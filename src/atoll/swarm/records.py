@@ -3,6 +3,8 @@
 Digests and roots are 32 raw bytes. A *step* is an outer step: update `step` turns state `step` into `step + 1`.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 from atoll.swarm.layout import digest
@@ -149,6 +151,24 @@ class CommitRecord(Message, frozen=True):
 
     def digest(self) -> bytes:
         return digest(encode(self))
+
+
+class Rewind(Message, frozen=True):
+    """The operator's decision to go on from an older state: what was committed from `step` on is abandoned."""
+
+    branch: int  # that it opens; a run begins on branch 0
+    step: int
+    root: bytes  # of state `step`
+    previous: bytes  # digest of the record of step - 1
+    signature: bytes = b""
+
+    def unsigned(self) -> bytes:
+        return encode(msgspec.structs.replace(self, signature=b""))
+
+
+def is_valid_after(record: CommitRecord, rewinds: Sequence[Rewind]) -> bool:
+    """Whether a record is history still. `rewinds`: all there were, in order."""
+    return record.branch <= len(rewinds) and all(record.step < rewind.step for rewind in rewinds[record.branch :])
 
 
 def encode(message: Message) -> bytes:

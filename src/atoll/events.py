@@ -2,10 +2,14 @@
 
 import os
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 import msgspec
+
+ROUTINE = {"enrolled", "ready", "attempt", "committed"}
+NUM_NOTABLE = 12
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -24,12 +28,15 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.notable: deque[Event] = deque(maxlen=NUM_NOTABLE)  # the last that were not routine
         self._file = path.open("ab", buffering=0)
         if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
             os.write(self._file.fileno(), b"\n")
 
     def write(self, kind: str, text: str, *, island: str = "", step: int = -1, **facts: Any) -> None:
         event = Event(time.time(), kind, text, island, step, facts)
+        if kind not in ROUTINE:
+            self.notable.append(event)
         self._file.write(msgspec.json.encode(event) + b"\n")
 
     def close(self) -> None:

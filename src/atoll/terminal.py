@@ -1,5 +1,6 @@
 """How atoll looks in a terminal: short lines for what happens, a bar for what takes long."""
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -108,6 +109,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def clock(seconds: float) -> str:
+    """A time of the day, here."""
+    return time.strftime("%H:%M:%S", time.localtime(seconds))
+
+
 def status_table(facts: dict[str, Any]) -> Group:
     """A run's status, for people."""
     state = "finished" if facts["finished"] else f"outer step {facts['step']} of {facts['outer_steps']}"
@@ -127,4 +133,5 @@ def status_table(facts: dict[str, Any]) -> Group:
             human(island["tokens"]) if island["tokens"] else "",
             island["note"] if island["present"] else "",
         )  # fmt: skip
-    return Group(Text(title, style="bold"), table)
+    told = [Text(f"{clock(event['time'])}  {event['text']}", style="dim") for event in facts["events"]]
+    return Group(Text(title, style="bold"), table, *told)

@@ -115,6 +115,14 @@ class Effects(list[Effect]):
     def send_all(self, members: Iterable[Member], message: r.Message) -> None:
         self += [Send(member.island, message) for member in members]
 
+    def report_ready(self, member: Member, ready: m.Ready, now: float) -> None:
+        """At the head; for the first time on this line, where there was a head to come to, that is a recovery."""
+        text = f"{member.island} holds state {ready.step}, root {ready.root[:6].hex()}"
+        self.report("ready", text, member.island, trainer=bool(ready.loaded), root=ready.root.hex())
+        if ready.step and member.ready_step < 0:
+            text = f"{member.island} is at the head, {now - member.joined_at:.1f} s after it joined"
+            self.report("recovered", text, member.island)
+
     def report(self, kind: str, text: str, island: str = "", **facts: object) -> None:
         """For people, at the outer step in which the event fell."""
         self.append(Report(kind, text, island, self._step, facts))

@@ -16,6 +16,7 @@ class Member:
 
     island: str
     hello: Hello
+    joined_at: float
     last_heard: float
     address: str = ""  # where peers reach it; "" if they cannot
     connected: bool = True
@@ -66,7 +67,7 @@ class Members(dict[str, Member]):
 
     def admit(self, island: str, hello: Hello, now: float) -> Member:
         """It said Hello: a new line, a new member; how often it left is remembered."""
-        member, before = Member(island, hello, now), self.get(island)
+        member, before = Member(island, hello, now, now), self.get(island)
         if before is not None:
             member.flaps, member.probation = before.flaps, before.probation
         self[island] = member

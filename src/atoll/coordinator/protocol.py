@@ -196,9 +196,8 @@ class Coordinator:
             self._do.report("unequal", f"{member.island} holds other bits than the swarm at step {ready.step}", member.island)
             return False
         if member.ready_step != ready.step:
+            self._do.report_ready(member, ready, now)
             member.ready_step = ready.step
-            self._do.report("ready", f"{member.island} holds state {ready.step}, root {ready.root[:6].hex()}", member.island,
-                         trainer=bool(ready.loaded), root=ready.root.hex())  # fmt: skip
         if self.attempt is not None:  # its line was down: it may have missed these
             self._do.send(member.island, self.attempt.record)
             if self.attempt.assembled is not None:

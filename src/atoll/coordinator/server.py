@@ -125,6 +125,7 @@ class CoordinatorServer:
         if not self.deposed.done():
             self._events.write("deposed", f"this coordinator stops: {error}")
             self.deposed.set_exception(error)
+            self.deposed.exception()  # whoever runs us may have ended already, and will not ask
 
     # -------------------------------------------------------------------------------------------- carry out
     def _step(self, event: Event) -> None:
@@ -310,4 +311,5 @@ class CoordinatorServer:
             "term": protocol.term.counter, "tokens": sum(protocol.ledger.values()), "islands": islands,
             "proposed": sorted(protocol.proposals), "attempt": protocol.number,
             "sent_bytes": self._transport.sent_bytes,
+            "events": [{"time": event.time, "kind": event.kind, "text": event.text} for event in self._events.notable],
         }  # fmt: skip

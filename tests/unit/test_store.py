@@ -149,7 +149,7 @@ def test_a_restart_finds_commits_plans_attempts_and_stage_starts(store, second) 
     store.append([commit(0)])
     store.append([plan(1, "a"), plan(1, "b", (0, 16)), attempt(1, 1), attempt(1, 2)])
     assert second.commits() == [commit(0)]
-    assert second.open_step(1) == ([plan(1, "a"), plan(1, "b", (0, 16))], 2, (0, 16), False)
+    assert second.open_step(1) == ([plan(1, "a"), plan(1, "b", (0, 16))], 2, (0, 16), False, ())
 
 
 def test_commits_come_in_order_from_where_they_are_wanted(store) -> None:
@@ -168,7 +168,7 @@ def test_whoever_leads_next_knows_that_the_database_may_be_a_backup(store, secon
 
 
 def test_a_step_without_records_is_new(store) -> None:
-    assert store.open_step(0) == ([], 0, (), False)
+    assert store.open_step(0) == ([], 0, (), False, ())
 
 
 # --------------------------------------------------------------------------------------------------------------- terms

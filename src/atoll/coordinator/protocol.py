@@ -41,7 +41,7 @@ class Coordinator:
             m.Reduced: self._reduced, m.Fault: self._fault, m.Held: self._held,
         }  # fmt: skip
         self._do = e.Effects()
-        self.plans, self.doubt = Plans(rules), Doubt()
+        self.plans, self.doubt, self.standing = Plans(rules), Doubt(), Standing()
         self.newest: r.CommitRecord | None = None
         self.rewinds: tuple[r.Rewind, ...] = ()
         self.grace_until, self.finish_by = 0.0, math.inf
@@ -51,7 +51,7 @@ class Coordinator:
     def _new_step(self) -> None:
         self.proposals: dict[str, m.Propose] = {}
         self.attempt: OpenAttempt | None = None
-        self.standing = Standing()
+        self.standing = self.standing.next_step()
         self.reopen_at, self.hold_misses = 0.0, 0
 
     def restore(self, commits: list[r.CommitRecord], known: e.OpenStep, now: float) -> None:
@@ -112,6 +112,7 @@ class Coordinator:
             return
         member = self.members.admit(island, hello, now)
         self.doubt.awaited.discard(island)
+        self.standing.forgive(island)
         if hello.branch < len(self.rewinds):
             self._do.send(island, m.Rewound(self.rewinds[hello.branch :]))
         elif hello.branch > len(self.rewinds) or hello.head > self.head:

@@ -22,10 +22,10 @@ from agents.swarm import Swarm, lost_commits, machine
 
 from atoll.errors import UserError
 
-ROWS = [(200, 1, 100.0), (200, 2, 100.0), (200, 4, 100.0), (2000, 2, 400.0)]  # megabytes of state, donors, Mbit/s
+ROWS = [(200, 1, 100.0), (200, 4, 100.0), (2000, 2, 400.0)]  # megabytes of state, donors, Mbit/s
 STATE_BYTES = 8  # per parameter
 STEP_SECONDS = 0.25
-SHARE = 1.5  # the inner steps of an outer step, in units of the time that the link needs
+SHARE = 1.0  # the inner steps of an outer step, in units of the time that the link needs
 FIRST_SECONDS = 300.0
 
 

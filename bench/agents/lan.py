@@ -13,7 +13,8 @@ from pathlib import Path
 
 from atoll.errors import UserError
 
-PREFIX = "atoll"  # of namespaces, the bridge and its ports
+PREFIX = "at"  # and the process's id: of namespaces, the bridge and its ports
+SPACES = Path("/run/netns")
 SUBNET = "10.77"
 QUEUE_MS = 200  # what a bottleneck's queue holds before it drops, as in a home router
 MTU = 1500
@@ -21,30 +22,37 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Lan:
-    """Sites by name. Use as a context: whatever an earlier run left is removed first, and all of it at the end."""
+    """Sites by name. Use as a context: what a killed run left is removed first, and all of ours at the end."""
 
     def __init__(self) -> None:
+        self._bridge = f"{PREFIX}{os.getpid()}"
         self.addresses: dict[str, str] = {}
         self._ports: dict[str, str] = {}
 
     def __enter__(self) -> "Lan":
         if os.geteuid() or not shutil.which("ip") or not shutil.which("tc"):
             raise UserError("this bench makes networks: run it as root, where `ip` and `tc` (iproute2) are installed")
-        _clean()
-        _run("ip", "link", "add", PREFIX, "type", "bridge")
-        _run("ip", "link", "set", PREFIX, "up")
+        for bridge in {space.name.partition("-")[0] for space in SPACES.glob(f"{PREFIX}*-*")}:
+            if not Path(f"/proc/{bridge.removeprefix(PREFIX)}").exists():
+                _remove(bridge)
+        _run("ip", "link", "add", self._bridge, "type", "bridge")
+        _run("ip", "link", "set", self._bridge, "up")
         return self
 
     def __exit__(self, *_: object) -> None:
-        _clean()
+        _remove(self._bridge)
 
     def add(self, name: str, mbit_per_second: float = 0.0) -> str:
         """A site; its address. With a rate, its link carries so much each way, headers included."""
         number = len(self.addresses) + 1
-        space, port, address = f"{PREFIX}-{name}", f"{PREFIX}{number}", f"{SUBNET}.{number // 250}.{number % 250 + 1}"
+        space, port, address = (
+            f"{self._bridge}-{name}",
+            f"{self._bridge}-{number}",
+            f"{SUBNET}.{number // 250}.{number % 250 + 1}",
+        )
         _run("ip", "netns", "add", space)
         _run("ip", "link", "add", port, "mtu", str(MTU), "type", "veth", "peer", "name", "wan", "netns", space)
-        _run("ip", "link", "set", port, "master", PREFIX, "up")
+        _run("ip", "link", "set", port, "master", self._bridge, "up")
         for command in (f"addr add {address}/16 dev wan", "link set wan up", "link set lo up"):
             _run("ip", "-n", space, *command.split())
         self.addresses[name], self._ports[name] = address, port
@@ -58,12 +66,12 @@ class Lan:
         _run("ip", "link", "set", self._ports[name], "nomaster")
 
     def heal(self, name: str) -> None:
-        _run("ip", "link", "set", self._ports[name], "master", PREFIX)
+        _run("ip", "link", "set", self._ports[name], "master", self._bridge)
 
     @contextlib.contextmanager
     def at(self, name: str) -> Generator[None]:
         """Processes that this thread starts inside the block live at that site."""
-        with Path("/proc/thread-self/ns/net").open() as home, Path(f"/run/netns/{PREFIX}-{name}").open() as there:
+        with Path("/proc/thread-self/ns/net").open() as home, (SPACES / f"{self._bridge}-{name}").open() as there:
             _enter(there.fileno())
             try:
                 yield
@@ -82,9 +90,9 @@ def _run(*command: str) -> None:
         raise UserError(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
-def _clean() -> None:
-    spaces = Path("/run/netns")
-    for space in sorted(spaces.glob(f"{PREFIX}-*")) if spaces.exists() else []:
+def _remove(bridge: str) -> None:
+    """A bridge and its sites; what lives there loses its network."""
+    for space in SPACES.glob(f"{bridge}-*"):
         _run("ip", "netns", "delete", space.name)
-    if Path(f"/sys/class/net/{PREFIX}").exists():
-        _run("ip", "link", "delete", PREFIX)
+    if Path(f"/sys/class/net/{bridge}").exists():
+        _run("ip", "link", "delete", bridge)

@@ -34,6 +34,8 @@ class Plans(dict[str, Plan]):
         spent = [lease for record in commits for _, lease in record.leases]
         self.leases.restore([plan.lease for plan in self.values()], spent)
         self.stage_starts = stage_starts[: stage + 1]  # a rewind may have gone back before the last stage
+        for record in commits[-1:]:
+            self._remember(record.stage_starts)
         self.began = now if self else math.inf
 
     def make(
@@ -48,7 +50,7 @@ class Plans(dict[str, Plan]):
             return None
         stage = self._stage(step)
         while len(self.stage_starts) <= stage:
-            self.stage_starts = (*self.stage_starts, self.leases.fresh)
+            self.stage_starts = (*self.stage_starts, max((self.leases.fresh, *self.stage_starts)))
         lease = self.leases.take(inner_steps * rules.windows_per_step)
         first = step * rules.inner_steps
         plan = Plan(term, step, root, member.island, lease, self.stage_starts, inner_steps, first)
@@ -83,8 +85,13 @@ class Plans(dict[str, Plan]):
     def learn(self, record: CommitRecord, members: Members, now: float) -> None:
         """A commit that this database had lost: what it spent is spent, and plans of its step are void."""
         self.settle(set(), members, now)
+        self._remember(record.stage_starts)
         for _, lease in record.leases:
             self.leases.spend(lease)
+
+    def _remember(self, stage_starts: tuple[int, ...]) -> None:
+        """Where stages began is decided once: another start would make other samples of the same numbers."""
+        self.stage_starts = max(self.stage_starts, stage_starts, key=len)
 
     def settle(self, participants: set[str], members: Members, now: float) -> None:
         """The step is committed: its participants' leases are spent, the others' are free again."""

@@ -383,7 +383,7 @@ class Coordinator:
         names, shares = sorted(attempt.participants), attempt.record.participants
         leases = tuple((island, self.plans[island].lease) for island in names)
         record = r.CommitRecord(self.term, len(self.rewinds), self.head, self.number, self.head_root, held.update,
-                                held.next_root, shares, leases, self.head_digest)  # fmt: skip
+                                held.next_root, shares, leases, self.head_digest, self.plans.stage_starts)  # fmt: skip
         record = msgspec.structs.replace(record, signature=self._sign(record.unsigned()))
         self._do.append(e.Persist(record))
         loss = sum(self.proposals[share.island].loss * share.weight for share in shares)

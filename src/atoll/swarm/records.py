@@ -139,6 +139,7 @@ class CommitRecord(Message, frozen=True):
     participants: tuple[Share, ...]
     leases: tuple[tuple[str, tuple[tuple[int, int], ...]], ...]  # spent by this commit, per participant
     previous: bytes  # digest of the record before
+    stage_starts: tuple[int, ...] = ()  # of the mixture, so that who knows the records knows what each sample was
     signature: bytes = b""
 
     @property

@@ -113,12 +113,12 @@ class Demo:
         self._read_events()
 
     def totals(self) -> dict[str, Any]:
-        """Bytes and seconds of all lives of all islands, the relay and the coordinator."""
+        """Bytes and seconds of all lives of all islands, the relay and the coordinator; and who gave what."""
         rows = list(self._rows.values())
         keys = ("sent_bytes", "compute_seconds", "communicate_seconds", "wait_seconds")
         totals = {key: sum(row[key] for row in rows) for key in keys}
         totals["sent_bytes"] += self._facts.get("sent_bytes", 0)
-        return totals
+        return totals | {"ledger": self._facts.get("ledger", {})}
 
     # -------------------------------------------------------------------------------------- death and return
     def _kill_or_revive(self, pressed: int) -> None:

@@ -18,6 +18,7 @@ from atoll.coordinator.rules import Rules
 from atoll.coordinator.server import CoordinatorServer
 from atoll.coordinator.store import Deposed, Store, sqlite_url
 from atoll.data.manifest import Manifest
+from atoll.data.mixture import Mixture
 from atoll.errors import UserError
 from atoll.events import EventLog
 from atoll.files import DirectoryLock, write_atomic
@@ -62,6 +63,8 @@ async def host(recipe: Recipe, run_dir: RunDir, settings: HostSettings, ready: C
             _check_database(store.found(encode(run)), run_dir.coordinator / "database.id")
             transport, strangers = GrpcTransport(keys.member(COORDINATOR)), GrpcTransport(keys.own())
             server = CoordinatorServer(rules, run, keys, store, events, transport)
+            if not recipe.model.own:
+                server.count_samples = Mixture.of(recipe, Manifest.load(run_dir.data)).count
             try:
                 await _serve(run_dir, settings, server, transport, strangers, ready)
             except Deposed as error:

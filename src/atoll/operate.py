@@ -1,6 +1,8 @@
 """`atoll status`, `invite`, `evict`: what people ask of a running coordinator."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,19 @@ ANSWER_SECONDS = 5.0
 
 
 def status(run_dir: RunDir) -> dict[str, Any]:
-    """The run as its coordinator sees it. Raises UserError when it cannot be asked."""
+    """The run as its coordinator sees it, and its ledger. Raises UserError when it cannot be asked."""
     answer = asyncio.run(ask(run_dir, m.Status()))
     assert isinstance(answer, m.StatusReply)
-    return answer.status
+    return answer.status | {"ledger": ledger(answer.status["islands"])}
+
+
+def ledger(islands: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Committed tokens of each contributor (an island that names none is its own), by source."""
+    found: dict[str, Counter[str]] = {}
+    for island in islands:
+        if island["sources"]:
+            found.setdefault(island["contributor"] or island["island"], Counter()).update(island["sources"])
+    return {name: dict(sorted(found[name].items())) for name in sorted(found)}
 
 
 async def ask(run_dir: RunDir, request: Message) -> m.AnyMessage:

@@ -134,4 +134,17 @@ def status_table(facts: dict[str, Any]) -> Group:
             island["note"] if island["present"] else "",
         )  # fmt: skip
     told = [Text(f"{clock(event['time'])}  {event['text']}", style="dim") for event in facts["events"]]
-    return Group(Text(title, style="bold"), table, *told)
+    return Group(Text(title, style="bold"), table, *_ledger_table(facts["ledger"]), *told)
+
+
+def _ledger_table(ledger: dict[str, dict[str, int]]) -> list[Table]:
+    """Tokens by contributor and source; nothing before the first commit."""
+    sources = sorted({source for row in ledger.values() for source in row})
+    table = Table(box=None, pad_edge=False)
+    table.add_column("committed by")
+    for name in (*sources, "in all"):
+        table.add_column(name, justify="right")
+    rows = [*ledger.items(), ("all", {s: sum(row.get(s, 0) for row in ledger.values()) for s in sources})]
+    for name, row in rows:
+        table.add_row(name, *(human(count) if count else "" for count in (*map(row.get, sources), sum(row.values()))))
+    return [table] if ledger else []

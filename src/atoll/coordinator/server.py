@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from atoll.coordinator.effects import Doubted, Event, Joined, Left, Persist, Reached, Received, Reign, Report, Send, Tick, Timer
+from atoll.coordinator.leases import Ranges
 from atoll.coordinator.protocol import Coordinator
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.store import Store
@@ -27,6 +30,8 @@ RENEW_SECONDS = 1.0
 MAX_FORGOTTEN_TERMS = 10_000  # more, and a Hello is a lie
 LEADER_SECONDS = 3.0  # a leader silent for longer, by the database's clock, is replaced
 
+CountSamples = Callable[[Ranges, tuple[int, ...]], Mapping[str, int]]
+
 
 class CoordinatorServer:
     """One reign: from `begin` until cancelled or deposed."""
@@ -45,6 +50,9 @@ class CoordinatorServer:
         self.deposed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.protocol = Coordinator(rules, Term(), keys.sign)
         self._begun = False
+        self.count_samples: CountSamples = lambda ranges, stage_starts: {}  # of each source: the host knows the mixture
+        self._sources: defaultdict[str, Counter[str]] = defaultdict(Counter)  # committed samples, by island
+        self._num_counted = 0  # commits that are in it
         self._addresses: tuple[str, ...] = ()  # of all coordinators: where islands look when this one is gone
 
     def begin(self, restored: bool = False, rewind: int | None = None) -> None:
@@ -284,6 +292,10 @@ class CoordinatorServer:
         """Who is in, and how far the run is, as plain values."""
         protocol, names = self.protocol, self.store.contributors()
         islands: list[dict[str, Any]] = []
+        for record in self.store.commits(self._num_counted):
+            self._num_counted += 1
+            for island, lease in record.leases:
+                self._sources[island].update(self.count_samples(lease, record.stage_starts))
         for island in sorted(protocol.members.keys() | protocol.ledger.keys()):
             member = protocol.members.get(island)
             beat = member.beat if member else None
@@ -295,6 +307,7 @@ class CoordinatorServer:
                 "address": member.address if member else "",
                 "ready": bool(member and member.ready(protocol.head)),
                 "tokens": protocol.ledger[island],
+                "sources": {name: n * protocol.rules.context_length for name, n in self._sources[island].items()},
                 "inner_step": beat.inner_step if beat and beat.step == protocol.head else 0,
                 "loss": beat.loss if beat else 0.0,
                 "tokens_per_second": beat.tokens_per_second if beat else 0.0,

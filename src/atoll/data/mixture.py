@@ -9,7 +9,7 @@ windows within a block, so that neighbouring samples of a large corpus lie in fe
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from math import isfinite
@@ -79,6 +79,17 @@ class Mixture:
         drawn = int(stage.drawn[source] + periods * stage.before[PERIOD, source] + stage.before[rest, source])
         return self._sources[source], drawn
 
+    def count(self, ranges: Iterable[tuple[int, int]], stage_starts: Sequence[int]) -> dict[str, int]:
+        """How many samples of ranges (first, count) are of each source; however long they are. Needs no data either."""
+        stages = self._lay_out(tuple(stage_starts))
+
+        def before(index: int) -> np.ndarray:
+            stage = stages[bisect_right(stage_starts, index) - 1]
+            return stage.drawn_after(index - stage.start)
+
+        total = sum((before(first + count) - before(first) for first, count in ranges), np.zeros(len(self._sources), np.int64))
+        return {name: int(number) for name, number in zip(self._sources, total, strict=True) if number}
+
     def window(self, source: str, turn: int) -> Sample:
         """The window that a source gives at its turn number `turn`, counted from 0."""
         pass_number, position = divmod(turn, self._num_windows[source])
@@ -113,15 +124,19 @@ class _LaidOut(NamedTuple):
     drawn: np.ndarray  # [num_sources]: windows drawn by earlier stages
     trail: np.ndarray  # [1 to PERIOD + 1, num_sources]: each source's lead before the samples that led here, and now
 
+    def drawn_after(self, num_samples: int) -> np.ndarray:
+        """[num_sources]: windows drawn when `num_samples` of this stage have passed."""
+        periods, rest = divmod(num_samples, PERIOD)
+        return self.drawn + periods * self.before[PERIOD] + self.before[rest]
+
     def after(self, num_samples: int) -> tuple[np.ndarray, np.ndarray]:
         """`drawn` and `trail` when `num_samples` of this stage have passed."""
         periods, rest = divmod(num_samples, PERIOD)
-        drawn = self.drawn + periods * self.before[PERIOD] + self.before[rest]
         passed = self.pattern[rest:] + self.pattern[:rest] if periods else self.pattern[:rest]
         # a period leaves the leads as they were, so those `rest` samples into the stage are those now
         now = self.trail[-1] + PERIOD * self.before[rest] - rest * self.before[PERIOD]
         walked = leads(self.before[PERIOD], passed, now if periods else self.trail[-1])
-        return drawn, np.concatenate([self.trail[:-1], walked])[-PERIOD - 1 :]
+        return self.drawn_after(num_samples), np.concatenate([self.trail[:-1], walked])[-PERIOD - 1 :]
 
 
 def _counts(weights: dict[str, float]) -> dict[str, int]:

@@ -14,6 +14,7 @@ class Setting:
     late: int = 0  # of the islands: they join with an empty disk while the others are under way
     outer_steps: int = 5
     inner_steps: int = 3
+    stages: int = 1  # of the mixture, equally long
     checkpoint_every: int = 4
     step_seconds: float = 0.5
 

@@ -37,8 +37,10 @@ class World:
         self.database = Database()
         parameters, momentum = bits.genesis(seed)
         self.genesis_root = root(bits.table_of(parameters, momentum))
+        num_inner_steps = setting.inner_steps * setting.outer_steps
+        stage_ends = tuple(num_inner_steps * (number + 1) // setting.stages for number in range(setting.stages))
         self.rules = Rules("recipe", b"self-test", self.genesis_root, setting.outer_steps, setting.inner_steps, 2,
-                           CONTEXT_LENGTH, (setting.inner_steps * setting.outer_steps,), bits.CODEC, 0.7, 0.9, 1,
+                           CONTEXT_LENGTH, stage_ends, bits.CODEC, 0.7, 0.9, 1,
                            bits.LAYOUT.num_pieces)  # fmt: skip
         self.invariants = Invariants(self, parameters, momentum)
         self.progress = Progress(self)

@@ -2,6 +2,7 @@
 
 import math
 
+from atoll.coordinator.deadlines import Deadline
 from atoll.coordinator.leases import Leases
 from atoll.coordinator.members import Member, Members
 from atoll.coordinator.rules import Rules
@@ -20,6 +21,7 @@ class Plans(dict[str, Plan]):
         self.leases = Leases()
         self.stage_starts: tuple[int, ...] = ()
         self.began = math.inf  # when the step's first plan was made
+        self.arrivals = Deadline(math.inf)  # from then to a proposal
         self.missing: dict[str, None] = {}  # who has not proposed, in the order of the plans
         self._made: dict[str, float] = {}
         self._passed: dict[str, float] = {}  # fraction of its inner steps that an island has done
@@ -78,6 +80,7 @@ class Plans(dict[str, Plan]):
     def observe(self, member: Member, now: float) -> None:
         """`member` has proposed: how long an inner step takes it."""
         self.missing.pop(member.island, None)
+        self.arrivals.observe(now - self.began)
         self._passed[member.island] = 1.0
         if (made := self._made.pop(member.island, None)) is not None:
             member.pace.observe((now - made) / self[member.island].inner_steps)
@@ -104,10 +107,11 @@ class Plans(dict[str, Plan]):
         self.began = math.inf
 
     def _observe_unfinished(self, plan: Plan, member: Member | None, now: float) -> None:
-        """Too slow for the step: its pace so far is what a fair share follows from."""
+        """Too slow for the step: a fair share follows from its pace so far, and it would have come later than now."""
         made = self._made.get(plan.island)
         if made is not None and member and member.present and member.beat and member.beat.step == plan.step:
             member.pace.observe((now - made) / max(1, member.beat.inner_step))
+            self.arrivals.observe(now - self.began)
 
     def _fair_share(self, member: Member) -> int:
         """All of H for the fastest; fewer for a slower island, so that all are ready at about the same time."""

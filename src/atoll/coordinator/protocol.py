@@ -33,7 +33,6 @@ class Coordinator:
         self.members = Members()
         self.head, self.head_root, self.head_digest = 0, rules.genesis_root, b""
         self.ledger: Counter[str] = Counter()  # committed tokens per island
-        self.arrivals = Deadline(math.inf)  # from a step's first plan to a proposal
         self.holdings = Deadline(rules.hold_seconds)  # from an assembly to a Held
         self._sign = sign
         self._handlers: dict[type, Callable[[Member, Any, float], bool]] = {
@@ -228,7 +227,6 @@ class Coordinator:
             self._do.report("refused", text, member.island)
             return False
         if member.island not in self.proposals:
-            self.arrivals.observe(now - self.plans.began)
             self.plans.observe(member, now)
         self.proposals[member.island] = proposal  # an open attempt has named what it counts
         return not any(self._awaits(island, now) for island in self.plans.missing)
@@ -296,7 +294,7 @@ class Coordinator:
                 self._do.append(e.Timer(self.reopen_at))
             return
         missing = any(island not in able and self._awaits(island, now) for island in self.plans)
-        due = max(self.plans.began + self.arrivals.seconds(), self.grace_until) if missing else now
+        due = max(self.plans.began + self.plans.arrivals.seconds(), self.grace_until) if missing else now
         if now >= due:
             self._open(able, now)
         elif due < math.inf:

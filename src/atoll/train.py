@@ -69,7 +69,7 @@ def train(mesh: ElasticDeviceMesh, own: recipes.Island, directory: Path, report:
     plans = 0
     checkpoints = InnerCheckpoints(island, directory / "inner", own.checkpoint_keep, mesh.ranks, own.checkpoint_to, say)
     with checkpoints as saved, collected_by_hand() as collect:
-        saved.restore()
+        fresh = saved.restore() is None
         for order in mesh.swarm.orders():
             if isinstance(order, Adopt):  # committed for all of us: start the next step from the same bits
                 mesh.swarm.adopt(order, island.parameters())
@@ -80,6 +80,8 @@ def train(mesh: ElasticDeviceMesh, own: recipes.Island, directory: Path, report:
                         note_heldout(directory, order.step, loss)
             else:
                 plans += 1
+                if plans == 1 and fresh and order.first_inner_step:  # a joiner (docs/decisions/0010)
+                    island.warm_up_again(order.first_inner_step, recipe.outer.inner_steps)
                 trace = None
                 if own.profile and plans == 2:  # the first also compiles, and makes the optimizers' state
                     trace = directory / PROFILE_DIR / f"outer-{order.step:08}-rank{mesh.ranks.number}"

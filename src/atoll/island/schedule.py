@@ -28,3 +28,8 @@ def factor(schedule: Schedule, step: int, total_steps: int) -> float:
         case "linear":
             shape = 1 - done
     return schedule.final + (1 - schedule.final) * shape
+
+
+def rewarmed(step: int, since: int, steps: int) -> float:
+    """A further factor: linear over the `steps` inner steps from `since` on, at which an optimizer began anew."""
+    return min(1.0, (step - since + 1) / (steps + 1))

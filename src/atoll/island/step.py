@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 
 from atoll.island import optim
 from atoll.island.feed import MicroBatch, Placed, place
-from atoll.island.schedule import factor
+from atoll.island.schedule import factor, rewarmed
 from atoll.model.head import Sums, cross_entropy
 from atoll.model.hf import Model
 from atoll.recipe import Recipe
@@ -61,6 +61,11 @@ class Island:
         self._total_steps = recipe.stage[-1].until
         self._group = mesh.get_group() if mesh is not None and mesh.size() > 1 else None
         self._unread: list[Unread] = []
+        self._anew = 0, 0
+
+    def warm_up_again(self, step: int, steps: int) -> None:
+        """The optimizers begin anew at inner step `step`: their learning rates grow over `steps` steps from there."""
+        self._anew = step, steps
 
     def inner_step(self, micro_batches: Sequence[Placed], step: int) -> None:
         """Train on all ranks' micro-batches as one batch; `step` counts all inner steps of the run from 0.
@@ -76,7 +81,7 @@ class Island:
                 (sums.objective / num_tokens).backward()
                 loss_sums.append(sums.loss)
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._inner.clip_norm)
-            scale = factor(self._inner.schedule, step, self._total_steps)
+            scale = factor(self._inner.schedule, step, self._total_steps) * rewarmed(step, *self._anew)
             optim.scale_learning_rate(self.optimizers, scale)
             for optimizer in self.optimizers:
                 optimizer.step()

@@ -52,3 +52,23 @@ def test_a_stage_never_begins_before_the_one_before_it() -> None:
     plans = restored([commit(0, ((0, 8),), (0,)), commit(2, ((8, 8),), (0, 40))], (0, 40))
     assert plans.leases.fresh == 16
     assert make(plans, 4).stage_starts == (0, 40, 40)
+
+
+def test_an_island_that_came_back_with_nothing_done_gets_what_is_left_of_the_step() -> None:
+    plans, members = restored([], ()), Members()
+    hello = m.Hello("", "", b"", "", False, 0, 0, b"", Term())
+    for island in "ab":
+        members.admit(island, hello, 0.0)
+        assert plans.make(Term(), 0, b"", members[island], members, set(), 0.0)
+    first = plans["a"]
+    plans.heard("a", m.Beat(0, 3, 1.0, 1.0, 0, 0.0, 0.0, 0.0))  # what it had done before it died does not count
+    plans.heard("b", m.Beat(0, 1, 1.0, 1.0, 0, 0.0, 0.0, 0.0))
+    shorter = plans.shorten(first, members, set(), 1.0)
+    assert (shorter.inner_steps, shorter.lease) == (3, ((0, 6),)) and plans["a"] == shorter
+    assert plans.leases.take(2) == ((6, 2),), "the rest is free again"
+    plans.observe(members["b"], 2.0)
+    void = plans.shorten(shorter, members, {"b"}, 2.0)
+    assert not void.inner_steps and "a" not in plans and "a" not in plans.missing
+    again = Plans(RULES)
+    again.restore([void, plans["b"]], [], (0,), 3.0)
+    assert list(again) == ["b"], "a void plan is none, after a restart too"

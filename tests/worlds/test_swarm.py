@@ -11,8 +11,10 @@ from worlds.trainer import TARGET
 
 from atoll.agent import checkpoint
 from atoll.agent.log import Entry
+from atoll.swarm import messages as m
 from atoll.swarm.identity import COORDINATOR
 from atoll.swarm.records import Assembled, Message
+from atoll.swarm.transport import NotUnderstood
 
 
 def genesis(swarm: Swarm) -> np.ndarray:
@@ -226,6 +228,49 @@ def test_an_update_that_is_being_held_when_its_commit_comes_is_held_once(tmp_pat
         swarm.network.mend_edge(COORDINATOR, "c")  # what is assembled and that it is committed are heard at once
         await swarm.until(lambda: swarm.agents["c"].machine.version > step, "c goes on")
         assert held.count(step) == 1
+        swarm.assert_equal_roots()
+        await swarm.stop()
+
+    run(main())
+
+
+def test_an_agent_of_another_version_hears_why_it_is_refused(tmp_path) -> None:
+    class Foreign:
+        peer, peer_host = "foreigner", "memory"
+
+        def __init__(self) -> None:
+            self.heard: list[Message] = []
+
+        async def receive(self, seconds: float) -> tuple[Message, memoryview]:
+            raise NotUnderstood("not a message of this protocol: unknown field `colour`")
+
+        async def send(self, message: Message, bulk: bytes = b"") -> None:
+            self.heard.append(message)
+
+    async def main() -> None:
+        swarm, foreign = Swarm(tmp_path, num_outer_steps=1), Foreign()
+        await swarm.start_coordinator()
+        await swarm.coordinator.services["Control"](foreign)
+        assert isinstance(foreign.heard[0], m.Refused) and "the run's version of atoll" in foreign.heard[0].reason
+        assert [event.kind for event in swarm.events() if "unknown field `colour`" in event.text] == ["refused"]
+        await swarm.stop()
+
+    run(main())
+
+
+def test_an_island_that_comes_back_within_a_step_is_not_given_all_of_it_again(tmp_path) -> None:
+    async def main() -> None:
+        swarm = Swarm(tmp_path, num_outer_steps=4)
+        await swarm.start_coordinator()
+        for name in ("r", "a", "b"):
+            swarm.start(name, relay=name == "r", step_seconds=1.0)
+        await swarm.until_step(2)
+        await asyncio.sleep(2.5)
+        await swarm.kill("a")
+        swarm.start_again("a")
+        await swarm.until_finished("a", "b")
+        tokens = {share.island: share.tokens for share in swarm.store.commits()[2].participants}
+        assert tokens["b"] == 64 and 0 < tokens["a"] < 64, "what was left of the step counts"
         swarm.assert_equal_roots()
         await swarm.stop()
 

@@ -2,8 +2,10 @@
 
 import math
 
+import msgspec
+
 from atoll.coordinator.deadlines import Deadline
-from atoll.coordinator.leases import Leases
+from atoll.coordinator.leases import Leases, split
 from atoll.coordinator.members import Member, Members
 from atoll.coordinator.rules import Rules
 from atoll.swarm.layout import DIGEST_BYTES
@@ -31,7 +33,7 @@ class Plans(dict[str, Plan]):
     def restore(self, plans: list[Plan], commits: list[CommitRecord], stage_starts: tuple[int, ...], now: float) -> None:
         """After a restart: the open step's plans stand, and so do the leases that commits spent."""
         stage = self._stage(len(commits))
-        self.update({plan.island: plan for plan in plans})
+        self.update({plan.island: plan for plan in plans if plan.inner_steps})
         self.missing = dict.fromkeys(self)
         spent = [lease for record in commits for _, lease in record.leases]
         self.leases.restore([plan.lease for plan in self.values()], spent)
@@ -61,6 +63,19 @@ class Plans(dict[str, Plan]):
         self._made[member.island] = now
         self.began = min(self.began, now)
         return plan
+
+    def shorten(self, plan: Plan, members: Members, done: set[str], now: float) -> Plan:
+        """Its island came back with nothing done: what is left of the step, on the first of its samples; perhaps nothing."""
+        self._passed.pop(plan.island, None)
+        inner_steps = max(0, min(plan.inner_steps, self._remaining(members, done)))
+        kept, rest = split(plan.lease, inner_steps * self._rules.windows_per_step)
+        self.leases.give_back(rest)
+        self[plan.island] = shorter = msgspec.structs.replace(plan, lease=kept, inner_steps=inner_steps)
+        self._made[plan.island] = now
+        if not inner_steps:
+            for each in (self, self.missing, self._made):
+                each.pop(plan.island, None)
+        return shorter
 
     def _stage(self, step: int) -> int:
         """Of the mixture, in an outer step."""

@@ -22,7 +22,7 @@ class Rules(msgspec.Struct, frozen=True):
     min_participants: int
     num_pieces: int
     frozen_seconds: float = 4.0  # silent that long, of beats every second: not waited for
-    grace_seconds: float = 5.0  # a new leader waits so long for the islands of the open step
+    grace_seconds: float = 3.0  # a new leader waits so long for the islands of the open step; they dial every second
     doubt_seconds: float = 20.0  # an old backup hears whoever comes for so long: they dial every few seconds
     fault_seconds: float = 0.3  # between a fault and the next attempt: news of a death may be on its way
     stall_seconds: float = 30.0  # an owner that brings its slice on by nothing for so long is late; never a total time

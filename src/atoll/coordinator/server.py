@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from atoll import __version__
 from atoll.coordinator.effects import Doubted, Event, Joined, Left, Persist, Reached, Received, Reign, Report, Send, Tick, Timer
 from atoll.coordinator.leases import Ranges
 from atoll.coordinator.protocol import Coordinator
@@ -19,7 +20,7 @@ from atoll.events import EventLog
 from atoll.swarm import messages as m
 from atoll.swarm.identity import OPERATOR, RunKeys, Ticket, common_name, fingerprint, verify_record
 from atoll.swarm.records import Message, Rewind, Term
-from atoll.swarm.transport import Stream, Transport, TransportError, call, expect, together
+from atoll.swarm.transport import NotUnderstood, Stream, Transport, TransportError, call, expect, together
 
 HELLO_SECONDS = 15.0
 REACH_SECONDS = 3.0
@@ -194,9 +195,15 @@ class CoordinatorServer:
 
     async def _control(self, stream: Stream) -> None:
         """An agent's line: a Hello, then messages both ways until it breaks."""
-        message, _ = await stream.receive(HELLO_SECONDS)
-        hello = expect(message, m.Hello)
         island = stream.peer
+        try:
+            message, _ = await stream.receive(HELLO_SECONDS)
+        except NotUnderstood as error:
+            text = f"{island} was not understood ({error}); does it run the run's version of atoll, {__version__}?"
+            self._events.write("refused", text, island=island)
+            await stream.send(m.Refused(text))
+            return
+        hello = expect(message, m.Hello)
         if not self._begun:
             raise TransportError("this coordinator does not lead yet")
         if reason := self.store.revoked(island):

@@ -263,7 +263,8 @@ def _insert(db: sql.Connection, record: Record) -> None:
     match record:
         case Doubted():
             db.execute(_run.update().values(doubted=record.is_open))
-        case Plan():
+        case Plan():  # in place of an earlier one, when its island came back with nothing done
+            db.execute(_plan.delete().where((_plan.c.step == record.step) & (_plan.c.island == record.island)))
             db.execute(_plan.insert().values(step=record.step, island=record.island, record=encode(record)))
             db.execute(_run.update().values(stage_starts=msgspec.json.encode(record.stage_starts).decode()))
         case Attempt():

@@ -105,6 +105,7 @@ class Hello(Message, frozen=True):
     head_root: bytes
     term: Term  # highest seen
     branch: int = 0  # how many rewinds it knows
+    pending: bool = False  # a payload of the open step is here, encoded: its plan must stand
 
 
 class Welcome(Message, frozen=True):

@@ -21,6 +21,10 @@ class TransportError(Exception):
     """The peer cannot be reached, broke off, or sent what it must not. The text names it."""
 
 
+class NotUnderstood(TransportError):
+    """What came is no message that this version of atoll knows."""
+
+
 class Stream(Protocol):
     """One call. `peer` is the authenticated island id of the other end ("" before enrolment)."""
 
@@ -66,7 +70,7 @@ def pack(message: Message, bulk: bytes | memoryview = b"") -> bytes:
 
 
 def unpack(frame: bytes) -> tuple[AnyMessage, memoryview]:
-    """The message and bulk of a frame. Raises TransportError for anything malformed."""
+    """The message and bulk of a frame. Raises TransportError for anything malformed, NotUnderstood for what it says."""
     if len(frame) < _LENGTH.size or len(frame) > MAX_FRAME_BYTES:
         raise TransportError(f"a frame of {len(frame)} bytes is not valid")
     (length,) = _LENGTH.unpack_from(frame)
@@ -76,7 +80,7 @@ def unpack(frame: bytes) -> tuple[AnyMessage, memoryview]:
     try:
         return decode(view[_LENGTH.size : _LENGTH.size + length]), view[_LENGTH.size + length :]
     except ValueError as error:
-        raise TransportError(str(error)) from error
+        raise NotUnderstood(str(error)) from error
 
 
 T = TypeVar("T", bound=Message)

@@ -6,7 +6,7 @@ or of its agent alone; freezes; cuts of its link; kill -9 of the coordinator wit
 attempt and strikes between its opening and its commit. What was killed is started again after --restart-seconds by
 the same command. What the figures mean is in agents/aftermath.py.
 
-The default takes about a quarter of an hour: steps of 11 s, in which what does not shrink (6 s until silence is noticed,
+The default takes about a quarter of an hour: steps of 11 s, in which what does not shrink (4 s until silence is noticed,
 3 s until a restart, the start itself) weighs twice as much as it would at 20 s. `--inner-seconds 1.9 --faults 200` is the
 storm at full length, an hour and a half.
 """

@@ -1,6 +1,6 @@
 """Many scripted agents in one process: real control lines with certificates, and nothing behind them.
 
-`python -m agents.crowd OPTIONS` (JSON). Each says Hello, is pinged back at a port of its own, beats every 2 s, is ready at
+`python -m agents.crowd OPTIONS` (JSON). Each says Hello, is pinged back at a port of its own, beats as a real one, is ready at
 once, "trains" for a fixed time, proposes, reports its slices as reduced and the update as held, with digests that all
 make up alike. No byte of a model travels: only the coordinator works.
 """

@@ -116,6 +116,8 @@ class Swarm:
         self.end(name)
         task = self.tasks.pop(name)
         await asyncio.gather(task, return_exceptions=True)
+        if name in self.trainers:
+            self.trainers[name].die()
         del self.agents[name]
         await asyncio.sleep(0.001)  # its threads are at their end: time does not pass before
 

@@ -79,9 +79,8 @@ async def _serve(run_dir: RunDir, settings: HostSettings, server: CoordinatorSer
     """Open the ports, begin a term, keep a relay; until cancelled or deposed."""
     port = await _open_ports(settings, server, transport, strangers)
     server.address = f"{settings.advertise or _own_address(settings.host)}:{port}"
-    if settings.standby:
-        await server.stand_by()
-    server.begin(settings.restored, settings.rewind)
+    restored = await server.stand_by() if settings.standby else False
+    server.begin(settings.restored or restored, settings.rewind)
     ticket = server.ticket(TICKET_USES, TICKET_HOURS)
     write_atomic(run_dir.coordinator / "ticket", ticket.encode())
     relay = asyncio.create_task(_keep_relay(run_dir, server.ticket(1, 1.0))) if settings.relay else None

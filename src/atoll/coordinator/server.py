@@ -95,9 +95,17 @@ class CoordinatorServer:
         secret = self.store.new_ticket(uses, hours)
         return Ticket(common_name(authority), self.address, fingerprint(authority), secret).text()
 
-    async def stand_by(self) -> None:
-        """Until the leader has been silent for LEADER_SECONDS by the database's clock."""
-        while self.store.silence_seconds() < LEADER_SECONDS:
+    async def stand_by(self) -> bool:
+        """Until the leader has been silent for LEADER_SECONDS by the database's clock; whether a backup was restored meanwhile.
+
+        Whoever restores one says so to the coordinator that they host, and a standby may be quicker.
+        """
+        restored, before = False, (0, 0)
+        while True:
+            now = self.store.reached()
+            restored, before = restored or now[0] < before[0] or now[1] < before[1], now
+            if self.store.silence_seconds() >= LEADER_SECONDS:
+                return restored
             self.store.announce(self.address)
             await asyncio.sleep(RENEW_SECONDS)
 

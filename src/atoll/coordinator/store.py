@@ -168,6 +168,12 @@ class Store:
         with self._engine.connect() as db:
             return float(db.execute(sql.select(self._clock() - _run.c.renewed)).scalar_one())
 
+    def reached(self) -> tuple[int, int]:
+        """(counter of the term, number of commits): where either falls, somebody has restored a backup."""
+        with self._engine.connect() as db:
+            commits = db.execute(sql.select(sql.func.count()).select_from(_commit)).scalar_one()
+            return db.execute(sql.select(_run.c.term)).scalar_one(), commits
+
     def announce(self, address: str) -> list[str]:
         """Keep this coordinator's address; returns those of all that were seen of late, leader or standby."""
         with self._engine.begin() as db:

@@ -66,7 +66,8 @@ class Backup(Fault):
             reign.die(dark=True)
         world.database.go_back(self.num_commits)
         world.invariants.forget_unseen()
-        world.after(self.down, world.begin_reign_if_none, self.announced)
+        world.known_backup = self.announced
+        world.after(self.down, world.begin_reign_if_none)
 
 
 @dataclass(frozen=True)

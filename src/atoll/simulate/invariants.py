@@ -47,7 +47,6 @@ class Invariants:
         match record:
             case Plan():
                 self._must(record.parent == self._roots[record.step], f"a plan of step {record.step} from another state")
-                self._leases_partition(reign)
             case Attempt():
                 self._headers[record.step, record.number] = record
                 agents = {share.island for share in record.participants} | {s.owner for s in record.slices if s.num_pieces}
@@ -87,7 +86,6 @@ class Invariants:
         self._held_durably(reign, record)
         self.history.append(record)
         self._roots.append(record.next_root)
-        self._leases_partition(reign)
 
     def _bits_are_right(self, record: CommitRecord) -> None:
         """The update is the weighted sum of exactly these payloads, and the next state what it leads to."""
@@ -116,7 +114,7 @@ class Invariants:
         majority = 2 * len(holders & participants) > len(participants)
         self._must(holders and (majority or reign.protocol_was_thin), f"step {record.step} is committed, held by {holders}")
 
-    def _leases_partition(self, reign: "Reign") -> None:
+    def leases_partition(self, reign: "Reign") -> None:
         """Below the cursor every sample is spent, out or free, once."""
         if len(self._world.database.commits) < len(self.history):
             return  # a restored backup knows less

@@ -47,6 +47,8 @@ class World:
         self.result = Result(seed)
         self.reigns: list[Reign] = []
         self._lagging_until = 0.0
+        self._most_commits = 0  # that the database ever had
+        self.known_backup = False  # it was restored, and its operator will say so to the next coordinator
         self._last_fault = 0.0
         self._tell = tell
         self._fingerprint = blake3()
@@ -128,15 +130,17 @@ class World:
     def begin_reign(self, restored: bool = False) -> None:
         reign = Reign(self)
         self.reigns.append(reign)
+        restored, self.known_backup = restored or self.known_backup, False
         reign.begin(restored)
 
-    def begin_reign_if_none(self, restored: bool = False) -> None:
+    def begin_reign_if_none(self) -> None:
         if not any(reign.up for reign in self.reigns):
-            self.begin_reign(restored)
+            self.begin_reign()
 
     def take_over(self, lag: float) -> None:
+        """By a standby: it has watched the database, and knows where that went back."""
         self._lagging_until = self.timeline.now + lag
-        self.begin_reign()
+        self.begin_reign(restored=len(self.database.commits) < self._most_commits)
 
     @property
     def leader(self) -> Reign | None:
@@ -178,6 +182,7 @@ class World:
         self._fingerprint.update(f"{self.timeline.now!r} {self.timeline.num_events}".encode() + encode(record))
         self.invariants.persisted(reign, record, plans)
         if isinstance(record, CommitRecord):
+            self._most_commits = max(self._most_commits, len(self.database.commits))
             self.progress.committed()
             self.result.participations += len(record.participants)
 

@@ -14,7 +14,7 @@ from atoll.simulate import faults as f
 
 NUM_SEEDS = 1000
 NUM_EXAMPLES = 400
-BOUND_SECONDS = 60.0  # the worst that 20,000 schedules showed is 46 s; a step alone takes 3
+BOUND_SECONDS = 110.0  # a restored backup hears whoever comes for 60 s; else the worst of 100,000 schedules was 53 s
 
 moments = st.floats(0.0, 15.0).map(lambda x: round(x, 2))
 durations = st.floats(0.5, 30.0).map(lambda x: round(x, 1))

@@ -23,7 +23,7 @@ class Rules(msgspec.Struct, frozen=True):
     num_pieces: int
     frozen_seconds: float = 4.0  # silent that long, of beats every second: not waited for
     grace_seconds: float = 3.0  # a new leader waits so long for the islands of the open step; they dial every second
-    doubt_seconds: float = 20.0  # an old backup hears whoever comes for so long: they dial every few seconds
+    doubt_seconds: float = 60.0  # an old backup hears whoever comes for so long: one that knows more may have been cut off
     fault_seconds: float = 0.3  # between a fault and the next attempt: news of a death may be on its way
     stall_seconds: float = 30.0  # an owner that brings its slice on by nothing for so long is late; never a total time
     hold_seconds: float = 60.0

@@ -130,7 +130,9 @@ class Invariants:
     def forget_unseen(self) -> None:
         """A database was lost. A commit that no island ever heard of was lost with it: it never happened."""
         agents, kept = self._world.agents.values(), len(self._world.database.commits)
-        while len(self.history) > kept and not any(agent.knows(self.history[-1]) for agent in agents):
+        while len(self.history) > kept and not any(self.history[-1] in agent.disk.records for agent in agents):
+            for agent in agents:
+                agent.never_heard(self.history[-1])
             self.history.pop()
             self._states.pop()
             self._roots.pop()

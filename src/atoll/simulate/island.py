@@ -204,11 +204,10 @@ class Island(Process):
     def line_broke(self, line: Line, reason: str) -> None:
         self.link.broke(line)
 
-    def knows(self, record: CommitRecord) -> bool:
-        """Whether a record is on its disk, or in its socket."""
-        return record in self.disk.records or any(
-            isinstance(part, m.Committed) and part.record == record for _, _, arguments in self._backlog for part in arguments
-        )
+    def never_heard(self, record: CommitRecord) -> None:
+        """A record that nobody has stored, in a frozen agent's socket: its line's end, which is dead, takes it along."""
+        message = m.Committed(record)
+        self._backlog = [entry for entry in self._backlog if message not in entry[2]]
 
     def serve(self, data: bytes) -> bytes:
         """What leaves this machine; flipped where its memory is bad."""

@@ -93,4 +93,4 @@ def test_a_proposal_counts_only_for_the_samples_it_was_made_from() -> None:
 def test_attempts_of_different_reigns_are_told_apart() -> None:
     """Attempt 1 of a step was held before the backup; another attempt 1 is never held, until its deadline of 60 s."""
     result = run(39, [f.Backup(6.5, 1, 1.0)], Setting(islands=3, relays=0, outer_steps=4))
-    assert result.worst_gap_seconds < 30
+    assert result.worst_gap_seconds < 75  # of which the backup hears whoever comes for 60

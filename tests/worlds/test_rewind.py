@@ -104,7 +104,7 @@ def test_a_database_from_before_a_rewind_decides_nothing(tmp_path) -> None:
         assert not any(event.kind == "attempt" for event in swarm.events() if event.time > since)
         await swarm.kill_coordinator()
         await swarm.start_coordinator(rewind=2)
-        await swarm.until_step(len(history) + 2)
+        await swarm.until_step(len(history) + 2, seconds=90)
         assert swarm.store.commits()[: len(history)] == history
         swarm.assert_equal_roots()
         await swarm.stop()

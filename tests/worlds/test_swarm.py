@@ -188,7 +188,7 @@ def test_a_restored_backup_learns_from_the_islands(tmp_path) -> None:
             (tmp_path / "db" / name).write_bytes(data)
         await swarm.start_coordinator()
         assert swarm.coordinator.protocol.head < 8
-        await swarm.until_step(len(history) + 2)
+        await swarm.until_step(len(history) + 2, seconds=90)
         assert [record.digest() for record in swarm.store.commits()][: len(history)] == history
         assert any(event.kind == "behind" for event in swarm.events())
         swarm.assert_equal_roots()

@@ -58,7 +58,8 @@ class Reign(Process):
             self._next_tick = now + 1.0
         try:
             self._carry_out(self.protocol.step(event, now))
-            self.world.invariants.leases_partition(self)  # not before: what it decided together is durable bit by bit
+            if self.up and self.protocol.term == self.database.term:  # else it knows nothing of what another has decided
+                self.world.invariants.leases_partition(self)  # not before: what it decided together is durable bit by bit
         except Deposed as error:
             self._deposed(error)
             return

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
@@ -30,7 +30,12 @@ def outcome(action: Any, *arguments: object) -> str:
     return "done"
 
 
+OLD = r.Attempt(r.Term(), 0, 1, b"", "fp32", 1.0, 0.0, (), (), {})
+FIRST, SECOND = (r.CommitRecord(r.Term(), 0, step, 1, b"", b"", b"", (), (), b"") for step in (0, 1))
+
+
 @settings(max_examples=40)
+@example([(0, [OLD, FIRST]), (0, [SECOND, OLD])], [])  # a commit makes room for what it makes void
 @given(asked, st.lists(st.integers(0, 1), max_size=2))
 def test_two_leaders_over_one_database(asked: list[tuple[int, list[Any]]], reigns: list[int]) -> None:
     with tempfile.TemporaryDirectory() as directory:

@@ -47,11 +47,15 @@ class Database:
     def append(self, term: Term, records: list[Record]) -> None:
         """All or nothing. Raises Deposed, or Conflict where a key is taken."""
         self.check(term)
-        keys = [key for record in records if (key := _key(record)) is not None]
-        if len(set(keys)) < len(keys) or any(self._is_taken(key) for key in keys):
-            raise Conflict(f"{[type(record).__name__ for record in records]}: a key is taken")
-        for record in records:
-            self._insert(record)
+        before = dict(self.plans), dict(self.attempts), list(self.commits), list(self._backups), self.stage_starts, self.doubted
+        try:
+            for record in records:
+                if (key := _key(record)) is not None and self._is_taken(key):
+                    raise Conflict(f"{[type(record).__name__ for record in records]}: a key is taken")
+                self._insert(record)
+        except (Conflict, ValueError):
+            self.plans, self.attempts, self.commits, self._backups, self.stage_starts, self.doubted = before
+            raise
 
     def open_step(self, step: int) -> OpenStep:
         plans = [plan for (at, _), plan in self.plans.items() if at == step]

@@ -53,6 +53,10 @@ def prepare(options: argparse.Namespace) -> None:
             print(show.sample(loaded, run_dir.data, options.show))
         return
     terminal = Terminal()
+    if options.partition:
+        terminal.prepared(genesis.prepare_partition(loaded, run_dir, options.partition, terminal.preparing))
+        terminal.tell(f"it stays in {run_dir.private}; islands of this directory train on it from their next start on")
+        return
     terminal.prepared(genesis.prepare(loaded, run_dir, terminal.preparing))
     terminal.tell(f"state 0 and data are in {run_dir.path}; next: atoll host {' '.join([options.recipe, *options.overrides])}")
 
@@ -209,6 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--dir", type=Path, default=Path("runs/demo"), help="where (default runs/demo)")
     added = with_recipe(prepare, "sources -> tokenizer -> token shards, and state 0")
     added.add_argument("--check", action="store_true", help="only verify what is prepared, all of it")
+    added.add_argument("--partition", metavar="SOURCE/NAME=KIND:PATH", help="only this machine's part of a partitioned source")
     added.add_argument("--show", type=int, metavar="N", help="only print sample N, decoded")
     added = with_recipe(host, "the coordinator (and a relay) of a run; prints a ticket")
     added.add_argument("--listen", default="0.0.0.0:7700", help="HOST:PORT; strangers enrol on the next port")

@@ -26,6 +26,7 @@ class RunDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.data = path / "data"
+        self.private = path / "private"
         self.genesis = path / "genesis"
         self.coordinator = path / "coordinator"
         self.islands = path / "islands"
@@ -58,6 +59,16 @@ def prepare(recipe: Recipe, run_dir: RunDir, report: Report) -> Manifest:
     if not checkpoint.newest([run_dir.genesis]):
         write_state_0(run_dir, _initial_parameters(recipe, manifest.vocab_size))
     return manifest
+
+
+def prepare_partition(recipe: Recipe, run_dir: RunDir, wanted: str, report: Report) -> Manifest:
+    """This machine's part of a partitioned source, `SOURCE/NAME=KIND:PATH`. Raises UserError for bad input."""
+    from atoll.data.partition import recipe_of
+    from atoll.data.prepare import prepare as prepare_data
+
+    run_dir.claim(recipe)
+    name, its_recipe = recipe_of(recipe, wanted, run_dir.data)
+    return prepare_data(its_recipe, run_dir.private / name, report)
 
 
 def found(directory: Path, recipe: str, parameters: Mapping[str, Any]) -> None:

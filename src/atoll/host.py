@@ -133,7 +133,8 @@ def _describe(recipe: Recipe, run_dir: RunDir, keys: RunKeys) -> tuple[m.RunInfo
     rules = Rules(
         recipe.digest(), diloco.self_test(), state_0.root, recipe.num_outer_steps, outer.inner_steps,
         recipe.windows_per_step, recipe.inner.context_length, tuple(stage.until for stage in recipe.stage),
-        outer.codec, outer.lr, outer.momentum, outer.min_participants, state_0.layout.num_pieces,
+        outer.codec, outer.lr, outer.momentum, outer.min_participants, state_0.layout.num_pieces, tuple(recipe.partitioned),
+        tuple(recipe.private_shares(stage) for stage in range(len(recipe.stage))),
     )  # fmt: skip
     return run, rules
 

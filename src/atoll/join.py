@@ -55,7 +55,7 @@ def agent_settings(run_dir: RunDir, directory: Path, contributor: str, listen: s
     """How an agent in `directory` takes part; state 0 and data are taken from the run directory where they are there."""
     host, _, port = listen.rpartition(":")
     return Settings(directory, "", contributor, relay, host or "0.0.0.0", int(port), dial_only, (run_dir.genesis,),
-                    (run_dir.data,))  # fmt: skip
+                    (run_dir.data,), run_dir.private)  # fmt: skip
 
 
 def join(ticket: str, run_dir: RunDir | None, name: str, contributor: str, listen: str, dial_only: bool,

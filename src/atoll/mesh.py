@@ -151,6 +151,11 @@ class Swarm:
         return self._ranks.first(lambda: self._want(needed()) is not None)
 
     @property
+    def private_dir(self) -> Path:
+        """Where this island's parts of partitioned sources lie; they stay there."""
+        return self._settings.private_dir
+
+    @property
     def run(self) -> m.RunInfo:
         """What the run is; waits for this island's enrolment."""
         self._open()

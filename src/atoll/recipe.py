@@ -56,7 +56,7 @@ class Range(Part, frozen=True):
 
 
 class Source(Part, frozen=True):
-    """A dataset. Exactly one of the five kinds says where it is."""
+    """A dataset. Exactly one of the five kinds says where it is; of a partitioned one every island says it for its part."""
 
     text: str | None = None  # a file, a folder of .txt, or "package:NAME" shipped with atoll
     code: str | None = None  # a source tree, or "stdlib": the interpreter's own standard library
@@ -71,6 +71,7 @@ class Source(Part, frozen=True):
     keep: dict[str, list[str | int | float | bool] | Range] = {}  # rows whose columns have one of these values
     separator: str | None = None  # text only: where one document ends and the next begins
     suffix: str = ".py"  # code only
+    partitioned: bool = False  # private: each island has a part of its own (`atoll prepare --partition`), or none
     skip_bad_rows: bool = False  # skip and count rows that are null, not text or not UTF-8
 
 
@@ -162,6 +163,20 @@ class Recipe(Part, frozen=True):
     def windows_per_step(self) -> int:
         """Windows that one island reads per inner step."""
         return self.inner.tokens_per_step // self.inner.context_length
+
+    @property
+    def partitioned(self) -> list[str]:
+        """The private sources, sorted: they are in no machine's prepared data."""
+        return sorted(name for name, source in self.sources.items() if source.partitioned)
+
+    def mixture(self, stage: int) -> dict[str, float]:
+        """Weights, among each other, of the sources that all islands can have."""
+        return {name: weight for name, weight in self.stage[stage].mixture.items() if not self.sources[name].partitioned}
+
+    def private_shares(self, stage: int) -> dict[str, float]:
+        """Of all samples of a stage, the share that each private source is due."""
+        weights = self.stage[stage].mixture
+        return {name: weights[name] / sum(weights.values()) for name in self.partitioned if weights.get(name)}
 
     def shared(self) -> dict[str, Any]:
         """The run's part of the recipe as plain values: everything but `[island]`."""
@@ -302,8 +317,12 @@ def _check(recipe: Recipe, where: str) -> None:
         (0 < recipe.heldout_fraction < 1, "heldout_fraction: must be between 0 and 1"),
         (recipe.island.micro_batch > 0, "island.micro_batch: must be positive"),
     ]
-    rules += [(len(found) == 1, f"sources.{name}: give exactly one of text, code, jsonl, parquet, dataset")
-              for name, found in kinds.items()]  # fmt: skip
+    rules += [
+        (len(kinds[name]) == 1, f"sources.{name}: give exactly one of text, code, jsonl, parquet, dataset")
+        if not source.partitioned
+        else (not kinds[name], f"sources.{name}: it is partitioned, so each island says where its part is")
+        for name, source in recipe.sources.items()
+    ]
     until = 0
     for number, stage in enumerate(recipe.stage):
         weights = stage.mixture.values()
@@ -315,6 +334,8 @@ def _check(recipe: Recipe, where: str) -> None:
             ),
         ]
         rules += [(s in recipe.sources, f"stage[{number}].mixture: no source is named {s!r}") for s in stage.mixture]
+        common = [w for s, w in stage.mixture.items() if s in recipe.sources and not recipe.sources[s].partitioned]
+        rules += [(model.own or any(common), f"stage[{number}].mixture: a source that is not partitioned must weigh something")]
         until = stage.until
     for holds, message in rules:
         if not holds:

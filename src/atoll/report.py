@@ -31,7 +31,7 @@ def summarise(run_dir: RunDir, recipe: Recipe, story: Story, names: dict[str, st
               started: float) -> dict[str, Any]:  # fmt: skip
     """Evaluate, export, compare with `transformers`, and collect the facts."""
     data = Loader(run_dir.data, recipe)
-    mixture = recipe.stage[-1].mixture
+    mixture = recipe.mixture(-1)
     weights = heldout_weights(data.manifest, mixture)
     out, saved = export(run_dir, run_dir.path / "export")
 

@@ -11,6 +11,7 @@ import torch
 
 from atoll import recipe as recipes
 from atoll.data.loader import Batch, Loader
+from atoll.data.partition import partitions
 from atoll.data.unigram import heldout_weights
 from atoll.errors import UserError
 from atoll.island.checkpoint import InnerCheckpoints
@@ -59,9 +60,9 @@ def train(mesh: ElasticDeviceMesh, own: recipes.Island, directory: Path, report:
     Raises UserError when this island may not, or cannot, go on.
     """
     recipe = recipes.with_island(mesh.swarm.run.recipe, own)
-    data = Loader(mesh.swarm.data_dir(), recipe)
+    data = Loader(mesh.swarm.data_dir(), recipe, partitions(mesh.swarm.private_dir, recipe))
     island = build(mesh, recipe, data)
-    weights = heldout_weights(data.manifest, recipe.stage[0].mixture)
+    weights = heldout_weights(data.manifest, recipe.mixture(0))
     if own.evaluate_every:
         mesh.swarm.provide(lambda: data.heldout_blocks(LOOK_WINDOWS))
     summary = Summary(mesh.swarm.island)

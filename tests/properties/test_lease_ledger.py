@@ -3,7 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atoll.coordinator.leases import Leases, Ranges
+from atoll.coordinator.leases import Leases, Ranges, merge
+from atoll.samples import number_of
+
+PARTITION = 70_000
 
 STEPS = st.lists(st.tuples(st.sampled_from(["take", "spend", "return", "restart"]), st.integers(1, 20)), max_size=40)
 
@@ -21,14 +24,14 @@ def test_every_sample_is_in_exactly_one_place(steps) -> None:
     leases, out, spent = Leases(), [], []
     for what, number in steps:
         if what == "take":
-            lease = leases.take(number)
-            assert len(samples(lease)) == number
+            lease = merge([*leases.take(number), *leases.take(number, PARTITION)])
+            assert len(samples(lease)) == 2 * number
             out.append(lease)
         elif what == "restart":
-            before = num_free(leases), leases.fresh
+            before = leases.fresh + leases.turns(PARTITION) - num_free(leases)
             leases = Leases()
             leases.restore(out, spent)
-            assert leases.fresh - num_free(leases) == before[1] - before[0]  # what is used stays used
+            assert leases.fresh + leases.turns(PARTITION) - num_free(leases) == before  # what is used stays used
         elif out:
             lease = out.pop(number % len(out))
             if what == "spend":
@@ -37,8 +40,8 @@ def test_every_sample_is_in_exactly_one_place(steps) -> None:
                 leases.give_back(lease)
         used = [sample for lease in (*out, *spent) for sample in samples(lease)]
         assert len(used) == len(set(used)), "a sample is in two places"
-        assert len(used) + num_free(leases) == leases.fresh
-        assert all(sample < leases.fresh for sample in used)
+        assert len(used) + num_free(leases) == leases.fresh + leases.turns(PARTITION)
+        assert all(sample < leases.fresh or number_of(sample) == PARTITION for sample in used)
 
 
 @given(STEPS, st.integers(1, 30))

@@ -37,7 +37,7 @@ class Orders:
 
     def __init__(self, run_dir: RunDir, steps: list[int]) -> None:
         self.run = SimpleNamespace(recipe=recipes.load(run_dir.recipe).shared())
-        self._data, self._steps = run_dir.data, steps
+        self._data, self._steps, self.private_dir = run_dir.data, steps, run_dir.private
 
     def orders(self) -> Iterator[Adopt | Plan]:
         yield Adopt(self._steps[0], None)

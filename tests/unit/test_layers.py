@@ -18,7 +18,7 @@ README = SOURCE.parents[1] / "README.md"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 # Who may import whom, besides itself and whatever is below it.
-GROUND = {"recipe", "errors", "files", "events", "processes"}
+GROUND = {"recipe", "errors", "files", "events", "processes", "samples"}
 LOOKS = {"terminal"}  # how things look: for everything from the top layers on
 WORDS = {"model", "data", "swarm"}
 ENDS = {"coordinator", "agent", "island"}

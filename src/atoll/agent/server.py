@@ -22,6 +22,7 @@ from atoll.agent.state import OuterState
 from atoll.agent.trainer import Trainer
 from atoll.agent.unbroken import unbroken
 from atoll.data.partial import PartialData
+from atoll.data.partition import partition_numbers
 from atoll.errors import UserError
 from atoll.swarm import messages as m
 from atoll.swarm.layout import root
@@ -48,6 +49,7 @@ class Agent:
         self.recovery = Recovery(self.state, self.log, run.genesis_root, [own_checkpoints, *settings.checkpoint_dirs])
         self.data = PartialData(run.data_digest, settings.data_dirs)
         self.donor = Donor(self.state, self.log, run.genesis_root, self.data.block)
+        self._partitions = {} if settings.relay else partition_numbers(settings.private_dir, run.recipe)
         self.machine = OuterStep(island, settings.relay, load_term(settings.directory), self.log.head)
         self.machine.head_root = self.log.root(self.log.head, run.genesis_root)
         self.payload = payload.load(settings.directory, run.layout)
@@ -263,9 +265,7 @@ class Agent:
     async def _reduction_of(self, matches: Callable[[Attempt], bool]) -> Reduction:
         """The reduction of an attempt; a participant, or our own Hold, may come before it has begun here."""
         async with self._reduction_changed:
-            await self._reduction_changed.wait_for(
-                lambda: self._reduction is not None and matches(self._reduction.attempt)
-            )
+            await self._reduction_changed.wait_for(lambda: self._reduction and matches(self._reduction.attempt))
         assert self._reduction is not None
         return self._reduction
 
@@ -274,7 +274,7 @@ class Agent:
         machine = self.machine
         return m.Hello(self._session, self._recipe_digest, self._self_test, self.settings.contributor,
                        self.settings.relay, self._port, machine.head, machine.head_root, machine.term,
-                       len(self.log.rewinds), machine.proposal is not None)  # fmt: skip
+                       len(self.log.rewinds), machine.proposal is not None, self._partitions)  # fmt: skip
 
     def _beat(self) -> m.Beat:
         p, s = self._progress, self._seconds

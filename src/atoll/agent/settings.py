@@ -22,6 +22,7 @@ class Settings(msgspec.Struct, frozen=True):
     dial_only: bool = False
     checkpoint_dirs: tuple[Path, ...] = ()  # where a state 0 may lie, besides our own
     data_dirs: tuple[Path, ...] = ()  # where the prepared data may lie; the last is where it is put
+    private_dir: Path = Path("private")  # where its parts of partitioned sources lie
 
 
 def keep_term(directory: Path, term: Term) -> None:

@@ -1,5 +1,7 @@
 """Leases: which samples are spent, out, or free. The order of samples is a function, so a lease is a few integers."""
 
+from atoll.samples import first_sample, number_of
+
 Ranges = tuple[tuple[int, int], ...]  # (first, count), ascending
 
 
@@ -7,22 +9,35 @@ class Leases:
     """Every sample index is in exactly one place: spent, out with one island, free again, or never handed out."""
 
     def __init__(self) -> None:
-        self.fresh = 0  # everything from here on was never handed out
+        self._fresh: dict[int, int] = {}  # by number (0: the mixture): everything from here on was never handed out
         self._free: list[tuple[int, int]] = []
 
-    def take(self, count: int) -> Ranges:
-        """`count` samples, returned ones first, so that the set of spent samples has no lasting gap."""
+    @property
+    def fresh(self) -> int:
+        """The first sample of the mixture that was never handed out."""
+        return self._first_fresh(0)
+
+    def _first_fresh(self, number: int) -> int:
+        return self._fresh.get(number, first_sample(number))
+
+    def turns(self, number: int) -> int:
+        """How many turns of a partition were ever handed out."""
+        return self._first_fresh(number) - first_sample(number)
+
+    def take(self, count: int, number: int = 0) -> Ranges:
+        """`count` samples of the mixture or a partition, returned ones first: the set of spent ones has no lasting gap."""
         taken: list[tuple[int, int]] = []
-        while count and self._free:
-            first, size = self._free.pop(0)
-            if size > count:
-                self._free.insert(0, (first + count, size - count))
-                size = count
-            taken.append((first, size))
-            count -= size
+        kept: list[tuple[int, int]] = []
+        for first, size in self._free:
+            used = min(size, count) if number_of(first) == number else 0
+            taken += [(first, used)] if used else []
+            kept += [(first + used, size - used)] if size > used else []
+            count -= used
+        self._free = kept
         if count:
-            taken.append((self.fresh, count))
-            self.fresh += count
+            first = self._first_fresh(number)
+            taken.append((first, count))
+            self._fresh[number] = first + count
         return merge(taken)
 
     def give_back(self, ranges: Ranges) -> None:
@@ -32,10 +47,10 @@ class Leases:
     def spend(self, ranges: Ranges) -> None:
         """A commit that this coordinator had forgotten spent these. Raises ValueError where they are not free."""
         for first, count in ranges:
-            end = first + count
-            if end > self.fresh:
-                self._free.append((self.fresh, end - self.fresh))
-                self.fresh = end
+            end, fresh = first + count, self._first_fresh(number_of(first))
+            if end > fresh:
+                self._free.append((fresh, end - fresh))
+                self._fresh[number_of(first)] = end
         left: list[tuple[int, int]] = []
         wanted = list(merge(list(ranges)))
         for first, count in merge(self._free):
@@ -55,12 +70,12 @@ class Leases:
     def restore(self, outstanding: list[Ranges], spent: list[Ranges]) -> None:
         """After a restart: whatever was handed out and is neither out nor spent is free."""
         used = merge([r for ranges in (*outstanding, *spent) for r in ranges])
-        self.fresh = max((first + count for first, count in used), default=0)
-        self._free, at = [], 0
+        self._fresh, self._free = {}, []
         for first, count in used:
+            at = self._first_fresh(number_of(first))
             if first > at:
                 self._free.append((at, first - at))
-            at = first + count
+            self._fresh[number_of(first)] = first + count
 
 
 def split(ranges: Ranges, count: int) -> tuple[Ranges, Ranges]:

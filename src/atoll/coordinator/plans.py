@@ -1,13 +1,15 @@
 """Who trains on what in the open outer step: one plan per island, its samples leased, its inner steps in proportion."""
 
 import math
+from collections import Counter
 
 import msgspec
 
 from atoll.coordinator.deadlines import Deadline
-from atoll.coordinator.leases import Leases, split
+from atoll.coordinator.leases import Leases, Ranges, merge, split
 from atoll.coordinator.members import Member, Members
 from atoll.coordinator.rules import Rules
+from atoll.samples import private_source, source_of
 from atoll.swarm.layout import DIGEST_BYTES
 from atoll.swarm.messages import Beat, Propose
 from atoll.swarm.records import CommitRecord, Plan, Term
@@ -29,6 +31,8 @@ class Plans(dict[str, Plan]):
         self._passed: dict[str, float] = {}  # fraction of its inner steps that an island has done
         self._fastest = 0.0  # seconds per inner step, of those present when the step began
         self._rules = rules
+        self._given: Counter[str] = Counter()  # samples of this stage, spent or out: in all (""), and by private source
+        self._given_stage = 0
 
     def restore(self, plans: list[Plan], commits: list[CommitRecord], stage_starts: tuple[int, ...], now: float) -> None:
         """After a restart: the open step's plans stand, and so do the leases that commits spent."""
@@ -41,6 +45,10 @@ class Plans(dict[str, Plan]):
         for record in commits[-1:]:
             self._remember(record.stage_starts)
         self.began = now if self else math.inf
+        leases = [lease for record in commits if self._stage(record.step) == stage for _, lease in record.leases]
+        self._given_stage = stage
+        for lease in [*leases, *(plan.lease for plan in self.values())]:
+            self._count(lease, 1)
 
     def make(
         self, term: Term, step: int, root: bytes, member: Member, members: Members, done: set[str], now: float
@@ -55,7 +63,7 @@ class Plans(dict[str, Plan]):
         stage = self._stage(step)
         while len(self.stage_starts) <= stage:
             self.stage_starts = (*self.stage_starts, max((self.leases.fresh, *self.stage_starts)))
-        lease = self.leases.take(inner_steps * rules.windows_per_step)
+        lease = self._draw(inner_steps * rules.windows_per_step, stage, member.hello.partitions)
         first = step * rules.inner_steps
         plan = Plan(term, step, root, member.island, lease, self.stage_starts, inner_steps, first)
         self[member.island] = plan
@@ -69,13 +77,43 @@ class Plans(dict[str, Plan]):
         self._passed.pop(plan.island, None)
         inner_steps = max(0, min(plan.inner_steps, self._remaining(members, done)))
         kept, rest = split(plan.lease, inner_steps * self._rules.windows_per_step)
-        self.leases.give_back(rest)
+        self._give_back(rest)
         self[plan.island] = shorter = msgspec.structs.replace(plan, lease=kept, inner_steps=inner_steps)
         self._made[plan.island] = now
         if not inner_steps:
             for each in (self, self.missing, self._made):
                 each.pop(plan.island, None)
         return shorter
+
+    def _draw(self, count: int, stage: int, partitions: dict[str, int]) -> Ranges:
+        """Samples for a plan: what its island's partitions owe to their sources' weight over the swarm, else the mixture's."""
+        self._enter(stage)
+        drawn: list[tuple[int, int]] = []
+        left = count
+        for source, share in sorted(self._rules.private_shares[stage].items()) if partitions else ():
+            held = [number for name, number in sorted(partitions.items()) if source_of(name) == source]
+            due = math.ceil(share * (self._given[""] + count)) - self._given[source]
+            if held and (turns := max(0, min(due, left))):
+                drawn += self.leases.take(turns, min(held, key=self.leases.turns))
+                left -= turns
+        lease = merge([*drawn, *(self.leases.take(left) if left else ())])
+        self._count(lease, 1)
+        return lease
+
+    def _enter(self, stage: int) -> None:
+        """Weights are of a stage: what earlier ones gave does not count in it."""
+        if stage != self._given_stage:
+            self._given_stage, self._given = stage, Counter()
+
+    def _give_back(self, lease: Ranges) -> None:
+        self.leases.give_back(lease)
+        self._count(lease, -1)
+
+    def _count(self, lease: Ranges, sign: int) -> None:
+        for first, count in lease:
+            self._given[""] += sign * count
+            if source := private_source(first, self._rules.partitioned):
+                self._given[source] += sign * count
 
     def _stage(self, step: int) -> int:
         """Of the mixture, in an outer step."""
@@ -104,8 +142,10 @@ class Plans(dict[str, Plan]):
         """A commit that this database had lost: what it spent is spent, and plans of its step are void."""
         self.settle(set(), members, now)
         self._remember(record.stage_starts)
+        self._enter(self._stage(record.step))
         for _, lease in record.leases:
             self.leases.spend(lease)
+            self._count(lease, 1)
 
     def _remember(self, stage_starts: tuple[int, ...]) -> None:
         """Where stages began is decided once: another start would make other samples of the same numbers."""
@@ -115,7 +155,7 @@ class Plans(dict[str, Plan]):
         """The step is committed: its participants' leases are spent, the others' are free again."""
         for island, plan in self.items():
             if island not in participants:
-                self.leases.give_back(plan.lease)
+                self._give_back(plan.lease)
                 self._observe_unfinished(plan, members.get(island), now)
         for each in (self, self.missing, self._made, self._passed):
             each.clear()

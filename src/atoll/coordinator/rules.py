@@ -2,6 +2,7 @@
 
 import msgspec
 
+from atoll.samples import HASH_BITS, first_sample, private_source, source_of
 from atoll.swarm.messages import Hello
 
 
@@ -21,6 +22,8 @@ class Rules(msgspec.Struct, frozen=True):
     momentum: float
     min_participants: int
     num_pieces: int
+    partitioned: tuple[str, ...] = ()  # the private sources, sorted
+    private_shares: tuple[dict[str, float], ...] = ()  # of each stage's samples, by private source
     frozen_seconds: float = 4.0  # silent that long, of beats every second: not waited for
     grace_seconds: float = 3.0  # a new leader waits so long for the islands of the open step; they dial every second
     doubt_seconds: float = 60.0  # an old backup hears whoever comes for so long: one that knows more may have been cut off
@@ -36,4 +39,8 @@ class Rules(msgspec.Struct, frozen=True):
             return "its recipe is not the run's; join with a ticket of this run in an empty directory"
         if hello.self_test != self.self_test:
             return "its arithmetic gives other bits than the coordinator's (another kernel version or processor fault)"
+        for name, number in hello.partitions.items():
+            held = self.partitioned and 0 < number >> HASH_BITS <= len(self.partitioned)
+            if not held or private_source(first_sample(number), self.partitioned) != source_of(name):
+                return f"its partition {name} is of no partitioned source of this run"
         return ""

@@ -15,10 +15,12 @@ from typing import NamedTuple
 import numpy as np
 
 from atoll.data.manifest import Blocks, Manifest, Split
-from atoll.data.mixture import Mixture
+from atoll.data.mixture import Mixture, Sample, window_of
+from atoll.data.partition import Partition
 from atoll.data.tokens import TokenStream
 from atoll.errors import UserError
 from atoll.recipe import Recipe
+from atoll.samples import first_sample, number_of, source_of
 
 NO_LABEL = -100  # nothing is to be predicted here
 
@@ -34,8 +36,8 @@ class Batch(NamedTuple):
 class Loader:
     """Reads windows of prepared data; every block of a shard is checked when it is first touched."""
 
-    def __init__(self, data_dir: Path, recipe: Recipe) -> None:
-        """Raises UserError when the data is missing, or does not fit the recipe's model or mixture.
+    def __init__(self, data_dir: Path, recipe: Recipe, private: Sequence[Partition] = ()) -> None:
+        """Raises UserError when the data is missing, or does not fit the recipe's model or mixture, nor `private` the data.
 
         The manifest is enough; blocks must be there when a window that lies in them is read.
         """
@@ -43,6 +45,10 @@ class Loader:
         self.manifest = Manifest.load(data_dir)
         check_vocabulary(recipe, self.manifest.vocab_size)
         self.mixture = Mixture.of(recipe, self.manifest)
+        self._seed = recipe.seed
+        self._private = {partition.number: partition for partition in private}
+        for partition in private:
+            partition.check(self.manifest)
         self._streams: dict[tuple[str, Split], TokenStream] = {}
 
     def batches(
@@ -56,9 +62,19 @@ class Loader:
         while indices := list(islice(remaining, windows_per_step)):
             if len(indices) < windows_per_step:
                 raise ValueError(f"{len(indices)} samples are left, but a step takes {windows_per_step}")
-            drawn = [self.mixture.sample(index, stage_starts) for index in indices]
+            drawn = [self.sample(index, stage_starts) for index in indices]
             windows = [(sample.source, sample.window) for sample in drawn]
             yield [self._batch("train", part) for part in _cut(windows, micro_batch)]
+
+    def sample(self, index: int, stage_starts: Sequence[int]) -> Sample:
+        """The window that is sample `index`. Raises UserError for one of a partition that is not here."""
+        number = number_of(index)
+        if not number:
+            return self.mixture.sample(index, stage_starts)
+        if (partition := self._private.get(number)) is None:
+            raise UserError(f"sample {index} is of a partition that is not on this machine any more; prepare it again, or join "
+                            "under another --name")  # fmt: skip
+        return window_of(partition.name, index - first_sample(number), partition.num_windows(self._length), self._seed)
 
     def heldout(self, micro_batch: int, num_windows: int | None = None) -> Iterator[tuple[str, Batch]]:
         """The held-out windows with their source: all, or at most `num_windows` of each source, evenly spaced."""
@@ -68,7 +84,7 @@ class Loader:
 
     def blocks(self, samples: Iterable[int], stage_starts: Sequence[int]) -> Blocks:
         """What must be on the disk before `batches` of these samples are read."""
-        drawn = (self.mixture.sample(index, stage_starts) for index in samples)
+        drawn = (self.mixture.sample(index, stage_starts) for index in samples if not number_of(index))
         return self._blocks("train", ((sample.source, sample.window) for sample in drawn))
 
     def heldout_blocks(self, num_windows: int | None = None) -> Blocks:
@@ -112,9 +128,11 @@ class Loader:
         documents[num_inputs:] = documents[num_inputs - 1] + 1
 
     def stream(self, source: str, split: Split) -> TokenStream:
-        """All tokens of a source's split."""
+        """All tokens of a source's split, or of a partition's."""
         if (source, split) not in self._streams:
-            self._streams[source, split] = TokenStream(self._data_dir, self.manifest, source, split)
+            private = next((part for part in self._private.values() if part.name == source), None)
+            where = (private.directory, private.manifest) if private else (self._data_dir, self.manifest)
+            self._streams[source, split] = TokenStream(*where, source_of(source), split)
         return self._streams[source, split]
 
 

@@ -9,6 +9,7 @@ windows within a block, so that neighbouring samples of a large corpus lie in fe
 """
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -23,6 +24,7 @@ from atoll.data.pattern import PERIOD, leads, pattern
 from atoll.data.permutation import permuted
 from atoll.errors import UserError
 from atoll.recipe import Recipe
+from atoll.samples import private_source
 
 
 class Sample(NamedTuple):
@@ -34,13 +36,16 @@ class Sample(NamedTuple):
 class Mixture:
     """The order of samples. The number of islands does not enter into it."""
 
-    def __init__(self, stages: Sequence[dict[str, float]], num_windows: dict[str, int], seed: int) -> None:
+    def __init__(self, stages: Sequence[dict[str, float]], num_windows: dict[str, int], seed: int,
+                 partitioned: Sequence[str] = ()) -> None:  # fmt: skip
         """`stages`: weights per source, one dict per stage; `num_windows`: of each source's training split.
+
+        `partitioned`: the run's private sources. They are no part of this order; their samples are only counted here.
 
         Raises UserError for weights that are negative, all zero or too small to be met, and sources without windows.
         """
         self._sources = sorted(num_windows)
-        self._num_windows, self._seed = num_windows, seed
+        self._num_windows, self._seed, self._partitioned = num_windows, seed, partitioned
         self.counts = [_counts(weights) for weights in stages]  # per stage: samples in every 1,000, by source
         for name in sorted({name for counts in self.counts for name in counts}):
             if num_windows.get(name, 0) < 1:
@@ -52,14 +57,15 @@ class Mixture:
         """The order of samples of a run over its prepared data; raises UserError for a source that is too small."""
         length = recipe.inner.context_length
         num_windows: dict[str, int] = {}
-        for name in recipe.sources:
+        for name in recipe.sources.keys() - set(recipe.partitioned):
             if name not in manifest.sources:
                 raise UserError(f"sources.{name}: not in the prepared data; run `atoll prepare` in a fresh directory")
             num_tokens = manifest.sources[name].num_tokens("train")
             if num_tokens < length and any(stage.mixture.get(name) for stage in recipe.stage):
                 raise UserError(f"sources.{name}: {num_tokens} tokens to train on, less than one window of {length}")
             num_windows[name] = -(-num_tokens // length)
-        return cls([stage.mixture for stage in recipe.stage], num_windows, recipe.seed)
+        stages = [recipe.mixture(number) for number in range(len(recipe.stage))]
+        return cls(stages, num_windows, recipe.seed, recipe.partitioned)
 
     def sample(self, index: int, stage_starts: Sequence[int]) -> Sample:
         """Sample number `index`, in microseconds. `stage_starts`: the index at which each stage so far began, [0, ...].
@@ -82,19 +88,24 @@ class Mixture:
     def count(self, ranges: Iterable[tuple[int, int]], stage_starts: Sequence[int]) -> dict[str, int]:
         """How many samples of ranges (first, count) are of each source; however long they are. Needs no data either."""
         stages = self._lay_out(tuple(stage_starts))
+        private = Counter[str]()
+        common: list[tuple[int, int]] = []
+        for first, count in ranges:
+            if source := private_source(first, self._partitioned):
+                private[source] += count
+            else:
+                common.append((first, count))
 
         def before(index: int) -> np.ndarray:
             stage = stages[bisect_right(stage_starts, index) - 1]
             return stage.drawn_after(index - stage.start)
 
-        total = sum((before(first + count) - before(first) for first, count in ranges), np.zeros(len(self._sources), np.int64))
-        return {name: int(number) for name, number in zip(self._sources, total, strict=True) if number}
+        total = sum((before(first + count) - before(first) for first, count in common), np.zeros(len(self._sources), np.int64))
+        return {name: int(number) for name, number in zip(self._sources, total, strict=True) if number} | private
 
     def window(self, source: str, turn: int) -> Sample:
         """The window that a source gives at its turn number `turn`, counted from 0."""
-        pass_number, position = divmod(turn, self._num_windows[source])
-        window = permuted(position, self._num_windows[source], _key(self._seed, source, pass_number))
-        return Sample(source, window, pass_number)
+        return window_of(source, turn, self._num_windows[source], self._seed)
 
     def _lay_out(self, stage_starts: tuple[int, ...]) -> "list[_LaidOut]":
         """The stages that have begun, computed once: a few milliseconds each."""
@@ -113,6 +124,12 @@ class Mixture:
                 stages.append(_LaidOut(start, order, before.cumsum(axis=0), drawn, trail))
             self._laid_out[stage_starts] = stages
         return self._laid_out[stage_starts]
+
+
+def window_of(source: str, turn: int, num_windows: int, seed: int) -> Sample:
+    """What a source, or a partition, gives at its turn number `turn`."""
+    pass_number, position = divmod(turn, num_windows)
+    return Sample(source, permuted(position, num_windows, _key(seed, source, pass_number)), pass_number)
 
 
 class _LaidOut(NamedTuple):

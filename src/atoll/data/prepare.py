@@ -76,6 +76,7 @@ def _num_cores() -> int:
 
 
 def _prepare(recipe: Recipe, data_dir: Path, progress: Report, num_processes: int) -> Manifest:
+    common = {name: source for name, source in recipe.sources.items() if not source.partitioned}
     for name in recipe.sources:
         if not name.replace("-", "").replace("_", "").isalnum():
             raise UserError(f"sources.{name}: letters, digits, - and _ only, as it becomes a folder's name")
@@ -93,7 +94,7 @@ def _prepare(recipe: Recipe, data_dir: Path, progress: Report, num_processes: in
         made_from=data_keys(recipe),
     )
     with Encoders(data_dir / TOKENIZER_DIR, recipe.heldout_fraction, num_processes) as encoders:
-        for name, source in recipe.sources.items():
+        for name, source in common.items():
             done = SourceWriter(name, source, data_dir, manifest.token_type, journal).write(encoders, progress)
             manifest.sources[name] = done.prepared
             manifest.files.update(done.blocks)
@@ -125,7 +126,9 @@ def _tokenizer(recipe: Recipe, progress: Report) -> Tokenizer:
         return Tokenizer.load(Path(recipe.tokenizer.file).expanduser())
     vocab_size = recipe.tokenizer.train or 0
     texts = chain.from_iterable(
-        _tokenizer_texts(name, recipe, SAMPLE_BYTES_PER_TOKEN * vocab_size, progress) for name in recipe.sources
+        _tokenizer_texts(name, recipe, SAMPLE_BYTES_PER_TOKEN * vocab_size, progress)
+        for name, source in recipe.sources.items()
+        if not source.partitioned
     )
     return Tokenizer.train(texts, vocab_size)
 

@@ -40,7 +40,7 @@ def sample(recipe: Recipe, data_dir: Path, index: int) -> str:
     loader = Loader(data_dir, recipe)
     lengths = [stage.until * recipe.windows_per_step for stage in recipe.stage]
     starts = [0, *lengths[:-1]]
-    found = loader.mixture.sample(index, starts)
+    found = loader.sample(index, starts)
     stage = int(np.searchsorted(starts, index, "right"))
     head = (f"sample {index:,}: window {found.window:,} of {found.source}, pass {found.pass_number + 1}, "
             f"stage {stage} of {len(starts)} (of one island alone)")  # fmt: skip

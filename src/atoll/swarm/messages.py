@@ -106,6 +106,8 @@ class Hello(Message, frozen=True):
     term: Term  # highest seen
     branch: int = 0  # how many rewinds it knows
     pending: bool = False  # a payload of the open step is here, encoded: its plan must stand
+    # Number by name, SOURCE/NAME, of what it holds of private sources.
+    partitions: dict[str, int] = msgspec.field(default_factory=dict[str, int])
 
 
 class Welcome(Message, frozen=True):

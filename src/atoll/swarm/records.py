@@ -3,10 +3,12 @@
 Digests and roots are 32 raw bytes. A *step* is an outer step: update `step` turns state `step` into `step + 1`.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import msgspec
 
+from atoll.samples import number_of
 from atoll.swarm.layout import digest
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
@@ -45,8 +47,13 @@ class Plan(Message, frozen=True):
 
     @property
     def samples(self) -> list[int]:
-        """Their indices, in the order in which they are trained on."""
-        return [index for first, count in self.lease for index in range(first, first + count)]
+        """Their indices, in the order in which they are trained on: turns of partitions are spread evenly."""
+        groups: defaultdict[int, list[int]] = defaultdict(list)
+        for first, count in self.lease:
+            groups[number_of(first)] += range(first, first + count)
+        placed = [((place + 0.5) / len(group), number, index) for number, group in groups.items()
+                  for place, index in enumerate(group)]  # fmt: skip
+        return [index for _, _, index in sorted(placed)]
 
 
 class Share(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,0 +1,206 @@
+"""Private sources: each island's part of them stays with it, and their weight holds over the swarm."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import pytest
+
+pytest.importorskip("tokenizers")
+
+from atoll import genesis
+from atoll.coordinator.members import Members
+from atoll.coordinator.plans import Plans
+from atoll.coordinator.rules import Rules
+from atoll.data.loader import Loader
+from atoll.data.partition import partition_numbers, partitions, recipe_of
+from atoll.data.prepare import prepare
+from atoll.errors import UserError
+from atoll.recipe import Recipe, parse
+from atoll.samples import first_sample, number_of, partition_number, private_source
+from atoll.swarm import messages as m
+from atoll.swarm.records import Plan, Term
+
+TERM = Term(1, "n")
+ADA, BOB = (partition_number(["mail"], f"mail/{name}", "digest") for name in ("ada", "bob"))
+RULES = Rules("", b"", b"", 100, 4, 8, 8, (200, 400), "int8", 0.7, 0.9, 1, 1, ("mail",), ({"mail": 0.25}, {"mail": 0.5}))
+
+
+# ---------------------------------------------------------------------------------------------------- sample numbers
+def test_a_sample_says_which_private_source_it_is_of() -> None:
+    number = partition_number(["diary", "mail"], "mail/ada", "digest")
+    assert private_source(first_sample(number) + 5, ["diary", "mail"]) == "mail"
+    assert private_source(5, ["diary", "mail"]) == ""
+    assert number != partition_number(["diary", "mail"], "mail/ada", "other data")
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(first_sample(number) + 5)) == first_sample(number) + 5
+
+
+def test_turns_of_partitions_are_spread_over_a_plan() -> None:
+    first = first_sample(ADA)
+    plan = Plan(TERM, 0, b"", "a", ((0, 6), (first, 2)), (0,), 4, 0)
+    assert plan.samples == [0, 1, first, 2, 3, 4, first + 1, 5]
+
+
+# ----------------------------------------------------------------------------------------------------------- leases
+def member(members: Members, island: str, partitions: dict[str, int]) -> None:
+    members.admit(island, m.Hello("", "", b"", "", False, 0, 0, b"", Term(), partitions=partitions), 0.0)
+
+
+def given(leases: list[tuple[tuple[int, int], ...]]) -> tuple[int, int]:
+    """(samples in all, those of partitions)."""
+    parts = [part for lease in leases for part in lease]
+    return sum(count for _, count in parts), sum(count for first, count in parts if number_of(first))
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_private_source_has_its_weight_over_the_swarm(restart) -> None:
+    """Only one of three islands holds any of it; what is not committed is given back, and made up for."""
+    members = Members()
+    for island, held in (("a", {"mail/ada": ADA}), ("b", {}), ("c", {})):
+        member(members, island, held)
+    plans, commits, spent = Plans(RULES), [], []
+    for step in range(50):
+        for island in "abc":
+            assert plans.make(TERM, step, b"", members[island], members, set(), 0.0)
+        assert all(not number_of(first) for island in "bc" for first, _ in plans[island].lease)
+        taking_part = {"a", "b", "c"} if step % 5 else {"b", "c"}
+        leases = tuple((island, plans[island].lease) for island in sorted(taking_part))
+        spent += [lease for _, lease in leases]
+        commits.append(m.CommitRecord(TERM, 0, step, 1, b"", b"", b"", (), leases, b"", (0,)))
+        plans.settle(taking_part, members, 0.0)
+        if restart:
+            starts, plans = plans.stage_starts, Plans(RULES)
+            plans.restore([], commits, starts, 0.0)
+        total, private = given(spent)
+        assert abs(private - 0.25 * total) <= 32 + 8, "within one island's plan, and what it gave back"
+    turns = sorted(part for lease in spent for part in lease if number_of(part[0]))
+    assert all(sum(one) <= other[0] for one, other in pairwise(turns)), "no turn twice"
+
+
+def test_two_partitions_of_a_source_are_passed_through_alike_and_a_stage_has_weights_of_its_own() -> None:
+    members = Members()
+    member(members, "a", {"mail/ada": ADA, "mail/bob": BOB})
+    plans, leases = Plans(RULES), []
+    for step in range(60):
+        plan = plans.make(TERM, step, b"", members["a"], members, set(), 0.0)
+        assert plan is not None
+        leases.append(plan.lease)
+        plans.settle({"a"}, members, 0.0)
+    assert given(leases[:50]) == (1600, 400) and given(leases[50:]) == (320, 160)
+    assert abs(plans.leases.turns(ADA) - plans.leases.turns(BOB)) <= 16
+
+
+def test_a_shortened_plan_gives_back_turns_too() -> None:
+    members = Members()
+    member(members, "a", {"mail/ada": ADA})
+    member(members, "b", {})
+    plans = Plans(RULES)
+    plan = plans.make(TERM, 0, b"", members["a"], members, set(), 0.0)
+    assert plan is not None and given([plan.lease]) == (32, 8)
+    assert plans.make(TERM, 0, b"", members["b"], members, set(), 0.0)
+    plans.observe(members["b"], 0.0)
+    assert plans.shorten(plan, members, {"b"}, 0.0).inner_steps == 0
+    plans.settle({"b"}, members, 0.0)
+    again = plans.make(TERM, 1, b"", members["a"], members, set(), 0.0)
+    assert again is not None and given([again.lease]) == (32, 16), "what was owed is made up for"
+    assert [part for part in again.lease if number_of(part[0])] == [(first_sample(ADA), 16)]
+
+
+@pytest.mark.parametrize("name", ["mail/ada", "letters/ada"])
+def test_a_partition_of_no_source_of_the_run_is_refused(name) -> None:
+    number = partition_number(["mail"], "mail/ada", "digest")
+    hello = m.Hello("", "", b"", "", False, 1, 0, b"", Term(), partitions={name: number if name != "mail/ada" else 7})
+    assert "is of no partitioned source of this run" in RULES.objection(hello)
+    assert not RULES.objection(msgspec.structs.replace(hello, partitions={"mail/ada": number}))
+
+
+# ------------------------------------------------------------------------------------------------------------- data
+@pytest.fixture
+def run_dir(tmp_path) -> genesis.RunDir:
+    words = ["the", "old", "sea", "dog", "sat", "by", "the", "fire", "and", "told", "of", "islands", "storms", "and", "gold"]
+    lines = [" ".join(words[(n * 7 + k * k) % len(words)] for k in range(60)) for n in range(60)]
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("\f".join(lines[:50]))
+    (tmp_path / "mail.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines[50:]))
+    return genesis.RunDir(tmp_path / "run")
+
+
+def recipe(run_dir: genesis.RunDir, **weights: float) -> Recipe:
+    tree = {
+        "name": "test", "model": {"preset": "demo"}, "tokenizer": {"train": 300}, "heldout_fraction": 0.1,
+        "sources": {"tales": {"text": str(run_dir.path.parent / "texts"), "separator": "\f"}, "mail": {"partitioned": True}},
+        "stage": [{"until": 10, "mixture": weights or {"tales": 3.0, "mail": 1.0}}],
+        "inner": {"context_length": 32, "tokens_per_step": 64}, "outer": {"inner_steps": 2},
+    }  # fmt: skip
+    return parse(tree, "test")
+
+
+def prepared(run_dir: genesis.RunDir) -> Recipe:
+    """With ada's part of it, too."""
+    of_run = recipe(run_dir)
+    prepare(of_run, run_dir.data)
+    genesis.prepare_partition(of_run, run_dir, f"mail/ada=jsonl:{run_dir.path.parent / 'mail.jsonl'}", lambda _: None)
+    return of_run
+
+
+def test_what_is_private_lies_apart_and_is_read_only_where_it_is(run_dir) -> None:
+    of_run = prepared(run_dir)
+    (part,) = partitions(run_dir.private, of_run)
+    assert partition_numbers(run_dir.private, of_run.shared()) == {"mail/ada": part.number}
+    assert not part.directory.is_relative_to(run_dir.data) and "mail" not in Loader(run_dir.data, of_run).manifest.sources
+    first, here = first_sample(part.number), Loader(run_dir.data, of_run, [part])
+    turns = range(first, first + part.num_windows(32))
+    read = sorted(here.sample(index, [0]).window for index in turns)
+    assert read == list(range(len(turns))), "every window once a pass"
+    assert here.sample(first + len(turns), [0]).pass_number == 1
+    assert here.blocks([first, 0], [0]) == here.blocks([0], [0]), "nothing of it is asked of others"
+    (step,) = here.batches([0, first], [0], 2, 2)
+    assert step[0].tokens.shape == (2, 32)
+    with pytest.raises(UserError, match="is of a partition that is not on this machine any more"):
+        Loader(run_dir.data, of_run).sample(first, [0])
+
+
+def test_the_ledger_counts_it_by_its_source(run_dir) -> None:
+    of_run = prepared(run_dir)
+    (part,) = partitions(run_dir.private, of_run)
+    count = Loader(run_dir.data, of_run).mixture.count([(0, 12), (first_sample(part.number), 4)], [0])
+    assert count == {"tales": 12, "mail": 4}
+
+
+def test_a_partition_with_another_tokenizer_is_refused(run_dir) -> None:
+    of_run = prepared(run_dir)
+    (part,) = partitions(run_dir.private, of_run)
+    common = msgspec.structs.replace(Loader(run_dir.data, of_run).manifest, tokenizer="another")
+    with pytest.raises(UserError, match="made with another tokenizer than the run's"):
+        part.check(common)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("mail/ada", "write it as SOURCE/NAME=KIND:PATH"),
+        ("mail/../x=jsonl:y", "write it as SOURCE/NAME=KIND:PATH"),
+        ("tales/ada=jsonl:y", "no partitioned source of the recipe is named tales"),
+        ("mail/ada=pigeon:y", "unknown field `pigeon`"),
+    ],
+)
+def test_a_partition_that_cannot_be_is_refused_with_the_reason(run_dir, wanted, message) -> None:
+    of_run = recipe(run_dir)
+    prepare(of_run, run_dir.data)
+    with pytest.raises(UserError, match=message):
+        recipe_of(of_run, wanted, run_dir.data)
+
+
+def test_the_runs_tokenizer_comes_first(run_dir) -> None:
+    with pytest.raises(UserError, match="the run's tokenizer is not here yet"):
+        recipe_of(recipe(run_dir), "mail/ada=jsonl:y", Path("nowhere"))
+
+
+def test_a_stage_needs_a_source_that_all_can_have(run_dir) -> None:
+    with pytest.raises(UserError, match="a source that is not partitioned must weigh something"):
+        recipe(run_dir, mail=1.0)
+    tree = recipe(run_dir).shared()
+    tree["sources"]["mail"]["jsonl"] = "x"
+    with pytest.raises(UserError, match="it is partitioned, so each island says where its part is"):
+        parse(tree, "test")

@@ -11,12 +11,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from sources import WEIGHTS, recipe_with
+
 from atoll.data.blocks import BLOCK_BYTES, DIGEST_BYTES, FileBlocks
 from atoll.data.loader import Loader
 from atoll.data.manifest import FORMAT, Manifest, PreparedSource, Shard
-from atoll.recipe import Recipe, parse
 
-WEIGHTS = {"fineweb-edu": 55, "fineweb": 10, "stack": 20, "dclm": 10, "open-web-math": 5}
 SHARD_TOKENS, NUM_SHARDS, DOCUMENT_TOKENS = 64_000_000, 10, 1_000
 LEASE_TOKENS = 100 * 262_144
 
@@ -60,15 +60,6 @@ def write_manifest(data_dir: Path) -> None:
 
 def file_of(num_bytes: int) -> FileBlocks:
     return FileBlocks(num_bytes, bytes(DIGEST_BYTES * -(-num_bytes // BLOCK_BYTES)))
-
-
-def recipe_with(length: int) -> Recipe:
-    tree = {
-        "name": "bench", "model": {"preset": "demo"}, "tokenizer": {"train": 300},
-        "sources": {name: {"text": name} for name in WEIGHTS}, "stage": [{"until": 1, "mixture": WEIGHTS}],
-        "inner": {"context_length": length, "tokens_per_step": length}, "outer": {"inner_steps": 1},
-    }  # fmt: skip
-    return parse(tree, "bench")
 
 
 if __name__ == "__main__":

@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from sources import WEIGHTS, recipe_with
 
 from atoll.data.loader import Loader
 from atoll.data.manifest import FORMAT, Manifest, PreparedSource
 from atoll.data.tokens import ShardWriter, TokenStream
-from atoll.recipe import Recipe, parse
+from atoll.recipe import Recipe
 
-WEIGHTS = {"fineweb-edu": 55, "fineweb": 10, "stack": 20, "dclm": 10, "open-web-math": 5}
 NUM_TOKENS = 4_000_000  # of each source
 VOCABULARY = 50_000
 BATCH = 8  # windows
@@ -119,9 +119,7 @@ def their_batches(data_dir: Path, length: int, precut: bool) -> Iterator[object]
 def grain_batches(data_dir: Path, length: int) -> Iterator[object]:
     import grain
 
-    sources = [
-        grain.MapDataset.source(windows(data_dir, name, length)).shuffle(seed=0).repeat() for name in WEIGHTS
-    ]
+    sources = [grain.MapDataset.source(windows(data_dir, name, length)).shuffle(seed=0).repeat() for name in WEIGHTS]
     mixed = grain.MapDataset.mix(sources, [weight / 100 for weight in WEIGHTS.values()]).batch(BATCH)
     return (mixed[index] for index in count())
 
@@ -150,15 +148,6 @@ def write_data(data_dir: Path) -> None:
         for length in (256, 8192):
             table = pa.table({"input_ids": list(windows(data_dir, name, length).astype(np.uint16))})
             pq.write_table(table, data_dir / f"{name}.windows-{length}.parquet", row_group_size=max(100_000 // length, 10))
-
-
-def recipe_with(length: int) -> Recipe:
-    tree = {
-        "name": "bench", "model": {"preset": "demo"}, "tokenizer": {"train": 300},
-        "sources": {name: {"text": name} for name in WEIGHTS}, "stage": [{"until": 1, "mixture": WEIGHTS}],
-        "inner": {"context_length": length, "tokens_per_step": length}, "outer": {"inner_steps": 1},
-    }  # fmt: skip
-    return parse(tree, "bench")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,12 @@ def main(arguments: list[str] | None = None) -> int:
     watch_leash()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # so that nothing half-written is left
     try:
-        return options.verb(options) or 0
+        status = options.verb(options) or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read our output has enough; Python's own last flush would complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except UserError as error:
         print(f"atoll: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,9 @@
 """A user's mistakes at the command line: one clear sentence on standard error, exit status 2, nothing left behind."""
 
+import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -14,6 +17,13 @@ model.own = true
 stage = [{ until = 4 }]
 inner = { context_length = 1, tokens_per_step = 1 }
 outer = { inner_steps = 2 }
+"""
+
+TALKATIVE = """
+from atoll import cli
+def evict(_): print("more than a pipe holds " * 10_000)
+cli.evict = evict
+raise SystemExit(cli.main(["evict", "run", "island"]))
 """
 
 
@@ -105,3 +115,11 @@ def test_a_damaged_state_0_is_refused(capsys, tmp_path, recipe) -> None:
     path.write_bytes(data)
     text = complaint(capsys, "host", recipe, "--dir", tmp_path / "run", "--listen", "127.0.0.1:0", "--no-relay")
     assert "damaged" in text
+
+
+def test_a_reader_that_has_enough_is_no_failure_of_ours() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", TALKATIVE], stdout=write, stderr=subprocess.PIPE, timeout=60)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")

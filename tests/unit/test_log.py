@@ -19,7 +19,7 @@ from atoll.errors import UserError
 from atoll.swarm.identity import RunKeys
 from atoll.swarm.layout import digest, root
 from atoll.swarm.memory_transport import MemoryTransport, Network
-from atoll.swarm.records import Assembled, Attempt, CommitRecord, Share, Slice, Term, UpdateHeader, header
+from atoll.swarm.records import Assembled, Attempt, CommitRecord, Rewind, Share, Slice, Term, UpdateHeader, header
 
 TERM = Term(1, "nonce")
 SHARES = (Share("a", b"p" * 32, 8, 1.0),)
@@ -134,6 +134,30 @@ def test_the_directory_of_another_run_is_refused(tmp_path) -> None:
     History(tmp_path, 1)
     with pytest.raises(UserError, match="another run"):
         UpdateLog(tmp_path / "log", LAYOUT, RunKeys(tmp_path / "other", "test").record_key)
+
+
+def rewind(history: History, step: int, signer: RunKeys | None = None) -> Rewind:
+    previous = history.log.records[step - 1].digest() if step else b""
+    made = Rewind(1, step, history.log.root(step, GENESIS), previous)
+    return msgspec.structs.replace(made, signature=(signer or history.keys).sign(made.unsigned()))
+
+
+def test_a_rewind_that_another_run_signed_is_refused_and_changes_nothing(tmp_path) -> None:
+    history = History(tmp_path, 3)
+    with pytest.raises(UserError, match="rewind to state 1 is not of this run"):
+        history.log.forget([rewind(history, 1, RunKeys(tmp_path / "other", "test"))])
+    assert history.reopened().head == 3
+    assert not history.files("*.rewind")
+
+
+def test_a_damaged_rewind_is_named(tmp_path) -> None:
+    history = History(tmp_path, 3)
+    history.log.forget([rewind(history, 1)])
+    assert history.reopened().head == 1
+    (path,) = history.files("*.rewind")
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(UserError, match=r"0001\.rewind: not a record of this run"):
+        history.reopened()
 
 
 # ------------------------------------------------------------------------------------------------------ damaged files

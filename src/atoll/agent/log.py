@@ -23,7 +23,7 @@ from atoll.files import write_atomic
 from atoll.swarm.identity import verify_record
 from atoll.swarm.layout import Layout, digest, root, row
 from atoll.swarm.messages import decode
-from atoll.swarm.records import CommitRecord, Rewind, UpdateHeader, encode, is_valid_after
+from atoll.swarm.records import CommitRecord, Message, Rewind, UpdateHeader, encode, is_valid_after
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,14 +60,13 @@ class UpdateLog:
         self.rewinds: list[Rewind] = []
         directory.mkdir(parents=True, exist_ok=True)
         while (path := self._rewind_path(len(self.rewinds) + 1)).exists():
-            rewind = msgspec.msgpack.decode(path.read_bytes(), type=Rewind)
-            if not verify_record(record_key, rewind.unsigned(), rewind.signature):
+            rewind = _read(path)
+            if not isinstance(rewind, Rewind) or not verify_record(record_key, rewind.unsigned(), rewind.signature):
                 raise UserError(f"{path}: not a record of this run; this directory belongs to another run, or is damaged")
             self.rewinds.append(rewind)
         while (path := self._commit_path(len(self.records))).exists():
-            try:
-                record = decode(path.read_bytes())
-            except ValueError:
+            record = _read(path)
+            if record is None:
                 break  # damaged: it and what follows will be asked for again
             if isinstance(record, CommitRecord) and not is_valid_after(record, self.rewinds):
                 break  # abandoned, in a moment when this agent died
@@ -105,12 +104,13 @@ class UpdateLog:
         self.records.append(record)
 
     def forget(self, rewinds: Sequence[Rewind]) -> None:
-        """Go back: records of steps that these abandon are history no more. Raises ValueError for what the run did not say."""
+        """Go back: records of steps that these abandon are history no more. Raises UserError for what the run did not say."""
         for rewind in rewinds:
             known = not 0 < rewind.step <= self.head or self.records[rewind.step - 1].digest() == rewind.previous
             signed = verify_record(self.record_key, rewind.unsigned(), rewind.signature)
             if not (known and signed and rewind.branch == len(self.rewinds) + 1):
-                raise ValueError(f"the rewind to state {rewind.step} is not this run's")
+                raise UserError(f"the coordinator's rewind to state {rewind.step} is not of this run; "
+                                "look at which coordinator this island has a ticket of")  # fmt: skip
             write_atomic(self._rewind_path(rewind.branch), encode(rewind))
             self.rewinds.append(rewind)
             for record in reversed(self.records[rewind.step :]):
@@ -209,6 +209,14 @@ class UpdateLog:
 
     def _path(self, step: int, update: bytes, suffix: str) -> Path:
         return self.directory / f"{step:08d}-{update[:8].hex()}.{suffix}"
+
+
+def _read(path: Path) -> Message | None:
+    """A record, None where the file is damaged."""
+    try:
+        return decode(path.read_bytes())
+    except ValueError:
+        return None
 
 
 def check_piece(table: bytes, index: int, data: bytes | memoryview) -> bool:

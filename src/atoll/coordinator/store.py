@@ -66,17 +66,14 @@ _attempt = sql.Table(
     sql.Column("record", sql.LargeBinary, nullable=False),
     sql.Column("assembled", sql.LargeBinary),
 )  # fmt: skip
-_commit = sql.Table(
-    "commit_record", _tables,
-    sql.Column("branch", sql.Integer, primary_key=True),
-    sql.Column("step", sql.Integer, primary_key=True),
-    sql.Column("record", sql.LargeBinary, nullable=False),
-)  # fmt: skip
-_abandoned = sql.Table(
-    "abandoned_record", _tables,
-    sql.Column("branch", sql.Integer, primary_key=True),
-    sql.Column("step", sql.Integer, primary_key=True),
-    sql.Column("record", sql.LargeBinary, nullable=False),
+_commit, _abandoned = (
+    sql.Table(
+        name, _tables,
+        sql.Column("branch", sql.Integer, primary_key=True),
+        sql.Column("step", sql.Integer, primary_key=True),
+        sql.Column("record", sql.LargeBinary, nullable=False),
+    )
+    for name in ("commit_record", "abandoned_record")
 )  # fmt: skip
 _rewind = sql.Table(
     "rewind", _tables,

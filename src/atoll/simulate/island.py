@@ -111,8 +111,6 @@ class Island(Process):
                 self.later(FSYNC_SECONDS, self.put, outer_step.Stored(effect.record))
             case outer_step.SawTerm():
                 self.disk.term = effect.term
-            case outer_step.Forget():
-                raise NotImplementedError("rewinds are not simulated")
             case Encode():
                 self._start("encode", work.encode(self, effect))
             case Reduce():
@@ -125,6 +123,8 @@ class Island(Process):
                 self._start("advance", recovery.advance(self, 0.0))
             case outer_step.Retry():
                 self._start("advance", recovery.advance(self, RETRY_SECONDS))
+            case _:  # only Forget: the simulated operator never goes back
+                raise AssertionError(f"no simulated island does {effect}")
 
     def _reduce(self, exchange: Exchange) -> Work:
         """My part of the all-reduce; over when nothing more can come of it."""

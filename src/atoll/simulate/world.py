@@ -40,8 +40,7 @@ class World:
         num_inner_steps = setting.inner_steps * setting.outer_steps
         stage_ends = tuple(num_inner_steps * (number + 1) // setting.stages for number in range(setting.stages))
         self.rules = Rules("recipe", b"self-test", self.genesis_root, setting.outer_steps, setting.inner_steps, 2,
-                           CONTEXT_LENGTH, stage_ends, bits.CODEC, 0.7, 0.9, 1,
-                           bits.LAYOUT.num_pieces)  # fmt: skip
+                           CONTEXT_LENGTH, stage_ends, bits.CODEC, 0.7, 0.9, 1, bits.LAYOUT.num_pieces)  # fmt: skip
         self.invariants = Invariants(self, parameters, momentum)
         self.progress = Progress(self)
         self.result = Result(seed)

@@ -1,4 +1,4 @@
-"""A swarm in a storm of faults: python bench/storm.py [--islands 32] [--faults 50] [--inner-seconds 1.0] (as root)
+"""A swarm in a storm of faults: python bench/storm.py [--islands 32] [--faults 50] [--inner-seconds 0.5] (as root)
 
 Real agents, transport and codec; trainers that sleep; every island on a link of its own. First some calm outer steps,
 the measure; then faults at `--per-step` an outer step (0.7 is 125 an hour at outer steps of 20 s): kill -9 of an island,
@@ -6,8 +6,8 @@ or of its agent alone; freezes; cuts of its link; kill -9 of the coordinator wit
 attempt and strikes between its opening and its commit. What was killed is started again after --restart-seconds by
 the same command. What the figures mean is in agents/aftermath.py.
 
-The default takes about a quarter of an hour: steps of 11 s, in which what does not shrink (4 s until silence is noticed,
-3 s until a restart, the start itself) weighs twice as much as it would at 20 s. `--inner-seconds 1.9 --faults 200` is the
+The default takes about a quarter of an hour: steps of 11 s, in which what does not shrink (2.5 s until silence is noticed,
+3 s until a restart, the start itself) weighs twice as much as it would at 20 s. `--inner-seconds 0.96 --faults 200` is the
 storm at full length, an hour and a half.
 """
 
@@ -25,7 +25,7 @@ from agents.swarm import POLL_SECONDS, Swarm, lost_commits, machine
 from atoll.errors import UserError
 
 ELEMENTS = 8 << 16  # 8 pieces: more owners would only be more connections, which two cores pay dearly
-INNER_STEPS = 10
+INNER_STEPS = 20
 KINDS = {"kill": 8, "kill agent": 4, "freeze": 4, "cut": 3, "kill coordinator": 1}  # how often each, in 20
 LASTS_SECONDS = (3.0, 10.0)  # freezes and cuts
 AIMED = 10  # every so-manyth fault waits for an attempt
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--islands", type=int, default=32)
     parser.add_argument("--faults", type=int, default=50)
     parser.add_argument("--per-step", type=float, default=0.7, help="faults per outer step")
-    parser.add_argument("--inner-seconds", type=float, default=1.0, help=f"of an inner step; {INNER_STEPS} make an outer step")
+    parser.add_argument("--inner-seconds", type=float, default=0.5, help=f"of an inner step; {INNER_STEPS} make an outer step")
     parser.add_argument("--restart-seconds", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dir", type=Path, help="keep what the run left here (default: nowhere)")

@@ -224,7 +224,7 @@ def get_slice(tmp_path, services: dict[str, Service], part: Slice, slice_root: b
     async def main() -> None:
         donors = await world.donors()
         try:
-            await fetch_slice(donors, 0, part, slice_root, mine.full_piece_bytes, mine.put)
+            await fetch_slice(donors, 0, part, slice_root, mine.full_piece_bytes, mine.put, part.pieces)
         finally:
             world.left = donors.names
             await donors.close()

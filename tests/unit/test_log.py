@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from worlds.swarm import LAYOUT
 
-from atoll.agent import checkpoint
+from atoll.agent import checkpoint, fetch
 from atoll.agent.assembly import Assembly
 from atoll.agent.codec import encode, encoded_bytes
+from atoll.agent.donor import Donor
 from atoll.agent.fetch import Donors, NobodyHas
 from atoll.agent.log import UpdateLog, check_piece
 from atoll.agent.recovery import Recovery
@@ -19,7 +20,8 @@ from atoll.errors import UserError
 from atoll.swarm.identity import RunKeys
 from atoll.swarm.layout import digest, root
 from atoll.swarm.memory_transport import MemoryTransport, Network
-from atoll.swarm.records import Assembled, Attempt, CommitRecord, Rewind, Share, Slice, Term, UpdateHeader, header
+from atoll.swarm.messages import FetchPieces
+from atoll.swarm.records import Assembled, Attempt, CommitRecord, Message, Rewind, Share, Slice, Term, UpdateHeader, header
 
 TERM = Term(1, "nonce")
 SHARES = (Share("a", b"p" * 32, 8, 1.0),)
@@ -256,6 +258,37 @@ def test_a_damaged_update_is_not_tried_for_ever(tmp_path) -> None:
     nobody = Donors(MemoryTransport(Network(), "a"), {}, lambda _: None)
     with pytest.raises(NobodyHas):
         asyncio.run(asyncio.wait_for(recovery.advance(nobody), 0.3))
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_a_joiner_fetches_of_an_update_what_its_chunks_need(tmp_path, monkeypatch, ahead) -> None:
+    """Whose last chunk came when a commit had moved it on needs that commit for the others only."""
+    monkeypatch.setattr(fetch, "BATCH_BYTES", 1)  # one piece a request
+    donor, joiner = History(tmp_path / "donor", 1), History(tmp_path / "joiner")
+    joiner.log = UpdateLog(tmp_path / "joiner" / "log", LAYOUT, donor.keys.record_key)
+    joiner.log.append(donor.log.records[0])
+    for chunk in range(LAYOUT.num_chunks - ahead, LAYOUT.num_chunks):
+        joiner.state.write(chunk, 1, donor.state.read(chunk)[1])
+    asked: list[int] = []
+
+    async def main() -> None:
+        network, source = Network(), Donor(donor.state, donor.log, GENESIS, lambda *_: None)
+        find = source._find  # pyright: ignore[reportPrivateUsage]
+
+        def counting(request: Message) -> object:
+            asked.extend([request.first] if isinstance(request, FetchPieces) else [])
+            return find(request)
+
+        monkeypatch.setattr(source, "_find", counting)
+        port = await MemoryTransport(network, "donor").serve("memory", 0, {"Fetch": source.serve})
+        donors = Donors(MemoryTransport(network, "joiner"), {"donor": f"memory:{port}"}, lambda _: None)
+        assert await Recovery(joiner.state, joiner.log, GENESIS, []).advance(donors) == 1
+        await donors.close()
+
+    asyncio.run(main())
+    assert asked == [piece for chunk in range(LAYOUT.num_chunks - ahead) for piece in LAYOUT.pieces_of_chunk(chunk)]
+    assert joiner.state.table() == donor.state.table()
+    assert bool(joiner.log.committed(0)) == (ahead == 0), "kept where it is whole"
 
 
 def test_the_bytes_of_an_update_are_checked_whole_and_a_damaged_one_leaves_its_table(tmp_path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from atoll.agent.codec import Bytes, encoded_bytes
 from atoll.agent.diloco import piece_bytes, update_bytes
-from atoll.agent.log import Entry, UpdateLog
+from atoll.agent.log import Entry, Update, UpdateLog
 from atoll.agent.state import OuterState
 from atoll.files import reserve
 from atoll.swarm.layout import DIGEST_BYTES, Layout, digest, root
@@ -71,9 +71,16 @@ class Assembly:
         """Turn into a held update, durably."""
         assert isinstance(self.data, np.memmap)
         self.data.flush()
-        tables = tuple(self.slice_table(Slice("", first, count)) for first, count, _ in header.slices)
         self._path.replace(log.data_path(header.step, header.digest()))
-        log.hold(Entry(header, tables, next_table))
+        log.hold(self._entry(header, next_table))
+
+    def update(self, header: UpdateHeader, next_table: bytes) -> Update:
+        """As an update for those chunks whose pieces are here."""
+        return Update(self._entry(header, next_table), self.data, self.layout)
+
+    def _entry(self, header: UpdateHeader, next_table: bytes) -> Entry:
+        tables = (self.slice_table(Slice("", first, count)) for first, count, _ in header.slices)
+        return Entry(header, tuple(tables), next_table)
 
     def apply_and_finish(self, state: OuterState, log: UpdateLog, header: UpdateHeader) -> bytes:
         """The table of the state that this update leads `state` to, once both are durable."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 
 from atoll.agent.donor import MAX_PIECES
 from atoll.agent.log import check_piece
@@ -109,8 +109,8 @@ class _NotThere(TransportError):
 
 
 async def fetch_slice(donors: Donors, step: int, part: r.Slice, slice_root: bytes, piece_bytes: int,
-                      put: Callable[[int, memoryview], Awaitable[None]]) -> None:  # fmt: skip
-    """All pieces of a slice into `put`, each checked against the slice's table. Raises NobodyHas.
+                      put: Callable[[int, memoryview], Awaitable[None]], wanted: Container[int]) -> None:  # fmt: skip
+    """The wanted pieces of a slice, and neighbours, into `put`, each checked against the slice's table. Raises NobodyHas.
 
     `piece_bytes` is the size of a full piece; only the very last of the flat space may be shorter.
     """
@@ -123,6 +123,8 @@ async def fetch_slice(donors: Donors, step: int, part: r.Slice, slice_root: byte
     batch = max(1, min(MAX_PIECES, BATCH_BYTES // piece_bytes))
     for start in range(0, part.num_pieces, batch):
         count = min(batch, part.num_pieces - start)
+        if not any(part.first_piece + start + i in wanted for i in range(count)):
+            continue
 
         def check(data: bytes, _: int, start: int = start, count: int = count) -> bool:
             pieces = split(data, piece_bytes)

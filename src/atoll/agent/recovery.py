@@ -41,10 +41,11 @@ class Recovery:
                 await unbroken(asyncio.to_thread(self._recognise, target))
             await self._replace_stale(target, donors)
             for step in range(min(self.state.versions), target):
+                chunks = [i for i, v in enumerate(self.state.versions) if v == step]
                 try:
-                    update = self.log.committed(step) or await self._fetch_update(step, donors)
+                    update = self.log.committed(step) or await self._fetch_update(step, chunks, donors)
                 except NobodyHas:  # pruned everywhere: what it led to is still to be had, in chunks
-                    await self._replace([i for i, v in enumerate(self.state.versions) if v == step], target, donors)
+                    await self._replace(chunks, target, donors)
                     break
                 table = await self._table(step + 1, donors)
                 await unbroken(asyncio.to_thread(self._apply, update, table))
@@ -153,8 +154,8 @@ class Recovery:
         self.log.keep_table(step, data)
         return data
 
-    async def _fetch_update(self, step: int, donors: Donors) -> Update:
-        """A committed update that this island did not hold, into its log."""
+    async def _fetch_update(self, step: int, chunks: list[int], donors: Donors) -> Update:
+        """A committed update that this island did not hold: what of it these chunks need; into the log if that is all."""
         record = self.log.records[step]
         request = m.FetchHeader(step, record.update)
         raw, _ = await donors.ask(request, lambda d, _: digest(d) == record.update, MAX_HEADER_BYTES)
@@ -166,14 +167,13 @@ class Recovery:
         attempt = r.Attempt(record.term, step, -1, header.parent, header.codec, header.lr, header.momentum,
                             header.participants, tuple(r.Slice("", first, n) for first, n, _ in header.slices), {})  # fmt: skip
         assembly = Assembly(self.log.directory, layout, attempt)
+        pieces = {piece for chunk in chunks for piece in layout.pieces_of_chunk(chunk)}
         try:
             for part, (_, _, slice_root) in zip(attempt.slices, header.slices, strict=True):
-                if part.num_pieces:
-                    await fetch_slice(donors, step, part, slice_root, assembly.full_piece_bytes, assembly.put)
-            await unbroken(asyncio.to_thread(assembly.finish, self.log, header, table))
+                if not pieces.isdisjoint(part.pieces):
+                    await fetch_slice(donors, step, part, slice_root, assembly.full_piece_bytes, assembly.put, pieces)
+            if len(pieces) == layout.num_pieces:
+                await unbroken(asyncio.to_thread(assembly.finish, self.log, header, table))
         finally:
             assembly.discard()
-        update = self.log.committed(step)
-        if update is None:
-            raise NobodyHas(f"the update of step {step} could not be stored")
-        return update
+        return assembly.update(header, table)

@@ -191,7 +191,8 @@ class Agent:
                 await asyncio.wait([self._work["reduce"]])  # its own waits have deadlines
             for part, slice_root in zip(attempt.slices, work.assembled.digests, strict=True):
                 if not assembly.whole(part, slice_root):
-                    await fetch_slice(donors, attempt.step, part, slice_root, assembly.full_piece_bytes, assembly.put)
+                    size = assembly.full_piece_bytes
+                    await fetch_slice(donors, attempt.step, part, slice_root, size, assembly.put, part.pieces)
             async with self._state_lock:
                 self.note = f"holding step {attempt.step}"
                 table = await unbroken(asyncio.to_thread(assembly.apply_and_finish, self.state, self.log, head))

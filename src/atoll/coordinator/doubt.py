@@ -17,5 +17,8 @@ class Doubt:
         self.is_open, self.until = True, until
         self.awaited = set(islands)
 
-    def is_over(self, now: float) -> bool:
-        return self.is_open and not self.awaited and now >= self.until
+    def ends(self, now: float) -> bool:
+        """Close it if nobody is awaited any more; whether that was now."""
+        over = self.is_open and not self.awaited and now >= self.until
+        self.is_open = self.is_open and not over
+        return over

@@ -40,6 +40,11 @@ class Member:
     def ready(self, step: int) -> bool:
         return self.present and self.ready_step == step
 
+    def heard(self, now: float) -> bool:
+        """It said something; whether it was frozen until now."""
+        thawed, self.frozen, self.last_heard = self.frozen, False, now
+        return thawed
+
     def leave(self, planned: bool) -> None:
         """Gone. Whoever leaves again and again with a plan open is not waited for until it proved itself."""
         self.connected = False
@@ -72,6 +77,8 @@ class Members(dict[str, Member]):
         if before is not None:
             member.flaps, member.probation = before.flaps, before.probation
             member.began_anew = before.hello.session != hello.session
+            if not member.began_anew:
+                member.pace = before.pace
         self[island] = member
         return member
 
@@ -91,6 +98,9 @@ class Members(dict[str, Member]):
     def connected(self, island: str) -> bool:
         return island in self and self[island].connected
 
+    def unconnected(self, islands: Iterable[str]) -> set[str]:
+        return {island for island in islands if not self.connected(island)}
+
     def waited_for(self, island: str, returning: bool) -> bool:
         """Whether a step waits for an island with a plan; `returning`: those not back since a restart have time yet."""
         return self[island].present and not self[island].probation if island in self else returning
@@ -108,15 +118,13 @@ class Members(dict[str, Member]):
         before, self.donors = self.donors, chosen or {i: a for i, a in self.donors.items() if self.connected(i)}
         return self.donors != before
 
-    def fall_silent(self, now: float, limit_seconds: float) -> list[Member]:
-        """Those that were not heard for too long, and were not known to be frozen; to be asked every second.
+    def fall_silent(self, now: float, limit_seconds: float) -> tuple[list[Member], float]:
+        """(those that were not heard for too long, and were not known to be frozen; when the next may be). Ask every second.
 
         A coordinator that did not ask for longer was itself asleep, and has yet to read what came meanwhile.
         """
         asleep, self._looked = now - self._looked > ASLEEP_SECONDS, now
-        if asleep:
-            return []
-        frozen = [m for m in self.values() if m.present and now - m.last_heard > limit_seconds]
+        frozen = [] if asleep else [m for m in self.values() if m.present and now >= m.last_heard + limit_seconds]
         for member in frozen:
             member.frozen = True
-        return frozen
+        return frozen, min((m.last_heard for m in self.values() if m.present), default=now) + limit_seconds

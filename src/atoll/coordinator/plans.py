@@ -15,6 +15,7 @@ from atoll.swarm.messages import Beat, Propose
 from atoll.swarm.records import CommitRecord, Plan, Term
 
 CLOSE_ENOUGH = 0.9  # of the fastest: such an island does all inner steps, so that noise changes nothing
+ON_TIME_SHARE, ON_TIME_SECONDS = 0.025, 0.1  # of a step: whoever begins so late does all of it, for the same reason
 
 
 class Plans(dict[str, Plan]):
@@ -27,7 +28,7 @@ class Plans(dict[str, Plan]):
         self.began = math.inf  # when the step's first plan was made
         self.arrivals = Deadline(math.inf)  # from then to a proposal
         self.missing: dict[str, None] = {}  # who has not proposed, in the order of the plans
-        self._made: dict[str, float] = {}
+        self._made: dict[str, float] = {}  # when plans of a whole share were: what is left of a step teaches no pace
         self._passed: dict[str, float] = {}  # fraction of its inner steps that an island has done
         self._fastest = 0.0  # seconds per inner step, of those present when the step began
         self._rules = rules
@@ -57,7 +58,8 @@ class Plans(dict[str, Plan]):
         rules = self._rules
         if not self:
             self._fastest = min((m.pace.middle for m in members.values() if m.present and m.pace.middle), default=0.0)
-        inner_steps = min(self._fair_share(member), self._remaining(members, done))
+        share = self._fair_share(member)
+        inner_steps = self._fitting(share, member.island, members, done, now)
         if inner_steps < 1:
             return None
         stage = self._stage(step)
@@ -68,20 +70,21 @@ class Plans(dict[str, Plan]):
         plan = Plan(term, step, root, member.island, lease, self.stage_starts, inner_steps, first)
         self[member.island] = plan
         self.missing[member.island] = None
-        self._made[member.island] = now
+        if inner_steps == share:
+            self._made[member.island] = now
         self.began = min(self.began, now)
         return plan
 
     def shorten(self, plan: Plan, members: Members, done: set[str], now: float) -> Plan:
         """Its island came back with nothing done: what is left of the step, on the first of its samples; perhaps nothing."""
         self._passed.pop(plan.island, None)
-        inner_steps = max(0, min(plan.inner_steps, self._remaining(members, done)))
+        inner_steps = self._fitting(plan.inner_steps, plan.island, members, done, now)
         kept, rest = split(plan.lease, inner_steps * self._rules.windows_per_step)
         self._give_back(rest)
         self[plan.island] = shorter = msgspec.structs.replace(plan, lease=kept, inner_steps=inner_steps)
-        self._made[plan.island] = now
+        self._made.pop(plan.island, None)
         if not inner_steps:
-            for each in (self, self.missing, self._made):
+            for each in (self, self.missing):
                 each.pop(plan.island, None)
         return shorter
 
@@ -138,6 +141,14 @@ class Plans(dict[str, Plan]):
         if (made := self._made.pop(member.island, None)) is not None:
             member.pace.observe((now - made) / self[member.island].inner_steps)
 
+    def is_hopeless(self, island: str, members: Members) -> bool:
+        """Whether an island is so far behind that it cannot propose before proposals are waited for no more."""
+        plan, member = self[island], members.get(island)
+        if member is None or member.beat is None or member.beat.step != plan.step:
+            return False
+        earliest = member.last_heard + (plan.inner_steps - member.beat.inner_step - 1) * member.pace.middle
+        return earliest > self.began + self.arrivals.seconds()
+
     def learn(self, record: CommitRecord, members: Members, now: float) -> None:
         """A commit that this database had lost: what it spent is spent, and plans of its step are void."""
         self.settle(set(), members, now)
@@ -175,9 +186,19 @@ class Plans(dict[str, Plan]):
         ratio = self._fastest / member.pace.middle
         return self._rules.inner_steps if ratio >= CLOSE_ENOUGH else max(1, round(ratio * self._rules.inner_steps))
 
-    def _remaining(self, members: Members, done: set[str]) -> int:
-        """All of H, or for a joiner in mid-step what those under way still have before them."""
-        if done and done >= self.keys() and len(done) < self._rules.min_participants:
-            return self._rules.inner_steps  # nobody is under way, and without this one the step cannot open
-        here = [part for island, part in self._passed.items() if island in members and members[island].present]
-        return self._rules.inner_steps - math.ceil(self._rules.inner_steps * max(here, default=0.0))
+    def _fitting(self, share: int, island: str, members: Members, done: set[str], now: float) -> int:
+        """How many inner steps of its share an island that begins now can do before the others are done."""
+        here = {i for i in self if i != island and i in members and members[i].present}
+        return math.floor(share * self._fraction_left(here, done, now))
+
+    def _fraction_left(self, here: set[str], done: set[str], now: float) -> float:
+        """Of the step: until proposals usually come or, where none ever came, by how far these islands are."""
+        late, usual = now - self.began, self.arrivals.middle
+        under_way = here - done if late < self.arrivals.seconds() else set[str]()
+        if not under_way and len(here & done) < self._rules.min_participants:
+            return 1.0  # without the one who asks, the step cannot open
+        if math.isinf(usual):
+            return 1.0 - max(self._passed.get(island, 0.0) for island in here)
+        if late < max(ON_TIME_SHARE * usual, ON_TIME_SECONDS):
+            return 1.0
+        return max(0.0, 1.0 - late / usual)

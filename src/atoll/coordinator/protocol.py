@@ -66,8 +66,8 @@ class Coordinator:
 
     def _doubt(self, now: float) -> None:
         """Nothing begins until those that this database knows last have spoken, and the others had time to."""
-        awaited = self.plans.keys() | {s.island for s in (self.newest.participants if self.newest else ())}
-        self.doubt.begin({i for i in awaited if not self.members.connected(i)}, now + self.rules.doubt_seconds)
+        awaited = self.plans.keys() | (self.newest.islands if self.newest else set[str]())
+        self.doubt.begin(self.members.unconnected(awaited), now + self.rules.doubt_seconds)
 
     def _fold(self, record: r.CommitRecord) -> None:
         """A committed step becomes history."""
@@ -151,7 +151,7 @@ class Coordinator:
                 self.plans.learn(record, self.members, now)
                 self._fold(record)
                 self._new_step()
-                self.doubt.awaited |= {s.island for s in record.participants if not self.members.connected(s.island)}
+                self.doubt.awaited |= self.members.unconnected(record.islands)
         if told.records and self.head == told.records[-1].step + 1:
             self._do.send(member.island, m.Want(self.head))  # there may be more
             return False
@@ -168,18 +168,18 @@ class Coordinator:
         self._do.report("left", f"{event.island} is gone: {event.reason}", event.island)
 
     def _notice_frozen(self, now: float) -> None:
-        for member in self.members.fall_silent(now, self.rules.frozen_seconds):
-            silence = now - member.last_heard
-            self._do.report("frozen", f"{member.island} is silent for {silence:.1f} s; going on without it", member.island)
+        silent, at = self.members.fall_silent(now, self.rules.frozen_seconds)
+        self._do.append(e.Timer(at))
+        for member in silent:
+            text = f"{member.island} is silent for {now - member.last_heard:.1f} s; going on without it"
+            self._do.report("frozen", text, member.island)
 
     def _received(self, island: str, message: r.Message, now: float) -> bool:
         """Whether anything may be due now: what comes often, and from everybody, must cost little."""
         member = self.members.get(island)
         if member is None or not member.connected:
             return False
-        member.last_heard = now
-        thawed, member.frozen = member.frozen, False
-        if thawed:
+        if thawed := member.heard(now):
             self._do.report("thawed", f"{island} is heard again", island)
         if isinstance(message, m.Beat) and 0 <= message.inner_step <= self.rules.inner_steps:
             member.beat = message
@@ -235,13 +235,13 @@ class Coordinator:
 
     def _awaits(self, island: str, now: float) -> bool:
         """Whether the step waits for the proposal of an island that has a plan."""
-        return island not in self.standing.out and self.members.waited_for(island, returning=now < self.grace_until)
+        waited_for = self.members.waited_for(island, returning=now < self.grace_until)
+        return waited_for and island not in self.standing.out and not self.plans.is_hopeless(island, self.members)
 
     # ------------------------------------------------------------------------------------ attempt, assembled
     def _decide(self, now: float) -> None:
         """Whatever is due: a new attempt, or a commit."""
-        if self.doubt.is_over(now):
-            self.doubt.is_open = False
+        if self.doubt.ends(now):
             self._do.append(e.Persist(e.Doubted(False)))
         if self.doubt.is_open:
             self._do.append(e.Timer(max(self.doubt.until, now + 1.0)))

@@ -24,7 +24,7 @@ class Rules(msgspec.Struct, frozen=True):
     num_pieces: int
     partitioned: tuple[str, ...] = ()  # the private sources, sorted
     private_shares: tuple[dict[str, float], ...] = ()  # of each stage's samples, by private source
-    frozen_seconds: float = 4.0  # silent that long, of beats every second: not waited for
+    frozen_seconds: float = 2.5  # silent that long, of beats every second: not waited for
     grace_seconds: float = 3.0  # a new leader waits so long for the islands of the open step; they dial every second
     doubt_seconds: float = 60.0  # an old backup hears whoever comes for so long: one that knows more may have been cut off
     fault_seconds: float = 0.3  # between a fault and the next attempt: news of a death may be on its way

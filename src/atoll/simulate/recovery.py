@@ -2,17 +2,20 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from atoll.agent import outer_step
 from atoll.agent.fetch import NobodyHas
 from atoll.agent.log import Update
 from atoll.agent.outer_step import Advance
 from atoll.agent.recovery import MAX_REPLAY
 from atoll.agent.state import ROW_BYTES, UNKNOWN
+from atoll.simulate import bits
 from atoll.simulate.bits import TinyState, table_of
 from atoll.simulate.fetch import CHUNK_BYTES, Donors, NotGiven, chunk_of, fetch_slice, header_of
 from atoll.simulate.fetch import table_of as table_at
 from atoll.simulate.timeline import Work
-from atoll.simulate.work import APPLY_SECONDS, FSYNC_SECONDS, keep
+from atoll.simulate.work import APPLY_SECONDS, FSYNC_SECONDS, entry_of
 from atoll.swarm import messages as m
 from atoll.swarm.layout import digest, root, row
 from atoll.swarm.records import UpdateHeader
@@ -146,7 +149,8 @@ def _fetch_update(island: "Island", step: int, donors: Donors) -> Work:
     pieces: list[bytes] = []
     for _, count, slice_root in head.slices:
         pieces += yield from fetch_slice(donors, step, count, slice_root, "")
-    keep(island, head, b"".join(pieces), table)
-    update = island.disk.committed(step)
-    assert isinstance(update, Update)
-    return update
+    data = b"".join(pieces)
+    entry = entry_of(head, data, table)
+    if max(island.state.versions) == step:  # else the agent has fetched only a part of it
+        island.disk.hold(entry, data)
+    return Update(entry, np.frombuffer(data, np.uint8), bits.LAYOUT)

@@ -70,7 +70,7 @@ def hold(island: "Island", work: Hold) -> Work:
             data = b"".join(exchange.pieces[i] for i in range(LAYOUT.num_pieces))
             table = island.state.next_table(head, np.frombuffer(data, np.uint8))
             island.survive()
-            keep(island, head, data, table)
+            island.disk.hold(entry_of(head, data, table), data)
             yield FSYNC_SECONDS
         finally:
             island.lock.release()
@@ -80,7 +80,6 @@ def hold(island: "Island", work: Hold) -> Work:
     island.put(outer_step.Holding(m.Held(attempt.step, attempt.number, head.digest(), root(table))))
 
 
-def keep(island: "Island", head: UpdateHeader, data: bytes, table: bytes) -> None:
-    """Make an update, and the table that it leads to, durable."""
-    tables = slice_tables(np.frombuffer(data, np.uint8), [(first, count) for first, count, _ in head.slices])
-    island.disk.hold(Entry(head, tables, table), data)
+def entry_of(head: UpdateHeader, data: bytes, table: bytes) -> Entry:
+    """What is kept beside an update's bytes."""
+    return Entry(head, slice_tables(np.frombuffer(data, np.uint8), [(first, count) for first, count, _ in head.slices]), table)

@@ -150,6 +150,11 @@ class CommitRecord(Message, frozen=True):
     signature: bytes = b""
 
     @property
+    def islands(self) -> set[str]:
+        """Who took part."""
+        return {share.island for share in self.participants}
+
+    @property
     def tokens(self) -> int:
         return sum(share.tokens for share in self.participants)
 

@@ -29,9 +29,8 @@ from atoll.events import Event
 from atoll.genesis import RunDir
 
 ISLANDS = ["a", "b", "c"]
-ELEMENTS = 1 << 20
+ELEMENTS = 8 << 20  # so that an attempt takes longer than a look at the events
 INNER_STEPS, STEP_SECONDS = 6, 0.2
-ATTEMPT_SECONDS = 0.15  # about what the reduce of so small a state takes
 PATIENCE_SECONDS = 60.0
 PORTS = {"host": 7740, "second": 7742}
 
@@ -87,7 +86,7 @@ def row(name: str, directory: Path, database: str, kills: int, seed: int) -> dic
             if number % 2:
                 where, since = places[leader], time.time()
                 swarm.until(lambda w=where, t=since: newest(swarm, w, "attempt") > t, "an attempt", PATIENCE_SECONDS)
-                time.sleep(choose.uniform(0.0, ATTEMPT_SECONDS))
+                time.sleep(choose.uniform(0.0, attempt_seconds(swarm, places)))
             there = {swarm.island_id(island) for island in ISLANDS}
             at = time.time()
             swarm.kill(leader)
@@ -137,6 +136,13 @@ def committed(swarm: Swarm, places: dict[str, RunDir]) -> list[Event]:
     """Commits by whichever leader, in order."""
     found = [event for place in places.values() for event in swarm.events(place) if event.kind == "committed"]
     return sorted(found, key=lambda event: event.time)
+
+
+def attempt_seconds(swarm: Swarm, places: dict[str, RunDir]) -> float:
+    """How long it usually takes from an attempt's opening to its commit."""
+    told = sorted((e for place in places.values() for e in swarm.events(place) if e.kind in ("attempt", "committed")),
+                  key=lambda event: event.time)  # fmt: skip
+    return statistics.median(b.time - a.time for a, b in itertools.pairwise(told) if b.kind == "committed" != a.kind)
 
 
 def welcomed(swarm: Swarm, places: dict[str, RunDir], since: float, islands: set[str]) -> float | None:

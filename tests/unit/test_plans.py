@@ -1,4 +1,6 @@
-"""Where the stages of the mixture began is decided once, whatever a database forgets."""
+"""Plans: what fits into a step is planned, and where the stages of the mixture began is decided once."""
+
+import pytest
 
 from atoll.coordinator.members import Member, Members
 from atoll.coordinator.plans import Plans
@@ -72,3 +74,76 @@ def test_an_island_that_came_back_with_nothing_done_gets_what_is_left_of_the_ste
     again = Plans(RULES)
     again.restore([void, plans["b"]], [], (0,), 3.0)
     assert list(again) == ["b"], "a void plan is none, after a restart too"
+
+
+# ------------------------------------------------------------------------------------------------- what fits into a step
+HELLO = m.Hello("", "", b"", "", False, 0, 0, b"", Term())
+LONG = Rules("", b"", b"", 60, 40, 2, 8, (2400,), "int8", 0.7, 0.9, 1, 1)  # 40 inner steps
+
+
+def begun(*islands: str, seconds: float = 20.0) -> tuple[Plans, Members]:
+    """A step that these islands began at 100.0, after one that took them `seconds`."""
+    plans, members = Plans(LONG), Members()
+    for island in islands:
+        members.admit(island, HELLO, 0.0)
+        assert plans.make(Term(), 0, b"", members[island], members, set(), 0.0)
+    for island in islands:
+        plans.observe(members[island], seconds)
+    plans.settle(set(islands), members, seconds)
+    for island in islands:
+        assert plans.make(Term(), 1, b"", members[island], members, set(), 100.0)
+    return plans, members
+
+
+def joiner_steps(plans: Plans, members: Members, now: float, done: set[str]) -> int:
+    members.admit("joiner", HELLO, now)
+    plan = plans.make(Term(), 1, b"", members["joiner"], members, done, now)
+    return plan.inner_steps if plan else 0
+
+
+@pytest.mark.parametrize(("late", "inner_steps"), [(0.4, 40), (0.6, 38), (5.0, 30), (19.6, 0), (21.0, 0)])
+def test_a_joiner_gets_what_it_can_do_before_the_others_are_done(late, inner_steps) -> None:
+    plans, members = begun("a", "b")
+    assert joiner_steps(plans, members, 100.0 + late, set()) == inner_steps
+
+
+def test_a_slow_islands_rest_of_a_step_is_of_its_own_share() -> None:
+    plans, members = begun("a", "b")
+    members.admit("slow", HELLO, 100.0)
+    members["slow"].pace.observe(1.0)  # seconds an inner step; the others need 0.5
+    plan = plans.make(Term(), 1, b"", members["slow"], members, set(), 110.0)
+    assert plan is not None and plan.inner_steps == 10
+
+
+def test_without_the_joiner_the_step_could_not_open() -> None:
+    plans, members = begun("a", "b")
+    for island in "ab":
+        members[island].leave(planned=True)
+    assert joiner_steps(plans, members, 115.0, set()) == 40, "nobody is under way"
+    plans, members = begun("a", "b")
+    assert joiner_steps(plans, members, 122.5, set()) == 40, "they are late, and waited for no more"
+    plans, members = begun("a", "b")
+    assert joiner_steps(plans, members, 122.5, {"a"}) == 0, "one has proposed: the step opens"
+
+
+def test_who_cannot_propose_in_time_is_not_waited_for() -> None:
+    plans, members = begun("a", "b")
+    for inner_step, hopeless in ((40, False), (36, False), (35, False), (34, True), (0, True)):
+        members["a"].beat, members["a"].last_heard = m.Beat(1, inner_step, 1.0, 1.0, 0, 0.0, 0.0, 0.0), 119.9
+        assert plans.is_hopeless("a", members) == hopeless, "2 s after the usual 20: four steps, and the one under way"
+    assert not plans.is_hopeless("b", members), "it has not said how far it is"
+
+
+def test_what_is_left_of_a_step_teaches_no_pace() -> None:
+    plans, members = begun("a", "b")
+    assert joiner_steps(plans, members, 115.0, set()) == 10
+    plans.observe(members["joiner"], 122.0)
+    assert not members["joiner"].pace.middle
+
+
+def test_a_new_line_of_the_same_agent_keeps_its_pace() -> None:
+    _, members = begun("a")
+    members.admit("a", HELLO, 200.0)
+    assert members["a"].pace.middle == 0.5
+    members.admit("a", m.Hello("restarted", "", b"", "", False, 0, 0, b"", Term()), 210.0)
+    assert not members["a"].pace.middle

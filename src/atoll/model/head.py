@@ -13,7 +13,7 @@ IGNORED = -100  # the label of a token that does not count
 # A chunk's logits stay in a core's cache (2 MB in fp32), but it never has so few rows that adding up the gradient of
 # `weight`, all of which each chunk touches, costs more than computing it.
 CHUNK_ELEMENTS = 1 << 19
-CHUNK_ROWS = 128
+CHUNK_ROWS = 256
 
 
 class ChunkSums(NamedTuple):
@@ -45,13 +45,14 @@ def cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float 
     def objective(logits: Tensor, labels: Tensor) -> ChunkSums:
         counts = labels != IGNORED
         index = labels.where(counts, 0).unsqueeze(1)
+        chosen = logits.gather(1, index).squeeze(1)
+        largest_index = logits.argmax(1, keepdim=True) if z_loss else None
         log_sum, largest, gradient = _softmax(logits)
-        loss = (log_sum - logits.gather(1, index).squeeze(1)).where(counts, 0.0).sum()
+        loss = minimised = (log_sum - chosen).where(counts, 0.0).sum()
         gradient.scatter_add_(1, index, gradient.new_full(index.shape, -1.0))
-        minimised = loss
-        if z_loss:
+        if largest_index is not None:
             minimised = loss + z_loss * largest.square().where(counts, 0.0).sum()
-            gradient.scatter_add_(1, logits.argmax(1, keepdim=True), 2 * z_loss * largest.unsqueeze(1))
+            gradient.scatter_add_(1, largest_index, 2 * z_loss * largest.unsqueeze(1))
         gradient.mul_(counts.unsqueeze(1))
         return ChunkSums(minimised, loss, gradient)
 
@@ -70,8 +71,9 @@ def top_k_divergence(hidden: Tensor, weight: Tensor, labels: Tensor, words: Tens
     def objective(logits: Tensor, labels: Tensor, words: Tensor, teacher: Tensor) -> ChunkSums:
         counts = (labels != IGNORED).unsqueeze(1)
         wanted = teacher.to(logits.dtype).log_softmax(1)
+        differences = wanted - logits.gather(1, words)
         log_sum, _, gradient = _softmax(logits)
-        differences = wanted - logits.gather(1, words) + log_sum.unsqueeze(1)
+        differences += log_sum.unsqueeze(1)
         divergence = (wanted.exp() * differences).where(counts, 0.0).sum()
         gradient.scatter_add_(1, words, -wanted.exp())
         return ChunkSums(divergence, divergence, gradient.mul_(counts))
@@ -154,7 +156,7 @@ class _LogProbabilities(torch.autograd.Function):
         def gradient(logits: Tensor, labels: Tensor, upstream: Tensor) -> Tensor:
             counts = labels != IGNORED
             index = labels.where(counts, 0).unsqueeze(1)
-            result = logits.softmax(1).neg_()
+            result = _softmax(logits)[2].neg_()
             result.scatter_add_(1, index, result.new_ones(index.shape))
             return result.mul_(upstream.where(counts, 0.0).unsqueeze(1))
 
@@ -163,28 +165,32 @@ class _LogProbabilities(torch.autograd.Function):
 
 
 def _chunks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """The logits [n, V] of a few tokens at a time, in fp32 (fp64 where the weights are)."""
-    rows = max(CHUNK_ROWS, CHUNK_ELEMENTS // weight.shape[0])
+    """The logits [n, V] of a few tokens at a time, in fp32 (fp64 where the weights are); gone when the next ones come.
+
+    All in the same memory: the first touch of fresh pages costs as much as a tenth of the product.
+    """
+    rows = min(max(CHUNK_ROWS, CHUNK_ELEMENTS // weight.shape[0]), hidden.shape[0])
+    logits = weight.new_empty(rows, weight.shape[0])
     for start in range(0, hidden.shape[0], rows):
-        chunk = slice(start, start + rows)
-        yield chunk, (hidden[chunk] @ weight.T).to(torch.promote_types(weight.dtype, torch.float32))
+        chunk = slice(start, min(start + rows, hidden.shape[0]))
+        product = torch.mm(hidden[chunk], weight.T, out=logits[: chunk.stop - start])
+        yield chunk, product.to(torch.promote_types(weight.dtype, torch.float32))
 
 
 def _gradients(hidden: Tensor, weight: Tensor, at_logits: Callable[..., Tensor], *inputs: Tensor) -> Gradients:
     """The gradients of what has the gradient `at_logits(logits, *inputs)`; summed in fp32 (fp64) over the chunks."""
     of_hidden: list[Tensor] = []
-    of_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+    of_weight = torch.empty_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
     for chunk, logits in _chunks(hidden, weight):
         gradient = at_logits(logits, *(x[chunk] for x in inputs))
         of_hidden.append(gradient.to(weight.dtype) @ weight)
-        of_weight.addmm_(gradient.T, hidden[chunk].to(gradient.dtype))
+        of_weight.addmm_(gradient.T, hidden[chunk].to(gradient.dtype), beta=1 if chunk.start else 0)  # 0 looks at no old value
     return Gradients(torch.cat(of_hidden), of_weight.to(weight.dtype))
 
 
 def _softmax(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """log(sum(exp(logits))) [n], the largest logit [n] and the softmax [n, V] of logits [n, V].
-
-    The first from the softmax's own largest entry: one pass over exp, and it cannot underflow.
-    """
-    largest, probabilities = logits.amax(1), logits.softmax(1)
-    return largest - probabilities.amax(1).log(), largest, probabilities
+    """log(sum(exp(logits))) [n], the largest logit [n] and the softmax [n, V] of logits [n, V], in their memory."""
+    largest = logits.amax(1)
+    probabilities = logits.sub_(largest.unsqueeze(1)).exp_()
+    total = probabilities.sum(1)
+    return largest + total.log(), largest, probabilities.div_(total.unsqueeze(1))

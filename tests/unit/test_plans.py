@@ -1,5 +1,7 @@
 """Plans: what fits into a step is planned, and where the stages of the mixture began is decided once."""
 
+import math
+
 import pytest
 
 from atoll.coordinator.members import Member, Members
@@ -147,3 +149,18 @@ def test_a_new_line_of_the_same_agent_keeps_its_pace() -> None:
     assert members["a"].pace.middle == 0.5
     members.admit("a", m.Hello("restarted", "", b"", "", False, 0, 0, b"", Term()), 210.0)
     assert not members["a"].pace.middle
+
+
+def test_a_restart_in_the_middle_of_a_step_does_not_make_the_next_one_short() -> None:
+    before, _ = begun("a", "b")
+    plans, members = Plans(LONG), Members()
+    plans.restore(list(before.values()), [], (0,), 118.0)
+    for island in "ab":
+        members.admit(island, HELLO, 118.5)
+        plans.observe(members[island], 120.0)
+    assert plans.arrivals.seconds() < 5.0, "the others of this step are waited for, but not for ever"
+    plans.settle({"a", "b"}, members, 121.0)
+    assert math.isinf(plans.arrivals.seconds())
+    for island in "ab":
+        plan = plans.make(Term(), 2, b"", members[island], members, set(), 121.0 if island == "a" else 125.0)
+        assert plan is not None and plan.inner_steps == 40

@@ -25,7 +25,8 @@ class Plans(dict[str, Plan]):
         super().__init__()
         self.leases = Leases()
         self.stage_starts: tuple[int, ...] = ()
-        self.began = math.inf  # when the step's first plan was made
+        self.began = math.inf  # when the step's first plan was made; after a restart: when we began
+        self._restored = False  # by an earlier reign: what is learned of arrivals in this step is not true of others
         self.arrivals = Deadline(math.inf)  # from then to a proposal
         self.missing: dict[str, None] = {}  # who has not proposed, in the order of the plans
         self._made: dict[str, float] = {}  # when plans of a whole share were: what is left of a step teaches no pace
@@ -45,7 +46,7 @@ class Plans(dict[str, Plan]):
         self.stage_starts = stage_starts[: stage + 1]  # a rewind may have gone back before the last stage
         for record in commits[-1:]:
             self._remember(record.stage_starts)
-        self.began = now if self else math.inf
+        self.began, self._restored = (now, True) if self else (math.inf, False)
         leases = [lease for record in commits if self._stage(record.step) == stage for _, lease in record.leases]
         self._given_stage = stage
         for lease in [*leases, *(plan.lease for plan in self.values())]:
@@ -170,7 +171,9 @@ class Plans(dict[str, Plan]):
                 self._observe_unfinished(plan, members.get(island), now)
         for each in (self, self.missing, self._made, self._passed):
             each.clear()
-        self.began = math.inf
+        if self._restored:
+            self.arrivals = Deadline(math.inf)
+        self.began, self._restored = math.inf, False
 
     def _observe_unfinished(self, plan: Plan, member: Member | None, now: float) -> None:
         """Too slow for the step: a fair share follows from its pace so far, and it would have come later than now."""

@@ -133,6 +133,8 @@ class Island(Part, frozen=True):
     micro_batch: int = 8  # windows per forward pass of a rank
     activation_checkpointing: bool = False  # compute activations twice instead of keeping them
     compile: bool = False  # blocks through torch.compile; pays where windows hold equal documents, or one
+    cpu_offload: bool = False  # an accelerator's: parameters, gradients and moments live in the host's memory
+    float8: bool = False  # blocks multiply in float8 (torchao), on the CPU emulated; pays with compile
     read_every: Annotated[int, msgspec.Meta(ge=1)] = 10  # inner steps between looks at the loss, and reports
     checkpoint_every: int = 1  # outer steps between inner checkpoints
     checkpoint_keep: int = 2

@@ -47,7 +47,7 @@ def sharded_island(ranks: Ranks) -> Island:
     model = Llama(resolve(described.model, 64))
     model.init_weights(described.seed)
     mesh = ranks.device_mesh(torch.device("cpu"))
-    return Island(parallelize(model, mesh, recipe.Island(activation_checkpointing=True)), described, mesh)
+    return Island(parallelize(model, mesh, recipe.Island(activation_checkpointing=True, cpu_offload=True)), described, mesh)
 
 
 def one_of_two(rank: int, port: int, directory: str) -> None:

@@ -1,16 +1,22 @@
 """Steps and optimizers of one island."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
+from torch.distributed.device_mesh import DeviceMesh
 from unit.islands import OPTIMIZERS, equal, some_batch, some_island, some_recipe, take_step, values
 
 from atoll import recipe
 from atoll.errors import UserError
 from atoll.island import optim
 from atoll.island.feed import place
-from atoll.island.parallelize import device
-from atoll.island.step import LossNotFiniteError
+from atoll.island.parallelize import device, parallelize
+from atoll.island.ranks import Ranks
+from atoll.island.step import Island, LossNotFiniteError
+from atoll.model.llama import Llama
+from atoll.model.presets import resolve
 
 
 def test_loss_and_step_do_not_depend_on_the_micro_batches():
@@ -98,3 +104,40 @@ def test_only_matrices_decay_and_only_hidden_ones_are_muons():
 def test_an_unknown_device_is_the_users_mistake():
     with pytest.raises(UserError, match=r"island\.device: 'abacus'"):
         device("abacus")
+
+
+@pytest.fixture
+def mesh():
+    ranks = Ranks.of_torchrun()
+    yield ranks.device_mesh(torch.device("cpu"))
+    ranks.close()
+
+
+def laid_out(mesh: DeviceMesh, island: recipe.Island) -> Island:
+    described = some_recipe()
+    model = Llama(resolve(described.model, 64))
+    model.init_weights(described.seed)
+    return Island(parallelize(model, mesh, island), described, mesh)
+
+
+def test_in_float8_an_island_trains_nearly_as_in_fp32_on_the_same_parameters(mesh):
+    pytest.importorskip("torchao", reason="pip install 'atoll[float8]' to run this")
+    plain, narrow = laid_out(mesh, recipe.Island()), laid_out(mesh, recipe.Island(float8=True))
+    assert list(narrow.parameters()) == list(plain.parameters())
+    assert all(value.dtype == torch.float32 for value in narrow.parameters().values())
+    batch = some_batch()
+    losses = [[take_step(island, [batch], step).loss for step in range(12)] for island in (plain, narrow)]
+    assert losses[1] == pytest.approx(losses[0], abs=0.05)
+    assert losses[1] != losses[0]
+    assert losses[1][-1] < losses[1][0] - 0.3
+
+
+def test_float8_without_torchao_says_what_to_install(mesh, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchao.float8", None)
+    with pytest.raises(UserError, match=r"pip install 'atoll\[float8\]'"):
+        laid_out(mesh, recipe.Island(float8=True))
+
+
+def test_a_single_cpu_rank_has_nothing_to_offload(mesh):
+    island, plain, batch = laid_out(mesh, recipe.Island(cpu_offload=True)), laid_out(mesh, recipe.Island()), some_batch()
+    assert take_step(island, [batch], 0).loss == take_step(plain, [batch], 0).loss

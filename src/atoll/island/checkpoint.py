@@ -75,7 +75,7 @@ class InnerCheckpoints:
         self.wait()
         if self._live is None:
             self._live = self._state()
-            if self._island.device.type == "cpu":  # elsewhere the stager makes its own memory, pinned
+            if next(self._island.model.parameters()).device.type == "cpu":  # elsewhere the stager makes its own memory, pinned
                 self._stager.state_dict_cache = BlockingAsyncStager().stage(self._live)
         staged = self._stager.stage(self._live)
         self._saving = self._thread.submit(self._write, step, staged)

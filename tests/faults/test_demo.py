@@ -17,7 +17,7 @@ from atoll.island.heldout import heldout_loss
 from atoll.island.step import Island
 from atoll.publish.export import load_model, newest_state
 
-SHORT = ["stage.0.until=64", "outer.inner_steps=4", "inner.tokens_per_step=1024", "inner.schedule.decay_steps=20"]
+SHORT = ["stage.0.until=96", "outer.inner_steps=4", "inner.tokens_per_step=1024", "inner.schedule.decay_steps=20"]
 FACTS = {
     "heldout_loss_before", "heldout_loss_after", "heldout_unigram_loss", "outer_steps", "tokens", "islands", "killed",
     "rejoined", "roots_equal", "bytes_sent", "reduction_factor", "export_dir", "seconds",
@@ -36,7 +36,7 @@ def demo(tmp_path_factory) -> Path:
 def test_the_summary_tells_what_happened(demo: Path) -> None:
     facts = json.loads((demo / "summary.json").read_text())
     assert facts.keys() >= FACTS
-    assert facts["outer_steps"] == 16
+    assert facts["outer_steps"] == 24
     assert facts["roots_equal"] is True
     assert facts["heldout_loss_after"] < facts["heldout_loss_before"] - 0.3
     assert facts["killed"]["island"] == facts["rejoined"]["island"] == "island-2"

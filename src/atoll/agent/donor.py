@@ -27,6 +27,14 @@ class Donor:
         self.data_block = data_block
         self.assembly: tuple[r.Attempt, Assembly] | None = None  # the update in the making, if any
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        """The open attempt's number, and how many pieces of its update are here."""
+        if self.assembly is None:
+            return 0, 0
+        attempt, assembly = self.assembly
+        return attempt.number, assembly.num_pieces
+
     async def serve(self, stream: Stream) -> None:
         """Answer one request after the other until the peer closes."""
         while True:

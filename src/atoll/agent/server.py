@@ -64,6 +64,7 @@ class Agent:
         self._checkpoints = own_checkpoints
         self._events: asyncio.Queue[outer_step.Event] = asyncio.Queue()
         self._work: dict[str, asyncio.Task[None]] = {}  # at most one of each kind
+        self._news = asyncio.Event()  # donors or a record came: what could not be done may be possible now
         self._state_lock = asyncio.Lock()  # encode, hold and advance exclude one another
         self._reduction: Reduction | None = None
         self._reduction_changed = asyncio.Condition()
@@ -120,6 +121,7 @@ class Agent:
                     self.note = f"refused a commit record: {error}"
                     return
                 self._settle_times()
+                self._news.set()
                 await self._stop("reduce", "hold")
                 self._events.put_nowait(outer_step.Stored(effect.record))
             case outer_step.SawTerm():
@@ -205,8 +207,10 @@ class Agent:
         self._events.put_nowait(outer_step.Holding(held))
 
     async def _advance(self, pause: float = 0.0) -> None:
-        """To the log's head; then an outer checkpoint, where one is due."""
-        await asyncio.sleep(pause)
+        """To the log's head; then an outer checkpoint, where one is due. `pause`: seconds until then, unless there is news."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), pause)
+        self._news.clear()
         before = self.state.version
         donors = self._others(self.donors)
         try:
@@ -280,18 +284,12 @@ class Agent:
     def _beat(self) -> m.Beat:
         p, s = self._progress, self._seconds
         return m.Beat(p.step, p.inner_step, p.loss, p.tokens_per_second, self._transport.sent_bytes, s["compute"],
-                      s["communicate"], s["wait"], self.note, *self._assembled())  # fmt: skip
-
-    def _assembled(self) -> tuple[int, int]:
-        """The open attempt's number, and how many pieces of its update are here."""
-        if self.donor.assembly is None:
-            return 0, 0
-        attempt, assembly = self.donor.assembly
-        return attempt.number, assembly.num_pieces
+                      s["communicate"], s["wait"], self.note, *self.donor.progress)  # fmt: skip
 
     def _received(self, message: m.AnyMessage) -> None:
         if isinstance(message, m.View):
             self.donors = message.donors
+            self._news.set()
         elif isinstance(message, m.Coordinators):
             others = [a for a in message.addresses if a != self.settings.coordinator]
             self.coordinators = [self.settings.coordinator, *others]

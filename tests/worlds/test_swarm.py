@@ -5,6 +5,7 @@ import time
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from worlds.clock import run
 from worlds.swarm import Swarm
 from worlds.trainer import TARGET
@@ -258,15 +259,21 @@ def test_an_agent_of_another_version_hears_why_it_is_refused(tmp_path) -> None:
     run(main())
 
 
-def test_an_island_that_comes_back_within_a_step_is_not_given_all_of_it_again(tmp_path) -> None:
+@pytest.mark.parametrize("restart", [False, True], ids=["same coordinator", "the coordinator died too"])
+def test_an_island_that_comes_back_within_a_step_is_not_given_all_of_it_again(tmp_path, restart) -> None:
     async def main() -> None:
         swarm = Swarm(tmp_path, num_outer_steps=4)
         await swarm.start_coordinator()
         for name in ("r", "a", "b"):
             swarm.start(name, relay=name == "r", step_seconds=1.0)
         await swarm.until_step(2)
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(1.0)
+        if restart:
+            await swarm.kill_coordinator()
         await swarm.kill("a")
+        if restart:
+            await swarm.start_coordinator()
+        await asyncio.sleep(1.5)  # so that the other one's beats say how far the step is
         swarm.start_again("a")
         await swarm.until_finished("a", "b")
         tokens = {share.island: share.tokens for share in swarm.store.commits()[2].participants}

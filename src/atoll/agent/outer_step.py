@@ -157,6 +157,12 @@ class OuterStep:
     finished: bool = False
 
 
+    @property
+    def pending(self) -> bool:
+        """Whether something of the open step would be lost with its plan."""
+        return self.plan is not None or self.proposal is not None
+
+
 def step(state: OuterStep, event: Event) -> list[Effect]:
     """What to do about one event."""
     handler = _HANDLERS.get(type(event))

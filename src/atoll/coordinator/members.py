@@ -27,7 +27,6 @@ class Member:
     flaps: int = 0  # left with a plan open
     probation: int = 0  # steps to complete before anyone waits for it
     told_finished: bool = False
-    began_anew: bool = False  # since its last line: what it had not encoded is lost
 
     @property
     def relay(self) -> bool:
@@ -76,8 +75,7 @@ class Members(dict[str, Member]):
         member, before = Member(island, hello, now, now), self.get(island)
         if before is not None:
             member.flaps, member.probation = before.flaps, before.probation
-            member.began_anew = before.hello.session != hello.session
-            if not member.began_anew:
+            if before.hello.session == hello.session:
                 member.pace = before.pace
         self[island] = member
         return member

@@ -112,7 +112,7 @@ class Coordinator:
         member = self.members.admit(island, hello, now)
         self.doubt.awaited.discard(island)
         self.standing.forgive(island)
-        if (plan := self.plans.get(island)) and member.began_anew and not hello.pending and island not in self.proposals:
+        if (plan := self.plans.get(island)) and not hello.pending and island not in self.proposals:
             self._do.append(e.Persist(self.plans.shorten(plan, self.members, set(self.proposals), now)))
         if hello.branch < len(self.rewinds):
             self._do.send(island, m.Rewound(self.rewinds[hello.branch :]))

@@ -133,7 +133,7 @@ def test_in_float8_an_island_trains_nearly_as_in_fp32_on_the_same_parameters(mes
 
 
 def test_float8_without_torchao_says_what_to_install(mesh, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchao.float8", None)
+    monkeypatch.setitem(sys.modules, "torchao", None)
     with pytest.raises(UserError, match=r"pip install 'atoll\[float8\]'"):
         laid_out(mesh, recipe.Island(float8=True))
 

@@ -156,8 +156,8 @@ def test_code_lines_are_neither_comments_nor_docstrings(tmp_path) -> None:
     assert code_lines(path) == 5
 
 
-def test_the_core_is_at_most_6000_lines_of_code() -> None:
-    assert sum(code_lines(path) for path in FILES if relative(path).startswith(CORE)) <= 6_000
+def test_the_core_is_at_most_6100_lines_of_code() -> None:
+    assert sum(code_lines(path) for path in FILES if relative(path).startswith(CORE)) <= 6_100
 
 
 def test_everything_is_at_most_12000_lines_of_code() -> None:

@@ -99,9 +99,9 @@ def test_a_shortened_plan_gives_back_turns_too() -> None:
     plan = plans.make(TERM, 0, b"", members["a"], members, set(), 0.0)
     assert plan is not None and given([plan.lease]) == (32, 8)
     assert plans.make(TERM, 0, b"", members["b"], members, set(), 0.0)
-    plans.observe(members["b"], 0.0)
-    assert plans.shorten(plan, members, {"b"}, 0.0).inner_steps == 0
-    plans.settle({"b"}, members, 0.0)
+    plans.observe(members["b"], 1.0)
+    assert plans.shorten(plan, members, {"b"}, 1.0).inner_steps == 0
+    plans.settle({"b"}, members, 1.0)
     again = plans.make(TERM, 1, b"", members["a"], members, set(), 0.0)
     assert again is not None and given([again.lease]) == (32, 16), "what was owed is made up for"
     assert [part for part in again.lease if number_of(part[0])] == [(first_sample(ADA), 16)]

@@ -6,9 +6,10 @@ import threading
 
 import pytest
 import sqlalchemy as sql
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, InternalError
 from worlds.swarm import Swarm
 
+from atoll.coordinator import store as store_module
 from atoll.coordinator.effects import Doubted
 from atoll.coordinator.store import Deposed, Store, sqlite_url
 from atoll.errors import UserError
@@ -284,3 +285,18 @@ def test_a_coordinator_whose_database_fails_stops(tmp_path) -> None:
             swarm._log.close()
 
     asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_a_database_that_lets_go_of_its_leader_deposes_it(tmp_path, monkeypatch) -> None:
+    """As PostgreSQL does with one that slept in the middle of a transaction."""
+    store = Store(sqlite_url(tmp_path))
+    store.found(b"run")
+    store.begin_term()
+
+    def let_go(*_: object) -> None:
+        raise InternalError("INSERT", {}, Exception("terminating connection due to idle-in-transaction timeout\nand more"))
+
+    monkeypatch.setattr(store_module, "_insert", let_go)
+    with pytest.raises(Deposed, match=r"broke off a transaction \(terminating connection due to idle.* timeout\)$"):
+        store.append([Doubted(True)])
+    store.close()

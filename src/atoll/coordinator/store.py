@@ -5,13 +5,15 @@ primary key, so a step is committed once whatever two leaders may believe.
 """
 
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import sqlalchemy as sql
 from sqlalchemy.event import listen
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from atoll.coordinator.effects import Doubted, OpenStep, Record
@@ -86,7 +88,7 @@ IDLE_TRANSACTION_MS = 2_000
 
 
 class Deposed(Exception):
-    """Another coordinator has a higher term: this one must stop."""
+    """Another coordinator has a higher term, or the database let go of this one: it must stop."""
 
 
 class Store:
@@ -151,14 +153,21 @@ class Store:
 
     def renew(self) -> None:
         """Say that this leader lives. Raises Deposed when another leads."""
-        with self._engine.begin() as db:
-            self._lead(db)
+        with self._leading():
+            pass
 
-    def _lead(self, db: sql.Connection) -> None:
-        """First in a leader's transaction: a write, so that no other term can begin before the transaction ends."""
+    @contextmanager
+    def _leading(self) -> Generator[sql.Connection]:
+        """A leader's transaction. First in it is a write, so that no other term can begin before it ends."""
         this = (_run.c.term == self.term.counter) & (_run.c.nonce == self.term.nonce)
-        if db.execute(_run.update().where(this).values(renewed=self._clock())).rowcount != 1:
-            raise Deposed(f"term {db.execute(sql.select(_run.c.term)).scalar()} has begun elsewhere")
+        try:
+            with self._engine.begin() as db:
+                if db.execute(_run.update().where(this).values(renewed=self._clock())).rowcount != 1:
+                    raise Deposed(f"term {db.execute(sql.select(_run.c.term)).scalar()} has begun elsewhere")
+                yield db
+        except (OperationalError, InternalError, InterfaceError) as error:  # gone, full, or tired of waiting for a sleeper
+            reason = str(error.orig).partition("\n")[0]
+            raise Deposed(f"the database broke off a transaction ({reason})") from error
 
     def silence_seconds(self) -> float:
         """How long the leader has not renewed, by the database's clock: nobody else's counts."""
@@ -190,12 +199,12 @@ class Store:
     def append(self, records: list[Record]) -> None:
         """Make records durable in one transaction.
 
-        Raises Deposed when another leader has taken over, ValueError for a commit that spends a sample again.
+        Raises Deposed when another leader has taken over or the database fails, ValueError for a commit that spends a sample
+        again.
         """
         commits = [record for record in records if isinstance(record, CommitRecord)]
         spent = None if any(isinstance(record, Rewind) for record in records) else self._spent
-        with self._engine.begin() as db:
-            self._lead(db)
+        with self._leading() as db:
             if commits:  # only a leader adds any, so what this term read once stays true
                 spent = merge([*(_spent_of(_commits(db)) if spent is None else spent), *_spent_of(commits)])
             for record in records:

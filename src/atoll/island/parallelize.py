@@ -54,20 +54,17 @@ def parallelize(model: Model, mesh: DeviceMesh, island: recipe.Island) -> Model:
 def _multiply_in_float8(model: Model, device_type: str) -> None:
     """The blocks' linear layers under the same names, their products in float8 with a scale a row, where sizes allow."""
     try:
-        from torchao.float8 import (  # pyright: ignore[reportMissingImports]
-            Float8LinearConfig,
-            convert_to_float8_training,
-        )
+        from torchao import float8  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError("island.float8 needs torchao; install it with: pip install 'atoll[float8]'") from None
     if device_type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability() < (8, 9):
         raise UserError("island.float8: this GPU cannot multiply in float8; leave it out")
-    config = replace(Float8LinearConfig.from_recipe_name("rowwise"), emulate=device_type == "cpu")
+    config = replace(float8.Float8LinearConfig.from_recipe_name("rowwise"), emulate=device_type == "cpu")
 
     def fits(module: torch.nn.Module, _: str) -> bool:
         return isinstance(module, torch.nn.Linear) and module.in_features % 16 == module.out_features % 16 == 0
 
-    convert_to_float8_training(model.blocks, config=config, module_filter_fn=fits)
+    float8.convert_to_float8_training(model.blocks, config=config, module_filter_fn=fits)
 
 
 def _shard(model: Model, mesh: DeviceMesh, cpu_offload: bool) -> None:

@@ -42,12 +42,13 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def sharded_island(ranks: Ranks) -> Island:
+def sharded_island(ranks: Ranks, cpu_offload: bool = False) -> Island:
     described = some_recipe()
     model = Llama(resolve(described.model, 64))
     model.init_weights(described.seed)
     mesh = ranks.device_mesh(torch.device("cpu"))
-    return Island(parallelize(model, mesh, recipe.Island(activation_checkpointing=True, cpu_offload=True)), described, mesh)
+    how = recipe.Island(activation_checkpointing=True, cpu_offload=cpu_offload)
+    return Island(parallelize(model, mesh, how), described, mesh)
 
 
 def one_of_two(rank: int, port: int, directory: str) -> None:
@@ -55,13 +56,15 @@ def one_of_two(rank: int, port: int, directory: str) -> None:
     os.environ |= environment(rank, 2, port)
     torch.set_num_threads(1)
     ranks = Ranks.of_torchrun()
-    island, alone = sharded_island(ranks), some_island()
+    island, offloaded, alone = sharded_island(ranks), sharded_island(ranks, cpu_offload=True), some_island()
     names, shapes = list(island.parameters()), [p.shape for p in island.parameters().values()]
     assert names == list(alone.parameters())
     assert shapes == [p.shape for p in alone.parameters().values()]
     share = WINDOWS // 2
     for step in range(NUM_STEPS):
-        ours = take_step(island, [some_batch(step).windows(rank * share, (rank + 1) * share)], step)
+        part = [some_batch(step).windows(rank * share, (rank + 1) * share)]
+        ours = take_step(island, part, step)
+        assert take_step(offloaded, part, step) == ours
         theirs = take_step(alone, [some_batch(step)], step)
         assert ours.tokens == theirs.tokens
         assert ours.loss == pytest.approx(theirs.loss, rel=1e-6)
@@ -72,6 +75,7 @@ def one_of_two(rank: int, port: int, directory: str) -> None:
         before, mine = own_rows(parameter)
         assert torch.equal(parameter.full_tensor().flatten()[before : before + mine.numel()], mine.flatten())
     close(island, alone)
+    close(offloaded, alone)
 
     with InnerCheckpoints(island, Path(directory) / f"theirs-{rank}" if rank else Path(directory) / "two", 2, ranks) as saved:
         saved.save(NUM_STEPS)

@@ -1,6 +1,7 @@
 """An island's directory: a membership is kept, given back, and never mixed with that of another run."""
 
 import asyncio
+import math
 
 import msgspec
 import pytest
@@ -87,6 +88,23 @@ def test_who_is_ready_is_present_and_at_the_head() -> None:
     frozen.frozen, gone.connected = True, False
     some = members(member("b"), member("a"), frozen, gone, member("e", ready=2))
     assert [each.island for each in some.ready(3)] == ["a", "b"]
+
+
+def test_who_is_silent_is_noticed_at_its_own_moment() -> None:
+    early, late = member("a"), member("b")
+    some = members(early, late)
+    assert some.fall_silent(1.0, 2.5) == ([], 2.5)
+    late.heard(1.2)
+    assert some.fall_silent(2.4, 2.5) == ([], 2.5)
+    assert some.fall_silent(2.5, 2.5) == ([early], 3.7)
+    assert early.heard(3.0) and not early.heard(3.1)
+
+
+def test_a_coordinator_that_slept_takes_nobody_for_silent_before_it_has_read_what_came() -> None:
+    some = members(member("a"))
+    some.fall_silent(1.0, 2.5)
+    assert some.fall_silent(30.0, 2.5) == ([], math.inf), "not again at once"
+    assert len(some.fall_silent(31.0, 2.5)[0]) == 1
 
 
 def test_donors_can_be_reached_and_relays_come_first() -> None:

@@ -65,8 +65,8 @@ def test_an_island_that_came_back_with_nothing_done_gets_what_is_left_of_the_ste
         members.admit(island, hello, 0.0)
         assert plans.make(Term(), 0, b"", members[island], members, set(), 0.0)
     first = plans["a"]
-    plans.heard("a", m.Beat(0, 3, 1.0, 1.0, 0, 0.0, 0.0, 0.0))  # what it had done before it died does not count
-    plans.heard("b", m.Beat(0, 1, 1.0, 1.0, 0, 0.0, 0.0, 0.0))
+    members["a"].beat = m.Beat(0, 3, 1.0, 1.0, 0, 0.0, 0.0, 0.0)  # what it had done before it died does not count
+    members["b"].beat = m.Beat(0, 1, 1.0, 1.0, 0, 0.0, 0.0, 0.0)
     shorter = plans.shorten(first, members, set(), 1.0)
     assert (shorter.inner_steps, shorter.lease) == (3, ((0, 6),)) and plans["a"] == shorter
     assert plans.leases.take(2) == ((6, 2),), "the rest is free again"
@@ -126,6 +126,15 @@ def test_without_the_joiner_the_step_could_not_open() -> None:
     assert joiner_steps(plans, members, 122.5, set()) == 40, "they are late, and waited for no more"
     plans, members = begun("a", "b")
     assert joiner_steps(plans, members, 122.5, {"a"}) == 0, "one has proposed: the step opens"
+
+
+def test_a_beat_that_boasts_makes_no_plan_of_less_than_nothing() -> None:
+    plans, members = restored([], ()), Members()
+    for island in "ab":
+        members.admit(island, HELLO, 0.0)
+        assert plans.make(Term(), 0, b"", members[island], members, set(), 0.0)
+    members["b"].beat = m.Beat(0, 9, 1.0, 1.0, 0, 0.0, 0.0, 0.0)  # of 4
+    assert plans.shorten(plans["a"], members, set(), 1.0).inner_steps == 0
 
 
 def test_who_cannot_propose_in_time_is_not_waited_for() -> None:

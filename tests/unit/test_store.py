@@ -287,11 +287,8 @@ def test_a_coordinator_whose_database_fails_stops(tmp_path) -> None:
     asyncio.run(asyncio.wait_for(main(), 20))
 
 
-def test_a_database_that_lets_go_of_its_leader_deposes_it(tmp_path, monkeypatch) -> None:
+def test_a_database_that_lets_go_of_its_leader_deposes_it(store, monkeypatch) -> None:
     """As PostgreSQL does with one that slept in the middle of a transaction."""
-    store = Store(sqlite_url(tmp_path))
-    store.found(b"run")
-    store.begin_term()
 
     def let_go(*_: object) -> None:
         raise InternalError("INSERT", {}, Exception("terminating connection due to idle-in-transaction timeout\nand more"))
@@ -299,4 +296,3 @@ def test_a_database_that_lets_go_of_its_leader_deposes_it(tmp_path, monkeypatch)
     monkeypatch.setattr(store_module, "_insert", let_go)
     with pytest.raises(Deposed, match=r"broke off a transaction \(terminating connection due to idle.* timeout\)$"):
         store.append([Doubted(True)])
-    store.close()

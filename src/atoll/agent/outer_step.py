@@ -156,7 +156,6 @@ class OuterStep:
     held: Held | None = None  # of that attempt
     finished: bool = False
 
-
     @property
     def pending(self) -> bool:
         """Whether something of the open step would be lost with its plan."""

@@ -209,7 +209,8 @@ class Agent:
     async def _advance(self, pause: float = 0.0) -> None:
         """To the log's head; then an outer checkpoint, where one is due. `pause`: seconds until then, unless there is news."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), pause)
+            async with asyncio.timeout(pause):
+                await self._news.wait()
         self._news.clear()
         before = self.state.version
         donors = self._others(self.donors)

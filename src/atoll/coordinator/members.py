@@ -1,5 +1,6 @@
 """Who is in: one `Member` per island that ever said Hello to this coordinator."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -38,6 +39,10 @@ class Member:
 
     def ready(self, step: int) -> bool:
         return self.present and self.ready_step == step
+
+    def inner_steps_done(self, step: int) -> int | None:
+        """Of that outer step, by its newest beat; None where that is of another."""
+        return self.beat.inner_step if self.beat and self.beat.step == step else None
 
     def heard(self, now: float) -> bool:
         """It said something; whether it was frozen until now."""
@@ -119,10 +124,13 @@ class Members(dict[str, Member]):
     def fall_silent(self, now: float, limit_seconds: float) -> tuple[list[Member], float]:
         """(those that were not heard for too long, and were not known to be frozen; when the next may be). Ask every second.
 
-        A coordinator that did not ask for longer was itself asleep, and has yet to read what came meanwhile.
+        A coordinator that did not ask for longer was itself asleep, and has yet to read what came meanwhile: it asks again
+        a second later, not at once.
         """
         asleep, self._looked = now - self._looked > ASLEEP_SECONDS, now
-        frozen = [] if asleep else [m for m in self.values() if m.present and now >= m.last_heard + limit_seconds]
+        if asleep:
+            return [], math.inf
+        frozen = [m for m in self.values() if m.present and now >= m.last_heard + limit_seconds]
         for member in frozen:
             member.frozen = True
-        return frozen, min((m.last_heard for m in self.values() if m.present), default=now) + limit_seconds
+        return frozen, min((m.last_heard for m in self.values() if m.present), default=math.inf) + limit_seconds

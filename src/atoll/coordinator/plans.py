@@ -11,7 +11,7 @@ from atoll.coordinator.members import Member, Members
 from atoll.coordinator.rules import Rules
 from atoll.samples import private_source, source_of
 from atoll.swarm.layout import DIGEST_BYTES
-from atoll.swarm.messages import Beat, Propose
+from atoll.swarm.messages import Propose
 from atoll.swarm.records import CommitRecord, Plan, Term
 
 CLOSE_ENOUGH = 0.9  # of the fastest: such an island does all inner steps, so that noise changes nothing
@@ -30,7 +30,6 @@ class Plans(dict[str, Plan]):
         self.arrivals = Deadline(math.inf)  # from then to a proposal
         self.missing: dict[str, None] = {}  # who has not proposed, in the order of the plans
         self._made: dict[str, float] = {}  # when plans of a whole share were: what is left of a step teaches no pace
-        self._passed: dict[str, float] = {}  # fraction of its inner steps that an island has done
         self._fastest = 0.0  # seconds per inner step, of those present when the step began
         self._rules = rules
         self._given: Counter[str] = Counter()  # samples of this stage, spent or out: in all (""), and by private source
@@ -78,7 +77,6 @@ class Plans(dict[str, Plan]):
 
     def shorten(self, plan: Plan, members: Members, done: set[str], now: float) -> Plan:
         """Its island came back with nothing done: what is left of the step, on the first of its samples; perhaps nothing."""
-        self._passed.pop(plan.island, None)
         inner_steps = self._fitting(plan.inner_steps, plan.island, members, done, now)
         kept, rest = split(plan.lease, inner_steps * self._rules.windows_per_step)
         self._give_back(rest)
@@ -129,25 +127,19 @@ class Plans(dict[str, Plan]):
         whole = proposal.lease == self[island].lease and 0 < proposal.tokens <= most and len(proposal.payload) == DIGEST_BYTES
         return whole and math.isfinite(proposal.norm) and math.isfinite(proposal.loss)
 
-    def heard(self, island: str, beat: Beat) -> None:
-        """How far an island is in its inner steps."""
-        if (plan := self.get(island)) and beat.step == plan.step and beat.inner_step:
-            self._passed[island] = beat.inner_step / plan.inner_steps
-
     def observe(self, member: Member, now: float) -> None:
         """`member` has proposed: how long an inner step takes it."""
         self.missing.pop(member.island, None)
         self.arrivals.observe(now - self.began)
-        self._passed[member.island] = 1.0
         if (made := self._made.pop(member.island, None)) is not None:
             member.pace.observe((now - made) / self[member.island].inner_steps)
 
     def is_hopeless(self, island: str, members: Members) -> bool:
         """Whether an island is so far behind that it cannot propose before proposals are waited for no more."""
         plan, member = self[island], members.get(island)
-        if member is None or member.beat is None or member.beat.step != plan.step:
+        if member is None or (done := member.inner_steps_done(plan.step)) is None:
             return False
-        earliest = member.last_heard + (plan.inner_steps - member.beat.inner_step - 1) * member.pace.middle
+        earliest = member.last_heard + (plan.inner_steps - done - 1) * member.pace.middle
         return earliest > self.began + self.arrivals.seconds()
 
     def learn(self, record: CommitRecord, members: Members, now: float) -> None:
@@ -169,7 +161,7 @@ class Plans(dict[str, Plan]):
             if island not in participants:
                 self._give_back(plan.lease)
                 self._observe_unfinished(plan, members.get(island), now)
-        for each in (self, self.missing, self._made, self._passed):
+        for each in (self, self.missing, self._made):
             each.clear()
         if self._restored:
             self.arrivals = Deadline(math.inf)
@@ -178,8 +170,8 @@ class Plans(dict[str, Plan]):
     def _observe_unfinished(self, plan: Plan, member: Member | None, now: float) -> None:
         """Too slow for the step: a fair share follows from its pace so far, and it would have come later than now."""
         made = self._made.get(plan.island)
-        if made is not None and member and member.present and member.beat and member.beat.step == plan.step:
-            member.pace.observe((now - made) / max(1, member.beat.inner_step))
+        if made is not None and member and member.present and (done := member.inner_steps_done(plan.step)) is not None:
+            member.pace.observe((now - made) / max(1, done))
             self.arrivals.observe(now - self.began)
 
     def _fair_share(self, member: Member) -> int:
@@ -191,17 +183,19 @@ class Plans(dict[str, Plan]):
 
     def _fitting(self, share: int, island: str, members: Members, done: set[str], now: float) -> int:
         """How many inner steps of its share an island that begins now can do before the others are done."""
-        here = {i for i in self if i != island and i in members and members[i].present}
-        return math.floor(share * self._fraction_left(here, done, now))
+        others = [members[i] for i in self if i != island and i in members and members[i].present]
+        return math.floor(share * max(0.0, self._fraction_left(others, done, now)))
 
-    def _fraction_left(self, here: set[str], done: set[str], now: float) -> float:
-        """Of the step: until proposals usually come or, where none ever came, by how far these islands are."""
+    def _fraction_left(self, others: list[Member], done: set[str], now: float) -> float:
+        """Of the step: until proposals usually come or, where none ever came, by how far the others are."""
         late, usual = now - self.began, self.arrivals.middle
-        under_way = here - done if late < self.arrivals.seconds() else set[str]()
-        if not under_way and len(here & done) < self._rules.min_participants:
+        under_way = [member for member in others if member.island not in done]
+        if (not under_way or late >= self.arrivals.seconds()) and len(others) - len(under_way) < self._rules.min_participants:
             return 1.0  # without the one who asks, the step cannot open
         if math.isinf(usual):
-            return 1.0 - max(self._passed.get(island, 0.0) for island in here)
-        if late < max(ON_TIME_SHARE * usual, ON_TIME_SECONDS):
-            return 1.0
-        return max(0.0, 1.0 - late / usual)
+            return 0.0 if len(under_way) < len(others) else 1.0 - max(map(self._fraction_done, under_way))
+        return 1.0 if late < max(ON_TIME_SHARE * usual, ON_TIME_SECONDS) else 1.0 - late / usual
+
+    def _fraction_done(self, member: Member) -> float:
+        plan = self[member.island]
+        return (member.inner_steps_done(plan.step) or 0) / plan.inner_steps

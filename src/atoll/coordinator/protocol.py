@@ -183,7 +183,6 @@ class Coordinator:
             self._do.report("thawed", f"{island} is heard again", island)
         if isinstance(message, m.Beat) and 0 <= message.inner_step <= self.rules.inner_steps:
             member.beat = message
-            self.plans.heard(island, message)
             if self.attempt is not None:
                 self.attempt.heard(island, message, now)
         elif handler := self._handlers.get(type(message)):

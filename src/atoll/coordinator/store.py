@@ -152,7 +152,7 @@ class Store:
         return self.term
 
     def renew(self) -> None:
-        """Say that this leader lives. Raises Deposed when another leads."""
+        """Say that this leader lives. Raises Deposed when another leads or the database fails."""
         with self._leading():
             pass
 

@@ -34,7 +34,7 @@ def parallelize(model: Model, mesh: DeviceMesh, island: recipe.Island) -> Model:
     A model on the meta device gets memory, but no values. On an accelerator it computes in bf16, with fp32 master
     weights and reduction; on the CPU in fp32. Raises UserError for float8 that is not to be had.
     """
-    if island.float8:
+    if island.float8:  # first: it puts other modules in the place of these
         _multiply_in_float8(model, mesh.device_type)
     for block in model.blocks:
         # Innermost, so that compile sees what is computed again and may fuse it.
@@ -71,11 +71,11 @@ def _shard(model: Model, mesh: DeviceMesh, cpu_offload: bool) -> None:
     narrow = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     on_cpu = mesh.device_type == "cpu"
     policy = MixedPrecisionPolicy() if on_cpu else narrow
-    place = CPUOffloadPolicy(pin_memory=not on_cpu) if cpu_offload else OffloadPolicy()
+    offload = CPUOffloadPolicy(pin_memory=not on_cpu) if cpu_offload else OffloadPolicy()
     # Ranks gather a block when they run it, so all of them must run it equally often; else the model is one unit.
     for block in model.blocks if model.one_pass else ():
-        fully_shard(block, mesh=mesh, mp_policy=policy, offload_policy=place)
-    fully_shard(model, mesh=mesh, mp_policy=policy, offload_policy=place)
+        fully_shard(block, mesh=mesh, mp_policy=policy, offload_policy=offload)
+    fully_shard(model, mesh=mesh, mp_policy=policy, offload_policy=offload)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)  # the loss is divided by the whole island's tokens already

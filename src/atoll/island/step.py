@@ -56,8 +56,8 @@ class Island:
         """`mesh` holds the ranks that `model` is sharded over; None: this process alone."""
         self.model = model
         self.optimizers = optim.build(model, recipe.inner.optimizer)
-        parameters_on = next(model.parameters()).device
-        self.device = parameters_on if mesh is None else torch.device(mesh.device_type)  # parameters may be offloaded
+        # The mesh's, where there is one: its parameters may be offloaded.
+        self.device = torch.device(mesh.device_type) if mesh is not None else next(model.parameters()).device
         self._inner = recipe.inner
         self._total_steps = recipe.stage[-1].until
         self._group = mesh.get_group() if mesh is not None and mesh.size() > 1 else None

@@ -24,7 +24,7 @@ class ChunkSums(NamedTuple):
     gradient: Tensor  # of `minimised` at the logits [n, V]
 
 
-Objective = Callable[..., ChunkSums]  # of the chunk's logits [n, V] and its rows of the per-token inputs
+Objective = Callable[..., ChunkSums]  # of the chunk's logits [n, V], which it may overwrite, and rows of the per-token inputs
 
 
 class Sums(NamedTuple):
@@ -167,7 +167,7 @@ class _LogProbabilities(torch.autograd.Function):
 def _chunks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """The logits [n, V] of a few tokens at a time, in fp32 (fp64 where the weights are); gone when the next ones come.
 
-    All in the same memory: the first touch of fresh pages costs as much as a tenth of the product.
+    All in the same memory, since the first touch of fresh pages is dear beside the product (docs/LOG.md).
     """
     rows = min(max(CHUNK_ROWS, CHUNK_ELEMENTS // weight.shape[0]), hidden.shape[0])
     logits = weight.new_empty(rows, weight.shape[0])

@@ -110,8 +110,7 @@ class Invariants:
             for agent in self._world.agents.values()
             if (held := agent.disk.updates.get((record.step, record.update))) and root(held.next_table) == record.next_root
         }
-        participants = {share.island for share in record.participants}
-        majority = 2 * len(holders & participants) > len(participants)
+        majority = 2 * len(holders & record.islands) > len(record.islands)
         self._must(holders and (majority or reign.protocol_was_thin), f"step {record.step} is committed, held by {holders}")
 
     def leases_partition(self, reign: "Reign") -> None:

@@ -10,8 +10,7 @@ from atoll.agent.log import Update
 from atoll.agent.outer_step import Advance
 from atoll.agent.recovery import MAX_REPLAY
 from atoll.agent.state import ROW_BYTES, UNKNOWN
-from atoll.simulate import bits
-from atoll.simulate.bits import TinyState, table_of
+from atoll.simulate.bits import LAYOUT, TinyState, table_of
 from atoll.simulate.fetch import CHUNK_BYTES, Donors, NotGiven, chunk_of, fetch_slice, header_of
 from atoll.simulate.fetch import table_of as table_at
 from atoll.simulate.timeline import Work
@@ -153,4 +152,4 @@ def _fetch_update(island: "Island", step: int, donors: Donors) -> Work:
     entry = entry_of(head, data, table)
     if max(island.state.versions) == step:  # else the agent has fetched only a part of it
         island.disk.hold(entry, data)
-    return Update(entry, np.frombuffer(data, np.uint8), bits.LAYOUT)
+    return Update(entry, np.frombuffer(data, np.uint8), LAYOUT)

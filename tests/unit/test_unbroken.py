@@ -7,26 +7,25 @@ from atoll.agent.unbroken import unbroken
 
 
 def test_who_is_cancelled_waits_for_the_thread_and_no_longer_holds_the_lock() -> None:
-    ended = threading.Event()
-
     async def main() -> None:
-        started, lock = threading.Event(), asyncio.Lock()
+        started, may_end, lock = threading.Event(), threading.Event(), asyncio.Lock()
 
         def work() -> None:
             started.set()
-            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()  # the loop has run, with the cancellation
-            ended.set()
+            assert may_end.wait(timeout=30)
 
         async def locked() -> None:
             async with lock:
                 await unbroken(asyncio.to_thread(work))
 
-        loop = asyncio.get_running_loop()
         task = asyncio.create_task(locked())
-        await asyncio.to_thread(started.wait)
+        assert await asyncio.to_thread(started.wait, 30)
         task.cancel()
+        await asyncio.sleep(0)  # the task has seen it
+        assert not task.done() and lock.locked()
+        may_end.set()
         async with lock:
-            assert ended.is_set()
+            pass
         with pytest.raises(asyncio.CancelledError):
             await task
 

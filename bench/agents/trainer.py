@@ -20,6 +20,7 @@ from atoll.agent.settings import Settings
 from atoll.agent.state import LOCAL, MOMENTUM, PARAMETERS, loaded_root, map_file, map_generation
 from atoll.agent.trainer import frame, read_frame
 from atoll.processes import Child, watch_leash
+from atoll.samples import num_samples
 from atoll.swarm import messages as m
 from atoll.swarm.records import Message, Plan
 from atoll.swarm.transport import TransportError
@@ -88,19 +89,21 @@ class Trainer:
     def _train(self, plan: Plan) -> None:
         self._note("work", step=plan.step, inner_steps=plan.inner_steps)
         began = time.monotonic()
-        for inner in range(plan.inner_steps):
+        done = 0
+        while done < plan.inner_steps and plan.has_time(done, 1, time.monotonic() - began):
             time.sleep(self._options.step_seconds)
-            self._tell(m.Progress(plan.step, inner + 1, 1.0, 1.0))
-            self._note("inner", step=plan.step, inner=inner + 1)
+            done += 1
+            self._tell(m.Progress(plan.step, done, 1.0, 1.0))
+            self._note("inner", step=plan.step, inner=done)
             if self._overtaken():
                 self._note("overtaken", step=plan.step)
                 return
         for start in range(0, len(self._local), STRIDE):
             part = self._local[start : start + STRIDE]
             part += np.float32(0.02) * (TARGET - part) + self._noise[: len(part)]
-        tokens = TOKENS_PER_SAMPLE * plan.num_samples
+        tokens = TOKENS_PER_SAMPLE * num_samples(plan.used(done))
         self._note("proposed", step=plan.step, tokens=tokens)
-        self._tell(m.Proposed(plan.step, tokens, plan.inner_steps, 1.0, time.monotonic() - began))
+        self._tell(m.Proposed(plan.step, tokens, done, 1.0, time.monotonic() - began))
 
     def _map(self) -> None:
         """The agent's files, once it has enrolled and made them."""

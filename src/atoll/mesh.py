@@ -56,12 +56,14 @@ class Swarm:
         All three are rank 0's to give.
         """
         self.outer_steps = 0  # adopted by this process
+        self.moved_on = False  # the swarm has decided the step under way without us
         self._ranks = ranks
         self._settings = ranks.first(lambda: settings)
         self._ticket = ticket
         self._log = log
-        self._step = -1
+        self._plan: Plan | None = None  # the newest, with how much of it is done
         self._inner_step = 0
+        self._time_over = False
         self._started = self._step_started = time.monotonic()
         self._restarts = 0
         self._attached = False  # this and what is wanted must a new agent be told again
@@ -84,7 +86,7 @@ class Swarm:
                 case m.Adopt():
                     yield Adopt(message.step, message)
                 case m.Work():
-                    self._step, self._inner_step = message.plan.step, 0
+                    self._plan, self._inner_step, self._time_over, self.moved_on = message.plan, 0, False, False
                     self._started = self._step_started = time.monotonic()
                     yield message.plan
                 case m.Stopped() if message.reason:
@@ -121,20 +123,31 @@ class Swarm:
             self._tell(m.Adopted(order.step, loaded_root(layout, order.message.table, self._local)))
 
     def progress(self, loss: float, tokens: int, inner_steps: int = 1) -> bool:
-        """Report inner steps, their tokens and the last one's loss; False when the swarm has moved on without us."""
+        """Report inner steps, their tokens and the last one's loss; whether there is time for as many more.
+
+        False: propose what is done; or, where the swarm has `moved_on`, go on to the next order.
+        """
+        plan = self._planned
         self._inner_step += inner_steps
         now = time.monotonic()
         rate = tokens / max(now - self._step_started, 1e-9)
         self._step_started = now
-        self._tell(m.Progress(self._step, self._inner_step, loss, rate))
-        return self._ranks.first(lambda: not self._overtaken())
+        self._tell(m.Progress(plan.step, self._inner_step, loss, rate))
+        more = min(inner_steps, plan.inner_steps - self._inner_step)
+        has_time = plan.has_time(self._inner_step, more, now - self._started)
+        self.moved_on, self._time_over = self._ranks.first(lambda: (self._overtaken(), not has_time))
+        return not (self.moved_on or self._time_over)
 
     def propose(self, parameters: Mapping[str, Tensor], tokens: int, loss: float) -> None:
-        """Hand over the parameters after the inner steps, their tokens and mean loss: this island's contribution."""
+        """Hand over the parameters after the inner steps, their tokens and mean loss: this island's contribution.
+
+        All the plan's inner steps are taken for done unless `progress` has said that there is no time for more.
+        """
+        plan = self._planned
         self._check(parameters)
         self._write_local(parameters)
-        seconds = time.monotonic() - self._started
-        self._tell(m.Proposed(self._step, tokens, self._inner_step, loss, seconds))
+        inner_steps = self._inner_step if self._time_over else plan.inner_steps
+        self._tell(m.Proposed(plan.step, tokens, inner_steps, loss, time.monotonic() - self._started))
 
     def data_dir(self) -> Path:
         """Where the run's prepared data is: manifest and tokenizer, fetched if need be, and what `provide` brings.
@@ -148,7 +161,8 @@ class Swarm:
 
         `needed` runs on rank 0. All of a lease at once, before it is trained on: the socket to the agent is for one thread.
         """
-        return self._ranks.first(lambda: self._want(needed()) is not None)
+        self.moved_on = self._ranks.first(lambda: self._want(needed()) is None)
+        return not self.moved_on
 
     @property
     def private_dir(self) -> Path:
@@ -176,6 +190,11 @@ class Swarm:
         arguments = ["atoll.agent", encode_arguments(self._settings, self._ticket, "{fd}")]
         self._agent = Child(arguments, log=self._log, leash=False)
         self._agent.socket.settimeout(SILENT_SECONDS)
+
+    @property
+    def _planned(self) -> Plan:
+        assert self._plan is not None, "orders() has given no plan yet"
+        return self._plan
 
     @property
     def _its_agent(self) -> Child:

@@ -4,11 +4,12 @@ A partition is the part of a private source that one machine holds. Its number n
 neither a database nor a restored backup of it can mix up two of them; leases stay ranges of integers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from blake3 import blake3
 
 TURN_BITS, HASH_BITS = 40, 16
+Ranges = tuple[tuple[int, int], ...]  # (first, count), ascending
 
 
 def partition_number(sources: Sequence[str], name: str, digest: str) -> int:
@@ -36,3 +37,20 @@ def private_source(sample: int, sources: Sequence[str]) -> str:
     """The partitioned source that a sample is of; "" for one of the mixture. Raises IndexError for none of the run's."""
     number = number_of(sample)
     return sources[(number >> HASH_BITS) - 1] if number else ""
+
+
+def num_samples(ranges: Iterable[tuple[int, int]]) -> int:
+    return sum(count for _, count in ranges)
+
+
+def merge(ranges: Iterable[tuple[int, int]]) -> Ranges:
+    """Sorted, neighbours joined. Raises ValueError when two overlap: a sample would be spent twice."""
+    merged: list[tuple[int, int]] = []
+    for first, count in sorted(ranges):
+        if merged and first < sum(merged[-1]):
+            raise ValueError(f"sample {first} is in two leases")
+        if merged and first == sum(merged[-1]):
+            merged[-1] = (merged[-1][0], merged[-1][1] + count)
+        else:
+            merged.append((first, count))
+    return tuple(merged)

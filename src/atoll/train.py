@@ -24,6 +24,7 @@ from atoll.island.step import InnerMetrics, Island
 from atoll.mesh import Adopt, ElasticDeviceMesh, Plan
 from atoll.model import hf
 from atoll.recipe import Recipe
+from atoll.samples import num_samples
 
 HELDOUT_FILE = "heldout.jsonl"
 PROFILE_DIR = "profile"
@@ -89,11 +90,11 @@ def train(mesh: ElasticDeviceMesh, own: recipes.Island, directory: Path, report:
                     say(f"a profile of outer step {order.step} will be in {trace.parent}")
                 done = inner_steps(mesh, island, data, order, recipe, report, trace)
                 summary.add(done)
-                if len(done) == order.inner_steps:
-                    tokens = order.num_samples * recipe.inner.context_length
+                if not mesh.swarm.moved_on:
+                    tokens = num_samples(order.used(len(done))) * recipe.inner.context_length
                     mesh.swarm.propose(island.parameters(), tokens, sum(metrics.loss for metrics in done) / len(done))
                     if (order.step + 1) % own.checkpoint_every == 0:
-                        saved.save(order.first_inner_step + order.inner_steps)
+                        saved.save(order.first_inner_step + len(done))
                 collect()  # while the others finish
     summary.seconds = time.monotonic() - started
     return summary
@@ -101,7 +102,7 @@ def train(mesh: ElasticDeviceMesh, own: recipes.Island, directory: Path, report:
 
 def inner_steps(mesh: ElasticDeviceMesh, island: Island, data: Loader, plan: Plan, recipe: Recipe,
                 report: Report, trace: Path | None = None) -> list[InnerMetrics]:  # fmt: skip
-    """Train alone on the plan's samples; what was done, less than planned when the swarm decided without us.
+    """Train alone on the plan's samples; what was done, less than planned when the time was over, or the swarm moved on.
 
     A few of the steps are profiled to files that begin with `trace`.
     """

@@ -8,8 +8,9 @@ from collections import Counter, defaultdict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atoll.coordinator.leases import Leases, Ranges, merge
+from atoll.coordinator.leases import Leases
 from atoll.data.mixture import Mixture
+from atoll.samples import Ranges, merge
 from atoll.simulate import Setting, storm
 from atoll.simulate.world import World
 

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atoll.coordinator.leases import Leases, Ranges, merge
-from atoll.samples import number_of
+from atoll.coordinator.leases import Leases
+from atoll.samples import Ranges, merge, number_of
 
 PARTITION = 70_000
 

@@ -34,6 +34,7 @@ class Orders:
     """A swarm that only plans: these outer steps, one after the other."""
 
     island = "joiner"
+    moved_on = False
 
     def __init__(self, run_dir: RunDir, steps: list[int]) -> None:
         self.run = SimpleNamespace(recipe=recipes.load(run_dir.recipe).shared())

@@ -18,7 +18,7 @@ from atoll.data.partition import partition_numbers, partitions, recipe_of
 from atoll.data.prepare import prepare
 from atoll.errors import UserError
 from atoll.recipe import Recipe, parse
-from atoll.samples import first_sample, number_of, partition_number, private_source
+from atoll.samples import first_sample, merge, number_of, partition_number, private_source
 from atoll.swarm import messages as m
 from atoll.swarm.records import Plan, Term
 
@@ -62,13 +62,13 @@ def test_a_private_source_has_its_weight_over_the_swarm(restart) -> None:
     plans, commits, spent = Plans(RULES), [], []
     for step in range(50):
         for island in "abc":
-            assert plans.make(TERM, step, b"", members[island], members, set(), 0.0)
+            assert plans.make(TERM, step, b"", members[island], members, 0.0)
         assert all(not number_of(first) for island in "bc" for first, _ in plans[island].lease)
         taking_part = {"a", "b", "c"} if step % 5 else {"b", "c"}
         leases = tuple((island, plans[island].lease) for island in sorted(taking_part))
         spent += [lease for _, lease in leases]
         commits.append(m.CommitRecord(TERM, 0, step, 1, b"", b"", b"", (), leases, b"", (0,)))
-        plans.settle(taking_part, members, 0.0)
+        plans.settle(dict.fromkeys(taking_part, 4), members, 0.0)
         if restart:
             starts, plans = plans.stage_starts, Plans(RULES)
             plans.restore([], commits, starts, 0.0)
@@ -83,28 +83,26 @@ def test_two_partitions_of_a_source_are_passed_through_alike_and_a_stage_has_wei
     member(members, "a", {"mail/ada": ADA, "mail/bob": BOB})
     plans, leases = Plans(RULES), []
     for step in range(60):
-        plan = plans.make(TERM, step, b"", members["a"], members, set(), 0.0)
+        plan = plans.make(TERM, step, b"", members["a"], members, 0.0)
         assert plan is not None
         leases.append(plan.lease)
-        plans.settle({"a"}, members, 0.0)
+        plans.settle({"a": 4}, members, 0.0)
     assert given(leases[:50]) == (1600, 400) and given(leases[50:]) == (320, 160)
     assert abs(plans.leases.turns(ADA) - plans.leases.turns(BOB)) <= 16
 
 
-def test_a_shortened_plan_gives_back_turns_too() -> None:
+def test_a_step_cut_short_gives_back_turns_too() -> None:
     members = Members()
     member(members, "a", {"mail/ada": ADA})
-    member(members, "b", {})
     plans = Plans(RULES)
-    plan = plans.make(TERM, 0, b"", members["a"], members, set(), 0.0)
+    plan = plans.make(TERM, 0, b"", members["a"], members, 0.0)
     assert plan is not None and given([plan.lease]) == (32, 8)
-    assert plans.make(TERM, 0, b"", members["b"], members, set(), 0.0)
-    plans.observe(members["b"], 1.0)
-    assert plans.shorten(plan, members, {"b"}, 1.0).inner_steps == 0
-    plans.settle({"b"}, members, 1.0)
-    again = plans.make(TERM, 1, b"", members["a"], members, set(), 0.0)
-    assert again is not None and given([again.lease]) == (32, 16), "what was owed is made up for"
-    assert [part for part in again.lease if number_of(part[0])] == [(first_sample(ADA), 16)]
+    assert given([plan.used(1)]) == (8, 2) and given([plan.unused(1)]) == (24, 6), "turns are spread evenly over a plan"
+    assert merge([*plan.used(1), *plan.unused(1)]) == plan.lease
+    plans.settle({"a": 1}, members, 1.0)
+    again = plans.make(TERM, 1, b"", members["a"], members, 0.0)
+    assert again is not None and given([plan.used(1), again.lease]) == (40, 10), "the weight stays"
+    assert [part for part in again.lease if number_of(part[0])] == [(first_sample(ADA) + 2, 8)]
 
 
 @pytest.mark.parametrize("name", ["mail/ada", "letters/ada"])

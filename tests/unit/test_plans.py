@@ -2,11 +2,13 @@
 
 import math
 
+import msgspec
 import pytest
 
 from atoll.coordinator.members import Member, Members
 from atoll.coordinator.plans import Plans
 from atoll.coordinator.rules import Rules
+from atoll.samples import merge, num_samples
 from atoll.swarm import messages as m
 from atoll.swarm.records import CommitRecord, Plan, Term
 
@@ -14,9 +16,9 @@ RULES = Rules("", b"", b"", 6, 4, 2, 8, (8, 16, 24), "int8", 0.7, 0.9, 1, 1)  # 
 
 
 def make(plans: Plans, step: int) -> Plan:
-    plans.settle(set(), Members(), 0.0)
+    plans.settle({}, Members(), 0.0)
     hello = m.Hello("", "", b"", "", False, 0, 0, b"", Term())
-    plan = plans.make(Term(), step, b"", Member("a", hello, joined_at=0.0, last_heard=0.0), Members(), set(), 0.0)
+    plan = plans.make(Term(), step, b"", Member("a", hello, joined_at=0.0, last_heard=0.0), Members(), 0.0)
     assert plan is not None
     return plan
 
@@ -58,26 +60,6 @@ def test_a_stage_never_begins_before_the_one_before_it() -> None:
     assert make(plans, 4).stage_starts == (0, 40, 40)
 
 
-def test_an_island_that_came_back_with_nothing_done_gets_what_is_left_of_the_step() -> None:
-    plans, members = restored([], ()), Members()
-    hello = m.Hello("", "", b"", "", False, 0, 0, b"", Term())
-    for island in "ab":
-        members.admit(island, hello, 0.0)
-        assert plans.make(Term(), 0, b"", members[island], members, set(), 0.0)
-    first = plans["a"]
-    members["a"].beat = m.Beat(0, 3, 1.0, 1.0, 0, 0.0, 0.0, 0.0)  # what it had done before it died does not count
-    members["b"].beat = m.Beat(0, 1, 1.0, 1.0, 0, 0.0, 0.0, 0.0)
-    shorter = plans.shorten(first, members, set(), 1.0)
-    assert (shorter.inner_steps, shorter.lease) == (3, ((0, 6),)) and plans["a"] == shorter
-    assert plans.leases.take(2) == ((6, 2),), "the rest is free again"
-    plans.observe(members["b"], 2.0)
-    void = plans.shorten(shorter, members, {"b"}, 2.0)
-    assert not void.inner_steps and "a" not in plans and "a" not in plans.missing
-    again = Plans(RULES)
-    again.restore([void, plans["b"]], [], (0,), 3.0)
-    assert list(again) == ["b"], "a void plan is none, after a restart too"
-
-
 # ------------------------------------------------------------------------------------------------- what fits into a step
 HELLO = m.Hello("", "", b"", "", False, 0, 0, b"", Term())
 LONG = Rules("", b"", b"", 60, 40, 2, 8, (2400,), "int8", 0.7, 0.9, 1, 1)  # 40 inner steps
@@ -88,68 +70,117 @@ def begun(*islands: str, seconds: float = 20.0) -> tuple[Plans, Members]:
     plans, members = Plans(LONG), Members()
     for island in islands:
         members.admit(island, HELLO, 0.0)
-        assert plans.make(Term(), 0, b"", members[island], members, set(), 0.0)
+        assert plans.make(Term(), 0, b"", members[island], members, 0.0)
     for island in islands:
-        plans.observe(members[island], seconds)
-    plans.settle(set(islands), members, seconds)
+        plans.observe(members[island], 40, seconds)
+    plans.settle(dict.fromkeys(islands, 40), members, seconds)
     for island in islands:
-        assert plans.make(Term(), 1, b"", members[island], members, set(), 100.0)
+        assert plans.make(Term(), 1, b"", members[island], members, 100.0)
     return plans, members
 
 
-def joiner_steps(plans: Plans, members: Members, now: float, done: set[str]) -> int:
+def beat(inner_step: int) -> m.Beat:
+    return m.Beat(0, inner_step, 1.0, 1.0, 0, 0.0, 0.0, 0.0)
+
+
+def joiner_seconds(plans: Plans, members: Members, now: float, step: int = 1) -> float | None:
     members.admit("joiner", HELLO, now)
-    plan = plans.make(Term(), 1, b"", members["joiner"], members, done, now)
-    return plan.inner_steps if plan else 0
+    plan = plans.make(Term(), step, b"", members["joiner"], members, now)
+    return plan and round(plan.seconds, 9)
 
 
-@pytest.mark.parametrize(("late", "inner_steps"), [(0.4, 40), (0.6, 38), (5.0, 30), (19.6, 0), (21.0, 0)])
-def test_a_joiner_gets_what_it_can_do_before_the_others_are_done(late, inner_steps) -> None:
+@pytest.mark.parametrize(("late", "seconds"), [(0.0, 20.5), (5.0, 15.5), (19.9, 0.6), (20.1, None), (21.0, None)])
+def test_a_joiner_has_until_the_others_are_done(late, seconds) -> None:
     plans, members = begun("a", "b")
-    assert joiner_steps(plans, members, 100.0 + late, set()) == inner_steps
+    assert joiner_seconds(plans, members, 100.0 + late) == seconds, "20 s is usual, and 2.5 % jitter"
 
 
-def test_a_slow_islands_rest_of_a_step_is_of_its_own_share() -> None:
-    plans, members = begun("a", "b")
-    members.admit("slow", HELLO, 100.0)
-    members["slow"].pace.observe(1.0)  # seconds an inner step; the others need 0.5
-    plan = plans.make(Term(), 1, b"", members["slow"], members, set(), 110.0)
-    assert plan is not None and plan.inner_steps == 10
+@pytest.mark.parametrize(("seconds", "inner_steps"), [(math.inf, 40), (20.0, 40), (19.9, 39), (4.9, 9), (0.1, 1)])
+def test_an_island_does_what_it_has_time_for_at_its_pace(seconds, inner_steps) -> None:
+    plan = Plan(Term(), 0, b"", "a", ((0, 80),), (0,), 40, 0, seconds)
+    done = 0
+    while done < plan.inner_steps and plan.has_time(done, 1, done * 0.5):
+        done += 1
+    assert done == inner_steps
+    assert merge([*plan.used(done), *plan.unused(done)]) == plan.lease == plan.used(41)
+    assert num_samples(plan.used(done)) == 2 * done
 
 
 def test_without_the_joiner_the_step_could_not_open() -> None:
     plans, members = begun("a", "b")
     for island in "ab":
         members[island].leave(planned=True)
-    assert joiner_steps(plans, members, 115.0, set()) == 40, "nobody is under way"
+    assert joiner_seconds(plans, members, 115.0) == 20.5, "nobody is under way"
     plans, members = begun("a", "b")
-    assert joiner_steps(plans, members, 122.5, set()) == 40, "they are late, and waited for no more"
+    assert joiner_seconds(plans, members, 122.5) == 20.5, "they are late, and waited for no more"
     plans, members = begun("a", "b")
-    assert joiner_steps(plans, members, 122.5, {"a"}) == 0, "one has proposed: the step opens"
+    plans.observe(members["a"], 40, 122.0)
+    assert joiner_seconds(plans, members, 122.5) is None, "one has proposed: the step opens"
 
 
-def test_a_beat_that_boasts_makes_no_plan_of_less_than_nothing() -> None:
+def first_step(began: float = 0.0) -> tuple[Plans, Members]:
+    """Of a run: nobody knows how long it takes."""
     plans, members = restored([], ()), Members()
     for island in "ab":
         members.admit(island, HELLO, 0.0)
-        assert plans.make(Term(), 0, b"", members[island], members, set(), 0.0)
-    members["b"].beat = m.Beat(0, 9, 1.0, 1.0, 0, 0.0, 0.0, 0.0)  # of 4
-    assert plans.shorten(plans["a"], members, set(), 1.0).inner_steps == 0
+        assert plans.make(Term(), 0, b"", members[island], members, began)
+    return plans, members
 
 
-def test_who_cannot_propose_in_time_is_not_waited_for() -> None:
+@pytest.mark.parametrize(("inner_step", "seconds"), [(0, math.inf), (1, 30.0), (2, 10.0), (4, None), (9, None)])
+def test_in_the_first_step_the_others_beats_say_how_far_it_is(inner_step, seconds) -> None:
+    plans, members = first_step()
+    members["b"].beat = beat(inner_step)  # of 4; one that boasts makes no plan of less than nothing
+    assert joiner_seconds(plans, members, 10.0, step=0) == seconds
+
+
+def test_who_comes_back_with_nothing_done_is_told_how_long_it_has() -> None:
     plans, members = begun("a", "b")
-    for inner_step, hopeless in ((40, False), (36, False), (35, False), (34, True), (0, True)):
-        members["a"].beat, members["a"].last_heard = m.Beat(1, inner_step, 1.0, 1.0, 0, 0.0, 0.0, 0.0), 119.9
-        assert plans.is_hopeless("a", members) == hopeless, "2 s after the usual 20: four steps, and the one under way"
-    assert not plans.is_hopeless("b", members), "it has not said how far it is"
+    assert plans.seconds_left("a", members, 112.0) == pytest.approx(8.5)
+    plans.observe(members["b"], 40, 120.0)
+    assert plans.seconds_left("a", members, 125.0) == 0.0
 
 
-def test_what_is_left_of_a_step_teaches_no_pace() -> None:
+def test_after_a_restart_too() -> None:
+    before, _ = begun("a", "b")
+    plans, members = Plans(LONG), Members()
+    plans.restore(list(before.values()), [], (0,), 300.0)
+    members.admit("b", HELLO, 300.0)
+    assert plans.seconds_left("a", members, 300.0) == 20.5
+    members["b"].beat = msgspec.structs.replace(beat(30), step=1)  # of 40
+    assert plans.seconds_left("a", members, 300.0) == pytest.approx(20.5 / 4)
+
+
+def test_what_was_done_in_less_than_a_step_teaches_its_pace() -> None:
     plans, members = begun("a", "b")
-    assert joiner_steps(plans, members, 115.0, set()) == 10
-    plans.observe(members["joiner"], 122.0)
-    assert not members["joiner"].pace.middle
+    assert joiner_seconds(plans, members, 115.0) == 5.5
+    plans.observe(members["joiner"], 5, 120.0)
+    assert members["joiner"].pace.middle == 1.0
+
+
+def test_an_island_that_began_anew_teaches_none() -> None:
+    plans, members = begun("a", "b")
+    members.admit("a", msgspec.structs.replace(HELLO, session="restarted"), 110.0)
+    plans.observe(members["a"], 10, 120.0)
+    assert not members["a"].pace.middle
+
+
+def test_what_is_done_is_spent_and_the_rest_is_free_again() -> None:
+    plans, members = begun("a", "b")
+    assert plans["a"].lease == ((160, 80),)
+    plans.settle({"a": 30, "b": 40}, members, 120.0)
+    assert plans.leases.take(30) == ((220, 20), (320, 10))
+
+
+@pytest.mark.parametrize(
+    "changed", [{"lease": ((0, 4),)}, {"lease": ((0, 8),)}, {"inner_steps": 2}, {"inner_steps": 0, "lease": ()},
+                {"tokens": 49}, {"tokens": 0}, {"loss": math.nan}, {"norm": math.inf}, {"payload": b""}],
+)  # fmt: skip
+def test_a_proposal_is_of_the_first_samples_of_its_plan(changed) -> None:
+    plans, _ = first_step()
+    proposal = m.Propose(0, b"", ((0, 6),), b"d" * 32, 48, 3, 1.0, 1.0)  # 3 inner steps of 2 windows of 8 tokens
+    assert plans.allows("a", proposal)
+    assert not plans.allows("a", msgspec.structs.replace(proposal, **changed))
 
 
 def test_a_new_line_of_the_same_agent_keeps_its_pace() -> None:
@@ -160,16 +191,15 @@ def test_a_new_line_of_the_same_agent_keeps_its_pace() -> None:
     assert not members["a"].pace.middle
 
 
-def test_a_restart_in_the_middle_of_a_step_does_not_make_the_next_one_short() -> None:
+def test_a_restart_in_the_middle_of_a_step_teaches_no_arrivals() -> None:
     before, _ = begun("a", "b")
     plans, members = Plans(LONG), Members()
     plans.restore(list(before.values()), [], (0,), 118.0)
     for island in "ab":
         members.admit(island, HELLO, 118.5)
-        plans.observe(members[island], 120.0)
+        plans.observe(members[island], 40, 120.0)
     assert plans.arrivals.seconds() < 5.0, "the others of this step are waited for, but not for ever"
-    plans.settle({"a", "b"}, members, 121.0)
-    assert math.isinf(plans.arrivals.seconds())
-    for island in "ab":
-        plan = plans.make(Term(), 2, b"", members[island], members, set(), 121.0 if island == "a" else 125.0)
-        assert plan is not None and plan.inner_steps == 40
+    plans.settle({"a": 40, "b": 40}, members, 121.0)
+    assert plans.arrivals.middle == 20.5, "as the earlier reign had learned"
+    plan = plans.make(Term(), 2, b"", members["a"], members, 121.0)
+    assert plan is not None and plan.seconds > 20.5

@@ -9,7 +9,7 @@ from pathlib import Path
 from worlds.swarm import Swarm
 from worlds.trainer import TRAINER
 
-from atoll.coordinator.leases import merge
+from atoll.samples import merge
 from atoll.swarm import messages as m
 from atoll.swarm.identity import COORDINATOR
 from atoll.swarm.records import Assembled, CommitRecord, Message, Plan

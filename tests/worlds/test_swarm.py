@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from worlds.clock import run
 from worlds.swarm import Swarm
-from worlds.trainer import TARGET
+from worlds.trainer import TARGET, TRAINER
 
 from atoll.agent import checkpoint
 from atoll.agent.log import Entry
+from atoll.samples import num_samples
 from atoll.swarm import messages as m
 from atoll.swarm.identity import COORDINATOR
 from atoll.swarm.records import Assembled, Message
@@ -60,6 +61,29 @@ def test_an_island_dies_and_comes_back(tmp_path) -> None:
         swarm.assert_equal_roots()
         spent = sorted(x for r in swarm.store.commits() for _, lease in r.leases for x in lease)
         assert all(sum(left) <= right[0] for left, right in pairwise(spent)), "a sample was spent twice"
+        await swarm.stop()
+
+    run(main())
+
+
+def test_an_island_that_stood_still_for_a_while_proposes_what_it_has_done(tmp_path) -> None:
+    async def main() -> None:
+        swarm = Swarm(tmp_path, num_outer_steps=60)
+        await swarm.start_coordinator()
+        for name in ("r", "a", "b", "c"):
+            swarm.start(name, relay=name == "r", step_seconds=1.0)
+        await swarm.until_step(6)
+        await asyncio.sleep(1.5)
+        swarm.freeze("b" + TRAINER)
+        await asyncio.sleep(1.5)
+        swarm.thaw("b" + TRAINER)
+        await swarm.until_step(8)
+        whole, part = ([dict(swarm.store.commits()[step].leases)[name] for name in "abc"] for step in (5, 6))
+        assert [num_samples(lease) for lease in whole] == [8, 8, 8]
+        assert [num_samples(lease) for lease in part] == [8, 4, 8], "it had time for two inner steps"
+        times = [e.time for e in swarm.events() if e.kind == "committed"]
+        assert times[6] - times[5] < 1.2 * (times[5] - times[4]), "nobody waited for the rest"
+        assert dict(swarm.store.commits()[7].leases)["a"][0] == (part[1][0][0] + 4, 4), "which is done next"
         await swarm.stop()
 
     run(main())

@@ -6,6 +6,7 @@ import numpy as np
 from worlds.network import Weather
 
 from atoll.agent.state import OuterState, loaded_root
+from atoll.samples import num_samples
 from atoll.swarm import messages as m
 from atoll.swarm.records import Message
 from atoll.swarm.transport import TransportError
@@ -81,12 +82,15 @@ class NumpyTrainer:
                     raise AssertionError(f"unexpected {message}")
 
     async def _train(self, work: m.Work) -> None:
-        plan = work.plan
-        for inner in range(plan.inner_steps):
+        plan, done, clock = work.plan, 0, asyncio.get_running_loop().time
+        began = clock()
+        while done < plan.inner_steps and plan.has_time(done, 1, clock() - began):
             await asyncio.sleep(self._step_seconds)
             await self._weather.moves(self.name)
             noise = self._random.standard_normal(len(self._parameters)).astype(np.float32)
             self._parameters += np.float32(0.05) * (TARGET - self._parameters) + np.float32(0.001) * noise
-            await self._say(m.Progress(plan.step, inner + 1, 1.0, 1.0))
+            done += 1
+            await self._say(m.Progress(plan.step, done, 1.0, 1.0))
         self._state.local[:] = self._parameters
-        await self._say(m.Proposed(plan.step, 8 * plan.num_samples, plan.inner_steps, 1.0, 0.1))
+        tokens = 8 * num_samples(plan.used(done))
+        await self._say(m.Proposed(plan.step, tokens, done, 1.0, 0.1))

@@ -156,11 +156,6 @@ class OuterStep:
     held: Held | None = None  # of that attempt
     finished: bool = False
 
-    @property
-    def pending(self) -> bool:
-        """Whether something of the open step would be lost with its plan."""
-        return self.plan is not None or self.proposal is not None
-
 
 def step(state: OuterStep, event: Event) -> list[Effect]:
     """What to do about one event."""
@@ -246,10 +241,10 @@ def on_plan(state: OuterStep, plan: Plan) -> list[Effect]:
     """Train alone on these samples. The same plan again (a new link, a new leader) means: have you proposed?"""
     if plan.term != state.term or plan.step != state.version or plan.parent != state.root:
         return []
-    if state.proposal is not None and (state.proposal.parent, state.proposal.lease) == (plan.parent, plan.lease):
+    if state.proposal is not None and _is_of(state.proposal, plan):
         state.plan = plan
         return [Send(state.proposal)]
-    if state.plan is not None and msgspec.structs.replace(state.plan, term=plan.term) == plan:
+    if state.plan is not None and msgspec.structs.replace(state.plan, term=plan.term, seconds=plan.seconds) == plan:
         return []  # the trainer is at it
     if state.plan is not None or state.proposal is not None:
         # A restored backup knows nothing of the samples that we trained on: anew, from the step's own state.
@@ -265,15 +260,20 @@ def on_proposed(state: OuterStep, done: Proposed) -> list[Effect]:
     plan = state.plan
     if plan is None or done.step != plan.step or plan.step != state.version:
         return []  # too late: the swarm has moved on
-    proposal = Propose(plan.step, plan.parent, plan.lease, b"", done.tokens, done.inner_steps, done.loss, 0.0)
+    lease = plan.used(done.inner_steps)
+    proposal = Propose(plan.step, plan.parent, lease, b"", done.tokens, done.inner_steps, done.loss, 0.0)
     return [Encode(proposal)]
 
 
 def on_encoded(state: OuterStep, done: Encoded) -> list[Effect]:
-    if state.plan is None or (done.proposal.parent, done.proposal.lease) != (state.plan.parent, state.plan.lease):
+    if state.plan is None or not _is_of(done.proposal, state.plan):
         return []
     state.proposal = done.proposal
     return [Send(done.proposal)]
+
+
+def _is_of(proposal: Propose, plan: Plan) -> bool:
+    return (proposal.parent, proposal.lease) == (plan.parent, plan.used(proposal.inner_steps))
 
 
 # ------------------------------------------------------------------------------------------------- reduce, hold

@@ -280,7 +280,7 @@ class Agent:
         machine = self.machine
         return m.Hello(self._session, self._recipe_digest, self._self_test, self.settings.contributor,
                        self.settings.relay, self._port, machine.head, machine.head_root, machine.term,
-                       len(self.log.rewinds), machine.pending, self._partitions)  # fmt: skip
+                       len(self.log.rewinds), self._partitions)  # fmt: skip
 
     def _beat(self) -> m.Beat:
         p, s = self._progress, self._seconds

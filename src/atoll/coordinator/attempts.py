@@ -12,8 +12,9 @@ from atoll.swarm.records import Assembled, Attempt, Share, Slice, Term, header
 class OpenAttempt:
     """From its record to the commit, or until it is closed."""
 
-    def __init__(self, record: Attempt, now: float) -> None:
+    def __init__(self, record: Attempt, proposals: dict[str, m.Propose], now: float) -> None:
         self.record = record
+        self.proposals = proposals  # a participant's newer one counts in another attempt
         self.opened_at = now
         self.assembled: Assembled | None = None
         self.assembled_at = 0.0

@@ -31,8 +31,13 @@ class Deadline:
         return self.seconds() * 2 ** min(max(0, attempt - 1), MAX_DOUBLINGS)
 
     def seconds(self) -> float:
-        if not self._seen:
-            return self.initial_seconds
+        """After so long it is waited for no more."""
+        return self.middle + max(self._margin(), FLOOR_SECONDS) if self._seen else self.initial_seconds
+
+    def usual(self) -> float:
+        """After so long whoever still could be in time is so: half-way from the median to what ordinary jitter may take."""
+        return self.middle + self._margin() / 2 if self._seen else self.initial_seconds
+
+    def _margin(self) -> float:
         middle = self.middle
-        spread = median(abs(s - middle) for s in self._seen)
-        return middle + max(K * spread, FLOOR_SECONDS, FLOOR_SHARE * middle)
+        return max(K * median(abs(s - middle) for s in self._seen), FLOOR_SHARE * middle)

@@ -1,8 +1,6 @@
 """Leases: which samples are spent, out, or free. The order of samples is a function, so a lease is a few integers."""
 
-from atoll.samples import first_sample, number_of
-
-Ranges = tuple[tuple[int, int], ...]  # (first, count), ascending
+from atoll.samples import Ranges, first_sample, merge, number_of
 
 
 class Leases:
@@ -76,28 +74,3 @@ class Leases:
             if first > at:
                 self._free.append((at, first - at))
             self._fresh[number_of(first)] = first + count
-
-
-def split(ranges: Ranges, count: int) -> tuple[Ranges, Ranges]:
-    """The first `count` samples, and the rest."""
-    first: list[tuple[int, int]] = []
-    rest: list[tuple[int, int]] = []
-    for start, size in ranges:
-        taken = min(size, count)
-        count -= taken
-        first += [(start, taken)] if taken else []
-        rest += [(start + taken, size - taken)] if size > taken else []
-    return tuple(first), tuple(rest)
-
-
-def merge(ranges: list[tuple[int, int]]) -> Ranges:
-    """Sorted, neighbours joined. Raises ValueError when two overlap: a sample would be spent twice."""
-    merged: list[tuple[int, int]] = []
-    for first, count in sorted(ranges):
-        if merged and first < sum(merged[-1]):
-            raise ValueError(f"sample {first} is in two leases")
-        if merged and first == sum(merged[-1]):
-            merged[-1] = (merged[-1][0], merged[-1][1] + count)
-        else:
-            merged.append((first, count))
-    return tuple(merged)

@@ -112,8 +112,6 @@ class Coordinator:
         member = self.members.admit(island, hello, now)
         self.doubt.awaited.discard(island)
         self.standing.forgive(island)
-        if (plan := self.plans.get(island)) and not hello.pending and island not in self.proposals:
-            self._do.append(e.Persist(self.plans.shorten(plan, self.members, set(self.proposals), now)))
         if hello.branch < len(self.rewinds):
             self._do.send(island, m.Rewound(self.rewinds[hello.branch :]))
         elif hello.branch > len(self.rewinds) or hello.head > self.head:
@@ -210,32 +208,34 @@ class Coordinator:
     def _plan(self, member: Member, now: float) -> None:
         """Train from the head; one plan per island and step, sent again to whoever lost it."""
         plan = self.plans.get(member.island)
-        if plan is None:
+        if plan is not None:
+            seconds = self.plans.seconds_left(member.island, self.members, now)
+            plan = msgspec.structs.replace(plan, term=self.term, seconds=seconds)
+        else:
             if self.attempt is not None or self.doubt.is_open:
                 return  # too late for this step, or too early: history is still being told
-            plan = self.plans.make(self.term, self.head, self.head_root, member, self.members, set(self.proposals), now)
+            plan = self.plans.make(self.term, self.head, self.head_root, member, self.members, now)
             if plan is None:
                 return
             self._do.append(e.Persist(plan))
-        self._do.send(member.island, msgspec.structs.replace(plan, term=self.term))
+        self._do.send(member.island, plan)
 
     def _propose(self, member: Member, proposal: m.Propose, now: float) -> bool:
         plan = self.plans.get(member.island)
         if plan is None or (proposal.step, proposal.parent) != (self.head, self.head_root):
             return False  # too late; it keeps nothing of it and goes on from the head
         if not self.plans.allows(member.island, proposal):
-            text = f"{member.island} proposed more tokens than its lease, or what is not finite"
+            text = f"{member.island} proposed other samples or more tokens than its lease, or what is not finite"
             self._do.report("refused", text, member.island)
             return False
         if member.island not in self.proposals:
-            self.plans.observe(member, now)
+            self.plans.observe(member, proposal.inner_steps, now)
         self.proposals[member.island] = proposal  # an open attempt has named what it counts
         return not any(self._awaits(island, now) for island in self.plans.missing)
 
     def _awaits(self, island: str, now: float) -> bool:
         """Whether the step waits for the proposal of an island that has a plan."""
-        waited_for = self.members.waited_for(island, returning=now < self.grace_until)
-        return waited_for and island not in self.standing.out and not self.plans.is_hopeless(island, self.members)
+        return island not in self.standing.out and self.members.waited_for(island, returning=now < self.grace_until)
 
     # ------------------------------------------------------------------------------------ attempt, assembled
     def _decide(self, now: float) -> None:
@@ -316,7 +316,7 @@ class Coordinator:
         self.number += 1
         addresses = {owner: self.members[owner].address for owner in owners}
         attempt = make_attempt(self.term, self.head, self.number, self.head_root, able, addresses, self.rules)
-        self.attempt = OpenAttempt(attempt, now)
+        self.attempt = OpenAttempt(attempt, able, now)
         self._do.append(e.Persist(attempt))
         self._do.send_all(self.members.ready(self.head), attempt)
         left_out = sorted(set(self.plans) - set(able))
@@ -380,15 +380,16 @@ class Coordinator:
 
     def _commit(self, attempt: OpenAttempt, held: m.Held, holders: set[str], now: float) -> None:
         names, shares = sorted(attempt.participants), attempt.record.participants
-        leases = tuple((island, self.plans[island].lease) for island in names)
+        proposals = attempt.proposals
+        leases = tuple((island, proposals[island].lease) for island in names)
         record = r.CommitRecord(self.term, len(self.rewinds), self.head, self.number, self.head_root, held.update,
                                 held.next_root, shares, leases, self.head_digest, self.plans.stage_starts)  # fmt: skip
         record = msgspec.structs.replace(record, signature=self._sign(record.unsigned()))
         self._do.append(e.Persist(record))
-        loss = sum(self.proposals[share.island].loss * share.weight for share in shares)
+        loss = sum(proposals[share.island].loss * share.weight for share in shares)
         self._fold(record)
         self.members.completed(names)
-        self.plans.settle(attempt.participants, self.members, now)
+        self.plans.settle({island: proposals[island].inner_steps for island in names}, self.members, now)
         self.number = 0
         self._new_step()
         self._do.send_all(self.members.here, m.Committed(record))

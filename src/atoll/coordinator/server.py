@@ -11,12 +11,12 @@ import msgspec
 
 from atoll import __version__
 from atoll.coordinator.effects import Doubted, Event, Joined, Left, Persist, Reached, Received, Reign, Report, Send, Tick, Timer
-from atoll.coordinator.leases import Ranges
 from atoll.coordinator.protocol import Coordinator
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.store import Store
 from atoll.errors import UserError
 from atoll.events import EventLog
+from atoll.samples import Ranges
 from atoll.swarm import messages as m
 from atoll.swarm.identity import OPERATOR, RunKeys, Ticket, common_name, fingerprint, verify_record
 from atoll.swarm.records import Message, Rewind, Term

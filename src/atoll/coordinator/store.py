@@ -17,8 +17,8 @@ from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLA
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from atoll.coordinator.effects import Doubted, OpenStep, Record
-from atoll.coordinator.leases import Ranges, merge
 from atoll.errors import UserError
+from atoll.samples import Ranges, merge
 from atoll.swarm.identity import new_secret
 from atoll.swarm.layout import digest
 from atoll.swarm.messages import decode
@@ -275,8 +275,7 @@ def _insert(db: sql.Connection, record: Record) -> None:
     match record:
         case Doubted():
             db.execute(_run.update().values(doubted=record.is_open))
-        case Plan():  # in place of an earlier one, when its island came back with nothing done
-            db.execute(_plan.delete().where((_plan.c.step == record.step) & (_plan.c.island == record.island)))
+        case Plan():
             db.execute(_plan.insert().values(step=record.step, island=record.island, record=encode(record)))
             db.execute(_run.update().values(stage_starts=msgspec.json.encode(record.stage_starts).decode()))
         case Attempt():

@@ -9,6 +9,7 @@ from blake3 import blake3
 from atoll.agent import diloco
 from atoll.agent.codec import Bytes, Floats
 from atoll.agent.state import UNKNOWN, OuterState, as_bytes
+from atoll.samples import Ranges
 from atoll.swarm.layout import Layout, TensorSpec, digest, root
 from atoll.swarm.records import Plan, Share, UpdateHeader
 
@@ -53,9 +54,9 @@ def table_of(parameters: Floats, momentum: Floats) -> bytes:
     return b"".join(digest(as_bytes(parameters[c])) + digest(as_bytes(momentum[c])) for c in chunks)
 
 
-def trained(outer: Floats, plan: Plan, island: str) -> Floats:
+def trained(outer: Floats, plan: Plan, lease: Ranges, island: str) -> Floats:
     """What an island's inner steps make of the outer parameters: a pure function of who trained on what."""
-    key = f"{island} {plan.step} {plan.lease}".encode() + plan.parent
+    key = f"{island} {plan.step} {lease}".encode() + plan.parent
     noise = np.frombuffer(blake3(key).digest(length=len(outer)), np.uint8)
     return (outer - (noise.astype(np.float32) - np.float32(127.5)) / np.float32(1024)).astype(np.float32)
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from atoll.coordinator.effects import Doubted, OpenStep, Record
-from atoll.coordinator.leases import merge
 from atoll.coordinator.store import Deposed
+from atoll.samples import merge
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Plan, Term
 
 
@@ -70,9 +70,9 @@ class Database:
             self.plans, self.attempts, self.commits = dict(old.plans), dict(old.attempts), list(old.commits)
             self._backups = self._backups[: len(self._backups) - num_commits]
 
-    def _is_taken(self, key: tuple[int, int | None]) -> bool:
-        step, number = key
-        return step < len(self.commits) if number is None else (step, number) in self.attempts
+    def _is_taken(self, key: tuple[int, str | int | None]) -> bool:
+        step, name = key
+        return step < len(self.commits) if name is None else key in self.plans or key in self.attempts
 
     def _insert(self, record: Record) -> None:
         match record:
@@ -93,13 +93,15 @@ class Database:
                 pass  # decides nothing after a restart
 
 
-def _key(record: Record) -> tuple[int, int | None] | None:
-    """The primary key that a record must find free: numbers name attempts, the step alone commits; plans are replaced."""
+def _key(record: Record) -> tuple[int, str | int | None] | None:
+    """The primary key of a record in its table: islands name plans, numbers attempts, the step alone commits."""
     match record:
+        case Plan():
+            return record.step, record.island
         case Attempt():
             return record.step, record.number
         case CommitRecord():
             merge([span for _, lease in record.leases for span in lease])  # overlapping leases: refused here too
             return record.step, None
-        case Assembled() | Doubted() | Plan():
+        case Assembled() | Doubted():
             return None

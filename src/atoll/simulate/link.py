@@ -36,7 +36,7 @@ class Link:
                 self._line = line = Line(island.network, island, coordinator)
                 machine, port = island.machine, 1 if island.serving else 0
                 self.send(m.Hello(session, "recipe", b"self-test", island.name, island.relay, port, machine.head,
-                                  machine.head_root, machine.term, pending=machine.pending))  # fmt: skip
+                                  machine.head_root, machine.term))  # fmt: skip
                 self._beat(line)
                 pause = 0.2
                 while line.is_open(ISLAND):

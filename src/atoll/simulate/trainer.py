@@ -4,6 +4,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from atoll.agent.state import loaded_root
+from atoll.samples import num_samples
 from atoll.simulate.bits import LAYOUT, trained
 from atoll.simulate.timeline import Signal, Work
 from atoll.swarm import messages as m
@@ -49,16 +50,19 @@ class Trainer:
                 yield from self._train(order)
 
     def _train(self, work: m.Work) -> Work:
-        plan = work.plan
-        for inner in range(plan.inner_steps):
+        plan, done, timeline = work.plan, 0, self._island.timeline
+        began = timeline.now
+        while done < plan.inner_steps and plan.has_time(done, 1, timeline.now - began):
             yield from self._pass(self.step_seconds)
-            self._island.progress = m.Progress(plan.step, inner + 1, 1.0, 1.0)
+            done += 1
+            self._island.progress = m.Progress(plan.step, done, 1.0, 1.0)
             if self._orders:  # the step was decided without us
                 return
-        self._island.state.local[:] = trained(self._parameters, plan, self._island.name)
-        self._island.trained_on = plan.lease
-        tokens = CONTEXT_LENGTH * plan.num_samples
-        self._island.put(m.Proposed(plan.step, tokens, plan.inner_steps, 1.0, plan.inner_steps * self.step_seconds))
+        lease = plan.used(done)
+        self._island.state.local[:] = trained(self._parameters, plan, lease, self._island.name)
+        self._island.trained_on = lease
+        tokens = CONTEXT_LENGTH * num_samples(lease)
+        self._island.put(m.Proposed(plan.step, tokens, done, 1.0, timeline.now - began))
 
     def _pass(self, seconds: float) -> Work:
         yield seconds * self.slowness

@@ -105,7 +105,6 @@ class Hello(Message, frozen=True):
     head_root: bytes
     term: Term  # highest seen
     branch: int = 0  # how many rewinds it knows
-    pending: bool = False  # of the open step a plan is being worked, or a payload is here: its plan must stand
     # Number by name, SOURCE/NAME, of what it holds of private sources.
     partitions: dict[str, int] = msgspec.field(default_factory=dict[str, int])
 

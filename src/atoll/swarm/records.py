@@ -3,12 +3,13 @@
 Digests and roots are 32 raw bytes. A *step* is an outer step: update `step` turns state `step` into `step + 1`.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 
 import msgspec
 
-from atoll.samples import number_of
+from atoll.samples import Ranges, merge, num_samples, number_of
 from atoll.swarm.layout import digest
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
@@ -36,14 +37,15 @@ class Plan(Message, frozen=True):
     step: int
     parent: bytes  # root of state `step`
     island: str
-    lease: tuple[tuple[int, int], ...]  # ranges of sample indices: (first, count)
+    lease: Ranges
     stage_starts: tuple[int, ...]  # sample index at which each stage of the mixture began
     inner_steps: int
     first_inner_step: int  # position on the schedules
+    seconds: float = math.inf  # from when it is told: then propose what is done, though it be less
 
     @property
     def num_samples(self) -> int:
-        return sum(count for _, count in self.lease)
+        return num_samples(self.lease)
 
     @property
     def samples(self) -> list[int]:
@@ -54,6 +56,25 @@ class Plan(Message, frozen=True):
         placed = [((place + 0.5) / len(group), number, index) for number, group in groups.items()
                   for place, index in enumerate(group)]  # fmt: skip
         return [index for _, _, index in sorted(placed)]
+
+    def used(self, inner_steps: int) -> Ranges:
+        """The samples of the first so many inner steps."""
+        return self.lease if inner_steps >= self.inner_steps else _ranges(self.samples[: self._num_used(inner_steps)])
+
+    def unused(self, inner_steps: int) -> Ranges:
+        """Those of the others."""
+        return () if inner_steps >= self.inner_steps else _ranges(self.samples[self._num_used(inner_steps) :])
+
+    def _num_used(self, inner_steps: int) -> int:
+        return self.num_samples * inner_steps // self.inner_steps
+
+    def has_time(self, done: int, more: int, elapsed: float) -> bool:
+        """Whether `more` inner steps fit as well, at the pace of the `done` ones, which took `elapsed` seconds."""
+        return not done or elapsed * (done + more) <= self.seconds * done
+
+
+def _ranges(samples: list[int]) -> Ranges:
+    return merge((sample, 1) for sample in samples)
 
 
 class Share(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

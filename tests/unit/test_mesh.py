@@ -1,5 +1,6 @@
-"""What a trainer asks its agent for before it trains on a lease, whatever the agent says meanwhile."""
+"""What a trainer asks of its agent before it trains on a lease, and tells it as it does, whatever the agent says meanwhile."""
 
+import math
 import socket
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from atoll.errors import UserError
 from atoll.island.ranks import Ranks
 from atoll.mesh import Adopt, Swarm
 from atoll.swarm import messages as m
+from atoll.swarm.records import Plan, Term
 
 BLOCKS = {"a.tokens": (0, 3)}
 ADOPT = m.Adopt(4, b"root", b"table")
@@ -137,3 +139,47 @@ def test_an_island_that_may_not_go_on_hears_it_where_it_asks_for_its_data(swarm_
 
     with pytest.raises(UserError, match=told):
         swarm_with(agent).data_dir()
+
+
+@pytest.mark.parametrize(("seconds", "moves_on", "proposed"), [(math.inf, False, 4), (0.0, False, 1), (math.inf, True, None)])
+def test_who_has_no_time_for_more_proposes_what_is_done(swarm_with, monkeypatch, seconds, moves_on, proposed) -> None:
+    plan, looked = Plan(Term(), 3, b"", "a", ((0, 8),), (0,), 4, 12, seconds), threading.Event()
+
+    def agent(its) -> None:
+        its.hear(m.Attached)
+        its.say(m.Work(plan), *([ADOPT] if moves_on else []))
+        for number in range(1, 2 if moves_on else (proposed or 4) + 1):
+            assert its.hear(m.Progress).inner_step == number
+        assert looked.wait(10)
+        if proposed:
+            told = its.hear(m.Proposed)
+            assert (told.step, told.inner_steps, told.tokens) == (3, proposed, 16 * proposed)
+
+    swarm = swarm_with(agent)
+    monkeypatch.setattr(swarm, "_check", lambda parameters: None)
+    monkeypatch.setattr(swarm, "_write_local", lambda parameters: None)
+    assert next(swarm.orders()) == plan
+    done = 0
+    while done < plan.inner_steps:
+        done += 1
+        if not swarm.progress(2.0, 16):
+            break
+    looked.set()
+    assert swarm.moved_on == moves_on
+    if not swarm.moved_on:
+        swarm.propose({}, 16 * done, 2.0)
+
+
+def test_a_loop_that_does_not_ask_whether_there_is_time_has_done_it_all(swarm_with, monkeypatch) -> None:
+    plan = Plan(Term(), 3, b"", "a", ((0, 8),), (0,), 4, 12)
+
+    def agent(its) -> None:
+        its.hear(m.Attached)
+        its.say(m.Work(plan))
+        assert its.hear(m.Proposed).inner_steps == 4
+
+    swarm = swarm_with(agent)
+    monkeypatch.setattr(swarm, "_check", lambda parameters: None)
+    monkeypatch.setattr(swarm, "_write_local", lambda parameters: None)
+    assert next(swarm.orders()) == plan
+    swarm.propose({}, 8, 2.0)

@@ -1,7 +1,8 @@
 """What a storm did to a swarm, from its faults, the coordinator's events, the trainers' journals and the records.
 
 An island is *up* while its machine runs, its link is whole and its trainer holds a state of the swarm: down from a kill
-until its trainer has adopted again, and as long as a freeze or a cut lasts. A dead coordinator takes no island down.
+until its trainer has adopted again, and as long as a freeze or a cut lasts. A dead coordinator takes no island down, nor
+does a dead agent: its trainer works on.
 `kept`: committed tokens over what the islands' up time gives at the rate of the calm steps before the storm.
 `raw`: over what all islands give, had they always been up; `raw_predicted`: up time, less half an outer step of work for
 every island that was struck, over all time. `participation`: participants of a commit over all islands, mean;
@@ -87,9 +88,9 @@ class Aftermath:
         adopted = [note["time"] for note in self._journals[name] if note["what"] == "adopted" and not note["torn"]]
         spans: Spans = []
         for fault in self._faults:
-            if fault.target == name:
+            if fault.target == name and fault.kind != "kill agent":
                 back = next((t for t in adopted if t > fault.at), self._storm[1])
-                spans.append((fault.at, back if fault.kind in ("kill", "kill agent") else fault.until))
+                spans.append((fault.at, back if fault.kind == "kill" else fault.until))
         return spans
 
     def _resume(self, kind: str) -> list[float]:

@@ -52,6 +52,9 @@ class Trainer:
         self._noise = np.random.default_rng(options.seed).standard_normal(STRIDE).astype(np.float32) * np.float32(1e-3)
         self._pending: list[m.AnyMessage] = []
         self._mapped = False
+        self._plan: Plan | None = None  # trained on since the last adoption
+        self._proposed: m.Proposed | None = None
+        self._loaded = b""
         self._note("started")
         self._start_agent()
 
@@ -63,8 +66,13 @@ class Trainer:
             match order:
                 case m.Adopt():
                     self._adopt(order)
-                case m.Work():
+                case m.Work() if self._plan is None:
+                    self._plan = order.plan
                     self._train(order.plan)
+                case m.Work() if self._proposed and self._plan.is_again(order.plan):
+                    self._tell(self._proposed)
+                case m.Work():
+                    self._tell(m.Attached())
                 case m.Stopped():
                     self._note("stopped", reason=order.reason)
                     return 2 if order.reason else 0
@@ -82,9 +90,10 @@ class Trainer:
             if not torn or not self._agent.alive:
                 break
             time.sleep(0.001)
-        loaded = loaded_root(layout, order.table, self._local)
-        self._note("adopted", step=order.step, root=loaded.hex(), torn=torn)
-        self._tell(m.Adopted(order.step, loaded))
+        self._plan = self._proposed = None
+        self._loaded = loaded_root(layout, order.table, self._local)
+        self._note("adopted", step=order.step, root=self._loaded.hex(), torn=torn)
+        self._tell(m.Adopted(order.step, self._loaded))
 
     def _train(self, plan: Plan) -> None:
         self._note("work", step=plan.step, inner_steps=plan.inner_steps)
@@ -103,7 +112,8 @@ class Trainer:
             part += np.float32(0.02) * (TARGET - part) + self._noise[: len(part)]
         tokens = TOKENS_PER_SAMPLE * num_samples(plan.used(done))
         self._note("proposed", step=plan.step, tokens=tokens)
-        self._tell(m.Proposed(plan.step, tokens, done, 1.0, time.monotonic() - began))
+        self._proposed = m.Proposed(plan.step, tokens, done, 1.0, time.monotonic() - began)
+        self._tell(self._proposed)
 
     def _map(self) -> None:
         """The agent's files, once it has enrolled and made them."""
@@ -119,14 +129,15 @@ class Trainer:
         self._mapped = True
 
     def _overtaken(self) -> bool:
-        """Whether an order waits: the step was decided without us, or a new agent wants it again."""
+        """Whether an order waits: the step was decided without us."""
         while select.select([self._agent.socket], [], [], 0)[0]:
             try:
                 message = read_frame(self._agent.socket)
             except (TransportError, OSError) as error:
                 self._restart_agent(str(error))
-                return True
-            if not isinstance(message, m.Pulse):
+                continue
+            again = isinstance(message, m.Work) and self._plan and self._plan.is_again(message.plan)
+            if not again and not isinstance(message, m.Pulse):
                 self._pending.append(message)
         return bool(self._pending)
 
@@ -156,7 +167,7 @@ class Trainer:
         time.sleep(0.4)  # mesh.py's first pause
         self._start_agent()
         self._pending.clear()
-        self._tell(m.Attached())
+        self._tell(m.Attached(self._loaded))
 
     def _tell(self, message: Message) -> None:
         try:

@@ -61,9 +61,11 @@ class Swarm:
         self._settings = ranks.first(lambda: settings)
         self._ticket = ticket
         self._log = log
-        self._plan: Plan | None = None  # the newest, with how much of it is done
+        self._plan: Plan | None = None  # trained on since the last adoption, with how much of it is done
         self._inner_step = 0
         self._time_over = False
+        self._proposed: m.Proposed | None = None
+        self._loaded = b""  # at the last adoption
         self._started = self._step_started = time.monotonic()
         self._restarts = 0
         self._attached = False  # this and what is wanted must a new agent be told again
@@ -85,10 +87,14 @@ class Swarm:
             match message:
                 case m.Adopt():
                     yield Adopt(message.step, message)
-                case m.Work():
+                case m.Work() if self._plan is None:
                     self._plan, self._inner_step, self._time_over, self.moved_on = message.plan, 0, False, False
                     self._started = self._step_started = time.monotonic()
                     yield message.plan
+                case m.Work() if self._proposed and self._planned.is_again(message.plan):
+                    self._tell(self._proposed)  # to the agent in the place of a dead one
+                case m.Work():
+                    self._tell(m.Attached())  # our weights are no more those where it begins: adopt first
                 case m.Stopped() if message.reason:
                     raise UserError(message.reason)
                 case m.Stopped():
@@ -119,8 +125,10 @@ class Swarm:
             time.sleep(0.001)  # the agent is applying an update: what was copied may be torn
         self._write_local(parameters)
         self.outer_steps += 1
+        self._plan = self._proposed = None
         if self._ranks.number == 0:
-            self._tell(m.Adopted(order.step, loaded_root(layout, order.message.table, self._local)))
+            self._loaded = loaded_root(layout, order.message.table, self._local)
+            self._tell(m.Adopted(order.step, self._loaded))
 
     def progress(self, loss: float, tokens: int, inner_steps: int = 1) -> bool:
         """Report inner steps, their tokens and the last one's loss; whether there is time for as many more.
@@ -147,7 +155,8 @@ class Swarm:
         self._check(parameters)
         self._write_local(parameters)
         inner_steps = self._inner_step if self._time_over else plan.inner_steps
-        self._tell(m.Proposed(plan.step, tokens, inner_steps, loss, time.monotonic() - self._started))
+        self._proposed = m.Proposed(plan.step, tokens, inner_steps, loss, time.monotonic() - self._started)
+        self._tell(self._proposed)
 
     def data_dir(self) -> Path:
         """Where the run's prepared data is: manifest and tokenizer, fetched if need be, and what `provide` brings.
@@ -202,7 +211,7 @@ class Swarm:
         return self._agent
 
     def _restart_agent(self, why: str) -> None:
-        """A dead agent costs nothing but time: its files hold all it knew."""
+        """A dead agent costs nothing but time: its files hold all it knew, and we what we work on."""
         status = self._its_agent.stop(1.0)
         self._restarts += 1
         if status == 2 or self._restarts > MAX_RESTARTS:
@@ -211,7 +220,7 @@ class Swarm:
         self._start_agent()
         self._pending.clear()  # orders of the dead one
         if self._attached:
-            self._tell(m.Attached())
+            self._tell(m.Attached(self._loaded))
         if self._wanted:
             self._tell(self._wanted)
 
@@ -260,10 +269,11 @@ class Swarm:
         while select.select([self._its_agent.socket], [], [], 0)[0]:
             try:
                 message = read_frame(self._its_agent.socket)
-            except (TransportError, OSError) as error:  # dead: the next one wants the step again, from its start
+            except (TransportError, OSError) as error:
                 self._restart_agent(str(error))
-                return True
-            if self._is_news(message):
+                continue
+            self._restarts = 0
+            if self._is_news(message) and not (isinstance(message, m.Work) and self._planned.is_again(message.plan)):
                 self._pending.append(message)
         return bool(self._pending)
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from atoll.agent.settings import Settings
@@ -183,3 +184,42 @@ def test_a_loop_that_does_not_ask_whether_there_is_time_has_done_it_all(swarm_wi
     monkeypatch.setattr(swarm, "_write_local", lambda parameters: None)
     assert next(swarm.orders()) == plan
     swarm.propose({}, 8, 2.0)
+
+
+def test_a_trainer_works_on_while_its_agent_is_dead(swarm_with, monkeypatch) -> None:
+    plan = Plan(Term(), 3, b"", "a", ((0, 8),), (0,), 4, 12)
+    again = msgspec.structs.replace(plan, term=Term(2, "another"), seconds=1.0)
+    other = msgspec.structs.replace(plan, lease=((8, 8),))
+
+    def dies_while_it_trains(its) -> None:
+        its.hear(m.Attached)
+        its.say(m.Work(plan))
+        assert its.hear(m.Progress).inner_step == 1
+
+    def dies_when_it_proposes(its) -> None:
+        assert its.hear(m.Attached).loaded == b"root"
+        its.say(m.Work(again))
+        for number in (3, 4):
+            assert its.hear(m.Progress).inner_step == number
+        its.hear(m.Proposed)
+
+    def lives(its) -> None:
+        assert its.hear(m.Attached).loaded == b"root"
+        its.say(m.Work(again))
+        assert its.hear(m.Proposed).inner_steps == 4
+        its.say(m.Work(other))
+        assert its.hear(m.Attached).loaded == b"", "its weights are no more those where another plan begins"
+        its.say(m.Stopped(""))
+
+    swarm = swarm_with(dies_while_it_trains, dies_when_it_proposes, lives)
+    monkeypatch.setattr(swarm, "_check", lambda parameters: None)
+    monkeypatch.setattr(swarm, "_write_local", lambda parameters: None)
+    orders = swarm.orders()
+    assert next(orders) == plan
+    swarm._loaded = b"root"
+    first = swarm._agent
+    assert swarm.progress(2.0, 16)
+    first._thread.join(10)
+    assert all(swarm.progress(2.0, 16) for _ in range(3))  # the second is told to nobody
+    swarm.propose({}, 64, 2.0)
+    assert list(orders) == []

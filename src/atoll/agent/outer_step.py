@@ -216,10 +216,10 @@ def on_advanced(state: OuterStep, done: Advanced) -> list[Effect]:
     return catch_up(state)
 
 
-def on_attached(state: OuterStep, _: Attached) -> list[Effect]:
-    """A trainer came (again): it holds nothing, so a plan it had is worked from its start."""
+def on_attached(state: OuterStep, attached: Attached) -> list[Effect]:
+    """A trainer is here. What plan it is at, or has done, the coordinator says again; only the trainer knows how far it is."""
     state.attached = True
-    state.loaded = b""
+    state.loaded = attached.loaded
     state.plan = None
     return catch_up(state)
 
@@ -244,7 +244,7 @@ def on_plan(state: OuterStep, plan: Plan) -> list[Effect]:
     if state.proposal is not None and _is_of(state.proposal, plan):
         state.plan = plan
         return [Send(state.proposal)]
-    if state.plan is not None and msgspec.structs.replace(state.plan, term=plan.term, seconds=plan.seconds) == plan:
+    if state.plan is not None and state.plan.is_again(plan):
         return []  # the trainer is at it
     if state.plan is not None or state.proposal is not None:
         # A restored backup knows nothing of the samples that we trained on: anew, from the step's own state.

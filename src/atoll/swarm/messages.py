@@ -290,7 +290,9 @@ class Missing(Message, frozen=True):
 
 
 class Attached(Message, frozen=True):
-    """Trainer to agent: I am here, and hold nothing yet."""
+    """Trainer to agent: I am here, and began from this state; a new agent in the place of a dead one lets me go on."""
+
+    loaded: bytes = b""  # as in Adopted; empty: I hold nothing yet, or not that any more
 
 
 class Pulse(Message, frozen=True):

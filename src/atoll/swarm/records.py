@@ -57,6 +57,10 @@ class Plan(Message, frozen=True):
                   for place, index in enumerate(group)]  # fmt: skip
         return [index for _, _, index in sorted(placed)]
 
+    def is_again(self, other: "Plan") -> bool:
+        """Whether it is the same work, whoever says so, and when."""
+        return msgspec.structs.replace(self, term=other.term, seconds=other.seconds) == other
+
     def used(self, inner_steps: int) -> Ranges:
         """The samples of the first so many inner steps."""
         return self.lease if inner_steps >= self.inner_steps else _ranges(self.samples[: self._num_used(inner_steps)])

@@ -17,9 +17,12 @@ with ElasticDeviceMesh.join(sys.argv[1], Path(sys.argv[2])) as mesh:
         if isinstance(order, Adopt):
             mesh.swarm.adopt(order, weights)  # committed for all of us
             continue
-        for first in range(order.lease[0][0], order.lease[0][0] + order.num_samples, 32):
+        tokens = 0
+        for first in order.samples[::32]:
             x = torch.randn(32, 4, generator=torch.Generator().manual_seed(first))
             loss = (model(x).squeeze() - x.prod(dim=1)).square().mean()
             loss.backward(), optimizer.step(), optimizer.zero_grad()
-            mesh.swarm.progress(loss.item(), tokens=32)
-        mesh.swarm.propose(weights, tokens=order.num_samples, loss=loss.item())
+            tokens += 32
+            if not mesh.swarm.progress(loss.item(), tokens=32):
+                break  # the others are done
+        mesh.swarm.propose(weights, tokens=tokens, loss=loss.item())

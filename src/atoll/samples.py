@@ -1,4 +1,4 @@
-"""Sample numbers: places in the order of the mixture; or, from 2**40 on, turns of a partition.
+"""Sample numbers, and ranges of them: places in the order of the mixture; or, from 2**40 on, turns of a partition.
 
 A partition is the part of a private source that one machine holds. Its number names source, partition and data, so that
 neither a database nor a restored backup of it can mix up two of them; leases stay ranges of integers.

@@ -2,9 +2,9 @@
 
     python bench/island.py [--threads 1] [--seconds 4]
 
-Prints one JSON line a row: both sides in the same process, steps taken in turns, medians. `packed` windows hold
-documents of 128 tokens on average; transformers gets what it offers for them: position ids that start anew. Peak memory
-is the kernel's (VmHWM), of three steps of each side in a process of its own, model and moments included.
+Prints one JSON line a row: a process for each side, steps taken in turns, medians. `packed` windows hold documents of 128
+tokens on average; transformers gets what it offers for them: position ids that start anew. Peak memory is the kernel's
+(VmHWM), model and moments included, the making of the weights not.
 """
 
 import argparse
@@ -25,6 +25,7 @@ import transformers
 
 from atoll import recipe
 from atoll.island.feed import place
+from atoll.island.heap import keep_heap
 from atoll.island.step import Island
 from atoll.model.llama import Llama
 from atoll.model.presets import PRESETS, LlamaConfig
@@ -65,59 +66,82 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=4.0, help="at least this long for each row")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)  # a side; packed or plain
+    parser.add_argument("--side", choices=["ours", "peer"], help=argparse.SUPPRESS)  # one process of a row
+    parser.add_argument("--packed", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if options.peak:
-        side, packing = options.peak
-        print(peak(side, options.shapes[0], packing == "packed"))
+    if options.side:
+        work(options.side, SHAPES[options.shapes[0]], options.packed)
         return
     for name in options.shapes:
         for packed in (False, True):
-            print(json.dumps(row(name, packed, options.seconds) | {"threads": options.threads}), flush=True)
+            print(json.dumps(row(name, packed, options.seconds, options.threads)), flush=True)
 
 
-def row(name: str, packed: bool, seconds: float) -> dict[str, object]:
+def row(name: str, packed: bool, seconds: float, threads: int) -> dict[str, object]:
     shape = SHAPES[name]
-    batch = some_batch(shape, packed)
-    ours, theirs = our_step(shape, batch), their_step(shape, batch, packed)
-    # One thread is timed by the CPU seconds it got, which other processes on the machine disturb less.
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    times: tuple[list[float], list[float]] = ([], [])
-    ours()
-    theirs()
-    began = time.perf_counter()
-    while time.perf_counter() - began < seconds or len(times[0]) < 3:
-        for step, taken in zip((ours, theirs), times, strict=True):
-            start = clock()
-            step()
-            taken.append(clock() - start)
-    del ours, theirs
-    command = [sys.executable, __file__, "--threads", str(torch.get_num_threads()), "--shapes", name]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    peaks = [
-        int(subprocess.check_output([*command, "--peak", side, "packed" if packed else "plain"], env=environment))
-        for side in ("ours", "peer")
-    ]
-    rates = [batch.tokens.size / statistics.median(taken) for taken in times]
+    with Side("ours", name, packed, threads) as ours, Side("peer", name, packed, threads) as peer:
+        for side in (ours, peer):
+            side.step()  # the first one also makes the moments
+        began = time.perf_counter()
+        while time.perf_counter() - began < seconds or len(ours.seconds) < 4:
+            for side in (ours, peer):
+                side.step()
+        rates = [shape.num_windows * shape.context_length / statistics.median(side.seconds[1:]) for side in (ours, peer)]
+        peaks = [side.end() for side in (ours, peer)]
     return {
         "bench": "island", "shape": name, "packed": packed, "parameters": shape.config.num_parameters,
-        "windows": shape.num_windows, "context_length": shape.context_length,
+        "windows": shape.num_windows, "context_length": shape.context_length, "threads": threads,
         "ours": round(rates[0]), "peer": round(rates[1]), "unit": "tokens/s", "ratio": round(rates[0] / rates[1], 3),
         "ours_peak_mib": peaks[0] >> 20, "peer_peak_mib": peaks[1] >> 20, "memory_ratio": round(peaks[0] / peaks[1], 3),
     }  # fmt: skip
 
 
-def peak(side: str, name: str, packed: bool) -> int:
-    """The bytes that three steps need beyond what the process held before there was a model."""
-    shape = SHAPES[name]
+class Side:
+    """A process that takes a step whenever it is told to."""
+
+    def __init__(self, side: str, name: str, packed: bool, threads: int) -> None:
+        command = [sys.executable, __file__, "--threads", str(threads), "--shapes", name, "--side", side]
+        self._process = subprocess.Popen([*command, *(["--packed"] if packed else [])], stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE, text=True,
+                                         env={**os.environ, "OMP_NUM_THREADS": str(threads)})  # fmt: skip
+        self.seconds: list[float] = []
+
+    def __enter__(self) -> "Side":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def step(self) -> None:
+        print(file=self._process.stdin, flush=True)
+        self.seconds.append(float(self._answer()))
+
+    def end(self) -> int:
+        """The bytes that its steps needed beyond what the process held before there was a model."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        return int(self._answer())
+
+    def _answer(self) -> str:
+        assert self._process.stdout
+        return self._process.stdout.readline()
+
+
+def work(side: str, shape: Shape, packed: bool) -> None:
+    """The process of a `Side`."""
     batch = some_batch(shape, packed)
+    # One thread is timed by the CPU seconds it got, which other processes on the machine disturb less.
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     before = status("VmRSS")
     step = our_step(shape, batch) if side == "ours" else their_step(shape, batch, packed)
     Path("/proc/self/clear_refs").write_text("5")  # the making of the weights is not a step
-    for _ in range(3):
+    for _ in sys.stdin:
+        start = clock()
         step()
-    return status("VmHWM") - before
+        print(clock() - start, flush=True)
+    print(status("VmHWM") - before, flush=True)
 
 
 def status(name: str) -> int:
@@ -134,6 +158,7 @@ def some_batch(shape: Shape, packed: bool) -> Batch:
 
 
 def our_step(shape: Shape, batch: Batch) -> Callable[[], object]:
+    keep_heap()  # as train.py does
     model = Llama(shape.config)
     model.init_weights(seed=0)
     island = Island(model, recipe.load("demo"))

@@ -81,7 +81,7 @@ def test_logits_are_never_held_whole(monkeypatch):
 
     def objective(logits: Tensor) -> head.ChunkSums:
         seen.append(logits.shape)
-        return head.ChunkSums(logits.sum(), logits.sum(), torch.ones_like(logits))
+        return head.ChunkSums(logits.sum(), logits.sum(), torch.ones_like(logits), torch.ones_like(logits[:, :1]))
 
     hidden, weight, _ = some(torch.float64)
     minimised, _ = head.chunked(hidden.flatten(0, 1), weight, objective)

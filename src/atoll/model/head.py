@@ -21,7 +21,8 @@ class ChunkSums(NamedTuple):
 
     minimised: Tensor  # scalar
     reported: Tensor  # scalar, for people
-    gradient: Tensor  # of `minimised` at the logits [n, V]
+    gradient: Tensor  # of `minimised` at the logits [n, V], but for a factor of each row:
+    weights: Tensor  # [n, 1]; so that no pass over [n, V] is spent on it
 
 
 Objective = Callable[..., ChunkSums]  # of the chunk's logits [n, V], which it may overwrite, and rows of the per-token inputs
@@ -43,18 +44,16 @@ def cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float 
     """
 
     def objective(logits: Tensor, labels: Tensor) -> ChunkSums:
-        counts = labels != IGNORED
-        index = labels.where(counts, 0).unsqueeze(1)
-        chosen = logits.gather(1, index).squeeze(1)
-        largest_index = logits.argmax(1, keepdim=True) if z_loss else None
-        log_sum, largest, gradient = _softmax(logits)
+        counts = (labels != IGNORED).unsqueeze(1)
+        index = labels.unsqueeze(1).where(counts, 0)
+        chosen = logits.gather(1, index)
+        log_sum, largest, largest_index, gradient = _softmax(logits)
         loss = minimised = (log_sum - chosen).where(counts, 0.0).sum()
         gradient.scatter_add_(1, index, gradient.new_full(index.shape, -1.0))
-        if largest_index is not None:
+        if z_loss:
             minimised = loss + z_loss * largest.square().where(counts, 0.0).sum()
-            gradient.scatter_add_(1, largest_index, 2 * z_loss * largest.unsqueeze(1))
-        gradient.mul_(counts.unsqueeze(1))
-        return ChunkSums(minimised, loss, gradient)
+            gradient.scatter_add_(1, largest_index, 2 * z_loss * largest)
+        return ChunkSums(minimised, loss, gradient, counts)
 
     labels = labels.flatten()
     minimised, reported = chunked(hidden.flatten(0, -2), weight, objective, labels)
@@ -72,11 +71,10 @@ def top_k_divergence(hidden: Tensor, weight: Tensor, labels: Tensor, words: Tens
         counts = (labels != IGNORED).unsqueeze(1)
         wanted = teacher.to(logits.dtype).log_softmax(1)
         differences = wanted - logits.gather(1, words)
-        log_sum, _, gradient = _softmax(logits)
-        differences += log_sum.unsqueeze(1)
-        divergence = (wanted.exp() * differences).where(counts, 0.0).sum()
+        log_sum, _, _, gradient = _softmax(logits)
+        divergence = (wanted.exp() * (differences + log_sum)).where(counts, 0.0).sum()
         gradient.scatter_add_(1, words, -wanted.exp())
-        return ChunkSums(divergence, divergence, gradient.mul_(counts))
+        return ChunkSums(divergence, divergence, gradient, counts)
 
     labels, k = labels.flatten(), words.shape[-1]
     per_token = labels, words.view(-1, k), teacher.reshape(-1, k)
@@ -118,10 +116,10 @@ class _Chunked(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         sums: list[Tensor] = []
 
-        def summed(logits: Tensor, *inputs: Tensor) -> Tensor:
-            minimised, reported, gradient = objective(logits, *inputs)
+        def summed(logits: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+            minimised, reported, *gradient = objective(logits, *inputs)
             sums.append(torch.stack((minimised, reported)))
-            return gradient
+            return gradient[0], gradient[1]
 
         if with_gradient:
             ctx.gradients = _gradients(hidden, weight, summed, *inputs)
@@ -153,12 +151,12 @@ class _LogProbabilities(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        def gradient(logits: Tensor, labels: Tensor, upstream: Tensor) -> Tensor:
+        def gradient(logits: Tensor, labels: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
             counts = labels != IGNORED
             index = labels.where(counts, 0).unsqueeze(1)
-            result = _softmax(logits)[2].neg_()
-            result.scatter_add_(1, index, result.new_ones(index.shape))
-            return result.mul_(upstream.where(counts, 0.0).unsqueeze(1))
+            result = _softmax(logits).probabilities
+            result.scatter_add_(1, index, result.new_full(index.shape, -1.0))
+            return result, -upstream.where(counts, 0.0).unsqueeze(1)
 
         hidden, weight, labels = ctx.saved_tensors
         return *_gradients(hidden, weight, gradient, labels, upstream[0]), None
@@ -177,20 +175,33 @@ def _chunks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
         yield chunk, product.to(torch.promote_types(weight.dtype, torch.float32))
 
 
-def _gradients(hidden: Tensor, weight: Tensor, at_logits: Callable[..., Tensor], *inputs: Tensor) -> Gradients:
-    """The gradients of what has the gradient `at_logits(logits, *inputs)`; summed in fp32 (fp64) over the chunks."""
+def _gradients(
+    hidden: Tensor, weight: Tensor, at_logits: Callable[..., tuple[Tensor, Tensor]], *inputs: Tensor
+) -> Gradients:
+    """The gradients of what has, at the logits, the gradient that `at_logits(logits, *inputs)` gives with its rows' weights.
+
+    Summed in fp32 (fp64) over the chunks.
+    """
     of_hidden: list[Tensor] = []
     of_weight = torch.empty_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
     for chunk, logits in _chunks(hidden, weight):
-        gradient = at_logits(logits, *(x[chunk] for x in inputs))
-        of_hidden.append(gradient.to(weight.dtype) @ weight)
-        of_weight.addmm_(gradient.T, hidden[chunk].to(gradient.dtype), beta=1 if chunk.start else 0)  # 0 looks at no old value
+        gradient, weights = at_logits(logits, *(x[chunk] for x in inputs))
+        of_hidden.append((gradient.to(weight.dtype) @ weight).mul_(weights))
+        weighted = hidden[chunk].to(gradient.dtype) * weights
+        of_weight.addmm_(gradient.T, weighted, beta=1 if chunk.start else 0)  # 0 looks at no old value
     return Gradients(torch.cat(of_hidden), of_weight.to(weight.dtype))
 
 
-def _softmax(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """log(sum(exp(logits))) [n], the largest logit [n] and the softmax [n, V] of logits [n, V], in their memory."""
-    largest = logits.amax(1)
-    probabilities = logits.sub_(largest.unsqueeze(1)).exp_()
-    total = probabilities.sum(1)
-    return largest + total.log(), largest, probabilities.div_(total.unsqueeze(1))
+class _Softmax(NamedTuple):
+    log_sum: Tensor  # log(sum(exp(logits))) [n, 1]
+    largest: Tensor  # logit [n, 1]
+    largest_index: Tensor  # int64 [n, 1]
+    probabilities: Tensor  # [n, V]
+
+
+def _softmax(logits: Tensor) -> _Softmax:
+    """Of logits [n, V], in their memory: two passes over it."""
+    largest, index = logits.max(1, keepdim=True)
+    probabilities = torch.softmax(logits, 1, out=logits)
+    # The largest probability is at least 1 / V, so its logarithm is exact enough.
+    return _Softmax(largest - probabilities.gather(1, index).log(), largest, index, probabilities)

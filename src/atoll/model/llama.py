@@ -69,7 +69,8 @@ class Trunk(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        # Tied, its rows' gradients are added to the head's, which is there first and dense: not a second [vocabulary, D].
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, sparse=config.tie_word_embeddings)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
 

@@ -43,6 +43,18 @@ def num_samples(ranges: Iterable[tuple[int, int]]) -> int:
     return sum(count for _, count in ranges)
 
 
+def split(ranges: Ranges, count: int) -> tuple[Ranges, Ranges]:
+    """The first `count` samples, and the rest."""
+    first: list[tuple[int, int]] = []
+    rest: list[tuple[int, int]] = []
+    for start, size in ranges:
+        taken = min(size, count)
+        count -= taken
+        first += [(start, taken)] if taken else []
+        rest += [(start + taken, size - taken)] if size > taken else []
+    return tuple(first), tuple(rest)
+
+
 def merge(ranges: Iterable[tuple[int, int]]) -> Ranges:
     """Sorted, neighbours joined. Raises ValueError when two overlap: a sample would be spent twice."""
     merged: list[tuple[int, int]] = []

@@ -3,7 +3,7 @@
 import pytest
 
 from atoll.coordinator.leases import Leases
-from atoll.samples import merge
+from atoll.samples import merge, split
 
 
 def num_free(leases: Leases) -> int:
@@ -60,3 +60,9 @@ def test_a_sample_cannot_be_given_back_twice() -> None:
 
 def test_neighbours_are_joined() -> None:
     assert merge([(5, 5), (0, 5), (11, 1)]) == ((0, 10), (11, 1))
+
+
+def test_ranges_are_split_after_so_many_samples() -> None:
+    assert split(((0, 4), (10, 4)), 6) == (((0, 4), (10, 2)), ((12, 2),))
+    assert split(((0, 4),), 0) == ((), ((0, 4),))
+    assert split(((0, 4),), 4) == (((0, 4),), ())

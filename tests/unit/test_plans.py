@@ -102,7 +102,7 @@ def test_an_island_does_what_it_has_time_for_at_its_pace(seconds, inner_steps) -
     while done < plan.inner_steps and plan.has_time(done, 1, done * 0.5):
         done += 1
     assert done == inner_steps
-    assert merge([*plan.used(done), *plan.unused(done)]) == plan.lease == plan.used(41)
+    assert merge(span for part in plan.parted(done) for span in part) == plan.lease == plan.used(41)
     assert num_samples(plan.used(done)) == 2 * done
 
 

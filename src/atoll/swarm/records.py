@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from atoll.samples import Ranges, merge, num_samples, number_of
+from atoll.samples import Ranges, merge, num_samples, number_of, split
 from atoll.swarm.layout import digest
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
@@ -61,24 +61,22 @@ class Plan(Message, frozen=True):
         """Whether it is the same work, whoever says so, and when."""
         return msgspec.structs.replace(self, term=other.term, seconds=other.seconds) == other
 
+    def parted(self, inner_steps: int) -> tuple[Ranges, Ranges]:
+        """(the samples of the first so many inner steps, those of the others)."""
+        count = self.num_samples * inner_steps // self.inner_steps
+        if len({number_of(first) for first, _ in self.lease}) == 1:  # else `samples` lists them all
+            return split(self.lease, count)
+        samples = self.samples
+        used, unused = (merge((sample, 1) for sample in part) for part in (samples[:count], samples[count:]))
+        return used, unused
+
     def used(self, inner_steps: int) -> Ranges:
         """The samples of the first so many inner steps."""
-        return self.lease if inner_steps >= self.inner_steps else _ranges(self.samples[: self._num_used(inner_steps)])
-
-    def unused(self, inner_steps: int) -> Ranges:
-        """Those of the others."""
-        return () if inner_steps >= self.inner_steps else _ranges(self.samples[self._num_used(inner_steps) :])
-
-    def _num_used(self, inner_steps: int) -> int:
-        return self.num_samples * inner_steps // self.inner_steps
+        return self.lease if inner_steps >= self.inner_steps else self.parted(inner_steps)[0]
 
     def has_time(self, done: int, more: int, elapsed: float) -> bool:
         """Whether `more` inner steps fit as well, at the pace of the `done` ones, which took `elapsed` seconds."""
         return not done or elapsed * (done + more) <= self.seconds * done
-
-
-def _ranges(samples: list[int]) -> Ranges:
-    return merge((sample, 1) for sample in samples)
 
 
 class Share(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

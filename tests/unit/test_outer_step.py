@@ -1,0 +1,44 @@
+"""What an agent does about its trainer: most of the outer step is played in tests/worlds and tests/properties."""
+
+import msgspec
+import pytest
+
+from atoll.agent.outer_step import Encode, Encoded, OuterStep, Send, Tell, step
+from atoll.swarm import messages as m
+from atoll.swarm.records import Plan, Term
+
+TERM = Term(1, "n")
+PLAN = Plan(TERM, 3, b"root", "a", ((0, 8),), (0,), 4, 12, 20.0)
+
+
+@pytest.fixture
+def agent() -> OuterStep:
+    """At the head, nobody attached."""
+    return OuterStep("a", relay=False, term=TERM, head=3, head_root=b"root", version=3, root=b"root", table=b"table")
+
+
+def test_a_trainer_that_holds_the_head_is_ready_at_once(agent) -> None:
+    assert step(agent, m.Attached(b"root")) == [Send(m.Ready(3, b"root", b"root"))]
+
+
+@pytest.mark.parametrize("loaded", [b"", b"older"])
+def test_one_that_does_not_adopts_first(agent, loaded) -> None:
+    assert step(agent, m.Attached(loaded)) == [Tell(m.Adopt(3, b"root", b"table"))]
+
+
+def test_a_part_of_a_plan_is_proposed_as_that_and_again_to_whoever_says_the_plan_again(agent) -> None:
+    step(agent, m.Attached(b"root"))
+    assert step(agent, PLAN) == [Tell(m.Work(PLAN))]
+    assert step(agent, msgspec.structs.replace(PLAN, seconds=5.0)) == [], "the trainer is at it"
+    (encode,) = step(agent, m.Proposed(3, 48, 3, 1.0, 20.0))
+    assert isinstance(encode, Encode)
+    assert (encode.proposal.lease, encode.proposal.inner_steps) == (((0, 6),), 3)
+    assert step(agent, Encoded(encode.proposal)) == [Send(encode.proposal)]
+    assert step(agent, msgspec.structs.replace(PLAN, seconds=1.0)) == [Send(encode.proposal)]
+
+
+def test_a_new_agent_tells_the_plan_to_a_trainer_that_may_be_at_it(agent) -> None:
+    step(agent, m.Attached(b"root"))
+    step(agent, PLAN)
+    step(agent, m.Attached(b"root"))
+    assert step(agent, PLAN) == [Tell(m.Work(PLAN))]

@@ -44,33 +44,41 @@ class Case:
     def __str__(self) -> str:
         return f"{self.role}-{self.phase}-{self.fault}" + (f"-{self.nth}" if self.nth > 1 else "")
 
-    async def play(self, directory: Path) -> None:
-        """Strike, see the others go on, lift the fault, see everybody take part again, and check the whole history."""
+    async def play(self, directory: Path) -> float:
+        """Strike, see the others go on, lift the fault, see everybody take part again, and check the whole history.
+
+        The world's seconds from the blow to the next commit.
+        """
         swarm = Swarm(directory, num_outer_steps=1000)
         await swarm.start_coordinator()
         try:
-            await self._play(swarm)
+            return await self._play(swarm)
         finally:
             await swarm.stop()
 
-    async def _play(self, swarm: Swarm) -> None:
+    async def _play(self, swarm: Swarm) -> float:
         everybody = self._start(swarm)
         await swarm.until_step(STEPS_BEFORE, BOUND_SECONDS)
         if self.phase in RECOVERIES:
             everybody |= await self._fall_behind(swarm)
         victims, history = await self._strike(swarm)
+        clock = asyncio.get_running_loop().time
+        struck = clock()
         if self.role in NEEDED:
             await asyncio.sleep(DOWN_SECONDS[self.fault])
-        else:
-            await swarm.until_step(len(history) + 1, RESUME_SECONDS)
-            await swarm.until_step(len(history) + 2, BOUND_SECONDS)
-        if self.role != "edge":
             await self._lift(swarm, victims)
+        await swarm.until_step(len(history) + 1, BOUND_SECONDS if self.role in NEEDED else RESUME_SECONDS)
+        seconds = clock() - struck
+        if self.role not in NEEDED:
+            await swarm.until_step(len(history) + 2, BOUND_SECONDS)
+            if self.role != "edge":
+                await self._lift(swarm, victims)
         back = swarm.head
         await swarm.until(lambda: everybody - {"r"} <= taking_part(swarm, back), "all take part again", BOUND_SECONDS)
         await swarm.until(lambda: everybody == swarm.ready(), "all are ready", BOUND_SECONDS)
         check(swarm)
         assert swarm.store.commits()[: len(history)] == history, "a committed step changed"
+        return seconds
 
     def _start(self, swarm: Swarm) -> set[str]:
         """A relay and three islands. Where the relay is the victim, none of them can be dialled: it alone can own."""

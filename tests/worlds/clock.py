@@ -8,8 +8,10 @@ import selectors
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 from unittest import mock
+
+T = TypeVar("T")
 
 STUCK_SECONDS = 60.0  # of real time: no piece of work in a thread takes so long
 
@@ -57,9 +59,9 @@ class Loop(asyncio.SelectorEventLoop):
         self._world.working -= 1
 
 
-def run(work: Coroutine[Any, Any, None], seconds: float = 600.0) -> None:
-    """Run a world's story, which may take so many seconds of its own time."""
+def run(work: Coroutine[Any, Any, T], seconds: float = 600.0) -> T:
+    """Run a world's story, which may take so many seconds of its own time; what it returns."""
     with asyncio.Runner(loop_factory=Loop) as runner:
         clock = SimpleNamespace(monotonic=runner.get_loop().time)
         with mock.patch("atoll.coordinator.server.time", clock), mock.patch("atoll.agent.server.time", clock):
-            runner.run(asyncio.wait_for(work, seconds))
+            return runner.run(asyncio.wait_for(work, seconds))

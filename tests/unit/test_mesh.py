@@ -187,7 +187,7 @@ def test_a_loop_that_does_not_ask_whether_there_is_time_has_done_it_all(swarm_wi
 
 
 def test_a_trainer_works_on_while_its_agent_is_dead(swarm_with, monkeypatch) -> None:
-    plan = Plan(Term(), 3, b"", "a", ((0, 8),), (0,), 4, 12)
+    plan, looked = Plan(Term(), 3, b"", "a", ((0, 8),), (0,), 4, 12), threading.Event()
     again = msgspec.structs.replace(plan, term=Term(2, "another"), seconds=1.0)
     other = msgspec.structs.replace(plan, lease=((8, 8),))
 
@@ -195,6 +195,7 @@ def test_a_trainer_works_on_while_its_agent_is_dead(swarm_with, monkeypatch) -> 
         its.hear(m.Attached)
         its.say(m.Work(plan))
         assert its.hear(m.Progress).inner_step == 1
+        assert looked.wait(10)
 
     def dies_when_it_proposes(its) -> None:
         assert its.hear(m.Attached).loaded == b"root"
@@ -219,6 +220,7 @@ def test_a_trainer_works_on_while_its_agent_is_dead(swarm_with, monkeypatch) -> 
     swarm._loaded = b"root"
     first = swarm._agent
     assert swarm.progress(2.0, 16)
+    looked.set()
     first._thread.join(10)
     assert all(swarm.progress(2.0, 16) for _ in range(3))  # the second is told to nobody
     swarm.propose({}, 64, 2.0)

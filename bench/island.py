@@ -25,7 +25,6 @@ import transformers
 
 from atoll import recipe
 from atoll.island.feed import place
-from atoll.island.heap import keep_heap
 from atoll.island.step import Island
 from atoll.model.llama import Llama
 from atoll.model.presets import PRESETS, LlamaConfig
@@ -158,7 +157,6 @@ def some_batch(shape: Shape, packed: bool) -> Batch:
 
 
 def our_step(shape: Shape, batch: Batch) -> Callable[[], object]:
-    keep_heap()  # as train.py does
     model = Llama(shape.config)
     model.init_weights(seed=0)
     island = Island(model, recipe.load("demo"))

@@ -17,7 +17,6 @@ from atoll.errors import UserError
 from atoll.island.checkpoint import InnerCheckpoints
 from atoll.island.feed import ahead, place
 from atoll.island.garbage import collected_by_hand
-from atoll.island.heap import keep_heap
 from atoll.island.heldout import heldout_loss
 from atoll.island.parallelize import parallelize
 from atoll.island.profile import profiled
@@ -145,8 +144,6 @@ def build(mesh: ElasticDeviceMesh, recipe: Recipe, data: Loader) -> Island:
     if recipe.island.threads:
         torch.set_num_threads(recipe.island.threads)
     local = mesh.place(recipe.island.device)
-    if local.device_type == "cpu":
-        keep_heap()
     with torch.device("meta"):
         model = hf.build(recipe.model, data.manifest.vocab_size)
     return Island(parallelize(model, local, recipe.island), recipe, local)

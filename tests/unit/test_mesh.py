@@ -144,11 +144,12 @@ def test_an_island_that_may_not_go_on_hears_it_where_it_asks_for_its_data(swarm_
 
 @pytest.mark.parametrize(("seconds", "moves_on", "proposed"), [(math.inf, False, 4), (0.0, False, 1), (math.inf, True, None)])
 def test_who_has_no_time_for_more_proposes_what_is_done(swarm_with, monkeypatch, seconds, moves_on, proposed) -> None:
-    plan, looked = Plan(Term(), 3, b"", "a", ((0, 8),), (0,), 4, 12, seconds), threading.Event()
+    plan, said, looked = Plan(Term(), 3, b"", "a", ((0, 8),), (0,), 4, 12, seconds), threading.Event(), threading.Event()
 
     def agent(its) -> None:
         its.hear(m.Attached)
         its.say(m.Work(plan), *([ADOPT] if moves_on else []))
+        said.set()
         for number in range(1, 2 if moves_on else (proposed or 4) + 1):
             assert its.hear(m.Progress).inner_step == number
         assert looked.wait(10)
@@ -160,6 +161,7 @@ def test_who_has_no_time_for_more_proposes_what_is_done(swarm_with, monkeypatch,
     monkeypatch.setattr(swarm, "_check", lambda parameters: None)
     monkeypatch.setattr(swarm, "_write_local", lambda parameters: None)
     assert next(swarm.orders()) == plan
+    assert said.wait(10)
     done = 0
     while done < plan.inner_steps:
         done += 1

@@ -84,7 +84,6 @@ def test_two_partitions_of_a_source_are_passed_through_alike_and_a_stage_has_wei
     plans, leases = Plans(RULES), []
     for step in range(60):
         plan = plans.make(TERM, step, b"", members["a"], members, 0.0)
-        assert plan is not None
         leases.append(plan.lease)
         plans.settle({"a": 4}, members, 0.0)
     assert given(leases[:50]) == (1600, 400) and given(leases[50:]) == (320, 160)
@@ -96,12 +95,12 @@ def test_a_step_cut_short_gives_back_turns_too() -> None:
     member(members, "a", {"mail/ada": ADA})
     plans = Plans(RULES)
     plan = plans.make(TERM, 0, b"", members["a"], members, 0.0)
-    assert plan is not None and given([plan.lease]) == (32, 8)
+    assert given([plan.lease]) == (32, 8)
     assert [given([part]) for part in plan.parted(1)] == [(8, 2), (24, 6)], "turns are spread evenly over a plan"
     assert merge(span for part in plan.parted(1) for span in part) == plan.lease
     plans.settle({"a": 1}, members, 1.0)
     again = plans.make(TERM, 1, b"", members["a"], members, 0.0)
-    assert again is not None and given([plan.used(1), again.lease]) == (40, 10), "the weight stays"
+    assert given([plan.used(1), again.lease]) == (40, 10), "the weight stays"
     assert [part for part in again.lease if number_of(part[0])] == [(first_sample(ADA) + 2, 8)]
 
 

@@ -50,15 +50,12 @@ class Plans(dict[str, Plan]):
         for lease in [*leases, *(plan.lease for plan in self.values())]:
             self._count(lease, 1)
 
-    def make(self, term: Term, step: int, root: bytes, member: Member, members: Members, now: float) -> Plan | None:
-        """A plan for `member` from state `step`; None when too little of the step is left."""
+    def make(self, term: Term, step: int, root: bytes, member: Member, members: Members, now: float) -> Plan:
+        """A plan for `member` from state `step`, however late: whoever takes part is at the next head in time."""
         rules = self._rules
         if not self:
             self._fastest = min((m.pace.middle for m in members.values() if m.present and m.pace.middle), default=0.0)
-        inner_steps = self._fair_share(member)
-        seconds, whole = self._time(member.island, members, now)
-        if inner_steps * seconds < whole:
-            return None
+        inner_steps, seconds = self._fair_share(member), self.seconds_left(member.island, members, now)
         stage = self._stage(step)
         while len(self.stage_starts) <= stage:
             self.stage_starts = (*self.stage_starts, max((self.leases.fresh, *self.stage_starts)))
@@ -73,20 +70,16 @@ class Plans(dict[str, Plan]):
 
     def seconds_left(self, island: str, members: Members, now: float) -> float:
         """For an island that begins now, until proposals usually come; inf while nothing is known of that."""
-        return self._time(island, members, now)[0]
-
-    def _time(self, island: str, members: Members, now: float) -> tuple[float, float]:
-        """(what is left of the step, the whole of it), in seconds."""
         others = [members[i] for i in self if i != island and i in members and members[i].present]
         under_way = [member for member in others if member.island in self.missing]
         late, usual = max(0.0, now - self.began), self.arrivals.usual()
         if (not under_way or late >= self.arrivals.seconds()) and len(others) - len(under_way) < self._rules.min_participants:
-            return usual, usual  # without the one who asks, the step cannot open
+            return usual  # without the one who asks, the step cannot open
         if self._restored is None and usual < math.inf:
-            return max(0.0, usual - late), usual
+            return max(0.0, usual - late)
         furthest = min(1.0, max(map(self._fraction_done, under_way), default=1.0))
         whole = self._restored or (late / furthest if furthest else math.inf)
-        return (1.0 - furthest) * whole if furthest < 1.0 else 0.0, whole
+        return (1.0 - furthest) * whole if furthest < 1.0 else 0.0
 
     def _draw(self, count: int, stage: int, partitions: dict[str, int]) -> Ranges:
         """Samples for a plan: what its island's partitions owe to their sources' weight over the swarm, else the mixture's."""

@@ -215,8 +215,6 @@ class Coordinator:
             if self.attempt is not None or self.doubt.is_open:
                 return  # too late for this step, or too early: history is still being told
             plan = self.plans.make(self.term, self.head, self.head_root, member, self.members, now)
-            if plan is None:
-                return
             self._do.append(e.Persist(plan))
         self._do.send(member.island, plan)
 

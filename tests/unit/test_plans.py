@@ -18,8 +18,7 @@ RULES = Rules("", b"", b"", 6, 4, 2, 8, (8, 16, 24), "int8", 0.7, 0.9, 1, 1)  # 
 def make(plans: Plans, step: int) -> Plan:
     plans.settle({}, Members(), 0.0)
     hello = m.Hello("", "", b"", "", False, 0, 0, b"", Term())
-    plan = plans.make(Term(), step, b"", Member("a", hello, joined_at=0.0, last_heard=0.0), Members(), 0.0)
-    return plan
+    return plans.make(Term(), step, b"", Member("a", hello, joined_at=0.0, last_heard=0.0), Members(), 0.0)
 
 
 def commit(step: int, lease: tuple[tuple[int, int], ...], stage_starts: tuple[int, ...]) -> CommitRecord:

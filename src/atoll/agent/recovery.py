@@ -57,6 +57,10 @@ class Recovery:
                 return target
         raise NobodyHas(f"state {target} could not be reached in {MAX_REPAIRS} repairs; is this machine's memory sound?")
 
+    def table(self, version: int) -> bytes:
+        """Of the state that `advance` reached: each chunk was hashed against the log's; only state 0's may not be there."""
+        return self.log.table(version, self.genesis_root) or self.state.table()
+
     def forget(self, rewinds: Sequence[r.Rewind]) -> None:
         """Go back where the operator did: chunks and checkpoints of what is abandoned count no more."""
         self.log.forget(rewinds)

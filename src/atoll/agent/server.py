@@ -219,7 +219,7 @@ class Agent:
                 if before != self.log.head:
                     self.note = f"moving from state {before if before >= 0 else '?'} to {self.log.head}"
                 version = await self.recovery.advance(donors)
-                table = await asyncio.to_thread(self.state.table)
+                table = await asyncio.to_thread(self.recovery.table, version)
                 self._events.put_nowait(outer_step.Advanced(version, root(table), table))
                 self.note = f"at state {version}"
                 if version and version != before:

@@ -30,7 +30,7 @@ class World:
         for child in self.children.values():
             child.socket.close()
         for child in self.children.values():
-            child.stop()
+            child.stop(2.0)  # own loops do not end by themselves
 
     def host(self, port: int = 0) -> None:
         since = time.time()

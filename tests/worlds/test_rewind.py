@@ -5,6 +5,7 @@ import time
 from itertools import pairwise
 
 import pytest
+from worlds.clock import run
 from worlds.swarm import Swarm
 
 from atoll.errors import UserError
@@ -41,7 +42,7 @@ def test_the_run_goes_on_from_an_older_state_on_a_new_branch(tmp_path) -> None:
             assert swarm.agents[name].log.records == after
         await swarm.stop()
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_who_was_away_follows_two_rewinds(tmp_path) -> None:
@@ -62,7 +63,7 @@ def test_who_was_away_follows_two_rewinds(tmp_path) -> None:
         swarm.assert_equal_roots()
         await swarm.stop()
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_state_that_never_was_is_refused_and_changes_nothing(tmp_path) -> None:
@@ -81,7 +82,7 @@ def test_a_state_that_never_was_is_refused_and_changes_nothing(tmp_path) -> None
         await swarm.until_finished("a", "b", "c")
         await swarm.stop()
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_a_database_from_before_a_rewind_decides_nothing(tmp_path) -> None:
@@ -109,4 +110,4 @@ def test_a_database_from_before_a_rewind_decides_nothing(tmp_path) -> None:
         swarm.assert_equal_roots()
         await swarm.stop()
 
-    asyncio.run(main())
+    run(main())

@@ -47,10 +47,11 @@ def cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float 
         counts = (labels != IGNORED).unsqueeze(1)
         index = labels.unsqueeze(1).where(counts, 0)
         chosen = logits.gather(1, index)
-        log_sum, largest, largest_index, gradient = _softmax(logits)
+        largest_index = logits.argmax(1, keepdim=True) if z_loss else None
+        log_sum, largest, gradient = _softmax(logits)
         loss = minimised = (log_sum - chosen).where(counts, 0.0).sum()
         gradient.scatter_add_(1, index, gradient.new_full(index.shape, -1.0))
-        if z_loss:
+        if largest_index is not None:
             minimised = loss + z_loss * largest.square().where(counts, 0.0).sum()
             gradient.scatter_add_(1, largest_index, 2 * z_loss * largest)
         return ChunkSums(minimised, loss, gradient, counts)
@@ -71,7 +72,7 @@ def top_k_divergence(hidden: Tensor, weight: Tensor, labels: Tensor, words: Tens
         counts = (labels != IGNORED).unsqueeze(1)
         wanted = teacher.to(logits.dtype).log_softmax(1)
         differences = wanted - logits.gather(1, words)
-        log_sum, _, _, gradient = _softmax(logits)
+        log_sum, _, gradient = _softmax(logits)
         divergence = (wanted.exp() * (differences + log_sum)).where(counts, 0.0).sum()
         gradient.scatter_add_(1, words, -wanted.exp())
         return ChunkSums(divergence, divergence, gradient, counts)
@@ -195,13 +196,12 @@ def _gradients(
 class _Softmax(NamedTuple):
     log_sum: Tensor  # log(sum(exp(logits))) [n, 1]
     largest: Tensor  # logit [n, 1]
-    largest_index: Tensor  # int64 [n, 1]
     probabilities: Tensor  # [n, V]
 
 
 def _softmax(logits: Tensor) -> _Softmax:
-    """Of logits [n, V], in their memory: two passes over it."""
-    largest, index = logits.max(1, keepdim=True)
+    """Of logits [n, V], in their memory."""
+    largest = logits.amax(1, keepdim=True)
     probabilities = torch.softmax(logits, 1, out=logits)
     # The largest probability is at least 1 / V, so its logarithm is exact enough.
-    return _Softmax(largest - probabilities.gather(1, index).log(), largest, index, probabilities)
+    return _Softmax(largest - probabilities.amax(1, keepdim=True).log(), largest, probabilities)

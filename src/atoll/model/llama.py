@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from atoll.model.attention import Mask, attend
 from atoll.model.presets import LlamaConfig
 
-Rotary = tuple[Tensor, Tensor]  # cosine and sine, each [L, 1, E / 2]
+Rotary = tuple[Tensor, Tensor]  # cosine and sine, each [L, 1, E]
 
 
 class Attention(nn.Module):
@@ -132,11 +132,11 @@ def rotate(x: Tensor, rotary: Rotary) -> Tensor:
     """`x` [B, L, H, E] turned by its position: element i and i + E/2 are one plane (rotate-half)."""
     cosine, sine = rotary
     first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+    return x * cosine + torch.cat((-second, first), dim=-1) * sine
 
 
 def rotary_tables(config: LlamaConfig, length: int, device: torch.device) -> Rotary:
-    """Cosine and sine of every position and plane, fp32, with Llama-3's scaling where the config asks for it."""
+    """Cosine and sine of every position and element, fp32, with Llama-3's scaling where the config asks for it."""
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device) / config.head_dim
     frequencies = 1.0 / config.rope_theta**exponents
     if scaling := config.rope_scaling:
@@ -145,5 +145,5 @@ def rotary_tables(config: LlamaConfig, length: int, device: torch.device) -> Rot
         blend = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
         blend = blend.clamp(0, 1)
         frequencies = (1 - blend) * frequencies / scaling.factor + blend * frequencies
-    angles = torch.arange(length, dtype=torch.float32, device=device)[:, None, None] * frequencies
+    angles = torch.arange(length, dtype=torch.float32, device=device)[:, None, None] * frequencies.repeat(2)
     return angles.cos(), angles.sin()

@@ -146,8 +146,6 @@ class Plans(dict[str, Plan]):
     def settle(self, inner_steps: dict[str, int], members: Members, now: float) -> None:
         """The step is committed with so many of participants: their samples are spent, all others are free again."""
         for island, plan in self.items():
-            if inner_steps.get(island) == plan.inner_steps:
-                continue
             if island in inner_steps:
                 self._give_back(plan.parted(inner_steps[island])[1])
             else:

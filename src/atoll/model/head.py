@@ -118,9 +118,9 @@ class _Chunked(torch.autograd.Function):
         sums: list[Tensor] = []
 
         def summed(logits: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-            minimised, reported, *gradient = objective(logits, *inputs)
+            minimised, reported, gradient, weights = objective(logits, *inputs)
             sums.append(torch.stack((minimised, reported)))
-            return gradient[0], gradient[1]
+            return gradient, weights
 
         if with_gradient:
             ctx.gradients = _gradients(hidden, weight, summed, *inputs)

@@ -63,6 +63,8 @@ class Plan(Message, frozen=True):
 
     def parted(self, inner_steps: int) -> tuple[Ranges, Ranges]:
         """(the samples of the first so many inner steps, those of the others)."""
+        if inner_steps >= self.inner_steps:
+            return self.lease, ()
         count = self.num_samples * inner_steps // self.inner_steps
         if len({number_of(first) for first, _ in self.lease}) == 1:  # else `samples` lists them all
             return split(self.lease, count)
@@ -72,7 +74,7 @@ class Plan(Message, frozen=True):
 
     def used(self, inner_steps: int) -> Ranges:
         """The samples of the first so many inner steps."""
-        return self.lease if inner_steps >= self.inner_steps else self.parted(inner_steps)[0]
+        return self.parted(inner_steps)[0]
 
     def has_time(self, done: int, more: int, elapsed: float) -> bool:
         """Whether `more` inner steps fit as well, at the pace of the `done` ones, which took `elapsed` seconds."""

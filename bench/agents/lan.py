@@ -18,6 +18,7 @@ SPACES = Path("/run/netns")
 SUBNET = "10.77"
 QUEUE_MS = 200  # what a bottleneck's queue holds before it drops, as in a home router
 MTU = 1500
+BURST = "128k"  # above what TCP hands over at once, so that it is shaped whole (headers of its packets counted), not cut up
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -57,7 +58,7 @@ class Lan:
             _run("ip", "-n", space, *command.split())
         self.addresses[name], self._ports[name] = address, port
         if mbit_per_second:
-            shape = f"root tbf rate {mbit_per_second}mbit burst 32k latency {QUEUE_MS}ms".split()
+            shape = f"root tbf rate {mbit_per_second}mbit burst {BURST} latency {QUEUE_MS}ms".split()
             _run("tc", "-n", space, "qdisc", "add", "dev", "wan", *shape)
             _run("tc", "qdisc", "add", "dev", port, *shape)
         return address

@@ -48,7 +48,7 @@ class Swarm:
         columns = 4096
         values = np.random.default_rng(0).standard_normal((elements // columns, columns), np.float32)
         write_state_0(self.run_dir, {"weights": values})
-        self.step_seconds, self.lan = step_seconds, lan
+        self.elements, self.step_seconds, self.lan = values.size, step_seconds, lan
         self.restart_seconds = restart_seconds
         self.hosts: dict[str, Supervised] = {}
         self.islands: dict[str, Supervised] = {}
@@ -84,7 +84,7 @@ class Swarm:
     def island(self, name: str, genesis: bool = True) -> Supervised:
         directory = self.run_dir.islands / name
         options = Options(str(directory), self.ticket, str(self.run_dir.genesis) if genesis else "", self.address(name),
-                          self.step_seconds, len(self.islands))  # fmt: skip
+                          self.elements, self.step_seconds, len(self.islands))  # fmt: skip
         arguments = ["agents.trainer", msgspec.json.encode(options).decode()]
         self.islands[name] = Supervised(name, arguments, directory / "trainer.log", self.lan, self.restart_seconds)
         return self.islands[name]

@@ -37,6 +37,7 @@ class Options(msgspec.Struct, frozen=True):
     ticket: str
     genesis: str  # where state 0 lies; "" when it must come from peers
     host: str  # where peers reach this island
+    elements: int  # fp32 parameters of its model
     step_seconds: float  # of one inner step
     seed: int
 
@@ -57,6 +58,7 @@ class Trainer:
         self._loaded = b""
         self._note("started")
         self._start_agent()
+        self._weights = np.ones(options.elements, np.float32)  # as a model is made: while the agent enrols
 
     def run(self) -> int:
         """Until the run is finished (0) or this island may not go on (2)."""
@@ -80,18 +82,18 @@ class Trainer:
                     raise RuntimeError(f"the agent sent {type(order).__name__}")
 
     def _adopt(self, order: m.Adopt) -> None:
-        """Copy the outer state into our weights and prove what they hold. The weights lie in LOCAL: they are all we have."""
+        """Copy the outer state into our weights and prove what they hold."""
         self._map()
         layout, torn = self._layout, False
         while True:
             before = int(self._generation[0])
-            self._local[:] = self._outer
+            self._weights[:] = self._outer
             torn = bool(before % 2) or int(self._generation[0]) != before
             if not torn or not self._agent.alive:
                 break
             time.sleep(0.001)
         self._plan = self._proposed = None
-        self._loaded = loaded_root(layout, order.table, self._local)
+        self._loaded = loaded_root(layout, order.table, self._weights)
         self._note("adopted", step=order.step, root=self._loaded.hex(), torn=torn)
         self._tell(m.Adopted(order.step, self._loaded))
 
@@ -107,9 +109,10 @@ class Trainer:
             if self._overtaken():
                 self._note("overtaken", step=plan.step)
                 return
-        for start in range(0, len(self._local), STRIDE):
-            part = self._local[start : start + STRIDE]
+        for start in range(0, len(self._weights), STRIDE):
+            part = self._weights[start : start + STRIDE]
             part += np.float32(0.02) * (TARGET - part) + self._noise[: len(part)]
+        self._local[:] = self._weights
         tokens = TOKENS_PER_SAMPLE * num_samples(plan.used(done))
         self._note("proposed", step=plan.step, tokens=tokens)
         self._proposed = m.Proposed(plan.step, tokens, done, 1.0, time.monotonic() - began)

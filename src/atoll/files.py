@@ -31,6 +31,21 @@ def atomic_path(path: Path) -> Generator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_whole(path: Path, data: bytes | memoryview) -> None:
+    """As `write_atomic`, at once: after a power cut the file may be absent, or not what was written.
+
+    For what is checked wherever it is read. A sync may wait for all that the machine has still to write, for seconds.
+    """
+    temporary = _temporary(path)
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        raise disk_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic_dir(path: Path) -> Generator[Path]:
     """A directory that appears at `path` only when the block ends well; every file in it is fsynced first.

@@ -24,9 +24,9 @@ def loader_over(data_dir: Path, texts: list[list[int]], length: int, shard_token
                 writer.cut()
     source = PreparedSource(writer.shards, writer.shards)
     files = writer.files
-    Manifest(
-        format=1, tokenizer="", vocab_size=70_001, bos_id=BOS, sources={"s": source}, files=files, made_from={}
-    ).save(data_dir)
+    Manifest(format=1, tokenizer="", vocab_size=70_001, bos_id=BOS, sources={"s": source}, files=files, made_from={}).save(
+        data_dir
+    )
     inner = {"context_length": length, "tokens_per_step": length}
     tree = {"name": "t", "model": {"preset": "demo"}, "tokenizer": {"train": 1}, "sources": {"s": {"text": "s"}},
             "stage": [{"until": 1, "mixture": {}}], "inner": inner, "outer": {"inner_steps": 1}}  # fmt: skip

@@ -33,9 +33,7 @@ def write_data(data_dir, sources, shard_tokens=1 << 20, vocab_size=10):
             shards.append(writer.shards)
             files |= writer.files
         prepared[name] = PreparedSource(*shards)
-    manifest = Manifest(
-        format=1, tokenizer="", vocab_size=vocab_size, bos_id=BOS, sources=prepared, files=files, made_from={}
-    )
+    manifest = Manifest(format=1, tokenizer="", vocab_size=vocab_size, bos_id=BOS, sources=prepared, files=files, made_from={})
     manifest.save(data_dir)
     return manifest
 

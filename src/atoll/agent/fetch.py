@@ -3,16 +3,17 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Container
+from functools import partial
 
 from atoll.agent.donor import MAX_PIECES
 from atoll.agent.log import check_piece
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 from atoll.swarm.layout import DIGEST_BYTES, root
-from atoll.swarm.transport import Stream, Transport, TransportError, expect
+from atoll.swarm.transport import Stream, Transport, TransportError, expect, together
 
 ANSWER_SECONDS = 15.0
-BATCH_BYTES = 4 << 20  # of pieces asked for at once
+BATCH_BYTES = 8 << 20  # of pieces asked for at once: as much as a chunk, whose requests wait for the same streams
 
 
 class NobodyHas(Exception):
@@ -121,19 +122,23 @@ async def fetch_slice(donors: Donors, step: int, part: r.Slice, slice_root: byte
         part.owner,
     )
     batch = max(1, min(MAX_PIECES, BATCH_BYTES // piece_bytes))
-    for start in range(0, part.num_pieces, batch):
-        count = min(batch, part.num_pieces - start)
-        if not any(part.first_piece + start + i in wanted for i in range(count)):
-            continue
+    batches = [range(start, min(start + batch, part.num_pieces)) for start in range(0, part.num_pieces, batch)]
+    waiting = [indices for indices in batches if any(part.first_piece + i in wanted for i in indices)]
 
-        def check(data: bytes, _: int, start: int = start, count: int = count) -> bool:
-            pieces = split(data, piece_bytes)
-            return len(pieces) == count and all(check_piece(table, start + i, p) for i, p in enumerate(pieces))
+    async def take() -> None:
+        while waiting:
+            indices = waiting.pop(0)
 
-        request = m.FetchPieces(step, slice_root, start, count)
-        data, _ = await donors.ask(request, check, count * piece_bytes, part.owner)
-        for i, piece in enumerate(split(data, piece_bytes)):
-            await put(part.first_piece + start + i, piece)
+            def check(data: bytes, _: int, indices: range = indices) -> bool:
+                pieces = split(data, piece_bytes)
+                return len(pieces) == len(indices) and all(map(partial(check_piece, table), indices, pieces))
+
+            request = m.FetchPieces(step, slice_root, indices.start, len(indices))
+            data, _ = await donors.ask(request, check, len(indices) * piece_bytes, part.owner)
+            for i, piece in zip(indices, split(data, piece_bytes), strict=True):
+                await put(part.first_piece + i, piece)
+
+    await together(take(), take())  # two: while the pieces of one answer are checked, the next ones are on their way
 
 
 def split(data: bytes, size: int) -> list[memoryview]:

@@ -19,7 +19,7 @@ import numpy as np
 from atoll.agent.codec import Bytes
 from atoll.agent.diloco import piece_bytes, update_bytes
 from atoll.errors import UserError
-from atoll.files import write_atomic
+from atoll.files import write_atomic, write_whole
 from atoll.swarm.identity import verify_record
 from atoll.swarm.layout import Layout, digest, root, row
 from atoll.swarm.messages import decode
@@ -183,7 +183,8 @@ class UpdateLog:
         return None
 
     def keep_table(self, step: int, table: bytes) -> None:
-        write_atomic(self.directory / f"{step:08d}.table", table)
+        """Not synced: a recovery waits for its tables while gigabytes of chunks are still to be written."""
+        write_whole(self.directory / f"{step:08d}.table", table)
 
     def prune(self, below: int) -> None:
         """Drop update bytes of steps under `below`, keeping their tables, and whatever lost against a commit."""

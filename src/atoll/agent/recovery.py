@@ -6,6 +6,7 @@ that state's table. A chunk that no table names is replaced, from an own outer c
 
 import asyncio
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 from atoll.agent import checkpoint
@@ -34,28 +35,39 @@ class Recovery:
         self.checkpoint_dirs = checkpoint_dirs
 
     async def advance(self, donors: Donors) -> int:
-        """Bring every chunk to the log's head; returns the version reached. Raises NobodyHas when something is nowhere."""
-        target = self.log.head
-        for _ in range(MAX_REPAIRS):
-            if UNKNOWN in self.state.versions:
-                await unbroken(asyncio.to_thread(self._recognise, target))
-            await self._replace_stale(target, donors)
-            for step in range(min(self.state.versions), target):
-                chunks = [i for i, v in enumerate(self.state.versions) if v == step]
-                try:
-                    update = self.log.committed(step) or await self._fetch_update(step, chunks, donors)
-                except NobodyHas:  # pruned everywhere: what it led to is still to be had, in chunks
-                    await self._replace(chunks, target, donors)
-                    break
-                table = await self._table(step + 1, donors)
-                await unbroken(asyncio.to_thread(self._apply, update, table))
-                if UNKNOWN in self.state.versions:  # a chunk was torn, or the update's bytes are damaged
-                    if not await asyncio.to_thread(self.log.check, update):
-                        self.log.drop(step, update.header.digest())
-                    break
-            else:
+        """Bring every chunk to the log's head; returns the version reached. Raises NobodyHas when something is nowhere.
+
+        Fresh chunks come while those that are here follow the log; each commit meanwhile turns the first into the second.
+        """
+        if UNKNOWN in self.state.versions:
+            await unbroken(asyncio.to_thread(self._recognise, self.log.head))
+        repairs = 0
+        while repairs < MAX_REPAIRS:
+            target = self.log.head
+            stale = [i for i, v in enumerate(self.state.versions) if v == UNKNOWN or target - v > MAX_REPLAY]
+            near = sorted(set(range(self.state.layout.num_chunks)).difference(stale))
+            await together(self._replace_stale(stale, target, donors), self._follow(near, target, donors))
+            if self.state.version == target:
                 return target
-        raise NobodyHas(f"state {target} could not be reached in {MAX_REPAIRS} repairs; is this machine's memory sound?")
+            repairs += UNKNOWN in self.state.versions and self.log.head == target
+        raise NobodyHas(f"state {self.log.head} could not be reached in {MAX_REPAIRS} repairs; is this machine's memory sound?")
+
+    async def _follow(self, chunks: list[int], target: int, donors: Donors) -> None:
+        """Move chunks that have a version along the log; one that turns out to be torn, or is led astray, is UNKNOWN after."""
+        versions = self.state.versions
+        for step in range(min((versions[chunk] for chunk in chunks), default=target), target):
+            behind = [chunk for chunk in chunks if versions[chunk] == step]
+            try:
+                update = self.log.committed(step) or await self._fetch_update(step, behind, donors)
+            except NobodyHas:  # pruned everywhere: what it led to is still to be had, in chunks
+                return await self._replace(behind, target, donors)
+            table = await self._table(step + 1, donors)
+            await unbroken(asyncio.to_thread(self._apply, update, table, behind))
+            if UNKNOWN in (versions[chunk] for chunk in behind):
+                if not await asyncio.to_thread(self.log.check, update):
+                    self.log.drop(step, update.header.digest())
+                return None
+        return None
 
     def table(self, version: int) -> bytes:
         """Of the state that `advance` reached: each chunk was hashed against the log's; only state 0's may not be there."""
@@ -68,25 +80,22 @@ class Recovery:
         self.state.versions = [version if version <= head else UNKNOWN for version in self.state.versions]
         checkpoint.drop_after(self.checkpoint_dirs[0], head)
 
-    def _apply(self, update: Update, table: bytes) -> None:
-        for chunk, version in enumerate(self.state.versions):
-            if version == update.header.step:
-                self.state.apply(update.header, update.data, chunk, row(table, chunk, ROW_BYTES))
+    def _apply(self, update: Update, table: bytes, chunks: list[int]) -> None:
+        for chunk in chunks:
+            self.state.apply(update.header, update.data, chunk, row(table, chunk, ROW_BYTES))
 
     def _recognise(self, target: int) -> None:
         """Find out by their hashes which versions the chunks have."""
-        tables = [
-            (step, self.log.table(step, self.genesis_root)) for step in range(target, max(-1, target - 3 * MAX_REPLAY), -1)
-        ]
+        steps = range(target, max(-1, target - 3 * MAX_REPLAY), -1)
+        tables = {step: table for step in steps if (table := self.log.table(step, self.genesis_root)) is not None}
         for chunk, version in enumerate(self.state.versions):
-            if version == UNKNOWN:
+            if version == UNKNOWN and tables:  # a joiner has none, and no need to hash what is empty
                 own = self.state.row(chunk)
-                known = (step for step, table in tables if table is not None and row(table, chunk, ROW_BYTES) == own)
+                known = (step for step, table in tables.items() if row(table, chunk, ROW_BYTES) == own)
                 self.state.versions[chunk] = next(known, UNKNOWN)
 
-    async def _replace_stale(self, target: int, donors: Donors) -> None:
+    async def _replace_stale(self, stale: list[int], target: int, donors: Donors) -> None:
         """Fresh copies of chunks that are unknown or far behind: of an own checkpoint, of donors, or of an older one."""
-        stale = [i for i, v in enumerate(self.state.versions) if v == UNKNOWN or target - v > MAX_REPLAY]
         near = target - MAX_REPLAY
         if not stale or await unbroken(asyncio.to_thread(self._replace_from_checkpoint, stale, near)):
             return
@@ -95,8 +104,9 @@ class Recovery:
         except NobodyHas:
             # Alone, or all others gone: a long way by our own log is better than none.
             await unbroken(asyncio.to_thread(self._replace_from_checkpoint, stale, 0))
-            if UNKNOWN in self.state.versions:
+            if UNKNOWN in (self.state.versions[chunk] for chunk in stale):
                 raise
+            await self._follow(stale, target, donors)
 
     def _replace_from_checkpoint(self, chunks: list[int], oldest: int) -> bool:
         """Whether an own outer checkpoint that the records vouch for, not older than `oldest`, gave the chunks."""
@@ -114,12 +124,12 @@ class Recovery:
         return False
 
     async def _replace(self, chunks: list[int], target: int, donors: Donors) -> None:
-        """Fresh copies of chunks from donors, several at once."""
+        """Fresh copies of chunks from donors, several at once, until one more step is committed."""
         waiting = list(chunks)
         failures: list[str] = []
 
         async def take_from(donor: str) -> None:
-            while waiting:
+            while waiting and self.log.head == target:
                 chunk = waiting.pop()
                 try:
                     await self._fetch_chunk(chunk, donor, donors)
@@ -130,7 +140,7 @@ class Recovery:
 
         # Two of each: while one chunk is checked, the next is on its way.
         await together(*(take_from(donor) for donor in 2 * donors.names))
-        if waiting:
+        if waiting and self.log.head == target:
             raise NobodyHas(f"{len(waiting)} chunks of state {target}: {'; '.join(failures) or 'there is no donor'}")
 
     async def _fetch_chunk(self, chunk: int, donor: str, donors: Donors) -> None:
@@ -175,14 +185,17 @@ class Recovery:
             raise NobodyHas(f"the update of step {step} has no readable header")
         table = await self._table(step + 1, donors)
         layout = self.state.layout
+        whom = cycle(donors.names or [""])  # each slice of another donor
+        slices = tuple(r.Slice(next(whom), first, count) for first, count, _ in header.slices)
         attempt = r.Attempt(record.term, step, -1, header.parent, header.codec, header.lr, header.momentum,
-                            header.participants, tuple(r.Slice("", first, n) for first, n, _ in header.slices), {})  # fmt: skip
+                            header.participants, slices, {})  # fmt: skip
         assembly = Assembly(self.log.directory, layout, attempt)
         pieces = {piece for chunk in chunks for piece in layout.pieces_of_chunk(chunk)}
         try:
-            for part, (_, _, slice_root) in zip(attempt.slices, header.slices, strict=True):
-                if not pieces.isdisjoint(part.pieces):
-                    await fetch_slice(donors, step, part, slice_root, assembly.full_piece_bytes, assembly.put, pieces)
+            size = assembly.full_piece_bytes
+            await together(*(fetch_slice(donors, step, part, slice_root, size, assembly.put, pieces)
+                             for part, (_, _, slice_root) in zip(slices, header.slices, strict=True)
+                             if not pieces.isdisjoint(part.pieces)))  # fmt: skip
             if len(pieces) == layout.num_pieces:
                 await unbroken(asyncio.to_thread(assembly.finish, self.log, header, table))
         finally:

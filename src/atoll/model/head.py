@@ -176,9 +176,7 @@ def _chunks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
         yield chunk, product.to(torch.promote_types(weight.dtype, torch.float32))
 
 
-def _gradients(
-    hidden: Tensor, weight: Tensor, at_logits: Callable[..., tuple[Tensor, Tensor]], *inputs: Tensor
-) -> Gradients:
+def _gradients(hidden: Tensor, weight: Tensor, at_logits: Callable[..., tuple[Tensor, Tensor]], *inputs: Tensor) -> Gradients:
     """The gradients of what has, at the logits, the gradient that `at_logits(logits, *inputs)` gives with its rows' weights.
 
     Summed in fp32 (fp64) over the chunks.

@@ -54,31 +54,39 @@ def _checkpoint(island: "Island", version: int) -> None:
 
 
 def _to_head(island: "Island", donors: Donors) -> Work:
-    """As `Recovery.advance`."""
+    """As `Recovery.advance`, one thing after the other."""
     state, disk = island.state, island.disk
-    target = disk.head
-    if UNKNOWN in state.versions:
-        _recognise(island, target)
-    stale = [i for i, v in enumerate(state.versions) if v == UNKNOWN or target - v > MAX_REPLAY]
-    if stale:
-        yield from _replace(island, stale, target, donors)
-    for step in range(min(state.versions), target):
-        try:
-            update = disk.committed(step) or (yield from _fetch_update(island, step, donors))
-        except NobodyHas:
-            yield from _fetch_chunks(island, [i for i, v in enumerate(state.versions) if v == step], target, donors)
-            return (yield from _to_head(island, donors))
-        table = yield from _table(island, step + 1, donors)
-        for chunk, version in enumerate(state.versions):
-            if version == step:
-                island.applying = chunk
-                yield APPLY_SECONDS
-                state.apply(update.header, update.data, chunk, row(table, chunk, ROW_BYTES))
-                island.applying = -1
-                island.survive()
+    while True:
+        target = disk.head
         if UNKNOWN in state.versions:
-            return (yield from _to_head(island, donors))
-    return target
+            _recognise(island, target)
+        stale = [i for i, v in enumerate(state.versions) if v == UNKNOWN or target - v > MAX_REPLAY]
+        near = sorted(set(range(LAYOUT.num_chunks)).difference(stale))
+        if stale:
+            yield from _replace(island, stale, target, donors)
+        yield from _follow(island, near, target, donors)
+        if state.version == target:
+            return target
+
+
+def _follow(island: "Island", chunks: list[int], target: int, donors: Donors) -> Work:
+    state, disk = island.state, island.disk
+    for step in range(min((state.versions[chunk] for chunk in chunks), default=target), target):
+        behind = [chunk for chunk in chunks if state.versions[chunk] == step]
+        try:
+            update = disk.committed(step) or (yield from _fetch_update(island, step, behind, donors))
+        except NobodyHas:
+            yield from _fetch_chunks(island, behind, target, donors)
+            return
+        table = yield from _table(island, step + 1, donors)
+        for chunk in behind:
+            island.applying = chunk
+            yield APPLY_SECONDS
+            state.apply(update.header, update.data, chunk, row(table, chunk, ROW_BYTES))
+            island.applying = -1
+            island.survive()
+        if UNKNOWN in (state.versions[chunk] for chunk in behind):
+            return
 
 
 def _recognise(island: "Island", target: int) -> None:
@@ -105,6 +113,8 @@ def _replace(island: "Island", chunks: list[int], target: int, donors: Donors) -
 
 def _fetch_chunks(island: "Island", chunks: list[int], target: int, donors: Donors) -> Work:
     for chunk in chunks:
+        if island.disk.head > target:
+            return
         for donor in list(donors.names):
             try:
                 yield from _fetch_chunk(island, chunk, donor, donors)
@@ -139,7 +149,7 @@ def _table(island: "Island", step: int, donors: Donors) -> Work:
     return data
 
 
-def _fetch_update(island: "Island", step: int, donors: Donors) -> Work:
+def _fetch_update(island: "Island", step: int, chunks: list[int], donors: Donors) -> Work:
     record = island.disk.records[step]
     raw, _ = yield from donors.ask(header_of(step, record.update), lambda d, _: digest(d) == record.update, 1_000)
     head = m.decode(raw)
@@ -150,6 +160,6 @@ def _fetch_update(island: "Island", step: int, donors: Donors) -> Work:
         pieces += yield from fetch_slice(donors, step, count, slice_root, "")
     data = b"".join(pieces)
     entry = entry_of(head, data, table)
-    if max(island.state.versions) == step:  # else the agent has fetched only a part of it
+    if len(chunks) == LAYOUT.num_chunks:  # else the agent has fetched only a part of it
         island.disk.hold(entry, data)
     return Update(entry, np.frombuffer(data, np.uint8), LAYOUT)

@@ -111,7 +111,7 @@ class _NotThere(TransportError):
 
 async def fetch_slice(donors: Donors, step: int, part: r.Slice, slice_root: bytes, piece_bytes: int,
                       put: Callable[[int, memoryview], Awaitable[None]], wanted: Container[int]) -> None:  # fmt: skip
-    """The wanted pieces of a slice, and neighbours, into `put`, each checked against the slice's table. Raises NobodyHas.
+    """The wanted pieces of a slice into `put`, each checked against the slice's table. Raises NobodyHas.
 
     `piece_bytes` is the size of a full piece; only the very last of the flat space may be shorter.
     """
@@ -122,8 +122,13 @@ async def fetch_slice(donors: Donors, step: int, part: r.Slice, slice_root: byte
         part.owner,
     )
     batch = max(1, min(MAX_PIECES, BATCH_BYTES // piece_bytes))
-    batches = [range(start, min(start + batch, part.num_pieces)) for start in range(0, part.num_pieces, batch)]
-    waiting = [indices for indices in batches if any(part.first_piece + i in wanted for i in indices)]
+    waiting: list[range] = []
+    for i in range(part.num_pieces):
+        if part.first_piece + i in wanted:
+            if waiting and waiting[-1].stop == i and len(waiting[-1]) < batch:
+                waiting[-1] = range(waiting[-1].start, i + 1)
+            else:
+                waiting.append(range(i, i + 1))
 
     async def take() -> None:
         while waiting:

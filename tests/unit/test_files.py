@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from atoll.errors import UserError
-from atoll.files import DirectoryLock, atomic_dir, atomic_path, digest_file, disk_error, reserve, sweep, write_atomic
+from atoll.files import (
+    DirectoryLock,
+    atomic_dir,
+    atomic_path,
+    digest_file,
+    disk_error,
+    reserve,
+    sweep,
+    write_atomic,
+    write_whole,
+)
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -43,6 +53,22 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path) -> None:
         raise RuntimeError("enough")
     assert path.read_bytes() == b"old"
     assert everything(tmp_path) == ["file"]
+
+
+def test_a_file_that_is_not_synced_is_whole_all_the_same(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "table"
+    write_whole(path, b"old")
+
+    def fill_up(path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(data[:1])
+        raise FULL
+
+    monkeypatch.setattr(Path, "write_bytes", fill_up)
+    with pytest.raises(UserError, match="no space left"):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert everything(tmp_path) == ["table"]
 
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, full_disk) -> None:

@@ -20,7 +20,7 @@ from atoll.errors import UserError
 from atoll.swarm.identity import RunKeys
 from atoll.swarm.layout import digest, root
 from atoll.swarm.memory_transport import MemoryTransport, Network
-from atoll.swarm.messages import FetchPieces
+from atoll.swarm.messages import FetchChunk, FetchPieces
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Message, Rewind, Share, Slice, Term, UpdateHeader, header
 
 TERM = Term(1, "nonce")
@@ -289,6 +289,42 @@ def test_a_joiner_fetches_of_an_update_what_its_chunks_need(tmp_path, monkeypatc
     assert asked == [piece for chunk in range(LAYOUT.num_chunks - ahead) for piece in LAYOUT.pieces_of_chunk(chunk)]
     assert joiner.state.table() == donor.state.table()
     assert bool(joiner.log.committed(0)) == (ahead == 0), "kept where it is whole"
+
+
+def test_a_commit_while_chunks_come_turns_those_that_are_here_to_the_log(tmp_path, monkeypatch) -> None:
+    donor, joiner = History(tmp_path / "donor", 1), OuterState(tmp_path / "joiner" / "state", LAYOUT)
+    log = UpdateLog(tmp_path / "joiner" / "log", LAYOUT, donor.keys.record_key)
+    log.append(donor.log.records[0])
+    chunks: list[int] = []
+    pieces: list[int] = []
+    monkeypatch.setattr(joiner, "row", lambda _: pytest.fail("hashed a state that no table is known of"))
+
+    async def main() -> None:
+        network, source = Network(), Donor(donor.state, donor.log, GENESIS, lambda *_: None)
+        find = source._find  # pyright: ignore[reportPrivateUsage]
+
+        def committing(request: Message) -> object:
+            if isinstance(request, FetchPieces):
+                pieces.extend(range(request.first, request.first + request.count))
+            if isinstance(request, FetchChunk):
+                monkeypatch.undo()
+                chunks.append(request.index)
+                if len(chunks) == 2:
+                    donor.commit(donor.hold())
+                    log.append(donor.log.records[1])
+            return find(request)
+
+        source._find = committing  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+        port = await MemoryTransport(network, "donor").serve("memory", 0, {"Fetch": source.serve})
+        donors = Donors(MemoryTransport(network, "joiner"), {"donor": f"memory:{port}"}, lambda _: None)
+        async with asyncio.timeout(20):
+            assert await Recovery(joiner, log, GENESIS, []).advance(donors) == 2
+        await donors.close()
+
+    asyncio.run(main())
+    assert joiner.table() == donor.state.table()
+    assert sorted(chunks) == list(range(LAYOUT.num_chunks)), "no chunk came twice"
+    assert pieces == list(LAYOUT.pieces_of_chunk(chunks[0])), "the second chunk was read after the commit"
 
 
 def test_the_bytes_of_an_update_are_checked_whole_and_a_damaged_one_leaves_its_table(tmp_path) -> None:

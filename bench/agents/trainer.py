@@ -92,8 +92,9 @@ class Trainer:
             if not torn or not self._agent.alive:
                 break
             time.sleep(0.001)
+        self._local[:] = self._weights  # as the ranks of a real island do: what is proven is what they all hold
         self._plan = self._proposed = None
-        self._loaded = loaded_root(layout, order.table, self._weights)
+        self._loaded = loaded_root(layout, order.table, self._local)
         self._note("adopted", step=order.step, root=self._loaded.hex(), torn=torn)
         self._tell(m.Adopted(order.step, self._loaded))
 

@@ -71,7 +71,7 @@ class Trainer:
                 case m.Work() if self._plan is None:
                     self._plan = order.plan
                     self._train(order.plan)
-                case m.Work() if self._proposed and self._plan.is_again(order.plan):
+                case m.Work() if self._proposed and self._plan and self._plan.is_again(order.plan):
                     self._tell(self._proposed)
                 case m.Work():
                     self._tell(m.Attached())
@@ -100,11 +100,11 @@ class Trainer:
 
     def _train(self, plan: Plan) -> None:
         self._note("work", step=plan.step, inner_steps=plan.inner_steps)
-        began = time.monotonic()
+        began = last = time.monotonic()
         done = 0
         while done < plan.inner_steps and plan.has_time(done, 1, time.monotonic() - began):
             time.sleep(self._options.step_seconds)
-            done += 1
+            done, last = done + 1, time.monotonic()
             self._tell(m.Progress(plan.step, done, 1.0, 1.0))
             self._note("inner", step=plan.step, inner=done)
             if self._overtaken():
@@ -116,7 +116,8 @@ class Trainer:
         self._local[:] = self._weights
         tokens = TOKENS_PER_SAMPLE * num_samples(plan.used(done))
         self._note("proposed", step=plan.step, tokens=tokens)
-        self._proposed = m.Proposed(plan.step, tokens, done, 1.0, time.monotonic() - began)
+        now = time.monotonic()
+        self._proposed = m.Proposed(plan.step, tokens, done, 1.0, now - began, now - last)
         self._tell(self._proposed)
 
     def _map(self) -> None:

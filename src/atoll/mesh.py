@@ -155,7 +155,8 @@ class Swarm:
         self._check(parameters)
         self._write_local(parameters)
         inner_steps = self._inner_step if self._time_over else plan.inner_steps
-        self._proposed = m.Proposed(plan.step, tokens, inner_steps, loss, time.monotonic() - self._started)
+        now = time.monotonic()
+        self._proposed = m.Proposed(plan.step, tokens, inner_steps, loss, now - self._started, now - self._step_started)
         self._tell(self._proposed)
 
     def data_dir(self) -> Path:

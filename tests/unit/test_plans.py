@@ -70,11 +70,15 @@ def begun(*islands: str, seconds: float = 20.0) -> tuple[Plans, Members]:
         members.admit(island, HELLO, 0.0)
         assert plans.make(Term(), 0, b"", members[island], members, 0.0)
     for island in islands:
-        plans.observe(members[island], 40, seconds)
+        plans.observe(members[island], proposed(40), seconds)
     plans.settle(dict.fromkeys(islands, 40), members, seconds)
     for island in islands:
         assert plans.make(Term(), 1, b"", members[island], members, 100.0)
     return plans, members
+
+
+def proposed(inner_steps: int, handover: float = 0.0) -> m.Propose:
+    return m.Propose(1, b"", ((0, 2 * inner_steps),), b"d" * 32, 16 * inner_steps, inner_steps, 1.0, 1.0, handover)
 
 
 def beat(inner_step: int) -> m.Beat:
@@ -91,6 +95,23 @@ def joiner_seconds(plans: Plans, members: Members, now: float, step: int = 1) ->
 def test_a_joiner_has_until_the_others_are_done(late, seconds) -> None:
     plans, members = begun("a", "b")
     assert joiner_seconds(plans, members, 100.0 + late) == seconds, "20 s is usual, and 2.5 % jitter"
+
+
+def test_copying_and_encoding_are_part_of_the_time_that_a_joiner_has() -> None:
+    plans, members = begun("a", "b")
+    for island in "ab":
+        plans.observe(members[island], proposed(40, handover=6.0), 120.0)
+    assert plans.handover.middle == 3.0, "between what they said of the last step, 0, and of this one"
+    for island in "ab":
+        plans.observe(members[island], proposed(40, handover=6.0), 120.0)
+    members.admit("joiner", HELLO, 105.0)
+    plan = plans.make(Term(), 1, b"", members["joiner"], members, 105.0)
+    assert (plan.seconds, plan.handover) == (15.5, 6.0)
+    assert plan.has_time(9, 10, 4.5), "19 inner steps of 0.5 s, and 6 s"
+    assert not plan.has_time(9, 11, 4.5)
+    again = Plans(LONG)
+    again.restore([plan], [], (0,), 110.0)
+    assert again.handover.middle == 6.0, "another leader knows it as well"
 
 
 @pytest.mark.parametrize(("seconds", "inner_steps"), [(math.inf, 40), (20.0, 40), (19.9, 39), (4.9, 9), (0.1, 1)])
@@ -112,7 +133,7 @@ def test_without_the_joiner_the_step_could_not_open() -> None:
     plans, members = begun("a", "b")
     assert joiner_seconds(plans, members, 122.5) == 20.5, "they are late, and waited for no more"
     plans, members = begun("a", "b")
-    plans.observe(members["a"], 40, 122.0)
+    plans.observe(members["a"], proposed(40), 122.0)
     assert joiner_seconds(plans, members, 122.5) == 0.0, "one has proposed: the step opens"
 
 
@@ -135,7 +156,7 @@ def test_in_the_first_step_the_others_beats_say_how_far_it_is(inner_step, second
 def test_who_comes_back_with_nothing_done_is_told_how_long_it_has() -> None:
     plans, members = begun("a", "b")
     assert plans.seconds_left("a", members, 112.0) == pytest.approx(8.5)
-    plans.observe(members["b"], 40, 120.0)
+    plans.observe(members["b"], proposed(40), 120.0)
     assert plans.seconds_left("a", members, 125.0) == 0.0
 
 
@@ -152,14 +173,14 @@ def test_after_a_restart_too() -> None:
 def test_what_was_done_in_less_than_a_step_teaches_its_pace() -> None:
     plans, members = begun("a", "b")
     assert joiner_seconds(plans, members, 115.0) == 5.5
-    plans.observe(members["joiner"], 5, 120.0)
+    plans.observe(members["joiner"], proposed(5), 120.0)
     assert members["joiner"].pace.middle == 1.0
 
 
 def test_an_island_that_began_anew_teaches_none() -> None:
     plans, members = begun("a", "b")
     members.admit("a", msgspec.structs.replace(HELLO, session="restarted"), 110.0)
-    plans.observe(members["a"], 10, 120.0)
+    plans.observe(members["a"], proposed(10), 120.0)
     assert not members["a"].pace.middle
 
 
@@ -172,7 +193,8 @@ def test_what_is_done_is_spent_and_the_rest_is_free_again() -> None:
 
 @pytest.mark.parametrize(
     "changed", [{"lease": ((0, 4),)}, {"lease": ((0, 8),)}, {"inner_steps": 2}, {"inner_steps": 0, "lease": ()},
-                {"tokens": 49}, {"tokens": 0}, {"loss": math.nan}, {"norm": math.inf}, {"payload": b""}],
+                {"tokens": 49}, {"tokens": 0}, {"loss": math.nan}, {"norm": math.inf}, {"payload": b""},
+                {"handover": math.nan}, {"handover": -1.0}],
 )  # fmt: skip
 def test_a_proposal_is_of_the_first_samples_of_its_plan(changed) -> None:
     plans, _ = first_step()
@@ -195,7 +217,7 @@ def test_a_restart_in_the_middle_of_a_step_teaches_no_arrivals() -> None:
     plans.restore(list(before.values()), [], (0,), 118.0)
     for island in "ab":
         members.admit(island, HELLO, 118.5)
-        plans.observe(members[island], 40, 120.0)
+        plans.observe(members[island], proposed(40), 120.0)
     assert plans.arrivals.seconds() < 5.0, "the others of this step are waited for, but not for ever"
     plans.settle({"a": 40, "b": 40}, members, 121.0)
     assert plans.arrivals.middle == 20.5, "as the earlier reign had learned"

@@ -261,7 +261,7 @@ def on_proposed(state: OuterStep, done: Proposed) -> list[Effect]:
     if plan is None or done.step != plan.step or plan.step != state.version:
         return []  # too late: the swarm has moved on
     lease = plan.used(done.inner_steps)
-    proposal = Propose(plan.step, plan.parent, lease, b"", done.tokens, done.inner_steps, done.loss, 0.0)
+    proposal = Propose(plan.step, plan.parent, lease, b"", done.tokens, done.inner_steps, done.loss, 0.0, done.handover)
     return [Encode(proposal)]
 
 

@@ -1,5 +1,6 @@
 """An island's own contribution: its pseudo-gradient, encoded once, fixed by digests before anything is sent."""
 
+import time
 from pathlib import Path
 
 import msgspec
@@ -36,11 +37,11 @@ class Payload:
 
 
 def make(directory: Path, state: OuterState, codec: str, proposal: Propose) -> Payload:
-    """Encode outer minus local parameters into `directory`; fills in the proposal's payload and norm.
+    """Encode outer minus local parameters into `directory`; fills in the proposal's payload and norm, and adds what it took.
 
     Raises ValueError when the pseudo-gradient is not finite.
     """
-    layout = state.layout
+    layout, began = state.layout, time.monotonic()
     path = directory / "payload.bytes"
     (directory / "payload.kept").unlink(missing_ok=True)
     reserve(path, update_bytes(layout, codec))
@@ -59,7 +60,8 @@ def make(directory: Path, state: OuterState, codec: str, proposal: Propose) -> P
         raise ValueError("the pseudo-gradient is not finite: a parameter of this island is NaN or infinite")
     assert isinstance(data, np.memmap)
     data.flush()
-    proposal = msgspec.structs.replace(proposal, payload=root(bytes(table)), norm=float(square**0.5))
+    handover = proposal.handover + time.monotonic() - began
+    proposal = msgspec.structs.replace(proposal, payload=root(bytes(table)), norm=float(square**0.5), handover=handover)
     kept = Kept(proposal, codec, bytes(table))
     write_atomic(directory / "payload.kept", msgspec.msgpack.encode(kept))
     return Payload(kept, data, layout)

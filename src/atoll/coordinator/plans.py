@@ -25,6 +25,7 @@ class Plans(dict[str, Plan]):
         self.began = math.inf  # when the step's first plan was made; after a restart: when we began
         self._restored: float | None = None  # usual seconds in the earlier reign that began the step; who knows when
         self.arrivals = Deadline(math.inf)  # from then to a proposal
+        self.handover = Deadline(0.0)  # from the last inner step to a proposal, as islands say
         self.missing: dict[str, None] = {}  # who has not proposed, in the order of the plans
         self._begun: dict[str, tuple[float, str]] = {}  # when plans were told first, and to which session
         self._fastest = 0.0  # seconds per inner step, of those present when the step began
@@ -45,6 +46,7 @@ class Plans(dict[str, Plan]):
         if self:
             self.began, self._restored = now, max(plan.seconds for plan in plans)
             self.arrivals = _seen(self._restored)
+            self.handover = _seen(max(plan.handover for plan in plans))
         leases = [lease for record in commits if self._stage(record.step) == stage for _, lease in record.leases]
         self._given_stage = stage
         for lease in [*leases, *(plan.lease for plan in self.values())]:
@@ -61,7 +63,8 @@ class Plans(dict[str, Plan]):
             self.stage_starts = (*self.stage_starts, max((self.leases.fresh, *self.stage_starts)))
         lease = self._draw(inner_steps * rules.windows_per_step, stage, member.hello.partitions)
         first = step * rules.inner_steps
-        plan = Plan(term, step, root, member.island, lease, self.stage_starts, inner_steps, first, seconds)
+        plan = Plan(term, step, root, member.island, lease, self.stage_starts, inner_steps, first, seconds,
+                    self.handover.middle)  # fmt: skip
         self[member.island] = plan
         self.missing[member.island] = None
         self._begun[member.island] = now, member.hello.session
@@ -122,13 +125,15 @@ class Plans(dict[str, Plan]):
             return False
         most = num_samples(proposal.lease) * self._rules.context_length
         sound = 0 < proposal.tokens <= most and len(proposal.payload) == DIGEST_BYTES
-        return sound and math.isfinite(proposal.norm) and math.isfinite(proposal.loss)
+        finite = map(math.isfinite, (proposal.norm, proposal.loss, proposal.handover))
+        return sound and all(finite) and proposal.handover >= 0
 
-    def observe(self, member: Member, inner_steps: int, now: float) -> None:
-        """`member` has proposed what it did in so many inner steps: how long one takes it."""
+    def observe(self, member: Member, proposal: Propose, now: float) -> None:
+        """`member` has proposed what it did: how long an inner step takes it, and what follows the last."""
         self.missing.pop(member.island, None)
         self.arrivals.observe(now - self.began)
-        self._observe_pace(member, inner_steps, now)
+        self.handover.observe(proposal.handover)
+        self._observe_pace(member, proposal.inner_steps, now)
 
     def learn(self, record: CommitRecord, members: Members, now: float) -> None:
         """A commit that this database had lost: what it spent is spent, and plans of its step are void."""

@@ -227,7 +227,7 @@ class Coordinator:
             self._do.report("refused", text, member.island)
             return False
         if member.island not in self.proposals:
-            self.plans.observe(member, proposal.inner_steps, now)
+            self.plans.observe(member, proposal, now)
         self.proposals[member.island] = proposal  # an open attempt has named what it counts
         return not any(self._awaits(island, now) for island in self.plans.missing)
 

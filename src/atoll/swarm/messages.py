@@ -30,6 +30,7 @@ class Propose(Message, frozen=True):
     inner_steps: int
     loss: float
     norm: float  # of the pseudo-gradient
+    handover: float = 0.0  # seconds from its last inner step until this could be sent: copying, encoding, keeping
 
 
 class Reduced(Message, frozen=True):
@@ -332,6 +333,7 @@ class Proposed(Message, frozen=True):
     inner_steps: int
     loss: float
     compute_seconds: float
+    handover: float = 0.0  # seconds since the last inner step
 
 
 class Adopt(Message, frozen=True):

@@ -42,6 +42,7 @@ class Plan(Message, frozen=True):
     inner_steps: int
     first_inner_step: int  # position on the schedules
     seconds: float = math.inf  # from when it is told: then propose what is done, though it be less
+    handover: float = 0.0  # seconds of those that copying and encoding usually take
 
     @property
     def num_samples(self) -> int:
@@ -59,7 +60,7 @@ class Plan(Message, frozen=True):
 
     def is_again(self, other: "Plan") -> bool:
         """Whether it is the same work, whoever says so, and when."""
-        return msgspec.structs.replace(self, term=other.term, seconds=other.seconds) == other
+        return msgspec.structs.replace(self, term=other.term, seconds=other.seconds, handover=other.handover) == other
 
     def parted(self, inner_steps: int) -> tuple[Ranges, Ranges]:
         """(the samples of the first so many inner steps, those of the others)."""
@@ -78,7 +79,7 @@ class Plan(Message, frozen=True):
 
     def has_time(self, done: int, more: int, elapsed: float) -> bool:
         """Whether `more` inner steps fit as well, at the pace of the `done` ones, which took `elapsed` seconds."""
-        return not done or elapsed * (done + more) <= self.seconds * done
+        return not done or elapsed * (done + more) <= (self.seconds - self.handover) * done
 
 
 class Share(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,6 +1,6 @@
 """Tokens per second of a training step, ours beside transformers' LlamaForCausalLM, on one CPU.
 
-    python bench/island.py [--threads 1] [--seconds 4]
+    python bench/island.py [--threads 2] [--seconds 4]
 
 Prints one JSON line a row: a process for each side, steps taken in turns, medians. `packed` windows hold documents of 128
 tokens on average; transformers gets what it offers for them: position ids that start anew. Peak memory is the kernel's
@@ -62,7 +62,7 @@ SHAPES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2, help="as many as the figures' machine has cores")
     parser.add_argument("--seconds", type=float, default=4.0, help="at least this long for each row")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--side", choices=["ours", "peer"], help=argparse.SUPPRESS)  # one process of a row

@@ -13,33 +13,20 @@ from atoll.errors import UserError
 
 
 @contextmanager
-def atomic_path(path: Path) -> Generator[Path]:
+def atomic_path(path: Path, synced: bool = True) -> Generator[Path]:
     """A temporary path to write to; it becomes `path` only when the block ends well, else nothing is left behind.
 
-    Raises UserError when the disk is full.
+    Not `synced`, it may be absent, or not what was written, after a power cut. Raises UserError when the disk is full.
     """
     _make_parent(path)
     temporary = _temporary(path)
     try:
         yield temporary
-        _fsync(temporary)
+        if synced:
+            _fsync(temporary)
         temporary.replace(path)
-        _fsync(path.parent)
-    except OSError as error:
-        raise disk_error(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """As `write_atomic`, at once: after a power cut the file may be absent, or not what was written.
-
-    For what is checked wherever it is read. A sync may wait for all that the machine has still to write, for seconds.
-    """
-    temporary = _temporary(path)
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        if synced:
+            _fsync(path.parent)
     except OSError as error:
         raise disk_error(path, error) from error
     finally:
@@ -71,6 +58,15 @@ def atomic_dir(path: Path) -> Generator[Path]:
 def write_atomic(path: Path, data: bytes | memoryview) -> None:
     """Write `data` so that `path` holds all of it or what it held before, also after a power cut."""
     with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_whole(path: Path, data: bytes | memoryview) -> None:
+    """As `write_atomic`, but for power cuts: for what is checked wherever it is read.
+
+    A sync may wait for all that the machine has still to write, for seconds.
+    """
+    with atomic_path(path, synced=False) as temporary:
         temporary.write_bytes(data)
 
 

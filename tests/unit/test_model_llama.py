@@ -4,7 +4,7 @@ import torch
 import transformers
 
 from atoll.model.attention import Mask
-from atoll.model.llama import Llama
+from atoll.model.llama import MLP, Llama
 from atoll.model.presets import PRESETS, LlamaConfig, RopeScaling
 
 
@@ -38,6 +38,17 @@ def test_logits_are_bit_equal_to_transformers(name: str):
     with torch.no_grad():
         logits = ours(tokens, Mask.causal(*tokens.shape)) @ ours.head_weight.T
         assert torch.equal(logits, reference(tokens).logits)
+
+
+def test_the_gradient_of_swiglu_is_that_of_its_formula():
+    mlp = MLP(msgspec.structs.replace(PRESETS["demo"], hidden_size=4, intermediate_size=6)).double()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 4, dtype=torch.float64, generator=generator, requires_grad=True)
+    plain = mlp.down_proj(torch.nn.functional.silu(mlp.gate_proj(x)) * mlp.up_proj(x))
+    weight = torch.randn(plain.shape, dtype=torch.float64, generator=generator)
+    inputs = (x, *mlp.parameters())
+    expected = torch.autograd.grad((plain * weight).sum(), inputs)
+    torch.testing.assert_close(torch.autograd.grad((mlp(x) * weight).sum(), inputs), expected)
 
 
 @pytest.mark.parametrize(

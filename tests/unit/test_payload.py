@@ -11,7 +11,7 @@ from atoll.agent.state import OuterState
 from atoll.swarm.layout import root
 from atoll.swarm.messages import Propose
 
-PROPOSAL = Propose(3, b"parent", ((0, 2),), b"", 16, 4, 1.5, 0.0)
+PROPOSAL = Propose(3, b"parent", ((0, 2),), b"", 16, 4, 1.5, 0.0, 2.0)
 
 
 @pytest.fixture
@@ -39,6 +39,7 @@ def test_the_proposal_names_the_pieces_and_their_norm(tmp_path, state) -> None:
     assert all(check_piece(made.table, i, made.piece(i)) for i in range(LAYOUT.num_pieces))
     assert made.proposal.norm == pytest.approx(np.linalg.norm(state.parameters - state.local), rel=1e-5)
     assert (made.proposal.step, made.proposal.tokens) == (3, 16)
+    assert made.proposal.handover > PROPOSAL.handover == 2.0, "what encoding took comes to what copying did"
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -114,6 +114,13 @@ def test_copying_and_encoding_are_part_of_the_time_that_a_joiner_has() -> None:
     assert again.handover.middle == 6.0, "another leader knows it as well"
 
 
+def test_handing_over_cannot_have_taken_longer_than_the_step_did() -> None:
+    plans, members = begun("a", "b")
+    for _ in range(3):
+        plans.observe(members["a"], proposed(40, handover=1e9), 120.0)
+    assert plans.handover.middle == 20.0
+
+
 @pytest.mark.parametrize(("seconds", "inner_steps"), [(math.inf, 40), (20.0, 40), (19.9, 39), (4.9, 9), (0.1, 1)])
 def test_an_island_does_what_it_has_time_for_at_its_pace(seconds, inner_steps) -> None:
     plan = Plan(Term(), 0, b"", "a", ((0, 80),), (0,), 40, 0, seconds)

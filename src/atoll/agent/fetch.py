@@ -123,12 +123,11 @@ async def fetch_slice(donors: Donors, step: int, part: r.Slice, slice_root: byte
     )
     batch = max(1, min(MAX_PIECES, BATCH_BYTES // piece_bytes))
     waiting: list[range] = []
-    for i in range(part.num_pieces):
-        if part.first_piece + i in wanted:
-            if waiting and waiting[-1].stop == i and len(waiting[-1]) < batch:
-                waiting[-1] = range(waiting[-1].start, i + 1)
-            else:
-                waiting.append(range(i, i + 1))
+    for i in (i for i in range(part.num_pieces) if part.first_piece + i in wanted):
+        if waiting and waiting[-1].stop == i and len(waiting[-1]) < batch:
+            waiting[-1] = range(waiting[-1].start, i + 1)
+        else:
+            waiting.append(range(i, i + 1))
 
     async def take() -> None:
         while waiting:

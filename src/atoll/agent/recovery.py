@@ -49,7 +49,7 @@ class Recovery:
             await together(self._replace_stale(stale, target, donors), self._follow(near, target, donors))
             if self.state.version == target:
                 return target
-            repairs += UNKNOWN in self.state.versions and self.log.head == target
+            repairs += self.log.head == target  # else there is more to do than there was
         raise NobodyHas(f"state {self.log.head} could not be reached in {MAX_REPAIRS} repairs; is this machine's memory sound?")
 
     async def _follow(self, chunks: list[int], target: int, donors: Donors) -> None:
@@ -60,14 +60,14 @@ class Recovery:
             try:
                 update = self.log.committed(step) or await self._fetch_update(step, behind, donors)
             except NobodyHas:  # pruned everywhere: what it led to is still to be had, in chunks
-                return await self._replace(behind, target, donors)
+                await self._replace(behind, target, donors)
+                return
             table = await self._table(step + 1, donors)
             await unbroken(asyncio.to_thread(self._apply, update, table, behind))
             if UNKNOWN in (versions[chunk] for chunk in behind):
                 if not await asyncio.to_thread(self.log.check, update):
                     self.log.drop(step, update.header.digest())
-                return None
-        return None
+                return
 
     def table(self, version: int) -> bytes:
         """Of the state that `advance` reached: each chunk was hashed against the log's; only state 0's may not be there."""
@@ -88,8 +88,10 @@ class Recovery:
         """Find out by their hashes which versions the chunks have."""
         steps = range(target, max(-1, target - 3 * MAX_REPLAY), -1)
         tables = {step: table for step in steps if (table := self.log.table(step, self.genesis_root)) is not None}
+        if not tables:
+            return  # a joiner: there is no need to hash what is empty
         for chunk, version in enumerate(self.state.versions):
-            if version == UNKNOWN and tables:  # a joiner has none, and no need to hash what is empty
+            if version == UNKNOWN:
                 own = self.state.row(chunk)
                 known = (step for step, table in tables.items() if row(table, chunk, ROW_BYTES) == own)
                 self.state.versions[chunk] = next(known, UNKNOWN)
@@ -192,8 +194,7 @@ class Recovery:
         assembly = Assembly(self.log.directory, layout, attempt)
         pieces = {piece for chunk in chunks for piece in layout.pieces_of_chunk(chunk)}
         try:
-            size = assembly.full_piece_bytes
-            await together(*(fetch_slice(donors, step, part, slice_root, size, assembly.put, pieces)
+            await together(*(fetch_slice(donors, step, part, slice_root, assembly.full_piece_bytes, assembly.put, pieces)
                              for part, (_, _, slice_root) in zip(slices, header.slices, strict=True)
                              if not pieces.isdisjoint(part.pieces)))  # fmt: skip
             if len(pieces) == layout.num_pieces:

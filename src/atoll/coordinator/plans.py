@@ -132,7 +132,7 @@ class Plans(dict[str, Plan]):
         """`member` has proposed what it did: how long an inner step takes it, and what follows the last."""
         self.missing.pop(member.island, None)
         self.arrivals.observe(now - self.began)
-        self.handover.observe(proposal.handover)
+        self.handover.observe(min(proposal.handover, now - self.began))  # whatever an island says
         self._observe_pace(member, proposal.inner_steps, now)
 
     def learn(self, record: CommitRecord, members: Members, now: float) -> None:

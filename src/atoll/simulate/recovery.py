@@ -8,7 +8,7 @@ from atoll.agent import outer_step
 from atoll.agent.fetch import NobodyHas
 from atoll.agent.log import Update
 from atoll.agent.outer_step import Advance
-from atoll.agent.recovery import MAX_REPLAY
+from atoll.agent.recovery import MAX_REPAIRS, MAX_REPLAY
 from atoll.agent.state import ROW_BYTES, UNKNOWN
 from atoll.simulate.bits import LAYOUT, TinyState, table_of
 from atoll.simulate.fetch import CHUNK_BYTES, Donors, NotGiven, chunk_of, fetch_slice, header_of
@@ -56,10 +56,11 @@ def _checkpoint(island: "Island", version: int) -> None:
 def _to_head(island: "Island", donors: Donors) -> Work:
     """As `Recovery.advance`, one thing after the other."""
     state, disk = island.state, island.disk
-    while True:
+    if UNKNOWN in state.versions:
+        _recognise(island, disk.head)
+    repairs = 0
+    while repairs < MAX_REPAIRS:
         target = disk.head
-        if UNKNOWN in state.versions:
-            _recognise(island, target)
         stale = [i for i, v in enumerate(state.versions) if v == UNKNOWN or target - v > MAX_REPLAY]
         near = sorted(set(range(LAYOUT.num_chunks)).difference(stale))
         if stale:
@@ -67,6 +68,8 @@ def _to_head(island: "Island", donors: Donors) -> Work:
         yield from _follow(island, near, target, donors)
         if state.version == target:
             return target
+        repairs += disk.head == target
+    raise NobodyHas(f"state {disk.head} could not be reached in {MAX_REPAIRS} repairs")
 
 
 def _follow(island: "Island", chunks: list[int], target: int, donors: Donors) -> Work:

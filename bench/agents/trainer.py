@@ -15,9 +15,8 @@ import msgspec
 import numpy as np
 
 from atoll.agent import membership
-from atoll.agent.__main__ import encode_arguments
-from atoll.agent.settings import Settings
-from atoll.agent.state import LOCAL, MOMENTUM, PARAMETERS, loaded_root, map_file, map_generation
+from atoll.agent.mapped import LOCAL, MOMENTUM, PARAMETERS, loaded_root, map_file, map_generation
+from atoll.agent.settings import Settings, command
 from atoll.agent.trainer import frame, read_frame
 from atoll.processes import Child, watch_leash
 from atoll.samples import num_samples
@@ -160,8 +159,7 @@ class Trainer:
         options = self._options
         genesis = (Path(options.genesis),) if options.genesis else ()
         settings = Settings(self._directory, "", self._directory.name, False, options.host, 0, False, genesis, ())
-        arguments = ["atoll.agent", encode_arguments(settings, options.ticket, "{fd}")]
-        self._agent = Child(arguments, log=self._directory / "agent.log", leash=False)
+        self._agent = Child(command(settings, options.ticket), log=self._directory / "agent.log", leash=False)
         self._agent.socket.settimeout(SILENT_SECONDS)
 
     def _restart_agent(self, why: str) -> None:

@@ -12,8 +12,7 @@ from typing import Any
 import msgspec
 
 from atoll.agent import diloco
-from atoll.agent.__main__ import encode_arguments
-from atoll.agent.settings import Settings
+from atoll.agent.settings import Settings, command
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.server import CoordinatorServer
 from atoll.coordinator.store import Deposed, Store, sqlite_url
@@ -151,13 +150,13 @@ async def _keep_relay(run_dir: RunDir, ticket: str) -> None:
     settings = Settings(run_dir.islands / "relay", "", "relay", True, checkpoint_dirs=(run_dir.genesis,),
                         data_dirs=(run_dir.data,))  # fmt: skip
     log = run_dir.coordinator / "relay.log"
-    child = Child(["atoll.agent", encode_arguments(settings, ticket, "{fd}")], log=log, leash=False)
+    child = Child(command(settings, ticket), log=log, leash=False)
     try:
         while True:
             await asyncio.sleep(RELAY_CHECK_SECONDS)
             if not child.alive:
                 child.stop(0.1)
-                child = Child(["atoll.agent", encode_arguments(settings, ticket, "{fd}")], log=log, leash=False)
+                child = Child(command(settings, ticket), log=log, leash=False)
     finally:
         await asyncio.to_thread(child.stop)
 

@@ -20,9 +20,8 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from atoll.agent import membership
-from atoll.agent.__main__ import encode_arguments
-from atoll.agent.settings import Settings
-from atoll.agent.state import LOCAL, MOMENTUM, PARAMETERS, loaded_root, map_file, map_generation
+from atoll.agent.mapped import LOCAL, MOMENTUM, PARAMETERS, loaded_root, map_file, map_generation
+from atoll.agent.settings import Settings, command
 from atoll.agent.trainer import frame, read_frame
 from atoll.errors import UserError
 from atoll.island.parallelize import device as device_named
@@ -197,7 +196,7 @@ class Swarm:
 
     # -------------------------------------------------------------------------------------------- the agent
     def _start_agent(self) -> None:
-        arguments = ["atoll.agent", encode_arguments(self._settings, self._ticket, "{fd}")]
+        arguments = command(self._settings, self._ticket)
         self._agent = Child(arguments, log=self._log, leash=False)
         self._agent.socket.settimeout(SILENT_SECONDS)
 

@@ -156,8 +156,8 @@ def test_code_lines_are_neither_comments_nor_docstrings(tmp_path) -> None:
     assert code_lines(path) == 5
 
 
-def test_the_core_is_at_most_6100_lines_of_code() -> None:
-    assert sum(code_lines(path) for path in FILES if relative(path).startswith(CORE)) <= 6_100
+def test_the_core_is_at_most_6150_lines_of_code() -> None:
+    assert sum(code_lines(path) for path in FILES if relative(path).startswith(CORE)) <= 6_150
 
 
 def test_everything_is_at_most_12000_lines_of_code() -> None:
@@ -215,6 +215,11 @@ def fresh(code: str) -> None:
 
 def test_importing_atoll_and_any_help_imports_neither_torch_nor_numba() -> None:
     fresh(NOTHING_HEAVY.format(work="import atoll\n" + ALL_HELP))
+
+
+def test_a_trainer_needs_neither_numba_nor_grpc() -> None:
+    """They are its agent's: seconds of its start and memory beside the model."""
+    fresh("import sys, atoll.mesh\nheavy = {'numba', 'grpc'} & sys.modules.keys()\nassert not heavy, heavy")
 
 
 def test_host_relay_and_coordinator_need_no_training_libraries() -> None:

@@ -7,8 +7,9 @@ from worlds.swarm import LAYOUT
 from atoll.agent import checkpoint, diloco
 from atoll.agent.codec import encode
 from atoll.agent.log import UpdateLog
+from atoll.agent.mapped import MOMENTUM, PARAMETERS, loaded_root
 from atoll.agent.recovery import Recovery
-from atoll.agent.state import MOMENTUM, PARAMETERS, ROW_BYTES, UNKNOWN, OuterState, loaded_root
+from atoll.agent.state import ROW_BYTES, UNKNOWN, OuterState
 from atoll.swarm.layout import root, row
 from atoll.swarm.records import Share, UpdateHeader
 

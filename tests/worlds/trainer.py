@@ -5,7 +5,8 @@ import asyncio
 import numpy as np
 from worlds.network import Weather
 
-from atoll.agent.state import OuterState, loaded_root
+from atoll.agent.mapped import loaded_root
+from atoll.agent.state import OuterState
 from atoll.samples import num_samples
 from atoll.swarm import messages as m
 from atoll.swarm.records import Message

@@ -4,14 +4,13 @@ import asyncio
 import os
 import signal
 import sys
-from pathlib import Path
 
 import msgspec
 
 from atoll import recipe as recipes
-from atoll.agent import membership
+from atoll.agent import diloco, membership
 from atoll.agent.server import Agent
-from atoll.agent.settings import Settings
+from atoll.agent.settings import Arguments, Settings, arguments_of
 from atoll.agent.trainer import SocketTrainer
 from atoll.errors import UserError
 from atoll.files import DirectoryLock, sweep
@@ -24,33 +23,13 @@ ENROL_PAUSE_SECONDS = 1.0
 ENROL_TRIES = 30
 
 
-class Arguments(msgspec.Struct, frozen=True):
-    """`handle` is the inherited socket, -1 for none; `ticket` may be empty once a membership is kept."""
-
-    settings: Settings
-    ticket: str
-    handle: int
-
-
-def encode_arguments(settings: Settings, ticket: str, handle: str) -> str:
-    """The command line's one argument; `handle` may be a placeholder that the starter of the process fills in."""
-    return msgspec.json.encode([settings, ticket, handle], enc_hook=str).decode()
-
-
-def _decode_arguments(text: str) -> Arguments:
-    def path_of(kind: type, value: str) -> Path:
-        return Path(value)
-
-    settings, ticket, handle = msgspec.json.decode(text, type=tuple[Settings, str, str], dec_hook=path_of)
-    return Arguments(settings, ticket, int(handle))
-
-
 async def run(arguments: Arguments) -> str:
     """Enrol if need be, then be an agent until told to stop; the reason, "" for a finished run."""
     settings = arguments.settings
     trainer = await SocketTrainer.open(arguments.handle) if arguments.handle >= 0 else None
     try:
-        member = await _enrol(settings, arguments.ticket)
+        enrolled = _enrol(settings, arguments.ticket)
+        member, self_test = await asyncio.gather(enrolled, asyncio.to_thread(diloco.self_test))  # compiled before joining
         lock = DirectoryLock(settings.directory)
         if not lock.acquire():
             raise UserError(f"{settings.directory}: another agent works here; choose another directory (--dir)")
@@ -60,7 +39,7 @@ async def run(arguments: Arguments) -> str:
         recipe = recipes.parse(member.run.recipe, member.run_id)
         transport = GrpcTransport(member.credentials(settings.directory))
         settings = msgspec.structs.replace(settings, coordinator=member.address)
-        agent = Agent(settings, member.island, member.run, recipe.digest(), transport, trainer)
+        agent = Agent(settings, member.island, member.run, recipe.digest(), self_test, transport, trainer)
         return await agent.run()
     except UserError as error:
         if trainer is not None:
@@ -95,7 +74,7 @@ def main() -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer; we end when its socket does
     try:
-        reason = asyncio.run(run(_decode_arguments(sys.argv[1])))
+        reason = asyncio.run(run(arguments_of(sys.argv[1])))
     except UserError as error:
         print(f"atoll: {error}", file=sys.stderr)
         return 2

@@ -7,7 +7,6 @@ import msgspec
 from atoll import recipe as recipes
 from atoll.errors import UserError
 from atoll.files import write_atomic
-from atoll.swarm.grpc_transport import enrolment_stream
 from atoll.swarm.identity import Credentials, Ticket, island_key
 from atoll.swarm.messages import Enroll, Enrolled, Refused, RunInfo
 from atoll.swarm.transport import expect
@@ -54,6 +53,8 @@ async def enrol(directory: Path, ticket: Ticket, contributor: str) -> Membership
             known = msgspec.structs.replace(known, address=ticket.address)
             _keep(directory, known)
         return known
+    from atoll.swarm.grpc_transport import enrolment_stream  # a trainer, which only loads, does without gRPC
+
     _, _, csr = island_key(directory)
     stream, authority, close = await enrolment_stream(ticket)
     try:

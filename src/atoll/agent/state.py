@@ -10,17 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from atoll.agent import diloco
 from atoll.agent.codec import Bytes, Floats
-from atoll.files import reserve
-from atoll.swarm.layout import DIGEST_BYTES, Layout, digest, root, row
+from atoll.agent.mapped import LOCAL, MOMENTUM, PARAMETERS, as_bytes, map_file, map_generation
+from atoll.swarm.layout import DIGEST_BYTES, Layout, digest
 from atoll.swarm.records import UpdateHeader
 
 ROW_BYTES = 2 * DIGEST_BYTES
 UNKNOWN = -1
-PARAMETERS, MOMENTUM, LOCAL, GENERATION = "parameters.f32", "momentum.f32", "local.f32", "generation.u64"
 
 
 class OuterState:
@@ -104,28 +102,3 @@ class OuterState:
 def chunk_row(parameters: Floats, momentum: Floats) -> bytes:
     """The row of a state's table for a chunk of these values."""
     return digest(as_bytes(parameters)) + digest(as_bytes(momentum))
-
-
-def loaded_root(layout: Layout, table: bytes, parameters: Floats) -> bytes:
-    """The root of a state whose momentum is as in `table` and whose parameters are really these [num_elements]."""
-    rows: list[bytes] = []
-    for chunk in range(layout.num_chunks):
-        momentum_digest = row(table, 2 * chunk + 1)
-        rows.append(digest(as_bytes(parameters[layout.chunk(chunk)])) + momentum_digest)
-    return root(b"".join(rows))
-
-
-def map_file(path: Path, num_elements: int) -> Floats:
-    """A writable mapping of `num_elements` fp32; space is reserved first, since a full disk would kill a mapping."""
-    reserve(path, 4 * num_elements)
-    return np.memmap(path, np.float32, "r+", shape=(num_elements,))
-
-
-def map_generation(directory: Path) -> npt.NDArray[np.uint64]:
-    reserve(directory / GENERATION, 8)
-    return np.memmap(directory / GENERATION, np.uint64, "r+", shape=(1,))
-
-
-def as_bytes(values: Floats) -> memoryview:
-    """The bytes of fp32 values, without a copy where they are contiguous."""
-    return np.ascontiguousarray(values).view(np.uint8).data

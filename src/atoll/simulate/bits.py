@@ -8,7 +8,8 @@ from blake3 import blake3
 
 from atoll.agent import diloco
 from atoll.agent.codec import Bytes, Floats
-from atoll.agent.state import UNKNOWN, OuterState, as_bytes
+from atoll.agent.mapped import as_bytes
+from atoll.agent.state import UNKNOWN, OuterState
 from atoll.samples import Ranges
 from atoll.swarm.layout import Layout, TensorSpec, digest, root
 from atoll.swarm.records import Plan, Share, UpdateHeader

@@ -3,7 +3,7 @@
 from collections import deque
 from typing import TYPE_CHECKING
 
-from atoll.agent.state import loaded_root
+from atoll.agent.mapped import loaded_root
 from atoll.samples import num_samples
 from atoll.simulate.bits import LAYOUT, trained
 from atoll.simulate.timeline import Signal, Work

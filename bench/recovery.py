@@ -3,7 +3,8 @@
 Donors train; an island that has nothing joins in the middle of an outer step, so that one commit falls into its recovery
 and the donors' links also carry a reduce. Every site has a link of its own, shaped by `tc` to the rate of the row, both
 ways, headers included. `ratio` is the time from the joiner's start (python, enrolment, everything) until the coordinator
-counts it ready, its trainer loaded and proven, over 8 x state bytes / rate. `donor_slowdown` is how much longer the
+counts it ready, its trainer loaded and proven, over 8 x state bytes / rate. `received` is what came over its link, over the
+state's bytes: chunks travel shrunk, and the update of the commit comes besides. `donor_slowdown` is how much longer the
 donors' inner steps took meanwhile; `outer_step_slowdown` the same for the outer step that the recovery fell into, where
 reduce and recovery share the donors' links.
 """
@@ -58,7 +59,7 @@ def row(megabytes: int, num_donors: int, rate: float, directory: Path, lan: Lan)
         began, commits_before = time.time(), swarm.committed()
         swarm.island("joiner", genesis=False)
         swarm.until(lambda: ready(swarm) is not None, "the joiner is ready", 20 * ideal + 60)
-        ended = ready(swarm) or began
+        ended, received = ready(swarm) or began, lan.received("joiner")
         commits_during = swarm.committed() - commits_before
         joiner = swarm.island_id("joiner")
         swarm.until(lambda: any(joiner in e.facts["participants"] for e in swarm.events() if e.kind == "committed"),
@@ -76,7 +77,8 @@ def row(megabytes: int, num_donors: int, rate: float, directory: Path, lan: Lan)
     return {
         "bench": "recovery", "state_megabytes": round(STATE_BYTES * elements / 1e6), "donors": num_donors,
         "mbit_per_second": rate, "ideal_seconds": round(ideal, 2), "join_seconds": round(ended - began, 2),
-        "ratio": round((ended - began) / ideal, 3), "commits_during_join": commits_during,
+        "ratio": round((ended - began) / ideal, 3), "received": round(received / (STATE_BYTES * elements), 3),
+        "commits_during_join": commits_during,
         "seconds_to_first_commit": round(took_part - began, 2),
         "donor_slowdown": round(statistics.mean(inside) / statistics.mean(outside) - 1, 4),
         "inner_steps_compared": [len(inside), len(outside)],

@@ -288,7 +288,7 @@ def test_a_donor_that_died_between_two_requests_is_dropped(wire, keys) -> None:
         said: list[str] = []
         donors = Donors(wire.transport(keys, "client"), {"server": f"{HOST}:{port}"}, said.append)
         await donors.ask(m.FetchTable(0), lambda *_: True, 1)
-        stream = donors._streams["server"]
+        (stream,) = donors._idle["server"]
         with pytest.raises(TransportError):
             await stream.receive(5)  # the donor's end has come
         with pytest.raises(NobodyHas):

@@ -1,7 +1,9 @@
 """The log: a chain that only the run can lengthen, and files that count as absent when they are damaged."""
 
 import asyncio
+import threading
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,6 +14,7 @@ from atoll.agent import checkpoint, fetch
 from atoll.agent.assembly import Assembly
 from atoll.agent.codec import encode, encoded_bytes
 from atoll.agent.donor import Donor
+from atoll.agent.exponents import shrink
 from atoll.agent.fetch import Donors, NobodyHas
 from atoll.agent.log import UpdateLog, check_piece
 from atoll.agent.recovery import Recovery
@@ -286,7 +289,7 @@ def test_a_joiner_fetches_of_an_update_what_its_chunks_need(tmp_path, monkeypatc
         await donors.close()
 
     asyncio.run(main())
-    assert asked == [piece for chunk in range(LAYOUT.num_chunks - ahead) for piece in LAYOUT.pieces_of_chunk(chunk)]
+    assert sorted(asked) == [piece for chunk in range(LAYOUT.num_chunks - ahead) for piece in LAYOUT.pieces_of_chunk(chunk)]
     assert joiner.state.table() == donor.state.table()
     assert bool(joiner.log.committed(0)) == (ahead == 0), "kept where it is whole"
 
@@ -297,6 +300,7 @@ def test_a_commit_while_chunks_come_turns_those_that_are_here_to_the_log(tmp_pat
     log.append(donor.log.records[0])
     chunks: list[int] = []
     pieces: list[int] = []
+    one_by_one = threading.Lock()
     monkeypatch.setattr(joiner, "row", lambda _: pytest.fail("hashed a state that no table is known of"))
 
     async def main() -> None:
@@ -304,15 +308,16 @@ def test_a_commit_while_chunks_come_turns_those_that_are_here_to_the_log(tmp_pat
         find = source._find  # pyright: ignore[reportPrivateUsage]
 
         def committing(request: Message) -> object:
-            if isinstance(request, FetchPieces):
-                pieces.extend(range(request.first, request.first + request.count))
-            if isinstance(request, FetchChunk):
-                monkeypatch.undo()
-                chunks.append(request.index)
-                if len(chunks) == 2:
-                    donor.commit(donor.hold())
-                    log.append(donor.log.records[1])
-            return find(request)
+            with one_by_one:
+                if isinstance(request, FetchPieces):
+                    pieces.extend(range(request.first, request.first + request.count))
+                if isinstance(request, FetchChunk):
+                    monkeypatch.undo()
+                    chunks.append(request.index)
+                    if len(chunks) == 2:
+                        donor.commit(donor.hold())
+                        log.append(donor.log.records[1])
+                return find(request)
 
         source._find = committing  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
         port = await MemoryTransport(network, "donor").serve("memory", 0, {"Fetch": source.serve})
@@ -325,6 +330,43 @@ def test_a_commit_while_chunks_come_turns_those_that_are_here_to_the_log(tmp_pat
     assert joiner.table() == donor.state.table()
     assert sorted(chunks) == list(range(LAYOUT.num_chunks)), "no chunk came twice"
     assert pieces == list(LAYOUT.pieces_of_chunk(chunks[0])), "the second chunk was read after the commit"
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda chunk: chunk[:-1] + bytes([chunk[-1] ^ 1]),
+    lambda chunk: shrink(chunk[:-4] + b"evil"),
+    lambda chunk: shrink(chunk)[:-1],
+    lambda _: b"",
+    lambda chunk: chunk + b"more",
+])  # fmt: skip
+def test_a_donor_of_false_chunks_is_dropped_and_named_and_its_chunks_come_from_the_other(tmp_path, spoil) -> None:
+    donor, joiner = History(tmp_path / "donor", 1), OuterState(tmp_path / "joiner" / "state", LAYOUT)
+    log = UpdateLog(tmp_path / "joiner" / "log", LAYOUT, donor.keys.record_key)
+    log.append(donor.log.records[0])
+    said: list[str] = []
+
+    class Liar(Donor):
+        def _find(self, request: Message) -> Any:
+            if not isinstance(request, FetchChunk):
+                return super()._find(request)
+            step, chunk = donor.state.read(request.index)
+            return spoil(chunk), step
+
+    async def main() -> None:
+        network, addresses = Network(), {}
+        for name, kind in (("honest", Donor), ("liar", Liar)):
+            source = kind(donor.state, donor.log, GENESIS, lambda *_: None)
+            port = await MemoryTransport(network, name).serve("memory", 0, {"Fetch": source.serve})
+            addresses[name] = f"memory:{port}"
+        donors = Donors(MemoryTransport(network, "joiner"), addresses, said.append)
+        assert await Recovery(joiner, log, GENESIS, []).advance(donors) == 1
+        assert donors.names == ["honest"]
+        await donors.close()
+
+    asyncio.run(main())
+    assert joiner.table() == donor.state.table()
+    assert len(said) == 1
+    assert said[0].startswith("liar is dropped as a donor: ")
 
 
 def test_the_bytes_of_an_update_are_checked_whole_and_a_damaged_one_leaves_its_table(tmp_path) -> None:

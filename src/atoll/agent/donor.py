@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from atoll.agent.assembly import Assembly
+from atoll.agent.exponents import shrink
 from atoll.agent.log import UpdateLog
 from atoll.agent.state import OuterState
 from atoll.swarm import messages as m
@@ -68,7 +69,7 @@ class Donor:
                 data = self.log.table(request.step, self.genesis_root)
             case m.FetchChunk() if 0 <= request.index < self.state.layout.num_chunks:
                 step, chunk = self.state.read(request.index)
-                data = chunk if step >= 0 else None
+                data = shrink(chunk) if step >= 0 else None
             case m.FetchManifest():
                 data = self.data_block("", 0)
             case m.FetchBlock():

@@ -13,6 +13,7 @@ from atoll.swarm.layout import DIGEST_BYTES, root
 from atoll.swarm.transport import Stream, Transport, TransportError, expect, together
 
 ANSWER_SECONDS = 15.0
+AT_ONCE = 2  # requests to a donor: while it prepares one answer, and we check another, a third is on its way
 BATCH_BYTES = 8 << 20  # of pieces asked for at once: as much as a chunk, whose requests wait for the same streams
 
 
@@ -27,8 +28,8 @@ class Donors:
         self._transport = transport
         self._addresses = dict(addresses)
         self._report = report
-        self._streams: dict[str, Stream] = {}
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # one request at a time on a stream
+        self._idle: defaultdict[str, list[Stream]] = defaultdict(list)  # one request at a time on a stream
+        self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
 
     @property
     def names(self) -> list[str]:
@@ -53,7 +54,7 @@ class Donors:
                       limit: int) -> tuple[bytes, int]:  # fmt: skip
         """As `ask`, of one donor; TransportError when it has not, or is dropped."""
         try:
-            async with self._locks[donor]:
+            async with self._turns[donor]:
                 data, step = await self._request(donor, request, limit)
         except TransportError as error:
             if not isinstance(error, _NotThere):
@@ -65,31 +66,32 @@ class Donors:
         return data, step
 
     async def close(self) -> None:
-        for stream in self._streams.values():
-            await stream.close()
-        self._streams = {}
+        for donor in list(self._idle):
+            await self._close_idle(donor)
 
     async def _request(self, donor: str, request: r.Message, limit: int) -> tuple[bytes, int]:
-        if donor not in self._streams:
-            address = self._addresses.get(donor, "")
-            if not address:
-                raise _NotThere(f"{donor} is no longer a donor")  # dropped, and reported, while we waited
-            self._streams[donor] = await self._transport.connect(address, donor, "Fetch", ANSWER_SECONDS)
-        stream = self._streams[donor]
+        address = self._addresses.get(donor, "")
+        if not address:
+            raise _NotThere(f"{donor} is no longer a donor")  # dropped, and reported, while we waited
+        idle = self._idle[donor]
+        stream = idle.pop() if idle else await self._transport.connect(address, donor, "Fetch", ANSWER_SECONDS)
         try:
             await stream.send(request)
-            return await self._answer(stream, donor, limit)
-        except asyncio.CancelledError:
-            self._streams.pop(donor, None)  # else the rest of this answer would be taken for the next one's
+            answer = await self._answer(stream, donor, limit)
+        except BaseException:  # the rest of this answer would be taken for the next one's
             await stream.close()
             raise
+        self._idle[donor].append(stream)
+        if isinstance(answer, m.Missing):
+            raise _NotThere(f"{donor}: {answer.reason}")
+        return answer
 
-    async def _answer(self, stream: Stream, donor: str, limit: int) -> tuple[bytes, int]:
+    async def _answer(self, stream: Stream, donor: str, limit: int) -> tuple[bytes, int] | m.Missing:
         data = bytearray()
         while True:
             answer, bulk = await stream.receive(ANSWER_SECONDS)
             if isinstance(answer, m.Missing):
-                raise _NotThere(f"{donor}: {answer.reason}")
+                return answer
             found = expect(answer, m.Found)
             if found.size > limit or len(data) + len(bulk) > found.size or (not bulk and found.size):
                 raise TransportError(f"{donor}: an answer of {found.size} bytes, at most {limit} were expected")
@@ -99,10 +101,13 @@ class Donors:
 
     async def drop(self, donor: str, why: str) -> None:
         """Ask this one no more; `why` names it to people."""
-        if stream := self._streams.pop(donor, None):
-            await stream.close()
+        await self._close_idle(donor)
         if self._addresses.pop(donor, None):  # two that fail at the same time are one report
             self._report(why)
+
+    async def _close_idle(self, donor: str) -> None:
+        for stream in self._idle.pop(donor, []):
+            await stream.close()
 
 
 class _NotThere(TransportError):

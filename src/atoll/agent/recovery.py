@@ -11,7 +11,8 @@ from pathlib import Path
 
 from atoll.agent import checkpoint
 from atoll.agent.assembly import Assembly
-from atoll.agent.fetch import Donors, NobodyHas, fetch_slice
+from atoll.agent.exponents import restore
+from atoll.agent.fetch import AT_ONCE, Donors, NobodyHas, fetch_slice
 from atoll.agent.log import Update, UpdateLog
 from atoll.agent.state import ROW_BYTES, UNKNOWN, OuterState
 from atoll.agent.unbroken import unbroken
@@ -127,7 +128,7 @@ class Recovery:
 
     async def _replace(self, chunks: list[int], target: int, donors: Donors) -> None:
         """Fresh copies of chunks from donors, several at once, until one more step is committed."""
-        waiting = list(chunks)
+        waiting, willing = list(chunks), set(donors.names)
         failures: list[str] = []
 
         async def take_from(donor: str) -> None:
@@ -137,18 +138,19 @@ class Recovery:
                     await self._fetch_chunk(chunk, donor, donors)
                 except TransportError as error:
                     waiting.append(chunk)
+                    willing.discard(donor)
                     failures.append(str(error))
                     return
 
-        # Two of each: while one chunk is checked, the next is on its way.
-        await together(*(take_from(donor) for donor in 2 * donors.names))
+        while waiting and willing and self.log.head == target:  # again, where one failed when the others had done the rest
+            await together(*(take_from(donor) for donor in sorted(willing) * AT_ONCE))
         if waiting and self.log.head == target:
             raise NobodyHas(f"{len(waiting)} chunks of state {target}: {'; '.join(failures) or 'there is no donor'}")
 
     async def _fetch_chunk(self, chunk: int, donor: str, donors: Donors) -> None:
         elements = self.state.layout.chunk(chunk)
         size = 8 * (elements.stop - elements.start)
-        data, version = await donors.ask_one(donor, m.FetchChunk(chunk), lambda d, v: len(d) == size and v >= 0, size)
+        data, version = await donors.ask_one(donor, m.FetchChunk(chunk), lambda _, v: v >= 0, size)
         if version > self.log.head:
             raise TransportError(f"{donor} is ahead of us at {version}; its record will come")
         try:
@@ -159,12 +161,17 @@ class Recovery:
             await donors.drop(donor, f"{donor} is dropped as a donor: its chunk {chunk} is not that of state {version}")
             raise TransportError(f"{donor} gave a false chunk")
 
-    def _place(self, chunk: int, version: int, data: bytes, expected: bytes) -> bool:
+    def _place(self, chunk: int, version: int, shrunk: bytes, expected: bytes) -> bool:
         """Write a chunk if its row of the table is the expected one; whether it is."""
-        view, half = memoryview(data), len(data) // 2
-        if digest(view[:half]) + digest(view[half:]) != expected:
+        elements = self.state.layout.chunk(chunk)
+        half = 4 * (elements.stop - elements.start)
+        try:
+            values = memoryview(restore(shrunk, 2 * half))
+        except ValueError:
             return False
-        self.state.write(chunk, version, data)
+        if digest(values[:half]) + digest(values[half:]) != expected:
+            return False
+        self.state.write(chunk, version, values)
         return True
 
     async def _table(self, step: int, donors: Donors) -> bytes:

@@ -260,7 +260,7 @@ class FetchTable(Message, frozen=True):
 
 
 class FetchChunk(Message, frozen=True):
-    """A chunk of the outer state (parameters, then momentum), at whatever logged version the donor has."""
+    """A chunk of the outer state (parameters, then momentum), shrunk, at whatever logged version the donor has."""
 
     index: int
 

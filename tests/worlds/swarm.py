@@ -84,7 +84,7 @@ class Swarm:
                            (self.directory / "genesis",) if first else (), ())  # fmt: skip
         options = msgspec.structs.replace(options, **settings)
         transport = WeatherTransport(self.network, name)
-        agent = Agent(options, name, self.run, "digest", self.rules.self_test, transport, None)
+        agent = Agent(options, name, self.run, "digest", transport, None)
         if not relay:
             trainer = NumpyTrainer(name, agent.state, self.network, len(self.claims), step_seconds)
             agent._trainer = self.trainers[name] = trainer

@@ -8,7 +8,7 @@ import sys
 import msgspec
 
 from atoll import recipe as recipes
-from atoll.agent import diloco, membership
+from atoll.agent import membership
 from atoll.agent.server import Agent
 from atoll.agent.settings import Arguments, Settings, arguments_of
 from atoll.agent.trainer import SocketTrainer
@@ -28,8 +28,7 @@ async def run(arguments: Arguments) -> str:
     settings = arguments.settings
     trainer = await SocketTrainer.open(arguments.handle) if arguments.handle >= 0 else None
     try:
-        enrolled = _enrol(settings, arguments.ticket)
-        member, self_test = await asyncio.gather(enrolled, asyncio.to_thread(diloco.self_test))  # compiled before joining
+        member = await _enrol(settings, arguments.ticket)
         lock = DirectoryLock(settings.directory)
         if not lock.acquire():
             raise UserError(f"{settings.directory}: another agent works here; choose another directory (--dir)")
@@ -39,7 +38,7 @@ async def run(arguments: Arguments) -> str:
         recipe = recipes.parse(member.run.recipe, member.run_id)
         transport = GrpcTransport(member.credentials(settings.directory))
         settings = msgspec.structs.replace(settings, coordinator=member.address)
-        agent = Agent(settings, member.island, member.run, recipe.digest(), self_test, transport, trainer)
+        agent = Agent(settings, member.island, member.run, recipe.digest(), transport, trainer)
         return await agent.run()
     except UserError as error:
         if trainer is not None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from atoll.agent import checkpoint, outer_step, payload
+from atoll.agent import checkpoint, diloco, outer_step, payload
 from atoll.agent.assembly import Assembly
 from atoll.agent.dataset import Fetching
 from atoll.agent.donor import Donor
@@ -39,8 +39,8 @@ RECORDS_AT_ONCE = 64
 class Agent:
     """One island's agent, or a relay."""
 
-    def __init__(self, settings: Settings, island: str, run: m.RunInfo, recipe_digest: str, self_test: bytes,
-                 transport: Transport, trainer: Trainer | None) -> None:  # fmt: skip
+    def __init__(self, settings: Settings, island: str, run: m.RunInfo, recipe_digest: str, transport: Transport,
+                 trainer: Trainer | None) -> None:  # fmt: skip
         self.settings = settings
         self.run_info = run
         self.state = OuterState(settings.directory / "state", run.layout)
@@ -73,12 +73,13 @@ class Agent:
         self._proposed_at = 0.0
         self._session = secrets.token_hex(8)
         self._port = 0
-        self._self_test = self_test
+        self._self_test = b""
         self._crash: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._link = Link(transport, lambda: self.coordinators, self._hello, self._beat, self._received, self._link_changed)
 
     async def run(self) -> str:
         """Take part until the trainer or the coordinator ends it; returns why ("" when the run is finished)."""
+        self._self_test = await asyncio.to_thread(diloco.self_test)  # compile before joining
         services: dict[str, Service] = {"Ping": _pong, "Reduce": self._serve_reduce, "Fetch": self.donor.serve}
         if not self.settings.dial_only:
             self._port = await self._transport.serve(self.settings.host, self.settings.port, services)

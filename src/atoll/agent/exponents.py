@@ -10,7 +10,7 @@ import numpy as np
 
 
 def shrink(values: bytes) -> bytes:
-    """`values` (fp32, little-endian) for `restore`; as they are where that is not longer.
+    """`values` (fp32, little-endian) for `restore`; as they are where that would not be shorter.
 
     The low halves [2 n], sign and rest of the mantissa [n], then the exponents as one raw deflate stream.
     """
@@ -23,7 +23,7 @@ def shrink(values: bytes) -> bytes:
 
 
 def restore(shrunk: bytes, size: int) -> bytes:
-    """The `size` bytes that `shrink` had. Raises ValueError when these cannot be they; never makes more than `size` bytes."""
+    """The `size` bytes that `shrink` had. Raises ValueError when these cannot be they, without making more than that."""
     if len(shrunk) == size:
         return shrunk
     count = size // 4

@@ -13,7 +13,7 @@ from atoll.swarm.layout import DIGEST_BYTES, root
 from atoll.swarm.transport import Stream, Transport, TransportError, expect, together
 
 ANSWER_SECONDS = 15.0
-AT_ONCE = 2  # requests to a donor: while it prepares one answer, and we check another, a third is on its way
+AT_ONCE = 2  # requests to a donor, on a stream each: while one answer travels, the next is prepared
 BATCH_BYTES = 8 << 20  # of pieces asked for at once: as much as a chunk, whose requests wait for the same streams
 
 

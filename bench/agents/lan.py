@@ -97,6 +97,8 @@ def _run(*command: str) -> None:
 
 def _remove(bridge: str) -> None:
     """A bridge and its sites; what lives there loses its network."""
+    for port in Path("/sys/class/net").glob(f"{bridge}-*"):  # a namespace takes its own with it, but only some time later
+        _run("ip", "link", "delete", port.name)
     for space in SPACES.glob(f"{bridge}-*"):
         _run("ip", "netns", "delete", space.name)
     if Path(f"/sys/class/net/{bridge}").exists():

@@ -1,6 +1,7 @@
 """fp32 values come back bit by bit, whatever they are; and nothing that a peer can send makes more of itself than was asked."""
 
 import contextlib
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -52,6 +53,16 @@ SHRUNK = shrink(NORMAL)
 def test_what_cannot_be_the_values_is_refused(false) -> None:
     with pytest.raises(ValueError, match="not "):
         restore(false, len(NORMAL))
+
+
+def test_a_bomb_is_not_inflated() -> None:
+    bomb = SHRUNK[: 3 << 12] + zlib.compress(bytes(30 << 20), wbits=-15)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="not the exponents"):
+        restore(bomb, len(NORMAL))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 @given(st.binary(max_size=5000))

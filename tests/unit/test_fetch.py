@@ -8,7 +8,7 @@ from worlds.swarm import LAYOUT
 
 from atoll.agent.assembly import Assembly
 from atoll.agent.donor import FRAME_BYTES, Donor
-from atoll.agent.fetch import Donors, NobodyHas, fetch_slice, split
+from atoll.agent.fetch import AT_ONCE, Donors, NobodyHas, fetch_slice, split
 from atoll.agent.log import UpdateLog
 from atoll.agent.state import OuterState
 from atoll.swarm import messages as m
@@ -156,6 +156,38 @@ def test_two_asks_of_one_donor_at_the_same_time_get_their_own_answers() -> None:
             await donors.close()
 
     asyncio.run(main())
+
+
+def test_a_donor_is_asked_two_things_at_once_and_no_more() -> None:
+    now = most = 0
+
+    async def main() -> None:
+        both, release = asyncio.Event(), asyncio.Event()
+
+        async def counting(stream: Stream) -> None:
+            nonlocal now, most
+            while True:
+                await stream.receive(5)
+                now += 1
+                most = max(most, now)
+                if now == AT_ONCE:
+                    both.set()
+                await release.wait()
+                now -= 1
+                await stream.send(m.Found(1), b"x")
+
+        donors = await World(a=counting).donors()
+        async with asyncio.timeout(5):
+            asks = [asyncio.ensure_future(donors.ask(m.FetchTable(0), lambda *_: True, 1)) for _ in range(5)]
+            await both.wait()
+            for _ in range(200):  # turns in which a third could come, if it were asked
+                await asyncio.sleep(0)
+            release.set()
+            await asyncio.gather(*asks)
+        await donors.close()
+
+    asyncio.run(main())
+    assert most == AT_ONCE == 2
 
 
 def test_an_ask_that_was_cancelled_leaves_no_answer_to_the_next() -> None:

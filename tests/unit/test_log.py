@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from atoll.agent import checkpoint, fetch
 from atoll.agent.assembly import Assembly
 from atoll.agent.codec import encode, encoded_bytes
 from atoll.agent.donor import Donor
-from atoll.agent.exponents import shrink
+from atoll.agent.exponents import restore, shrink
 from atoll.agent.fetch import Donors, NobodyHas
 from atoll.agent.log import UpdateLog, check_piece
 from atoll.agent.recovery import Recovery
-from atoll.agent.state import OuterState
+from atoll.agent.state import UNKNOWN, OuterState
 from atoll.errors import UserError
 from atoll.swarm.identity import RunKeys
 from atoll.swarm.layout import digest, root
@@ -332,6 +333,15 @@ def test_a_commit_while_chunks_come_turns_those_that_are_here_to_the_log(tmp_pat
     assert pieces == list(LAYOUT.pieces_of_chunk(chunks[0])), "the second chunk was read after the commit"
 
 
+def test_a_donor_gives_a_chunk_shrunk(tmp_path) -> None:
+    donor = History(tmp_path, 1)
+    shrunk, version = Donor(donor.state, donor.log, GENESIS, lambda *_: None)._find(FetchChunk(0))
+    assert version == 1
+    chunk = donor.state.read(0)[1]
+    assert len(shrunk) < 0.9 * len(chunk)
+    assert restore(shrunk, len(chunk)) == chunk
+
+
 @pytest.mark.parametrize("spoil", [
     lambda chunk: chunk[:-1] + bytes([chunk[-1] ^ 1]),
     lambda chunk: shrink(chunk[:-4] + b"evil"),
@@ -340,6 +350,7 @@ def test_a_commit_while_chunks_come_turns_those_that_are_here_to_the_log(tmp_pat
     lambda chunk: chunk + b"more",
 ])  # fmt: skip
 def test_a_donor_of_false_chunks_is_dropped_and_named_and_its_chunks_come_from_the_other(tmp_path, spoil) -> None:
+    """Also the chunk that it was asked for when the other had given all the rest, and had nothing more to do."""
     donor, joiner = History(tmp_path / "donor", 1), OuterState(tmp_path / "joiner" / "state", LAYOUT)
     log = UpdateLog(tmp_path / "joiner" / "log", LAYOUT, donor.keys.record_key)
     log.append(donor.log.records[0])
@@ -350,6 +361,9 @@ def test_a_donor_of_false_chunks_is_dropped_and_named_and_its_chunks_come_from_t
             if not isinstance(request, FetchChunk):
                 return super()._find(request)
             step, chunk = donor.state.read(request.index)
+            until = time.monotonic() + 5
+            while joiner.versions.count(UNKNOWN) > 1 and time.monotonic() < until:
+                time.sleep(0.001)
             return spoil(chunk), step
 
     async def main() -> None:

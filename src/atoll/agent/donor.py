@@ -12,7 +12,7 @@ from atoll.swarm import records as r
 from atoll.swarm.layout import DIGEST_BYTES
 from atoll.swarm.transport import Stream, TransportError
 
-FRAME_BYTES = 256 << 10
+FRAME_BYTES = 128 << 10  # what a slow link must carry within fetch.ANSWER_SECONDS, for each request that shares it
 MAX_PIECES = 256  # per request: bounds what one answer can hold a donor to
 IDLE_SECONDS = 3_600.0
 DataBlock = Callable[[str, int], bytes | None]  # (file, block) of the prepared data; file "" is the manifest

@@ -1,4 +1,4 @@
-"""fp32 values, lossless, at five sixths of their size: exponents repeat and are Huffman-coded; the rest is noise, and is not.
+"""fp32 values, lossless, at five sixths of their size: exponents repeat and are Huffman-coded, the rest is left as it is.
 
 Of 8 bits of exponent a tensor's values have 2.6 to 3.2 bits of information, as weights of one layer are of like size.
 Sign and mantissa have all of their 24. Worth it for what crosses a slow link once: chunks of a state.
@@ -27,12 +27,12 @@ def restore(shrunk: bytes, size: int) -> bytes:
     if len(shrunk) == size:
         return shrunk
     count = size // 4
-    coder = zlib.decompressobj(-zlib.MAX_WBITS)
+    decoder = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        exponents = coder.decompress(memoryview(shrunk)[3 * count :], count + 1)
+        exponents = decoder.decompress(memoryview(shrunk)[3 * count :], count + 1)  # one more would betray a bomb
     except zlib.error as error:
         raise ValueError(f"not a deflate stream ({error})") from None
-    if len(exponents) != count or not coder.eof or coder.unused_data:
+    if len(exponents) != count or not decoder.eof or decoder.unused_data:
         raise ValueError(f"not the exponents of {count} values")
     words = np.frombuffer(shrunk, "<u2", count).astype("<u4")
     signed = np.frombuffer(shrunk, np.uint8, count, 2 * count).astype("<u4")

@@ -1,4 +1,4 @@
-"""The files that an agent and its trainer both map. A trainer needs no more of its agent than this and their socket.
+"""The files that an agent and its trainer both map. A trainer needs no other of its agent's files but the membership.
 
 The agent writes parameters and momentum, and makes the generation odd while it does; the trainer writes what it hands over.
 """

@@ -137,7 +137,7 @@ class Recovery:
                 try:
                     await self._fetch_chunk(chunk, donor, donors)
                 except TransportError as error:
-                    waiting.append(chunk)
+                    waiting.insert(0, chunk)  # not what this donor is asked next
                     willing.discard(donor)
                     failures.append(str(error))
                     return

@@ -8,6 +8,7 @@ import pytest
 from faults.processes import World
 from faults.test_own_loop import found, start
 
+from atoll.agent.settings import load_coordinators
 from atoll.genesis import RunDir
 from atoll.host import wait_for_ticket
 from atoll.processes import Child
@@ -47,8 +48,8 @@ def test_a_standby_takes_over_and_the_old_leader_is_fenced_off(tmp_path, databas
         for name in ("a", "b"):
             start(world, name)
         world.until(lambda: len(world.participants()) == 2, "both take part")
-        world.until((world.run_dir.islands / "a" / "coordinators.json").exists, "the islands know of the standby")
-        time.sleep(2.5)  # the standby has announced itself, the leader has told the islands
+        directories = [world.run_dir.islands / name for name in ("a", "b")]
+        world.until(lambda: all(load_coordinators(d) for d in directories), "the islands know of the standby")
 
         leader.process.send_signal(19)  # SIGSTOP: alive, but silent
         standby.until(lambda: len(standby.events("committed")) >= 3, "the standby commits")

@@ -12,7 +12,7 @@ from atoll import cli, simulate
 from atoll.simulate import Fault, Result, Setting, run, storm, swarm
 from atoll.simulate import faults as f
 
-NUM_SEEDS = 1000
+NUM_SEEDS = 700
 NUM_EXAMPLES = 400
 BOUND_SECONDS = 110.0  # a restored backup hears whoever comes for 60 s; else the worst of 100,000 schedules was 53 s
 

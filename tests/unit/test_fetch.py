@@ -7,7 +7,7 @@ import pytest
 from worlds.swarm import LAYOUT
 
 from atoll.agent.assembly import Assembly
-from atoll.agent.donor import FRAME_BYTES, Donor
+from atoll.agent.donor import Donor
 from atoll.agent.fetch import AT_ONCE, Donors, NobodyHas, fetch_slice, split
 from atoll.agent.log import UpdateLog
 from atoll.agent.state import OuterState
@@ -53,12 +53,12 @@ class World:
             addresses[name] = f"memory:{port}"
         return Donors(MemoryTransport(self.network, "me"), addresses, self.said.append)
 
-    def ask(self, limit: int = ANY, prefer: str = "", times: int = 1) -> tuple[bytes, int]:
+    def ask(self, limit: int = ANY, prefer: str = "", times: int = 1, expected: bytes = GOOD) -> tuple[bytes, int]:
         async def main() -> tuple[bytes, int]:
             donors = await self.donors()
             try:
                 for _ in range(times):
-                    answer = await donors.ask(m.FetchTable(4), lambda data, _: data == GOOD, limit, prefer)
+                    answer = await donors.ask(m.FetchTable(4), lambda data, _: data == expected, limit, prefer)
                 return answer
             finally:
                 self.left = donors.names
@@ -89,6 +89,7 @@ def test_a_lying_donor_is_dropped_and_named_and_the_next_is_asked() -> None:
         [(m.Found(3), GOOD)],  # sends more than it said
         [(m.Found(len(GOOD)), GOOD[:100]), (m.Found(len(GOOD)), GOOD)],  # and in a second frame
         [(m.Found(8), b"")],  # never gets on
+        [(m.Found(len(GOOD)), GOOD[:100]), (m.Found(len(GOOD)), GOOD[100:])],  # drips: each frame in time, the answer never
         [(m.Found(-1), b"")],
     ],
 )
@@ -127,8 +128,10 @@ def test_when_nobody_has_it_everybodys_answer_is_told() -> None:
 
 
 def test_an_answer_in_many_frames_is_put_together() -> None:
-    parts = [GOOD[i : i + 999] for i in range(0, len(GOOD), 999)]
-    assert World(a=answering(*((m.Found(len(GOOD), 4), part) for part in parts))).ask() == (GOOD, 4)
+    long = bytes(range(251)) * 2000
+    frames = [(m.Found(len(long), 4), bytes(part)) for part in split(long, m.FRAME_BYTES)]
+    assert len(frames) == 4
+    assert World(a=answering(*frames)).ask(expected=long) == (long, 4)
 
 
 def test_two_asks_of_one_donor_at_the_same_time_get_their_own_answers() -> None:
@@ -273,8 +276,8 @@ def spoilt(donor: Donor, spoil: Callable[[bytes], bytes]) -> Service:
             request, _ = await stream.receive(5)
             data, _ = donor._find(request)
             data = spoil(data) if isinstance(request, m.FetchPieces) else data
-            for start in range(0, len(data), FRAME_BYTES):
-                await stream.send(m.Found(len(data)), data[start : start + FRAME_BYTES])
+            for part in split(data, m.FRAME_BYTES):
+                await stream.send(m.Found(len(data)), bytes(part))
 
     return serve
 

@@ -12,7 +12,6 @@ from atoll.swarm import records as r
 from atoll.swarm.layout import DIGEST_BYTES
 from atoll.swarm.transport import Stream, TransportError
 
-FRAME_BYTES = 128 << 10  # what a slow link must carry within fetch.ANSWER_SECONDS, for each request that shares it
 MAX_PIECES = 256  # per request: bounds what one answer can hold a donor to
 IDLE_SECONDS = 3_600.0
 DataBlock = Callable[[str, int], bytes | None]  # (file, block) of the prepared data; file "" is the manifest
@@ -46,9 +45,8 @@ class Donor:
                 continue
             data, step = answer
             view = memoryview(data)
-            await stream.send(m.Found(len(view), step), view[:FRAME_BYTES])
-            for start in range(FRAME_BYTES, len(view), FRAME_BYTES):
-                await stream.send(m.Found(len(view), step), view[start : start + FRAME_BYTES])
+            for start in range(0, len(view) or 1, m.FRAME_BYTES):  # of nothing there is one frame too
+                await stream.send(m.Found(len(view), step), view[start : start + m.FRAME_BYTES])
 
     def _find(self, request: r.Message) -> tuple[bytes, int] | m.Missing:
         data: bytes | None = None

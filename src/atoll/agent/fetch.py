@@ -93,8 +93,9 @@ class Donors:
             if isinstance(answer, m.Missing):
                 return answer
             found = expect(answer, m.Found)
-            if found.size > limit or len(data) + len(bulk) > found.size or (not bulk and found.size):
-                raise TransportError(f"{donor}: an answer of {found.size} bytes, at most {limit} were expected")
+            if found.size > limit or len(bulk) != min(m.FRAME_BYTES, found.size - len(data)):  # nor may it drip
+                of = f"{len(bulk)} bytes after {len(data)} of {found.size}"
+                raise TransportError(f"{donor}: an answer of {of}; at most {limit} were expected, in full frames")
             data += bulk
             if len(data) == found.size:
                 return bytes(data), found.step

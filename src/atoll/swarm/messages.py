@@ -276,8 +276,11 @@ class FetchBlock(Message, frozen=True):
     index: int
 
 
+FRAME_BYTES = 128 << 10  # what a slow link must carry within fetch.ANSWER_SECONDS, for each request that shares it
+
+
 class Found(Message, frozen=True):
-    """The answer to a Fetch: `size` bytes follow in the bulk of this and further frames."""
+    """The answer to a Fetch: `size` bytes follow in the bulk of this and further frames, FRAME_BYTES in all but the last."""
 
     size: int
     step: int = -1  # version of a chunk

@@ -139,7 +139,7 @@ async def crowd(options: Options) -> None:
     assert info is not None
     run = m.decode(info)
     assert isinstance(run, m.RunInfo)
-    hello = m.Hello("", recipe.digest(), diloco.self_test(), "crowd", False, 0, 0, run.genesis_root, r.Term())
+    hello = m.Hello("", m.VERSION, recipe.digest(), diloco.self_test(), "crowd", False, 0, 0, run.genesis_root, r.Term())
     agents = [Scripted(number, options, keys, run, hello) for number in range(options.islands)]
     await asyncio.gather(*(agent.live() for agent in agents))
 

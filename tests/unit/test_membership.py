@@ -72,7 +72,7 @@ def test_a_coordinator_that_is_not_there_is_a_transport_error(tmp_path) -> None:
 
 # ----------------------------------------------------------------------------------------- as the coordinator sees them
 def member(island: str, relay: bool = False, ready: int = 3, address: str = "x:1") -> Member:
-    found = Member(island, m.Hello(island, "", b"", "", relay, 1, 0, b"", Term()), 0.0, 0.0, address=address)
+    found = Member(island, m.Hello(island, m.VERSION, "", b"", "", relay, 1, 0, b"", Term()), 0.0, 0.0, address=address)
     found.ready_step = ready
     return found
 

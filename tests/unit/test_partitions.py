@@ -44,7 +44,7 @@ def test_turns_of_partitions_are_spread_over_a_plan() -> None:
 
 # ----------------------------------------------------------------------------------------------------------- leases
 def member(members: Members, island: str, partitions: dict[str, int]) -> None:
-    members.admit(island, m.Hello("", "", b"", "", False, 0, 0, b"", Term(), partitions=partitions), 0.0)
+    members.admit(island, m.Hello("", m.VERSION, "", b"", "", False, 0, 0, b"", Term(), partitions=partitions), 0.0)
 
 
 def given(leases: list[tuple[tuple[int, int], ...]]) -> tuple[int, int]:
@@ -107,7 +107,8 @@ def test_a_step_cut_short_gives_back_turns_too() -> None:
 @pytest.mark.parametrize("name", ["mail/ada", "letters/ada"])
 def test_a_partition_of_no_source_of_the_run_is_refused(name) -> None:
     number = partition_number(["mail"], "mail/ada", "digest")
-    hello = m.Hello("", "", b"", "", False, 1, 0, b"", Term(), partitions={name: number if name != "mail/ada" else 7})
+    partitions = {name: number if name != "mail/ada" else 7}
+    hello = m.Hello("", m.VERSION, "", b"", "", False, 1, 0, b"", Term(), partitions=partitions)
     assert "is of no partitioned source of this run" in RULES.objection(hello)
     assert not RULES.objection(msgspec.structs.replace(hello, partitions={"mail/ada": number}))
 

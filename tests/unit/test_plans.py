@@ -17,7 +17,7 @@ RULES = Rules("", b"", b"", 6, 4, 2, 8, (8, 16, 24), "int8", 0.7, 0.9, 1, 1)  # 
 
 def make(plans: Plans, step: int) -> Plan:
     plans.settle({}, Members(), 0.0)
-    hello = m.Hello("", "", b"", "", False, 0, 0, b"", Term())
+    hello = m.Hello("", m.VERSION, "", b"", "", False, 0, 0, b"", Term())
     return plans.make(Term(), step, b"", Member("a", hello, joined_at=0.0, last_heard=0.0), Members(), 0.0)
 
 
@@ -59,7 +59,7 @@ def test_a_stage_never_begins_before_the_one_before_it() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- what fits into a step
-HELLO = m.Hello("", "", b"", "", False, 0, 0, b"", Term())
+HELLO = m.Hello("", m.VERSION, "", b"", "", False, 0, 0, b"", Term())
 LONG = Rules("", b"", b"", 60, 40, 2, 8, (2400,), "int8", 0.7, 0.9, 1, 1)  # 40 inner steps
 
 
@@ -214,7 +214,7 @@ def test_a_new_line_of_the_same_agent_keeps_its_pace() -> None:
     _, members = begun("a")
     members.admit("a", HELLO, 200.0)
     assert members["a"].pace.middle == 0.5
-    members.admit("a", m.Hello("restarted", "", b"", "", False, 0, 0, b"", Term()), 210.0)
+    members.admit("a", m.Hello("restarted", m.VERSION, "", b"", "", False, 0, 0, b"", Term()), 210.0)
     assert not members["a"].pace.middle
 
 

@@ -111,7 +111,7 @@ class Step:
         self.coordinator = Coordinator(RULES, r.Term(1, "n"), lambda data: b"signed")
         self.now = 0.0
         for island in "ab":
-            hello = m.Hello(island, "recipe", b"test", island, False, 1, 0, RULES.genesis_root, r.Term())
+            hello = m.Hello(island, m.VERSION, "recipe", b"test", island, False, 1, 0, RULES.genesis_root, r.Term())
             self.step(Joined(island, hello))
             self.step(Reached(island, island, f"{island}:1"))
             self.hear(island, m.Ready(0, RULES.genesis_root, RULES.genesis_root))

@@ -18,7 +18,7 @@ from atoll.swarm.memory_transport import MemoryTransport, Network
 from atoll.swarm.records import Term, encode
 from atoll.swarm.transport import MAX_FRAME_BYTES, TransportError, call, expect, pack, together, unpack, within
 
-HELLO = m.Hello("s", "r", b"t", "Ada", False, 7, 3, b"root", Term(2, "n"))
+HELLO = m.Hello("s", m.VERSION, "r", b"t", "Ada", False, 7, 3, b"root", Term(2, "n"))
 
 
 # --------------------------------------------------------------------------------------------------------------- frames

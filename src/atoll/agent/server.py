@@ -278,7 +278,7 @@ class Agent:
     # ------------------------------------------------------------------------------------- coordinator, trainer
     def _hello(self) -> m.Hello:
         machine = self.machine
-        return m.Hello(self._session, self._recipe_digest, self._self_test, self.settings.contributor,
+        return m.Hello(self._session, m.VERSION, self._recipe_digest, self._self_test, self.settings.contributor,
                        self.settings.relay, self._port, machine.head, machine.head_root, machine.term,
                        len(self.log.rewinds), self._partitions)  # fmt: skip
 

@@ -3,7 +3,7 @@
 import msgspec
 
 from atoll.samples import HASH_BITS, first_sample, private_source, source_of
-from atoll.swarm.messages import Hello
+from atoll.swarm.messages import VERSION, Hello
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -35,6 +35,8 @@ class Rules(msgspec.Struct, frozen=True):
 
     def objection(self, hello: Hello) -> str:
         """Why an agent cannot be a member; empty if it can."""
+        if hello.version != VERSION:
+            return f"it speaks version {hello.version} of the protocol, the run {VERSION}; install the host's version of atoll"
         if hello.recipe_digest != self.recipe_digest:
             return "its recipe is not the run's; join with a ticket of this run in an empty directory"
         if hello.self_test != self.self_test:

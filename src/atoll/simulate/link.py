@@ -35,8 +35,8 @@ class Link:
             if (yield from island.dial(coordinator, CONNECT_SECONDS)):
                 self._line = line = Line(island.network, island, coordinator)
                 machine, port = island.machine, 1 if island.serving else 0
-                self.send(m.Hello(session, "recipe", b"self-test", island.name, island.relay, port, machine.head,
-                                  machine.head_root, machine.term))  # fmt: skip
+                self.send(m.Hello(session, m.VERSION, "recipe", b"self-test", island.name, island.relay, port,
+                                  machine.head, machine.head_root, machine.term))  # fmt: skip
                 self._beat(line)
                 pause = 0.2
                 while line.is_open(ISLAND):

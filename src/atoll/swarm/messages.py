@@ -16,6 +16,8 @@ from atoll.swarm.records import (
     UpdateHeader,
 )
 
+VERSION = 1  # of this protocol: raise it with every change that an agent of before would misread
+
 # ------------------------------------------------------------------------------------------------ one outer step
 
 
@@ -97,6 +99,7 @@ class Hello(Message, frozen=True):
     """First on every control stream."""
 
     session: str  # new at every start of the agent
+    version: int  # VERSION of its code
     recipe_digest: str
     self_test: bytes  # digest of what the kernels make of a fixed input: different arithmetic stays out
     contributor: str

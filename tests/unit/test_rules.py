@@ -1,0 +1,28 @@
+"""Who may be a member: the coordinator's objections to a Hello."""
+
+import msgspec
+import pytest
+from unit.test_standing import RULES
+
+from atoll.swarm import messages as m
+from atoll.swarm.records import Term
+
+HELLO = m.Hello("", m.VERSION, RULES.recipe_digest, RULES.self_test, "Ada", False, 1, 0, RULES.genesis_root, Term())
+
+
+def test_an_agent_of_the_run_may_be_a_member() -> None:
+    assert not RULES.objection(HELLO)
+
+
+@pytest.mark.parametrize(
+    ("changes", "objection"),
+    [
+        ({"version": m.VERSION - 1}, "install the host's version of atoll"),
+        ({"version": m.VERSION + 1}, "install the host's version of atoll"),
+        ({"recipe_digest": "another"}, "its recipe is not the run's"),
+        ({"self_test": b"other bits"}, "its arithmetic gives other bits"),
+        ({"version": 0, "recipe_digest": "another"}, "it speaks version 0 of the protocol"),  # which explains the rest
+    ],
+)
+def test_an_agent_that_would_not_understand_the_others_is_refused(changes, objection) -> None:
+    assert objection in RULES.objection(msgspec.structs.replace(HELLO, **changes))

@@ -4,8 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 from atoll.agent import checkpoint, diloco, outer_step, payload
 from atoll.agent.assembly import Assembly
@@ -19,6 +18,7 @@ from atoll.agent.recovery import Recovery
 from atoll.agent.reduce import Reduction
 from atoll.agent.settings import Settings, keep_coordinators, keep_term, load_coordinators, load_term
 from atoll.agent.state import OuterState
+from atoll.agent.tasks import Tasks
 from atoll.agent.trainer import Trainer
 from atoll.agent.unbroken import unbroken
 from atoll.data.partial import PartialData
@@ -63,7 +63,7 @@ class Agent:
         self._trainer = trainer
         self._checkpoints = own_checkpoints
         self._events: asyncio.Queue[outer_step.Event] = asyncio.Queue()
-        self._work: dict[str, asyncio.Task[None]] = {}  # at most one of each kind
+        self._work = Tasks()
         self._news = asyncio.Event()  # donors or a record came: what could not be done may be possible now
         self._state_lock = asyncio.Lock()  # encode, hold and advance exclude one another
         self._reduction: Reduction | None = None
@@ -74,7 +74,6 @@ class Agent:
         self._session = secrets.token_hex(8)
         self._port = 0
         self._self_test = b""
-        self._crash: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._link = Link(transport, lambda: self.coordinators, self._hello, self._beat, self._received, self._link_changed)
 
     async def run(self) -> str:
@@ -83,18 +82,18 @@ class Agent:
         services: dict[str, Service] = {"Ping": _pong, "Reduce": self._serve_reduce, "Fetch": self.donor.serve}
         if not self.settings.dial_only:
             self._port = await self._transport.serve(self.settings.host, self.settings.port, services)
-        self._start("advance", self._advance)  # look at what is here; state 0 or an old one
+        self._work.start("advance", self._advance)  # look at what is here; state 0 or an old one
         self.machine.advancing = True
         parts = (self._link.run(), self._listen_to_trainer(), self._pulse(), self._loop())
         tasks = [asyncio.create_task(part) for part in parts]
         try:
-            done, _ = await asyncio.wait([*tasks, self._crash], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([*tasks, self._work.crash], return_when=asyncio.FIRST_COMPLETED)
             return next(iter(done)).result() or ""
         finally:
-            everything: list[asyncio.Task[Any]] = [*tasks, *self._work.values()]
-            for task in everything:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*everything, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._work.stop()
             self._discard_assembly()
             await self._transport.close()
 
@@ -122,25 +121,25 @@ class Agent:
                     return
                 self._settle_times()
                 self._news.set()
-                await self._stop("reduce", "hold")
+                await self._work.stop("reduce", "hold")
                 self._events.put_nowait(outer_step.Stored(effect.record))
             case outer_step.SawTerm():
                 keep_term(self.settings.directory, effect.term)
             case outer_step.Forget():
-                await self._stop("reduce", "hold")
+                await self._work.stop("reduce", "hold")
                 async with self._state_lock:  # what is being applied ends first
                     await asyncio.to_thread(self.recovery.forget, effect.rewinds)
             case Encode():
-                self._start("encode", self._encode, effect)
+                self._work.start("encode", self._encode, effect)
             case Reduce():
-                await self._stop("hold")
-                self._start("reduce", self._reduce, effect)
+                await self._work.stop("hold")
+                self._work.start("reduce", self._reduce, effect)
             case Hold():
-                self._start("hold", self._hold, effect)
+                self._work.start("hold", self._hold, effect)
             case Advance():
-                self._start("advance", self._advance)
+                self._work.start("advance", self._advance)
             case outer_step.Retry():
-                self._start("advance", self._advance, RETRY_SECONDS)
+                self._work.start("advance", self._advance, RETRY_SECONDS)
 
     # ------------------------------------------------------------------------------------------------- work
     async def _encode(self, work: Encode) -> None:
@@ -189,8 +188,7 @@ class Agent:
         assembly = reduction.assembly
         donors = self._others({**self.donors, **attempt.addresses})
         try:
-            if "reduce" in self._work:
-                await asyncio.wait([self._work["reduce"]])  # its own waits have deadlines
+            await self._work.ended("reduce")  # its own waits have deadlines
             for part, slice_root in zip(attempt.slices, work.assembled.digests, strict=True):
                 if not assembly.whole(part, slice_root):
                     size = assembly.full_piece_bytes
@@ -319,7 +317,7 @@ class Agent:
                     self._progress = message
                     self.note = "training"
                 case m.WantData():
-                    self._start("data", self._provide_data, message)
+                    self._work.start("data", self._provide_data, message)
                 case m.Proposed():
                     self._seconds["compute"] += message.compute_seconds
                     self._proposed_at = time.monotonic()
@@ -337,8 +335,7 @@ class Agent:
 
     async def _last_words(self, stopped: m.Stopped) -> None:
         """Let the checkpoint end and the last Ready leave before the trainer hears that it is over."""
-        if "advance" in self._work:
-            await asyncio.wait([self._work["advance"]], timeout=LAST_SECONDS)
+        await self._work.ended("advance", LAST_SECONDS)
         self._link.send(self._beat())
         await asyncio.sleep(0.2)
         if self._trainer is not None:
@@ -368,30 +365,6 @@ class Agent:
         if self.donor.assembly is not None:
             self.donor.assembly[1].discard()
             self.donor.assembly = None
-
-    def _start(self, kind: str, work: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
-        """Begin work of a kind, ending what was under way of it."""
-        previous = self._work.get(kind)
-
-        async def after_previous() -> None:
-            if previous is not None:
-                previous.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await previous
-            try:
-                await work(*arguments)
-            except Exception as error:  # a defect, not a failure of a peer: the agent must not go on half
-                if not self._crash.done():
-                    self._crash.set_exception(error)
-
-        self._work[kind] = asyncio.create_task(after_previous(), name=kind)
-
-    async def _stop(self, *kinds: str) -> None:
-        for kind in kinds:
-            task = self._work.pop(kind, None)
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
 
 
 async def _pong(stream: Stream) -> None:

@@ -63,6 +63,10 @@ def test_stop_waits_until_all_has_ended_and_what_waited_does_not_begin() -> None
         stopping = asyncio.create_task(scene.tasks.stop("reduce"))
         await turns()
         assert not stopping.done()
+        stopping.cancel()  # whoever stops again waits for the same end, and does not cut it short
+        stopping = asyncio.create_task(scene.tasks.stop("reduce"))
+        await turns()
+        assert not stopping.done()
         scene.may_end.set()
         await stopping
         await turns()
@@ -85,6 +89,26 @@ def test_stop_of_everything_and_nothing_to_wait_for() -> None:
         return scene.told
 
     assert asyncio.run(main()) == ["a begins", "b begins", "a ends", "b ends"]
+
+
+def test_all_kinds_are_cancelled_before_any_is_waited_for() -> None:
+    """Else one could begin what the other's end lets it: encode, say, under the lock that advance gives back."""
+
+    async def main() -> list[str]:
+        scene, lock = Scene(), asyncio.Lock()
+
+        async def locked(work, name: str) -> None:
+            async with lock:
+                await work(name)
+
+        scene.tasks.start("advance", locked, scene.slow, "advance")
+        scene.tasks.start("encode", locked, scene.quick, "encode")
+        await turns()
+        scene.may_end.set()
+        await scene.tasks.stop()
+        return scene.told
+
+    assert asyncio.run(main()) == ["advance begins", "advance ends"]
 
 
 def test_a_defect_is_told_once() -> None:

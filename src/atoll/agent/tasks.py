@@ -30,10 +30,9 @@ class Tasks:
         self._tasks[kind] = [*before, asyncio.create_task(after_those(), name=kind)]
 
     async def stop(self, *kinds: str) -> None:
-        """Cancel work of these kinds, and wait until it has ended."""
-        for kind in kinds or list(self._tasks):
-            if ending := self._cancel(kind):
-                await asyncio.wait(ending)
+        """Cancel work of these kinds (none named: of all), all at once, and wait until it has ended."""
+        if ending := [task for kind in kinds or self._tasks for task in self._cancel(kind)]:
+            await asyncio.wait(ending)
 
     async def ended(self, kind: str, seconds: float | None = None) -> None:
         """Wait until nothing of a kind is under way, or `seconds` are over."""
@@ -42,7 +41,7 @@ class Tasks:
 
     def _cancel(self, kind: str) -> list[asyncio.Task[None]]:
         """What has not ended of a kind; the newest of it is cancelled, the others are already."""
-        tasks = [task for task in self._tasks.pop(kind, []) if not task.done()]
-        if tasks:
-            tasks[-1].cancel()  # a second cancellation would tear it out of its own ending
+        tasks = [task for task in self._tasks.get(kind, []) if not task.done()]
+        if tasks and not tasks[-1].cancelling():  # a second cancellation would tear it out of its own ending
+            tasks[-1].cancel()
         return tasks

@@ -7,6 +7,8 @@ does a dead agent: its trainer works on.
 `raw`: over what all islands give, had they always been up; `raw_predicted`: up time, less half an outer step of work for
 every island that was struck, over all time. `participation`: participants of a commit over all islands, mean;
 `participation_of_up`: over those up at the commit.
+`kept_of_untouched`: `kept` at the rate of the storm's own steps that no fault touched, which are many more than the calm ones;
+`waited_seconds`: how much longer than those the touched steps were, by cause.
 `resume`: from a fault between an attempt and its commit to the next attempt or the commit: the swarm goes on.
 `rejoin`: from an island's new start to `ready` at the coordinator, its trainer loaded and proven.
 """
@@ -22,6 +24,7 @@ from atoll.events import Event
 from atoll.swarm.records import CommitRecord
 
 Spans = list[tuple[float, float]]
+FELT_SECONDS = 8.0  # so long after its end a fault may still touch a step: restart, start, the last inner step's end
 
 
 @dataclass
@@ -69,6 +72,7 @@ class Aftermath:
             "faults": len(self._faults), "faults_per_outer_step": round(len(self._faults) / (seconds / outer), 2),
             "faults_by_kind": Counter(fault.kind for fault in self._faults),
             "kept": round(tokens / (rate * sum(up.values())), 4),
+            **self._untouched(tokens / sum(up.values())),
             "raw": round(tokens / (rate * seconds * islands), 4),
             "raw_predicted": round((sum(up.values()) - struck * outer / 2) / (seconds * islands), 4),
             "participation": round(statistics.mean(taking_part) / islands, 4),
@@ -82,6 +86,33 @@ class Aftermath:
 
     def _tokens(self, begin: float, end: float) -> int:
         return sum(e.facts["tokens"] for e in self._commits if begin < e.time <= end)
+
+    def _untouched(self, rate: float) -> dict[str, Any]:
+        """The storm's steps by what touched them; `rate`: committed tokens per second of an island that was up."""
+        steps: dict[str, list[float]] = {}
+        tokens = 0
+        for before, commit in itertools.pairwise(e for e in self._commits if e.time >= self._storm[0]):
+            cause = self._touched(before.time, commit.time)
+            steps.setdefault(cause, []).append(commit.time - before.time)
+            tokens += commit.facts["tokens"] if cause == "nothing" else 0
+        if not (whole := steps.pop("nothing", [])):
+            return {"kept_of_untouched": None, "untouched_steps": 0}
+        mean = statistics.mean(whole)
+        return {
+            "kept_of_untouched": round(rate * sum(whole) * len(self._ids) / tokens, 4),
+            "untouched_steps": len(whole), "untouched_step_seconds": round(mean, 2),
+            "touched_steps": {cause: len(seconds) for cause, seconds in steps.items()},
+            "waited_seconds": {cause: round(sum(seconds) - mean * len(seconds), 1) for cause, seconds in steps.items()},
+        }  # fmt: skip
+
+    def _touched(self, begin: float, end: float) -> str:
+        """What touched the step between two commits most: a coordinator's death, a fault in its attempt, another."""
+        felt = [f for f in self._faults if f.at <= end and max(f.at, f.until) + FELT_SECONDS > begin]
+        if any(f.kind == "kill coordinator" for f in felt):
+            return "coordinator"
+        if any(f.in_attempt and f.at > begin for f in felt):
+            return "in attempt"
+        return "elsewhere" if felt else "nothing"
 
     def _down(self, name: str) -> Spans:
         """When an island was not up."""

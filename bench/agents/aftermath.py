@@ -24,7 +24,7 @@ from atoll.events import Event
 from atoll.swarm.records import CommitRecord
 
 Spans = list[tuple[float, float]]
-FELT_SECONDS = 8.0  # so long after its end a fault may still touch a step: restart, start, the last inner step's end
+FELT_SECONDS = 5.0  # so long after its end, and a restart, a fault may still touch a step: start, recovery, a last inner step
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Fault:
     kind: str
     target: str
     at: float
-    until: float  # the end of a freeze or cut
+    until: float  # the end of a freeze or cut; of a kill its moment
     over: bool
     in_attempt: bool  # between an attempt's opening and its commit or end
 
@@ -47,6 +47,7 @@ class Aftermath:
         self._events = list(swarm.events())
         self._commits = [e for e in self._events if e.kind == "committed"]
         self._calm = calm_from, calm_to
+        self._felt_seconds = swarm.restart_seconds + FELT_SECONDS
         self._storm = calm_to, self._commits[-1].time
         self._ids = {name: swarm.island_id(name) for name in swarm.islands}
         self._starts = {name: thing.starts for name, thing in swarm.islands.items()}
@@ -72,7 +73,7 @@ class Aftermath:
             "faults": len(self._faults), "faults_per_outer_step": round(len(self._faults) / (seconds / outer), 2),
             "faults_by_kind": Counter(fault.kind for fault in self._faults),
             "kept": round(tokens / (rate * sum(up.values())), 4),
-            **self._untouched(tokens / sum(up.values())),
+            **self._by_cause(tokens / sum(up.values())),
             "raw": round(tokens / (rate * seconds * islands), 4),
             "raw_predicted": round((sum(up.values()) - struck * outer / 2) / (seconds * islands), 4),
             "participation": round(statistics.mean(taking_part) / islands, 4),
@@ -87,8 +88,8 @@ class Aftermath:
     def _tokens(self, begin: float, end: float) -> int:
         return sum(e.facts["tokens"] for e in self._commits if begin < e.time <= end)
 
-    def _untouched(self, rate: float) -> dict[str, Any]:
-        """The storm's steps by what touched them; `rate`: committed tokens per second of an island that was up."""
+    def _by_cause(self, rate: float) -> dict[str, Any]:
+        """What the storm's steps took, by what touched them; `rate`: committed tokens per second of an island that was up."""
         steps: dict[str, list[float]] = {}
         tokens = 0
         for before, commit in itertools.pairwise(e for e in self._commits if e.time >= self._storm[0]):
@@ -96,7 +97,7 @@ class Aftermath:
             steps.setdefault(cause, []).append(commit.time - before.time)
             tokens += commit.facts["tokens"] if cause == "nothing" else 0
         if not (whole := steps.pop("nothing", [])):
-            return {"kept_of_untouched": None, "untouched_steps": 0}
+            return {"kept_of_untouched": None}
         mean = statistics.mean(whole)
         return {
             "kept_of_untouched": round(rate * sum(whole) * len(self._ids) / tokens, 4),
@@ -107,7 +108,7 @@ class Aftermath:
 
     def _touched(self, begin: float, end: float) -> str:
         """What touched the step between two commits most: a coordinator's death, a fault in its attempt, another."""
-        felt = [f for f in self._faults if f.at <= end and max(f.at, f.until) + FELT_SECONDS > begin]
+        felt = [f for f in self._faults if f.at <= end and f.until + self._felt_seconds > begin]
         if any(f.kind == "kill coordinator" for f in felt):
             return "coordinator"
         if any(f.in_attempt and f.at > begin for f in felt):

@@ -1,0 +1,195 @@
+"""The golden losses: what the first 21 inner and 3 outer steps of golden.toml give, on the loop that ships.
+
+    python tests/golden/golden.py        # rewrites golden.json: only with a change that is meant to change computation
+
+`train.train` runs as it does on an island. Its agent is a thread here, without a coordinator and a clock, so that
+nothing depends on time; what the agent does to bytes (encode, reduce, apply) is production's.
+"""
+
+import asyncio
+import json
+import platform
+import socket
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atoll import recipe as recipes
+from atoll.agent import membership, payload
+from atoll.agent.assembly import Assembly
+from atoll.agent.log import UpdateLog
+from atoll.agent.reduce import Reduction
+from atoll.agent.settings import Settings
+from atoll.agent.state import OuterState
+from atoll.agent.trainer import frame, read_frame
+from atoll.genesis import RunDir, prepare
+from atoll.island.ranks import Ranks
+from atoll.mesh import ElasticDeviceMesh, Swarm
+from atoll.recipe import Recipe
+from atoll.swarm import messages as m
+from atoll.swarm.identity import RunKeys, common_name, island_key
+from atoll.swarm.layout import root
+from atoll.swarm.records import Assembled, Attempt, Plan, Share, Slice, Term, header
+from atoll.train import train
+
+HERE = Path(__file__).parent
+FILE = HERE / "golden.json"
+CASES = {
+    "adamw-int8": ["inner.optimizer={type='adamw', lr=3e-3}", "outer.codec=int8"],
+    "muon-bf16": ["inner.optimizer={type='muon', lr=0.01}", "outer.codec=bf16"],
+}
+
+
+def environment() -> dict[str, str]:
+    """What decides the last bits of a matrix product on a CPU."""
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    vendor = next((line.partition(": ")[2] for line in lines if line.startswith("vendor_id")), platform.processor())
+    capability = torch.backends.cpu.get_cpu_capability()
+    return {"torch": torch.__version__, "vectors": capability, "vendor": vendor, "machine": platform.machine()}
+
+
+def losses_and_roots(case: str, directory: Path) -> dict[str, list[str]]:
+    """The loss of every inner step, as hexadecimal fp64, and the root of every outer state after the first."""
+    recipe = recipes.load(HERE / "golden.toml", CASES[case])
+    run_dir = RunDir(directory)
+    prepare(recipe, run_dir, lambda _: None)
+    island = run_dir.islands / "island"
+    run = enrol(run_dir, island, recipe)
+    losses: list[str] = []
+    before = torch.get_num_threads()
+    ranks = Ranks.of_torchrun()
+    try:
+        agent = ThreadAgent(island, run, run_dir, recipe)
+        swarm = swarm_with(agent, island, ranks)
+        with ElasticDeviceMesh(ranks, swarm) as mesh:
+            train(mesh, recipe.island, island, lambda plan, number, metrics: losses.append(metrics.loss.hex()))
+    finally:
+        ranks.close()
+        torch.set_num_threads(before)
+    return {"losses": losses, "roots": agent.roots}
+
+
+def enrol(run_dir: RunDir, island: Path, recipe: Recipe) -> m.RunInfo:
+    """Make `island` a member of a run without a coordinator."""
+    keys, state_0 = RunKeys(run_dir.coordinator, recipe.name), run_dir.state_0()
+    run = m.RunInfo(common_name(keys.authority), recipe.name, recipe.shared(), state_0.root, state_0.layout, "",
+                    keys.record_key)  # fmt: skip
+    certificate = keys.issue(island_key(island)[2])
+    membership._keep(island, membership.Membership("", run.run_id, certificate, keys.authority, run))
+    return run
+
+
+def swarm_with(agent: "ThreadAgent", island: Path, ranks: Ranks) -> Swarm:
+    """The trainer's side that ships, with an agent that is a thread."""
+
+    class ItsSwarm(Swarm):
+        def _start_agent(self) -> None:
+            self._agent = agent  # type: ignore[assignment]
+
+    return ItsSwarm(Settings(island, ""), "", ranks)
+
+
+class ThreadAgent:
+    """The only agent of a swarm of one: it owns everything, and every update is committed."""
+
+    alive = True
+
+    def __init__(self, island: Path, run: m.RunInfo, run_dir: RunDir, recipe: Recipe) -> None:
+        self.roots: list[str] = []
+        self.socket, self._far = socket.socketpair()
+        self._run, self._run_dir, self._recipe, self._island = run, run_dir, recipe, island
+        self._state, self._log = OuterState(island / "state", run.layout), UpdateLog(island / "log", run.layout, b"")
+        state_0 = run_dir.state_0()
+        for chunk in range(run.layout.num_chunks):
+            self._state.write(chunk, 0, state_0.chunk(chunk))
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._live)
+        self._thread.start()
+
+    def stop(self, seconds: float = 10.0) -> int:
+        self.socket.close()
+        self._thread.join(seconds)
+        if self._error is not None:
+            raise self._error
+        return 0
+
+    def _live(self) -> None:
+        try:
+            while not self._answer(read_frame(self._far)):
+                pass
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._far.close()
+
+    def _say(self, message: Any) -> None:
+        self._far.sendall(frame(message))
+
+    def _answer(self, message: Any) -> bool:
+        """Whether the run is finished."""
+        state = self._state
+        match message:
+            case m.WantData():
+                self._say(m.DataAt(message.number, str(self._run_dir.data)))
+            case m.Attached():
+                self._order_adopt()
+            case m.Adopted():
+                assert message.loaded == root(state.table())
+                if state.version == self._recipe.num_outer_steps:
+                    self._say(m.Stopped(""))
+                    return True
+                self._say(m.Work(self._plan()))
+            case m.Proposed():
+                self._commit(message)
+                self._order_adopt()
+        return False
+
+    def _order_adopt(self) -> None:
+        table = self._state.table()
+        self._say(m.Adopt(self._state.version, root(table), table))
+
+    def _plan(self) -> Plan:
+        step, inner_steps = self._state.version, self._recipe.outer.inner_steps
+        count = inner_steps * self._recipe.windows_per_step
+        return Plan(Term(), step, b"", "me", ((step * count, count),), (0,), inner_steps, step * inner_steps)
+
+    def _commit(self, done: m.Proposed) -> None:
+        state, outer, layout = self._state, self._recipe.outer, self._run.layout
+        empty = m.Propose(done.step, b"", (), b"", done.tokens, done.inner_steps, done.loss, 0.0)
+        mine = payload.make(self._island, state, outer.codec, empty)
+        slices = (Slice("me", 0, layout.num_pieces),)
+        attempt = Attempt(Term(), done.step, 1, b"", outer.codec, outer.lr, outer.momentum,
+                          (Share("me", mine.proposal.payload, done.tokens, 1.0),), slices, {"me": ""})  # fmt: skip
+        reduced: list[Any] = []
+
+        async def reduce() -> Assembly:
+            async def report(message: Any) -> None:
+                reduced.append(message)
+
+            assembly = Assembly(self._log.directory, layout, attempt)
+            await Reduction("me", attempt, assembly, mine, 10.0, report).run(None)  # type: ignore[arg-type]
+            return assembly
+
+        assembly = asyncio.run(reduce())
+        head = header(attempt, Assembled(Term(), done.step, 1, (reduced[0].digest,)))
+        table = assembly.apply_and_finish(state, self._log, head)
+        for chunk in range(layout.num_chunks):
+            assert state.apply(head, assembly.data, chunk, table[64 * chunk : 64 * chunk + 64])
+        self.roots.append(root(table).hex())
+
+
+def main() -> None:
+    found: dict[str, Any] = {"environment": environment()}
+    for case in CASES:
+        with tempfile.TemporaryDirectory() as directory:
+            found[case] = losses_and_roots(case, Path(directory))
+    FILE.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,7 +2,8 @@
 
     python bench/checkpoint.py [--threads 1] [--saves 5] [--dir DIR]
 
-Prints one JSON line a shape: medians after the first save, which also makes the memory that later ones copy into.
+Prints one JSON line a shape: medians after the first save, which also makes the memory that later ones copy
+into.
 """
 
 import argparse
@@ -27,7 +28,9 @@ from atoll.model.llama import Llama
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--saves", type=int, default=5)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
@@ -37,7 +40,10 @@ def main() -> None:
     ranks = Ranks.of_torchrun()
     for name in options.shapes:
         with tempfile.TemporaryDirectory(dir=options.dir) as directory:
-            print(json.dumps(row(name, options.saves, Path(directory), ranks) | {"threads": options.threads}), flush=True)
+            print(
+                json.dumps(row(name, options.saves, Path(directory), ranks) | {"threads": options.threads}),
+                flush=True,
+            )
     ranks.close()
 
 
@@ -58,15 +64,23 @@ def row(name: str, num_saves: int, directory: Path, ranks: Ranks) -> dict[str, o
     waits: list[float] = []
     for step in range(num_saves + 1):
         start = time.perf_counter()
-        with atomic_dir(directory / f"peer-{step}") as temporary:  # whole or absent, as ours, but without checksums
+        with atomic_dir(
+            directory / f"peer-{step}"
+        ) as temporary:  # whole or absent, as ours, but without checksums
             save({"optimizers": get_optimizer_state_dict(model, island.optimizers)}, checkpoint_id=temporary)
         waits.append(time.perf_counter() - start)
     ours, peer = (1e3 * statistics.median(taken[1:]) for taken in (stalls, waits))
     size = sum(file.stat().st_size for file in (directory / "peer-0").iterdir())
     return {
-        "bench": "checkpoint", "shape": name, "bytes": size, "ours": round(ours, 2), "peer": round(peer, 1), "unit": "ms",
-        "ratio": round(ours / peer, 4), "first": round(1e3 * stalls[0], 1),
-    }  # fmt: skip
+        "bench": "checkpoint",
+        "shape": name,
+        "bytes": size,
+        "ours": round(ours, 2),
+        "peer": round(peer, 1),
+        "unit": "ms",
+        "ratio": round(ours / peer, 4),
+        "first": round(1e3 * stalls[0], 1),
+    }
 
 
 if __name__ == "__main__":

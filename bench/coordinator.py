@@ -1,13 +1,15 @@
-"""How long a swarm waits for a coordinator that was killed, and what is lost: python bench/coordinator.py [--kills 20]
+"""How long a swarm waits for a coordinator that was killed, and what is lost: python bench/coordinator.py
+[--kills 20]
 
-One row with SQLite, where the same command is started again at once, one with PostgreSQL, where another stands by and
-the killed one is started again to stand by. kill -9 at random moments, every second one drawn from the short time between
-an attempt and its commit; three islands over gRPC on loopback.
+One row with SQLite, where the same command is started again at once, one with PostgreSQL, where another
+stands by and the killed one is started again to stand by. kill -9 at random moments, every second one drawn
+from the short time between an attempt and its commit; three islands over gRPC on loopback.
 
-`pause_seconds` is from the kill until the next leader has welcomed every island: from then on no decision waits for a
-coordinator any more (the relay, which dies with its host, may come later); `leader_seconds` is the part of it until that
-leader began, the rest is the islands finding it. `stall_seconds` is how much longer than usual the
-interrupted outer step took: what the swarm really lost. `lost_commits` compares every island's records with the database.
+`pause_seconds` is from the kill until the next leader has welcomed every island: from then on no decision
+waits for a coordinator any more (the relay, which dies with its host, may come later); `leader_seconds` is
+the part of it until that leader began, the rest is the islands finding it. `stall_seconds` is how much longer
+than usual the interrupted outer step took: what the swarm really lost. `lost_commits` compares every island's
+records with the database.
 """
 
 import argparse
@@ -26,7 +28,7 @@ from agents.swarm import Swarm, lost_commits, machine
 
 from atoll.errors import UserError
 from atoll.events import Event
-from atoll.genesis import RunDir
+from atoll.run.directory import RunDir
 
 ISLANDS = ["a", "b", "c"]
 ELEMENTS = 8 << 20  # so that an attempt takes longer than a look at the events
@@ -36,7 +38,9 @@ PORTS = {"host": 7740, "second": 7742}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=["sqlite", "postgresql"])
@@ -46,7 +50,9 @@ def main() -> None:
             print(json.dumps(row("sqlite", Path(directory), "", options.kills, options.seed)), flush=True)
     if options.only != "sqlite":
         with tempfile.TemporaryDirectory(prefix="atoll-bench-") as directory, postgresql() as url:
-            print(json.dumps(row("postgresql", Path(directory), url, options.kills, options.seed)), flush=True)
+            print(
+                json.dumps(row("postgresql", Path(directory), url, options.kills, options.seed)), flush=True
+            )
 
 
 @contextlib.contextmanager
@@ -85,20 +91,30 @@ def row(name: str, directory: Path, database: str, kills: int, seed: int) -> dic
             leader = max(places, key=lambda place: newest(swarm, places[place], "term"))
             if number % 2:
                 where, since = places[leader], time.time()
-                swarm.until(lambda w=where, t=since: newest(swarm, w, "attempt") > t, "an attempt", PATIENCE_SECONDS)
+                swarm.until(
+                    lambda w=where, t=since: newest(swarm, w, "attempt") > t, "an attempt", PATIENCE_SECONDS
+                )
                 time.sleep(choose.uniform(0.0, attempt_seconds(swarm, places)))
             there = {swarm.island_id(island) for island in ISLANDS}
             at = time.time()
             swarm.kill(leader)
-            in_attempt += newest(swarm, places[leader], "attempt") > newest(swarm, places[leader], "committed")
+            in_attempt += newest(swarm, places[leader], "attempt") > newest(
+                swarm, places[leader], "committed"
+            )
             if database:  # whoever comes back now stands by
                 swarm.hosts[leader].repeat_with("--standby")
-            swarm.until(lambda at=at, there=there: welcomed(swarm, places, at, there) is not None, "all linked again", 60.0)
+            swarm.until(
+                lambda at=at, there=there: welcomed(swarm, places, at, there) is not None,
+                "all linked again",
+                60.0,
+            )
             pauses.append((welcomed(swarm, places, at, there) or at) - at)
             leaders.append(max(newest(swarm, place, "term") for place in places.values()) - at)
             killed_at.append(at)
             before = len(committed(swarm, places))
-            swarm.until(lambda n=before: len(committed(swarm, places)) >= n + 2, "commits go on", PATIENCE_SECONDS)
+            swarm.until(
+                lambda n=before: len(committed(swarm, places)) >= n + 2, "commits go on", PATIENCE_SECONDS
+            )
         commits = committed(swarm, places)
         unequal = sum(e.kind == "unequal" for place in places.values() for e in swarm.events(place))
         terms = sum(e.kind == "term" for place in places.values() for e in swarm.events(place))
@@ -107,13 +123,23 @@ def row(name: str, directory: Path, database: str, kills: int, seed: int) -> dic
     kept = [swarm.kept_by(island) for island in (*ISLANDS, "relay")]
     stalls = stall_seconds([c.time for c in commits], killed_at)
     return {
-        "bench": "coordinator", "database": name, "kills": kills, "kills_in_attempt": in_attempt, "terms": terms,
-        "commits": len(records), "leader_seconds_median": round(statistics.median(leaders), 2),
-        "lost_commits": lost_commits(records, kept), "unequal_roots": unequal,
-        "pause_seconds_median": round(statistics.median(pauses), 2), "pause_seconds_max": round(max(pauses), 2),
-        "stall_seconds_median": round(statistics.median(stalls), 2), "stall_seconds_max": round(max(stalls), 2),
-        "outer_step_seconds": round(usual([c.time for c in commits], killed_at), 2), "seed": seed, **load,
-    }  # fmt: skip
+        "bench": "coordinator",
+        "database": name,
+        "kills": kills,
+        "kills_in_attempt": in_attempt,
+        "terms": terms,
+        "commits": len(records),
+        "leader_seconds_median": round(statistics.median(leaders), 2),
+        "lost_commits": lost_commits(records, kept),
+        "unequal_roots": unequal,
+        "pause_seconds_median": round(statistics.median(pauses), 2),
+        "pause_seconds_max": round(max(pauses), 2),
+        "stall_seconds_median": round(statistics.median(stalls), 2),
+        "stall_seconds_max": round(max(stalls), 2),
+        "outer_step_seconds": round(usual([c.time for c in commits], killed_at), 2),
+        "seed": seed,
+        **load,
+    }
 
 
 def second_place(swarm: Swarm) -> RunDir:
@@ -140,13 +166,19 @@ def committed(swarm: Swarm, places: dict[str, RunDir]) -> list[Event]:
 
 def attempt_seconds(swarm: Swarm, places: dict[str, RunDir]) -> float:
     """How long it usually takes from an attempt's opening to its commit."""
-    told = sorted((e for place in places.values() for e in swarm.events(place) if e.kind in ("attempt", "committed")),
-                  key=lambda event: event.time)  # fmt: skip
-    return statistics.median(b.time - a.time for a, b in itertools.pairwise(told) if b.kind == "committed" != a.kind)
+    told = sorted(
+        (e for place in places.values() for e in swarm.events(place) if e.kind in ("attempt", "committed")),
+        key=lambda event: event.time,
+    )
+    return statistics.median(
+        b.time - a.time for a, b in itertools.pairwise(told) if b.kind == "committed" != a.kind
+    )
 
 
 def welcomed(swarm: Swarm, places: dict[str, RunDir], since: float, islands: set[str]) -> float | None:
-    """When the last of these islands was welcomed by a leader that began after `since`; None while one is missing."""
+    """When the last of these islands was welcomed by a leader that began after `since`; None while one is
+    missing.
+    """
     for place in places.values():
         events = [event for event in swarm.events(place) if event.time > since]
         began = next((k for k, event in enumerate(events) if event.kind == "term"), None)

@@ -1,9 +1,10 @@
-"""The chunked head beside plain logits at 128,256 words: CPU seconds and peak memory of loss and gradients, on one CPU.
+"""The chunked head beside plain logits at 128,256 words: CPU seconds and peak memory of loss and gradients,
+on one CPU.
 
     python bench/head.py [--threads 1] [--tokens 2048] [--hidden 1024]
 
-Prints one JSON line. Each side runs in a process of its own, whose peak is the kernel's (VmHWM, set back before the
-step): all that the step needs beyond hidden states and weight, their gradients included.
+Prints one JSON line. Each side runs in a process of its own, whose peak is the kernel's (VmHWM, set back
+before the step): all that the step needs beyond hidden states and weight, their gradients included.
 """
 
 import argparse
@@ -23,7 +24,9 @@ STATUS = Path("/proc/self/status")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--hidden", type=int, default=1024)
@@ -42,13 +45,24 @@ def main() -> None:
             found.append(json.loads(done.stdout))
     seconds = {side: min(f["seconds"] for f in found) for side, found in sides.items()}
     peak = {side: min(f["peak_bytes"] for f in found) for side, found in sides.items()}
-    print(json.dumps({
-        "bench": "head", "words": NUM_WORDS, "tokens": options.tokens, "hidden": options.hidden, "threads": options.threads,
-        "ours": round(seconds["ours"], 2), "peer": round(seconds["peer"], 2), "unit": "s",
-        "ratio": round(seconds["peer"] / seconds["ours"], 3),
-        "ours_peak_mib": peak["ours"] >> 20, "peer_peak_mib": peak["peer"] >> 20,
-        "memory_ratio": round(peak["ours"] / peak["peer"], 3),
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "bench": "head",
+                "words": NUM_WORDS,
+                "tokens": options.tokens,
+                "hidden": options.hidden,
+                "threads": options.threads,
+                "ours": round(seconds["ours"], 2),
+                "peer": round(seconds["peer"], 2),
+                "unit": "s",
+                "ratio": round(seconds["peer"] / seconds["ours"], 3),
+                "ours_peak_mib": peak["ours"] >> 20,
+                "peer_peak_mib": peak["peer"] >> 20,
+                "memory_ratio": round(peak["ours"] / peak["peer"], 3),
+            }
+        )
+    )
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
@@ -76,7 +90,9 @@ def their_step(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor)
 
 def status(name: str) -> int:
     """A quantity of this process in bytes."""
-    return next(int(line.split()[1]) << 10 for line in STATUS.read_text().splitlines() if line.startswith(name))
+    return next(
+        int(line.split()[1]) << 10 for line in STATUS.read_text().splitlines() if line.startswith(name)
+    )
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python bench/island.py [--threads 2] [--seconds 4]
 
-Prints one JSON line a row: a process for each side, steps taken in turns, medians. `packed` windows hold documents of 128
-tokens on average; transformers gets what it offers for them: position ids that start anew. Peak memory is the kernel's
-(VmHWM), model and moments included, the making of the weights not.
+Prints one JSON line a row: a process for each side, steps taken in turns, medians. `packed` windows hold
+documents of 128 tokens on average; transformers gets what it offers for them: position ids that start anew.
+Peak memory is the kernel's (VmHWM), model and moments included, the making of the weights not.
 """
 
 import argparse
@@ -46,10 +46,15 @@ class Batch:
 
 def scaled(hidden_size: int, num_layers: int, vocab_size: int) -> LlamaConfig:
     return msgspec.structs.replace(
-        PRESETS["demo"], vocab_size=vocab_size, hidden_size=hidden_size, intermediate_size=3 * hidden_size,
-        num_hidden_layers=num_layers, num_attention_heads=hidden_size // 64, num_key_value_heads=hidden_size // 64,
+        PRESETS["demo"],
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        intermediate_size=3 * hidden_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=hidden_size // 64,
+        num_key_value_heads=hidden_size // 64,
         tie_word_embeddings=True,
-    )  # fmt: skip
+    )
 
 
 SHAPES = {
@@ -61,7 +66,9 @@ SHAPES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=2, help="as many as the figures' machine has cores")
     parser.add_argument("--seconds", type=float, default=4.0, help="at least this long for each row")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
@@ -86,14 +93,27 @@ def row(name: str, packed: bool, seconds: float, threads: int) -> dict[str, obje
         while time.perf_counter() - began < seconds or len(ours.seconds) < 4:
             for side in (ours, peer):
                 side.step()
-        rates = [shape.num_windows * shape.context_length / statistics.median(side.seconds[1:]) for side in (ours, peer)]
+        rates = [
+            shape.num_windows * shape.context_length / statistics.median(side.seconds[1:])
+            for side in (ours, peer)
+        ]
         peaks = [side.end() for side in (ours, peer)]
     return {
-        "bench": "island", "shape": name, "packed": packed, "parameters": shape.config.num_parameters,
-        "windows": shape.num_windows, "context_length": shape.context_length, "threads": threads,
-        "ours": round(rates[0]), "peer": round(rates[1]), "unit": "tokens/s", "ratio": round(rates[0] / rates[1], 3),
-        "ours_peak_mib": peaks[0] >> 20, "peer_peak_mib": peaks[1] >> 20, "memory_ratio": round(peaks[0] / peaks[1], 3),
-    }  # fmt: skip
+        "bench": "island",
+        "shape": name,
+        "packed": packed,
+        "parameters": shape.config.num_parameters,
+        "windows": shape.num_windows,
+        "context_length": shape.context_length,
+        "threads": threads,
+        "ours": round(rates[0]),
+        "peer": round(rates[1]),
+        "unit": "tokens/s",
+        "ratio": round(rates[0] / rates[1], 3),
+        "ours_peak_mib": peaks[0] >> 20,
+        "peer_peak_mib": peaks[1] >> 20,
+        "memory_ratio": round(peaks[0] / peaks[1], 3),
+    }
 
 
 class Side:
@@ -101,9 +121,13 @@ class Side:
 
     def __init__(self, side: str, name: str, packed: bool, threads: int) -> None:
         command = [sys.executable, __file__, "--threads", str(threads), "--shapes", name, "--side", side]
-        self._process = subprocess.Popen([*command, *(["--packed"] if packed else [])], stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, text=True,
-                                         env={**os.environ, "OMP_NUM_THREADS": str(threads)})  # fmt: skip
+        self._process = subprocess.Popen(
+            [*command, *(["--packed"] if packed else [])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        )
         self.seconds: list[float] = []
 
     def __enter__(self) -> "Side":
@@ -172,7 +196,8 @@ def our_step(shape: Shape, batch: Batch) -> Callable[[], object]:
 def their_step(shape: Shape, batch: Batch, packed: bool) -> Callable[[], object]:
     rope = {"rope_type": "default", "rope_theta": shape.config.rope_theta}
     dimensions = {k: v for k, v in msgspec.structs.asdict(shape.config).items() if not k.startswith("rope")}
-    config = transformers.LlamaConfig(**dimensions, rope_parameters=rope, attn_implementation="sdpa")  # pyright: ignore[reportCallIssue]
+    # pyright: ignore[reportCallIssue]
+    config = transformers.LlamaConfig(**dimensions, rope_parameters=rope, attn_implementation="sdpa")
     model = transformers.LlamaForCausalLM(config).train()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     tokens = torch.tensor(batch.tokens)
@@ -180,7 +205,9 @@ def their_step(shape: Shape, batch: Batch, packed: bool) -> Callable[[], object]
     if packed:
         starts = np.diff(batch.documents, axis=1, prepend=batch.documents[:, :1] - 1) != 0
         indices = np.arange(shape.context_length)
-        arguments["position_ids"] = torch.tensor(indices - np.maximum.accumulate(np.where(starts, indices, 0), axis=1))
+        arguments["position_ids"] = torch.tensor(
+            indices - np.maximum.accumulate(np.where(starts, indices, 0), axis=1)
+        )
 
     def step() -> None:
         model(**arguments).loss.backward()

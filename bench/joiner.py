@@ -1,11 +1,13 @@
-"""What a joiner's inner optimizer should begin with: no moments, no moments and a new warm-up, old ones, or a donor's.
+"""What a joiner's inner optimizer should begin with: no moments, no moments and a new warm-up, old ones, or a
+donor's.
 
     python bench/joiner.py --dir /tmp/joiner [--incumbents 1] [--joins 5 12] [--seeds 3] [key=value ...]
 
-The demo's recipe, in one process, without a network or a codec. `incumbents` islands train from the start; before outer
-step J another one joins, in every way that there is, from the same snapshot. One JSON line a way, and seed: the joiner's
-mean inner loss in its first and second outer step less the incumbents', the norm of its first pseudo-gradient over
-theirs, and held-out loss after its first, third and fifth commit, less that of `donor` (in nats).
+The demo's recipe, in one process, without a network or a codec. `incumbents` islands train from the start;
+before outer step J another one joins, in every way that there is, from the same snapshot. One JSON line a
+way, and seed: the joiner's mean inner loss in its first and second outer step less the incumbents', the norm
+of its first pseudo-gradient over theirs, and held-out loss after its first, third and fifth commit, less that
+of `donor` (in nats).
 """
 
 import argparse
@@ -22,13 +24,14 @@ from torch import Tensor
 from atoll import recipe as recipes
 from atoll.data.loader import Loader
 from atoll.data.unigram import heldout_weights
-from atoll.genesis import RunDir, prepare
 from atoll.island.feed import place
 from atoll.island.heldout import heldout_loss
 from atoll.island.step import Island
 from atoll.model.llama import Llama
 from atoll.model.presets import resolve
 from atoll.recipe import Recipe
+from atoll.run.directory import RunDir
+from atoll.run.genesis import prepare
 
 OLD_STEPS = 5  # outer steps for which the one with old moments was away
 LOOKS = (1, 3, 5)  # commits after the joiner's first step at which held-out loss is looked at
@@ -81,7 +84,9 @@ class Bench:
             samples = range(self.sample, self.sample + inner * share)
             self.sample += inner * share
             for at, batches in enumerate(self.data.batches(samples, [0], share, share)):
-                self.island.inner_step([place(b, self.island.device) for b in batches], swarm.step * inner + at)
+                self.island.inner_step(
+                    [place(b, self.island.device) for b in batches], swarm.step * inner + at
+                )
             done = self.island.read()
             losses.append(sum(metrics.loss for metrics in done) / len(done))
             gradient = {n: swarm.parameters[n] - value for n, value in self.island.parameters().items()}
@@ -92,7 +97,9 @@ class Bench:
         outer = self.recipe.outer
         for name, value in total.items():
             swarm.momentum[name] = outer.momentum * swarm.momentum[name] + value
-            swarm.parameters[name] = swarm.parameters[name] - outer.lr * (value + outer.momentum * swarm.momentum[name])
+            swarm.parameters[name] = swarm.parameters[name] - outer.lr * (
+                value + outer.momentum * swarm.momentum[name]
+            )
         swarm.optimizers, swarm.step = optimizers, swarm.step + 1
         swarm.before.append(optimizers)
         return losses, norms
@@ -106,15 +113,23 @@ def ways(bench: Bench, swarm: Swarm) -> dict[str, tuple[State | None, int]]:
     """The optimizer that a joiner begins with, and over how many inner steps it warms up again."""
     inner = bench.recipe.outer.inner_steps
     donor = swarm.optimizers[0]
-    found: dict[str, tuple[State | None, int]] = {"donor": (donor, 0), "nobody joins": (None, 0), "fresh": (bench.fresh, 0)}
-    found |= {f"fresh, {steps} steps of warm-up": (bench.fresh, steps) for steps in (inner // 2, inner, 2 * inner)}
+    found: dict[str, tuple[State | None, int]] = {
+        "donor": (donor, 0),
+        "nobody joins": (None, 0),
+        "fresh": (bench.fresh, 0),
+    }
+    found |= {
+        f"fresh, {steps} steps of warm-up": (bench.fresh, steps) for steps in (inner // 2, inner, 2 * inner)
+    }
     if swarm.step > OLD_STEPS:
         found[f"own, {OLD_STEPS} outer steps old"] = (swarm.before[-1 - OLD_STEPS][0], 0)
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--incumbents", type=int, default=1)
@@ -135,7 +150,12 @@ def main() -> None:
                 branch, bench.sample = copy.deepcopy(swarm), at  # every way on the same samples
                 if state is not None:
                     branch.optimizers.append(state)
-                facts: dict[str, Any] = {"bench": "joiner", "way": name, "incumbents": options.incumbents, "join": join}
+                facts: dict[str, Any] = {
+                    "bench": "joiner",
+                    "way": name,
+                    "incumbents": options.incumbents,
+                    "join": join,
+                }
                 facts["seed"] = seed
                 heldout: list[float] = []
                 for commit in range(1, max(LOOKS) + 1):
@@ -149,8 +169,15 @@ def main() -> None:
                         heldout.append(bench.look(branch))
                 rows.append((facts, heldout))
             for facts, heldout in rows:
-                differences = [round(ours - donors, 4) for ours, donors in zip(heldout, rows[0][1], strict=True)]
-                print(json.dumps(facts | {"heldout": [round(x, 4) for x in heldout], "over_donor": differences}), flush=True)
+                differences = [
+                    round(ours - donors, 4) for ours, donors in zip(heldout, rows[0][1], strict=True)
+                ]
+                print(
+                    json.dumps(
+                        facts | {"heldout": [round(x, 4) for x in heldout], "over_donor": differences}
+                    ),
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""What an island without the data fetches for a lease, and what it costs to find out which blocks: from a manifest alone.
+"""What an island without the data fetches for a lease, and what it costs to find out which blocks: from a
+manifest alone.
 
     python bench/leases.py
 
-Five sources in the reference run's weights, 640 M tokens each in shards of 64 M, documents of 1,000 tokens; leases of
-26 M tokens (100 inner steps of 262,144) at several lengths of window, each the second lease of a run.
+Five sources in the reference run's weights, 640 M tokens each in shards of 64 M, documents of 1,000 tokens;
+leases of 26 M tokens (100 inner steps of 262,144) at several lengths of window, each the second lease of a
+run.
 """
 
 import json
@@ -37,11 +39,18 @@ def row(data_dir: Path, length: int) -> dict[str, object]:
     seconds = time.process_time() - began
     num_blocks = sum(map(len, blocks.values()))
     return {
-        "bench": "leases", "context_length": length, "lease_windows": num_windows, "lease_mb": round(2 * LEASE_TOKENS / 1e6, 1),
-        "fetched_blocks": num_blocks, "fetched_mb": round(num_blocks * BLOCK_BYTES / 1e6, 1),
-        "of_all_blocks": round(num_blocks / sum(file.num_blocks for file in loader.manifest.files.values()), 3),
-        "cpu_microseconds_per_window": round(seconds / num_windows * 1e6, 1), "cpu_seconds": round(seconds, 2),
-    }  # fmt: skip
+        "bench": "leases",
+        "context_length": length,
+        "lease_windows": num_windows,
+        "lease_mb": round(2 * LEASE_TOKENS / 1e6, 1),
+        "fetched_blocks": num_blocks,
+        "fetched_mb": round(num_blocks * BLOCK_BYTES / 1e6, 1),
+        "of_all_blocks": round(
+            num_blocks / sum(file.num_blocks for file in loader.manifest.files.values()), 3
+        ),
+        "cpu_microseconds_per_window": round(seconds / num_windows * 1e6, 1),
+        "cpu_seconds": round(seconds, 2),
+    }
 
 
 def write_manifest(data_dir: Path) -> None:
@@ -52,10 +61,19 @@ def write_manifest(data_dir: Path) -> None:
             tokens, offsets = (f"{name}/train-{number:05d}.{kind}" for kind in ("tokens", "offsets"))
             num_documents = SHARD_TOKENS // DOCUMENT_TOKENS
             files |= {tokens: file_of(2 * SHARD_TOKENS), offsets: file_of(8 * (num_documents + 1))}
-            shards.append(Shard(tokens, offsets, SHARD_TOKENS, num_documents, 4 * SHARD_TOKENS))
+            shards.append(
+                Shard(
+                    tokens=tokens,
+                    offsets=offsets,
+                    num_tokens=SHARD_TOKENS,
+                    num_documents=num_documents,
+                    num_bytes=4 * SHARD_TOKENS,
+                )
+            )
         sources[name] = PreparedSource(shards, [])
-    Manifest(format=FORMAT, tokenizer="", vocab_size=50_000, bos_id=0, sources=sources, files=files, made_from={}
-             ).save(data_dir)  # fmt: skip
+    Manifest(
+        format=FORMAT, tokenizer="", vocab_size=50_000, bos_id=0, sources=sources, files=files, made_from={}
+    ).save(data_dir)
 
 
 def file_of(num_bytes: int) -> FileBlocks:

@@ -1,11 +1,13 @@
-"""Windows per second out of prepared data, beside `datasets` (interleaved and streamed) and Grain, from the same tokens.
+"""Windows per second out of prepared data, beside `datasets` (interleaved and streamed) and Grain, from the
+same tokens.
 
     python bench/loader.py [--seconds 3]
 
-Five sources in the reference run's weights, one process, batches of 8 windows, at the demo's 256 tokens and at 8,192.
-`datasets` reads documents from parquet, interleaves sources by their weights and packs them into windows; its other row
-has windows that were cut before, which spares it the packing. Grain mixes sources of windows in memory, shuffled.
-Neither gives labels or document numbers. `resume`: from a position to the first batch, a new loader each time.
+Five sources in the reference run's weights, one process, batches of 8 windows, at the demo's 256 tokens and
+at 8,192. `datasets` reads documents from parquet, interleaves sources by their weights and packs them into
+windows; its other row has windows that were cut before, which spares it the packing. Grain mixes sources of
+windows in memory, shuffled. Neither gives labels or document numbers. `resume`: from a position to the first
+batch, a new loader each time.
 """
 
 import argparse
@@ -34,7 +36,9 @@ FAR = 10**12
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=3.0, help="at least this long for each row")
     seconds = parser.parse_args().seconds
     logging.disable()
@@ -49,12 +53,15 @@ def row(data_dir: Path, length: int, seconds: float) -> dict[str, object]:
     ours, cpu = rate(our_batches(data_dir, recipe, 0), seconds)
     far, _ = rate(our_batches(data_dir, recipe, FAR), seconds)
     found: dict[str, object] = {
-        "bench": "loader", "context_length": length, "windows_per_second": round(ours),
-        "cpu_microseconds_per_window": round(cpu * 1e6, 1), "far_windows_per_second": round(far),
+        "bench": "loader",
+        "context_length": length,
+        "windows_per_second": round(ours),
+        "cpu_microseconds_per_window": round(cpu * 1e6, 1),
+        "far_windows_per_second": round(far),
         "million_tokens_per_second": round(ours * length / 1e6, 1),
         "resume_ms_at_0": round(resume(lambda: our_batches(data_dir, recipe, 0)), 2),
         "resume_ms_at_10_to_the_12": round(resume(lambda: our_batches(data_dir, recipe, FAR)), 2),
-    }  # fmt: skip
+    }
     peers: dict[str, Callable[[], Iterator[object]]] = {
         "datasets": lambda: their_batches(data_dir, length, precut=False),
         "datasets_precut": lambda: their_batches(data_dir, length, precut=True),
@@ -66,8 +73,11 @@ def row(data_dir: Path, length: int, seconds: float) -> dict[str, object]:
         except ModuleNotFoundError as error:
             found[f"{name}_not_measured"] = f"{error.name} is not installed"
             continue
-        found |= {f"{name}_windows_per_second": round(theirs), f"{name}_cpu_microseconds_per_window": round(cpu * 1e6, 1),
-                  f"times_{name}": round(ours / theirs, 1)}  # fmt: skip
+        found |= {
+            f"{name}_windows_per_second": round(theirs),
+            f"{name}_cpu_microseconds_per_window": round(cpu * 1e6, 1),
+            f"times_{name}": round(ours / theirs, 1),
+        }
     return found
 
 
@@ -82,7 +92,9 @@ def rate(batches: Iterator[object], seconds: float) -> tuple[float, float]:
 
 
 def resume(batches: Callable[[], Iterator[object]]) -> float:
-    """Milliseconds of CPU to the first batch, the median of 20; the files are in the page cache, so nothing waits."""
+    """Milliseconds of CPU to the first batch, the median of 20; the files are in the page cache, so nothing
+    waits.
+    """
     times: list[float] = []
     for _ in range(20):
         began = time.process_time()
@@ -106,20 +118,25 @@ def their_batches(data_dir: Path, length: int, precut: bool) -> Iterator[object]
 
     kind = f"windows-{length}" if precut else "documents"
     sources = [
-        datasets.load_dataset("parquet", data_files=str(data_dir / f"{name}.{kind}.parquet"), split="train", streaming=True)
+        datasets.load_dataset(
+            "parquet", data_files=str(data_dir / f"{name}.{kind}.parquet"), split="train", streaming=True
+        )
         for name in WEIGHTS
     ]
     if not precut:
         sources = [source.map(pack, batched=True, batch_size=200) for source in sources]
     weights = [weight / 100 for weight in WEIGHTS.values()]
-    mixed = datasets.interleave_datasets([s.repeat(None) for s in sources], weights, seed=0)  # pyright: ignore[reportArgumentType]
+    # pyright: ignore[reportArgumentType]
+    mixed = datasets.interleave_datasets([s.repeat(None) for s in sources], weights, seed=0)
     return iter(mixed.with_format("numpy").batch(BATCH))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def grain_batches(data_dir: Path, length: int) -> Iterator[object]:
     import grain
 
-    sources = [grain.MapDataset.source(windows(data_dir, name, length)).shuffle(seed=0).repeat() for name in WEIGHTS]
+    sources = [
+        grain.MapDataset.source(windows(data_dir, name, length)).shuffle(seed=0).repeat() for name in WEIGHTS
+    ]
     mixed = grain.MapDataset.mix(sources, [weight / 100 for weight in WEIGHTS.values()]).batch(BATCH)
     return (mixed[index] for index in count())
 
@@ -141,13 +158,26 @@ def write_data(data_dir: Path) -> None:
                 documents[-1][0] = 0
                 writer.append(documents[-1], 4 * len(documents[-1]))
         prepared[name], files = PreparedSource(writer.shards, []), files | writer.files
-        pq.write_table(pa.table({"input_ids": documents}), data_dir / f"{name}.documents.parquet", row_group_size=1000)
-    Manifest(format=FORMAT, tokenizer="", vocab_size=VOCABULARY, bos_id=0, sources=prepared, files=files, made_from={}
-             ).save(data_dir)  # fmt: skip
+        pq.write_table(
+            pa.table({"input_ids": documents}), data_dir / f"{name}.documents.parquet", row_group_size=1000
+        )
+    Manifest(
+        format=FORMAT,
+        tokenizer="",
+        vocab_size=VOCABULARY,
+        bos_id=0,
+        sources=prepared,
+        files=files,
+        made_from={},
+    ).save(data_dir)
     for name in WEIGHTS:
         for length in (256, 8192):
             table = pa.table({"input_ids": list(windows(data_dir, name, length).astype(np.uint16))})
-            pq.write_table(table, data_dir / f"{name}.windows-{length}.parquet", row_group_size=max(100_000 // length, 10))
+            pq.write_table(
+                table,
+                data_dir / f"{name}.windows-{length}.parquet",
+                row_group_size=max(100_000 // length, 10),
+            )
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
     python bench/mixture.py
 
-The reference run's two stages and five sources, each large enough not to run out. `worst_aligned`: windows that a source
-has more or less than its weight says, over the aligned thousands of a stage; `worst_sliding`: over any thousand samples,
-also across the change of stage, the worst of 200 places where it may come; `repeats`: windows seen again before their
-source was read through.
+The reference run's two stages and five sources, each large enough not to run out. `worst_aligned`: windows
+that a source has more or less than its weight says, over the aligned thousands of a stage; `worst_sliding`:
+over any thousand samples, also across the change of stage, the worst of 200 places where it may come;
+`repeats`: windows seen again before their source was read through.
 """
 
 import json
@@ -31,34 +31,50 @@ def main() -> None:
     ours, drawn = [], []
     for start in STARTS:
         lengths = [start, SECOND_STAGE]
-        due = np.repeat(np.array([[stage[name] / 100 for name in NAMES] for stage in STAGES]), lengths, axis=0)
+        due = np.repeat(
+            np.array([[stage[name] / 100 for name in NAMES] for stage in STAGES]), lengths, axis=0
+        )
         samples = [mixture.sample(index, [0, start]) for index in range(start - 2 * PERIOD, sum(lengths))]
-        ours.append(deviations(np.array([NAMES.index(sample.source) for sample in samples]), due[start - 2 * PERIOD :], start))
-        picks = np.concatenate([random.choice(5, size, p=due[at]) for size, at in zip(lengths, (0, start), strict=True)])
+        ours.append(
+            deviations(
+                np.array([NAMES.index(sample.source) for sample in samples]), due[start - 2 * PERIOD :], start
+            )
+        )
+        picks = np.concatenate(
+            [random.choice(5, size, p=due[at]) for size, at in zip(lengths, (0, start), strict=True)]
+        )
         drawn.append(deviations(picks[start - 2 * PERIOD :], due[start - 2 * PERIOD :], start))
     seen = [mixture.sample(index, [0, STARTS[0]])[:2] for index in range(STARTS[0] + SECOND_STAGE)]
     windows = np.stack([random.choice(5, len(seen)), random.integers(0, NUM_WINDOWS, len(seen))])
     began = time.perf_counter()
     for index in range(20_000):
         mixture.sample(10**12 + index, [0, STARTS[0]])
-    print(json.dumps({
-        "bench": "mixture",
-        "worst_aligned": round(max(aligned for aligned, _ in ours), 3),
-        "worst_sliding": round(max(sliding for _, sliding in ours), 3),
-        "repeats": len(seen) - len(set(seen)),
-        "random_worst_aligned": round(max(aligned for aligned, _ in drawn), 3),
-        "random_worst_sliding": round(max(sliding for _, sliding in drawn), 3),
-        "random_repeats": len(seen) - len(set(map(tuple, windows.T))),
-        "microseconds_at_10_to_the_12": round((time.perf_counter() - began) / 20_000 * 1e6, 1),
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "bench": "mixture",
+                "worst_aligned": round(max(aligned for aligned, _ in ours), 3),
+                "worst_sliding": round(max(sliding for _, sliding in ours), 3),
+                "repeats": len(seen) - len(set(seen)),
+                "random_worst_aligned": round(max(aligned for aligned, _ in drawn), 3),
+                "random_worst_sliding": round(max(sliding for _, sliding in drawn), 3),
+                "random_repeats": len(seen) - len(set(map(tuple, windows.T))),
+                "microseconds_at_10_to_the_12": round((time.perf_counter() - began) / 20_000 * 1e6, 1),
+            }
+        )
+    )
 
 
 def deviations(picks: np.ndarray, due: np.ndarray, start: int) -> tuple[float, float]:
-    """(worst aligned, worst sliding), in windows; the first pick is sample `start` - 2 PERIOD, due [num_picks, 5]."""
+    """(worst aligned, worst sliding), in windows; the first pick is sample `start` - 2 PERIOD, due
+    [num_picks, 5].
+    """
     off = np.concatenate([np.zeros((1, 5)), np.cumsum(np.eye(5)[picks] - due, axis=0)])
     sliding = np.abs(off[PERIOD:] - off[:-PERIOD]).max()
     change = 2 * PERIOD
-    before = np.arange(change - start % PERIOD, -1, -PERIOD)  # the first stage's thousands count from sample 0
+    before = np.arange(
+        change - start % PERIOD, -1, -PERIOD
+    )  # the first stage's thousands count from sample 0
     after = np.arange(change, len(off), PERIOD)
     return max(np.abs(np.diff(off[edges], axis=0)).max() for edges in (before, after)), sliding
 

@@ -3,8 +3,8 @@
     python bench/prepare.py [--text ../shared/corpus] [--megabytes 24] [--rounds 3]
     python bench/prepare.py --memory 50 250 1000     # only peak memory, for so many megabytes of text
 
-Everybody uses all cores, the same tokenizer and the same documents of about 4 kB, in a JSONL file. `limit` only tokenizes
-texts that are in memory already, and throws the result away. Rounds take turns; medians.
+Everybody uses all cores, the same tokenizer and the same documents of about 4 kB, in a JSONL file. `limit`
+only tokenizes texts that are in memory already, and throws the result away. Rounds take turns; medians.
 """
 
 import argparse
@@ -31,8 +31,12 @@ VOCABULARY = 4096
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, default=Path("../shared/corpus"), help="a folder of parquet files with text")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--text", type=Path, default=Path("../shared/corpus"), help="a folder of parquet files with text"
+    )
     parser.add_argument("--megabytes", type=float, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", type=float, nargs="+", default=[])
@@ -52,7 +56,11 @@ def main() -> None:
 def speed_row(work: Path, text: Path, megabytes: float, rounds: int) -> dict[str, object]:
     size = write_rows(work / "rows.jsonl", text, megabytes)
     texts = list(documents(text, megabytes * 1e6))
-    rates: dict[str, list[float]] = {"mb_per_second": [], "limit_mb_per_second": [], "datasets_mb_per_second": []}
+    rates: dict[str, list[float]] = {
+        "mb_per_second": [],
+        "limit_mb_per_second": [],
+        "datasets_mb_per_second": [],
+    }
     for number in range(rounds):
         rates["limit_mb_per_second"].append(size / limit(work / "tokenizer", texts) / 1e6)
         began = time.perf_counter()
@@ -60,8 +68,13 @@ def speed_row(work: Path, text: Path, megabytes: float, rounds: int) -> dict[str
         rates["mb_per_second"].append(size / (time.perf_counter() - began) / 1e6)
         rates["datasets_mb_per_second"].append(size / datasets_map(work, number) / 1e6)
     figures = {name: round(statistics.median(each), 2) for name, each in rates.items()}
-    return {"bench": "prepare", "cores": os.cpu_count(), "megabytes": round(size / 1e6, 1), **figures,
-            "of_limit": round(figures["mb_per_second"] / figures["limit_mb_per_second"], 3)}  # fmt: skip
+    return {
+        "bench": "prepare",
+        "cores": os.cpu_count(),
+        "megabytes": round(size / 1e6, 1),
+        **figures,
+        "of_limit": round(figures["mb_per_second"] / figures["limit_mb_per_second"], 3),
+    }
 
 
 def limit(tokenizer_dir: Path, texts: list[str]) -> float:
@@ -107,8 +120,12 @@ print(peak_over(Path({str(work)!r}), {f"data-{megabytes}"!r}))
 """
     began = time.perf_counter()
     peak = float(subprocess.check_output([sys.executable, "-c", program], text=True))
-    return {"bench": "prepare", "megabytes": round(size / 1e6, 1), "peak_megabytes": round(peak / 1e6),
-            "seconds": round(time.perf_counter() - began, 1)}  # fmt: skip
+    return {
+        "bench": "prepare",
+        "megabytes": round(size / 1e6, 1),
+        "peak_megabytes": round(peak / 1e6),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
 
 
 def peak_over(work: Path, name: str) -> int:
@@ -131,10 +148,14 @@ def high_water(process: str) -> int:
 
 def recipe_over(work: Path) -> Recipe:
     tree = {
-        "name": "bench", "model": {"preset": "demo"}, "tokenizer": {"file": str(work / "tokenizer")},
-        "sources": {"rows": {"jsonl": str(work / "rows.jsonl")}}, "stage": [{"until": 1, "mixture": {"rows": 1}}],
-        "inner": {"context_length": 256, "tokens_per_step": 256}, "outer": {"inner_steps": 1},
-    }  # fmt: skip
+        "name": "bench",
+        "model": {"preset": "demo"},
+        "tokenizer": {"file": str(work / "tokenizer")},
+        "sources": {"rows": {"jsonl": str(work / "rows.jsonl")}},
+        "stage": [{"until": 1, "mixture": {"rows": 1}}],
+        "inner": {"context_length": 256, "tokens_per_step": 256},
+        "outer": {"inner_steps": 1},
+    }
     return parse(tree, "bench")
 
 

@@ -1,12 +1,14 @@
-"""How long a joiner takes, beside what its link needs for the state's bytes: python bench/recovery.py (as root)
+"""How long a joiner takes, beside what its link needs for the state's bytes: python bench/recovery.py (as
+root)
 
-Donors train; an island that has nothing joins in the middle of an outer step, so that one commit falls into its recovery
-and the donors' links also carry a reduce. Every site has a link of its own, shaped by `tc` to the rate of the row, both
-ways, headers included. `ratio` is the time from the joiner's start (python, enrolment, everything) until the coordinator
-counts it ready, its trainer loaded and proven, over 8 x state bytes / rate. `received` is what came over its link, over the
-state's bytes: chunks travel shrunk, and the update of the commit comes besides. `donor_slowdown` is how much longer the
-donors' inner steps took meanwhile; `outer_step_slowdown` the same for the outer step that the recovery fell into, where
-reduce and recovery share the donors' links.
+Donors train; an island that has nothing joins in the middle of an outer step, so that one commit falls into
+its recovery and the donors' links also carry a reduce. Every site has a link of its own, shaped by `tc` to
+the rate of the row, both ways, headers included. `ratio` is the time from the joiner's start (python,
+enrolment, everything) until the coordinator counts it ready, its trainer loaded and proven, over 8 x state
+bytes / rate. `received` is what came over its link, over the state's bytes: chunks travel shrunk, and the
+update of the commit comes besides. `donor_slowdown` is how much longer the donors' inner steps took
+meanwhile; `outer_step_slowdown` the same for the outer step that the recovery fell into, where reduce and
+recovery share the donors' links.
 """
 
 import argparse
@@ -31,8 +33,12 @@ FIRST_SECONDS = 300.0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--row", nargs=3, action="append", type=float, metavar=("MEGABYTES", "DONORS", "MBIT"))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--row", nargs=3, action="append", type=float, metavar=("MEGABYTES", "DONORS", "MBIT")
+    )
     options = parser.parse_args()
     rows = [(int(size), int(donors), rate) for size, donors, rate in options.row or ROWS]
     for size, donors, rate in rows:
@@ -62,9 +68,14 @@ def row(megabytes: int, num_donors: int, rate: float, directory: Path, lan: Lan)
         ended, received = ready(swarm) or began, lan.received("joiner")
         commits_during = swarm.committed() - commits_before
         joiner = swarm.island_id("joiner")
-        swarm.until(lambda: any(joiner in e.facts["participants"] for e in swarm.events() if e.kind == "committed"),
-                    "the joiner takes part", FIRST_SECONDS + 4 * SHARE * ideal)  # fmt: skip
-        took_part = next(e.time for e in swarm.events() if e.kind == "committed" and joiner in e.facts["participants"])
+        swarm.until(
+            lambda: any(joiner in e.facts["participants"] for e in swarm.events() if e.kind == "committed"),
+            "the joiner takes part",
+            FIRST_SECONDS + 4 * SHARE * ideal,
+        )
+        took_part = next(
+            e.time for e in swarm.events() if e.kind == "committed" and joiner in e.facts["participants"]
+        )
         last = swarm.committed()
         swarm.until(lambda: swarm.committed() > last, "one more commit", FIRST_SECONDS + 4 * SHARE * ideal)
         notes = [swarm.journal(name) for name in donors]
@@ -75,17 +86,25 @@ def row(megabytes: int, num_donors: int, rate: float, directory: Path, lan: Lan)
     calm = [b - a for a, b in itertools.pairwise(commits) if b < began]
     struck = [b - a for a, b in itertools.pairwise(commits) if a < began < b]
     return {
-        "bench": "recovery", "state_megabytes": round(STATE_BYTES * elements / 1e6), "donors": num_donors,
-        "mbit_per_second": rate, "ideal_seconds": round(ideal, 2), "join_seconds": round(ended - began, 2),
-        "ratio": round((ended - began) / ideal, 3), "received": round(received / (STATE_BYTES * elements), 3),
+        "bench": "recovery",
+        "state_megabytes": round(STATE_BYTES * elements / 1e6),
+        "donors": num_donors,
+        "mbit_per_second": rate,
+        "ideal_seconds": round(ideal, 2),
+        "join_seconds": round(ended - began, 2),
+        "ratio": round((ended - began) / ideal, 3),
+        "received": round(received / (STATE_BYTES * elements), 3),
         "commits_during_join": commits_during,
         "seconds_to_first_commit": round(took_part - began, 2),
         "donor_slowdown": round(statistics.mean(inside) / statistics.mean(outside) - 1, 4),
         "inner_steps_compared": [len(inside), len(outside)],
-        "outer_step_slowdown": round(statistics.mean(struck) / statistics.mean(calm) - 1, 3) if calm and struck else None,
+        "outer_step_slowdown": round(statistics.mean(struck) / statistics.mean(calm) - 1, 3)
+        if calm and struck
+        else None,
         "unequal_roots": unequal,
-        "lost_commits": lost_commits(swarm.records(), [swarm.kept_by(name) for name in (*donors, "joiner")]), **load,
-    }  # fmt: skip
+        "lost_commits": lost_commits(swarm.records(), [swarm.kept_by(name) for name in (*donors, "joiner")]),
+        **load,
+    }
 
 
 def progress(swarm: Swarm, name: str) -> int:
@@ -100,7 +119,9 @@ def ready(swarm: Swarm) -> float | None:
     return next((e.time for e in swarm.events() if e.kind == "ready" and e.island == joiner), None)
 
 
-def inner_gaps(journals: list[list[dict[str, Any]]], began: float, ended: float) -> tuple[list[float], list[float]]:
+def inner_gaps(
+    journals: list[list[dict[str, Any]]], began: float, ended: float
+) -> tuple[list[float], list[float]]:
     """Seconds of donors' inner steps: those wholly while the joiner joined, and the others."""
     inside: list[float] = []
     outside: list[float] = []

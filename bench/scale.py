@@ -1,10 +1,12 @@
-"""What a coordinator costs with many members: python bench/scale.py [--islands 10 30 100 300 1000] [--profile FILE]
+"""What a coordinator costs with many members: python bench/scale.py [--islands 10 30 100 300 1000] [--profile
+FILE]
 
-One coordinator (SQLite), no relay, and scripted agents in a few processes: real lines with certificates, each pinged
-back, each beating as a real one does; no byte of a model travels. CPU is the coordinator's own, user and system, all threads
-(/proc), so other load does not count. `cpu_ms_per_beat` is from the middle of the inner steps, when nothing but beats
-travels; `cpu_seconds_per_step` is what an outer step costs beyond its beats: ready, plan, propose, attempt, reduced,
-held, commit. The last line has the slopes between the largest two, log against log: per beat 0, and per step 1, is linear.
+One coordinator (SQLite), no relay, and scripted agents in a few processes: real lines with certificates, each
+pinged back, each beating as a real one does; no byte of a model travels. CPU is the coordinator's own, user
+and system, all threads (/proc), so other load does not count. `cpu_ms_per_beat` is from the middle of the
+inner steps, when nothing but beats travels; `cpu_seconds_per_step` is what an outer step costs beyond its
+beats: ready, plan, propose, attempt, reduced, held, commit. The last line has the slopes between the largest
+two, log against log: per beat 0, and per step 1, is linear.
 """
 
 import argparse
@@ -35,10 +37,14 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--islands", type=int, nargs="+", default=[10, 30, 100, 300, 1000])
     parser.add_argument("--train-seconds", type=float, default=12.0, help="and one more for 50 islands")
-    parser.add_argument("--profile", type=Path, help="keep a cProfile of the coordinator (of the last row) here")
+    parser.add_argument(
+        "--profile", type=Path, help="keep a cProfile of the coordinator (of the last row) here"
+    )
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for islands in options.islands:
@@ -82,22 +88,33 @@ def row(islands: int, train_seconds: float, directory: Path, profile: Path | Non
     share = beating / calm_seconds
     step = (stepping - share * all_seconds) / len(decide)
     return {
-        "bench": "scale", "islands": islands, "cpu_ms_per_beat": round(1e3 * share * BEAT_SECONDS / islands, 3),
-        "cpu_share_of_beats": round(share, 3), "cpu_seconds_per_step": round(step, 3),
+        "bench": "scale",
+        "islands": islands,
+        "cpu_ms_per_beat": round(1e3 * share * BEAT_SECONDS / islands, 3),
+        "cpu_share_of_beats": round(share, 3),
+        "cpu_seconds_per_step": round(step, 3),
         "cpu_ms_per_step_and_island": round(1e3 * step / islands, 2),
         "attempt_to_commit_seconds": round(statistics.median(decide), 2),
         "megabytes": {"empty": round(empty), "joined": round(joined), "after_steps": round(full)},
         "kilobytes_per_island": round(1e3 * (full - empty) / islands),
-        "frozen": sum(e.kind == "frozen" for e in events), "left": sum(e.kind == "left" for e in events), **load,
-    }  # fmt: skip
+        "frozen": sum(e.kind == "frozen" for e in events),
+        "left": sum(e.kind == "left" for e in events),
+        **load,
+    }
 
 
 def crowd(swarm: Swarm, islands: int, train_seconds: float, directory: Path) -> None:
     """The scripted agents, at most CROWD a process."""
     for number, start in enumerate(range(0, islands, CROWD)):
         size = min(CROWD, islands - start)
-        options = Options(str(swarm.run_dir.path), str(directory / f"crowd{number}"), "127.0.0.1:7760", "127.0.0.1", size,
-                          train_seconds + SPREAD_SECONDS)  # fmt: skip
+        options = Options(
+            run_dir=str(swarm.run_dir.path),
+            directory=str(directory / f"crowd{number}"),
+            address="127.0.0.1:7760",
+            host="127.0.0.1",
+            islands=size,
+            train_seconds=train_seconds + SPREAD_SECONDS,
+        )
         arguments = ["agents.crowd", msgspec.json.encode(options).decode()]
         name = f"crowd{number}"
         swarm.hosts[name] = Supervised(name, arguments, directory / f"{name}.log", None, 3.0)
@@ -109,7 +126,9 @@ def ready(swarm: Swarm) -> int:
 
 def whole_steps(swarm: Swarm, islands: int) -> int:
     """Commits that most took part in."""
-    return sum(e.kind == "committed" and len(e.facts["participants"]) >= MOST * islands for e in swarm.events())
+    return sum(
+        e.kind == "committed" and len(e.facts["participants"]) >= MOST * islands for e in swarm.events()
+    )
 
 
 def cpu(pid: int) -> float:
@@ -134,8 +153,11 @@ def growth(small: dict[str, Any], large: dict[str, Any]) -> dict[str, Any]:
     def slope(key: str) -> float:
         return round(math.log(large[key] / small[key]) / math.log(large["islands"] / small["islands"]), 2)
 
-    return {"between": [small["islands"], large["islands"]], "slope_per_beat": slope("cpu_ms_per_beat"),
-            "slope_per_step": slope("cpu_seconds_per_step")}  # fmt: skip
+    return {
+        "between": [small["islands"], large["islands"]],
+        "slope_per_beat": slope("cpu_ms_per_beat"),
+        "slope_per_step": slope("cpu_seconds_per_step"),
+    }
 
 
 if __name__ == "__main__":

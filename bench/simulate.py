@@ -1,7 +1,8 @@
-"""Schedules of faults in virtual time: python bench/simulate.py [--jobs 2] [--schedules 100000] [--state FILE]
+"""Schedules of faults in virtual time: python bench/simulate.py [--jobs 2] [--schedules 100000] [--state
+FILE]
 
-Prints one JSON line. Resumable: what is done is kept in FILE, one line per batch of seeds. With `--islands 1000
---outer-steps 50` one large swarm under one storm is simulated instead.
+Prints one JSON line. Resumable: what is done is kept in FILE, one line per batch of seeds. With `--islands
+1000 --outer-steps 50` one large swarm under one storm is simulated instead.
 """
 
 import argparse
@@ -30,7 +31,11 @@ def batch(first: int) -> dict[str, Any]:
 
 def many(schedules: int, jobs: int, state: Path) -> dict[str, Any]:
     """All batches, those of earlier runs included."""
-    done = {line["first"]: line for line in map(json.loads, state.read_text().splitlines())} if state.exists() else {}
+    done = (
+        {line["first"]: line for line in map(json.loads, state.read_text().splitlines())}
+        if state.exists()
+        else {}
+    )
     wanted = range(0, schedules, BATCH)
     state.parent.mkdir(parents=True, exist_ok=True)
     began, fresh = time.monotonic(), 0
@@ -85,7 +90,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--schedules", type=int, default=2_000)
-    parser.add_argument("--state", type=Path, default=None, help="where to keep what is done (default: nowhere)")
+    parser.add_argument(
+        "--state", type=Path, default=None, help="where to keep what is done (default: nowhere)"
+    )
     parser.add_argument("--islands", type=int, default=0, help="one swarm of so many islands instead")
     parser.add_argument("--outer-steps", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)

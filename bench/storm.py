@@ -1,14 +1,16 @@
-"""A swarm in a storm of faults: python bench/storm.py [--islands 32] [--faults 50] [--inner-seconds 0.5] (as root)
+"""A swarm in a storm of faults: python bench/storm.py [--islands 32] [--faults 50] [--inner-seconds 0.5] (as
+root)
 
-Real agents, transport and codec; trainers that sleep; every island on a link of its own. First some calm outer steps,
-the measure; then faults at `--per-step` an outer step (0.7 is 125 an hour at outer steps of 20 s): kill -9 of an island,
-or of its agent alone; freezes; cuts of its link; kill -9 of the coordinator with its relay. Every tenth one waits for an
-attempt and strikes between its opening and its commit. What was killed is started again after --restart-seconds by
-the same command. What the figures mean is in agents/aftermath.py.
+Real agents, transport and codec; trainers that sleep; every island on a link of its own. First some calm
+outer steps, the measure; then faults at `--per-step` an outer step (0.7 is 125 an hour at outer steps of 20
+s): kill -9 of an island, or of its agent alone; freezes; cuts of its link; kill -9 of the coordinator with
+its relay. Every tenth one waits for an attempt and strikes between its opening and its commit. What was
+killed is started again after --restart-seconds by the same command. What the figures mean is in
+agents/aftermath.py.
 
-The default takes about a quarter of an hour: steps of 11 s, in which what does not shrink (2.5 s until silence is noticed,
-3 s until a restart, the start itself) weighs twice as much as it would at 20 s. `--inner-seconds 0.96 --faults 200` is the
-storm at full length, an hour and a half.
+The default takes about a quarter of an hour: steps of 11 s, in which what does not shrink (2.5 s until
+silence is noticed, 3 s until a restart, the start itself) weighs twice as much as it would at 20 s.
+`--inner-seconds 0.96 --faults 200` is the storm at full length, an hour and a half.
 """
 
 import argparse
@@ -43,14 +45,27 @@ class Storm:
     def strike(self) -> None:
         """One fault, on an island that lives and is under no other."""
         held = {fault.target for fault in self.faults if not fault.over}
-        whole = [n for n, i in self._swarm.islands.items() if n not in held and i.child.alive and self._swarm.agent_pid(n)]
+        whole = [
+            n
+            for n, i in self._swarm.islands.items()
+            if n not in held and i.child.alive and self._swarm.agent_pid(n)
+        ]
         kind = self._choose.choices(list(KINDS), list(KINDS.values()))[0]
         if kind != "kill coordinator" and not whole:
             return
         target = "host" if kind == "kill coordinator" else self._choose.choice(whole)
         lasts = self._choose.uniform(*LASTS_SECONDS) if kind in ("freeze", "cut") else 0.0
         now = time.time()
-        self.faults.append(Fault(kind, target, now, now + lasts, not lasts, attempt_open(self._swarm)))
+        self.faults.append(
+            Fault(
+                kind=kind,
+                target=target,
+                at=now,
+                until=now + lasts,
+                over=not lasts,
+                in_attempt=attempt_open(self._swarm),
+            )
+        )
         match kind:
             case "kill agent":
                 self._swarm.kill_agent(target)
@@ -92,15 +107,21 @@ class Storm:
 def attempt_open(swarm: Swarm) -> bool:
     """Whether the newest of an attempt, its end and a commit is an attempt."""
     kinds = (e.kind for e in reversed(swarm.events()))
-    return next((k for k in kinds if k in ("attempt", "attempt closed", "committed", "term")), "") == "attempt"
+    return (
+        next((k for k in kinds if k in ("attempt", "attempt closed", "committed", "term")), "") == "attempt"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--islands", type=int, default=32)
     parser.add_argument("--faults", type=int, default=50)
     parser.add_argument("--per-step", type=float, default=0.7, help="faults per outer step")
-    parser.add_argument("--inner-seconds", type=float, default=0.5, help=f"of an inner step; {INNER_STEPS} make an outer step")
+    parser.add_argument(
+        "--inner-seconds", type=float, default=0.5, help=f"of an inner step; {INNER_STEPS} make an outer step"
+    )
     parser.add_argument("--restart-seconds", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dir", type=Path, help="keep what the run left here (default: nowhere)")
@@ -113,8 +134,14 @@ def run(options: argparse.Namespace, directory: Path, lan: Lan) -> dict[str, obj
     names = [f"i{number}" for number in range(options.islands)]
     for name in ("host", *names):
         lan.add(name)
-    with Swarm(directory, ELEMENTS, INNER_STEPS, options.inner_seconds, lan=lan,
-               restart_seconds=options.restart_seconds) as swarm:  # fmt: skip
+    with Swarm(
+        directory,
+        ELEMENTS,
+        INNER_STEPS,
+        options.inner_seconds,
+        lan=lan,
+        restart_seconds=options.restart_seconds,
+    ) as swarm:
         swarm.host()
         for name in names:
             swarm.island(name)
@@ -128,11 +155,20 @@ def run(options: argparse.Namespace, directory: Path, lan: Lan) -> dict[str, obj
         last = swarm.committed()
         swarm.until(lambda: swarm.committed() >= last + 2, "two commits after the storm", PATIENCE_SECONDS)
         aftermath = Aftermath(swarm, storm.faults, calm[0], calm[-1])
-        (directory / "faults.jsonl").write_text("".join(json.dumps(vars(fault)) + "\n" for fault in storm.faults))
+        (directory / "faults.jsonl").write_text(
+            "".join(json.dumps(vars(fault)) + "\n" for fault in storm.faults)
+        )
     records = swarm.records()
     lost = lost_commits(records, [swarm.kept_by(name) for name in (*names, "relay")])
-    return {"bench": "storm", "islands": len(names), **aftermath.figures(records), "lost_commits": lost,
-            "restart_seconds": options.restart_seconds, "seed": options.seed, **load}  # fmt: skip
+    return {
+        "bench": "storm",
+        "islands": len(names),
+        **aftermath.figures(records),
+        "lost_commits": lost,
+        "restart_seconds": options.restart_seconds,
+        "seed": options.seed,
+        **load,
+    }
 
 
 def last_participants(swarm: Swarm) -> int:

@@ -1,4 +1,6 @@
-"""The tree in the README, from the first sentence of every module: `python docs/tree.py` rewrites it; `--check` compares."""
+"""The tree in the README, from the first sentence of every module: `python docs/tree.py` rewrites it;
+`--check` compares.
+"""
 
 import ast
 import subprocess
@@ -8,7 +10,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE, README = ROOT / "src" / "atoll", ROOT / "README.md"
 HEADING = "## The tree\n\n```\n"
-ORDER = ["", "model", "data", "swarm", "coordinator", "agent", "island", "publish", "simulate"]  # from below upwards
+ORDER = [
+    "",
+    "model",
+    "data",
+    "swarm",
+    "coordinator",
+    "agent",
+    "island",
+    "publish",
+    "simulate",
+]  # from below upwards
 BESIDES = """\
   recipes/                 runs as TOML files
   sample/                  public-domain books, the demo's text

@@ -1,12 +1,14 @@
-"""Your own module and loop, elastic. `own_loop.py found DIR`, `atoll host own --dir DIR`, then `own_loop.py TICKET DIR/a`."""
+"""Your own module and loop, elastic. `own_loop.py found DIR`, `atoll host own --dir DIR`, then `own_loop.py
+TICKET DIR/a`.
+"""
 
 import sys
 from pathlib import Path
 
 import torch
 
-from atoll.genesis import found
 from atoll.mesh import Adopt, ElasticDeviceMesh
+from atoll.run.genesis import found
 
 model = torch.nn.Sequential(torch.nn.Linear(4, 64), torch.nn.Tanh(), torch.nn.Linear(64, 1))
 optimizer, loss = torch.optim.AdamW(model.parameters(), lr=1e-2), torch.zeros(())

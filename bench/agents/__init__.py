@@ -1,1 +1,3 @@
-"""Swarms of real agents for benches: real processes, the real transport and codec; trainers that only pass the time."""
+"""Swarms of real agents for benches: real processes, the real transport and codec; trainers that only pass
+the time.
+"""

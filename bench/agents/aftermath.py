@@ -1,16 +1,17 @@
-"""What a storm did to a swarm, from its faults, the coordinator's events, the trainers' journals and the records.
+"""What a storm did to a swarm, from its faults, the coordinator's events, the trainers' journals and the
+records.
 
-An island is *up* while its machine runs, its link is whole and its trainer holds a state of the swarm: down from a kill
-until its trainer has adopted again, and as long as a freeze or a cut lasts. A dead coordinator takes no island down, nor
-does a dead agent: its trainer works on.
-`kept`: committed tokens over what the islands' up time gives at the rate of the calm steps before the storm.
-`raw`: over what all islands give, had they always been up; `raw_predicted`: up time, less half an outer step of work for
-every island that was struck, over all time. `participation`: participants of a commit over all islands, mean;
-`participation_of_up`: over those up at the commit.
-`kept_of_untouched`: `kept` at the rate of the storm's own steps that no fault touched, which are many more than the calm ones;
-`waited_seconds`: how much longer than those the touched steps were, by cause.
-`resume`: from a fault between an attempt and its commit to the next attempt or the commit: the swarm goes on.
-`rejoin`: from an island's new start to `ready` at the coordinator, its trainer loaded and proven.
+An island is *up* while its machine runs, its link is whole and its trainer holds a state of the swarm: down
+from a kill until its trainer has adopted again, and as long as a freeze or a cut lasts. A dead coordinator
+takes no island down, nor does a dead agent: its trainer works on. `kept`: committed tokens over what the
+islands' up time gives at the rate of the calm steps before the storm. `raw`: over what all islands give, had
+they always been up; `raw_predicted`: up time, less half an outer step of work for every island that was
+struck, over all time. `participation`: participants of a commit over all islands, mean;
+`participation_of_up`: over those up at the commit. `kept_of_untouched`: `kept` at the rate of the storm's own
+steps that no fault touched, which are many more than the calm ones; `waited_seconds`: how much longer than
+those the touched steps were, by cause. `resume`: from a fault between an attempt and its commit to the next
+attempt or the commit: the swarm goes on. `rejoin`: from an island's new start to `ready` at the coordinator,
+its trainer loaded and proven.
 """
 
 import itertools
@@ -24,10 +25,11 @@ from atoll.events import Event
 from atoll.swarm.records import CommitRecord
 
 Spans = list[tuple[float, float]]
-FELT_SECONDS = 5.0  # so long after its end, and a restart, a fault may still touch a step: start, recovery, a last inner step
+# so long after its end, and a restart, a fault may still touch a step: start, recovery, a last inner step
+FELT_SECONDS = 5.0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Fault:
     """Times are seconds since the epoch."""
 
@@ -59,7 +61,9 @@ class Aftermath:
         seconds, islands = end - begin, len(self._ids)
         calm_seconds = self._calm[1] - self._calm[0]
         outer = calm_seconds / sum(self._calm[0] < e.time <= self._calm[1] for e in self._commits)
-        rate = self._tokens(*self._calm) / (calm_seconds * islands)  # tokens per second of an island that is up
+        rate = self._tokens(*self._calm) / (
+            calm_seconds * islands
+        )  # tokens per second of an island that is up
         tokens = self._tokens(begin, end)
         up = {name: seconds - total(self._down(name), begin, end) for name in self._ids}
         struck = sum(fault.kind != "kill coordinator" for fault in self._faults)
@@ -69,8 +73,11 @@ class Aftermath:
         resume = {kind: self._resume(kind) for kind in sorted({f.kind for f in self._faults})}
         all_resume, rejoin = [s for found in resume.values() for s in found], self._rejoin()
         return {
-            "outer_step_seconds": round(outer, 2), "outer_steps": len(commits), "storm_minutes": round(seconds / 60, 1),
-            "faults": len(self._faults), "faults_per_outer_step": round(len(self._faults) / (seconds / outer), 2),
+            "outer_step_seconds": round(outer, 2),
+            "outer_steps": len(commits),
+            "storm_minutes": round(seconds / 60, 1),
+            "faults": len(self._faults),
+            "faults_per_outer_step": round(len(self._faults) / (seconds / outer), 2),
             "faults_by_kind": Counter(fault.kind for fault in self._faults),
             "kept": round(tokens / (rate * sum(up.values())), 4),
             **self._by_cause(tokens / sum(up.values())),
@@ -78,18 +85,26 @@ class Aftermath:
             "raw_predicted": round((sum(up.values()) - struck * outer / 2) / (seconds * islands), 4),
             "participation": round(statistics.mean(taking_part) / islands, 4),
             "participation_of_up": round(sum(taking_part) / sum(up_at), 4),
-            "resume_seconds_median": middle(all_resume), "resume_seconds": {k: spread(v) for k, v in resume.items() if v},
-            "rejoin_seconds_median": middle(rejoin), "rejoin_seconds": spread(rejoin),
-            "attempts_per_commit": round(sum(e.kind == "attempt" and e.time > begin for e in self._events) / len(commits), 2),
+            "resume_seconds_median": middle(all_resume),
+            "resume_seconds": {k: spread(v) for k, v in resume.items() if v},
+            "rejoin_seconds_median": middle(rejoin),
+            "rejoin_seconds": spread(rejoin),
+            "attempts_per_commit": round(
+                sum(e.kind == "attempt" and e.time > begin for e in self._events) / len(commits), 2
+            ),
             "longest_step_seconds": round(max(b.time - a.time for a, b in itertools.pairwise(commits)), 1),
-            "regressions": self._regressions(records), "unequal_roots": self._unequal(records), "stopped": self._stopped(),
-        }  # fmt: skip
+            "regressions": self._regressions(records),
+            "unequal_roots": self._unequal(records),
+            "stopped": self._stopped(),
+        }
 
     def _tokens(self, begin: float, end: float) -> int:
         return sum(e.facts["tokens"] for e in self._commits if begin < e.time <= end)
 
     def _by_cause(self, rate: float) -> dict[str, Any]:
-        """What the storm's steps took, by what touched them; `rate`: committed tokens per second of an island that was up."""
+        """What the storm's steps took, by what touched them; `rate`: committed tokens per second of an island
+        that was up.
+        """
         steps: dict[str, list[float]] = {}
         tokens = 0
         for before, commit in itertools.pairwise(e for e in self._commits if e.time >= self._storm[0]):
@@ -101,13 +116,18 @@ class Aftermath:
         mean = statistics.mean(whole)
         return {
             "kept_of_untouched": round(rate * sum(whole) * len(self._ids) / tokens, 4),
-            "untouched_steps": len(whole), "untouched_step_seconds": round(mean, 2),
+            "untouched_steps": len(whole),
+            "untouched_step_seconds": round(mean, 2),
             "touched_steps": {cause: len(seconds) for cause, seconds in steps.items()},
-            "waited_seconds": {cause: round(sum(seconds) - mean * len(seconds), 1) for cause, seconds in steps.items()},
-        }  # fmt: skip
+            "waited_seconds": {
+                cause: round(sum(seconds) - mean * len(seconds), 1) for cause, seconds in steps.items()
+            },
+        }
 
     def _touched(self, begin: float, end: float) -> str:
-        """What touched the step between two commits most: a coordinator's death, a fault in its attempt, another."""
+        """What touched the step between two commits most: a coordinator's death, a fault in its attempt,
+        another.
+        """
         felt = [f for f in self._faults if f.at <= end and f.until + self._felt_seconds > begin]
         if any(f.kind == "kill coordinator" for f in felt):
             return "coordinator"
@@ -117,7 +137,9 @@ class Aftermath:
 
     def _down(self, name: str) -> Spans:
         """When an island was not up."""
-        adopted = [note["time"] for note in self._journals[name] if note["what"] == "adopted" and not note["torn"]]
+        adopted = [
+            note["time"] for note in self._journals[name] if note["what"] == "adopted" and not note["torn"]
+        ]
         spans: Spans = []
         for fault in self._faults:
             if fault.target == name and fault.kind != "kill agent":
@@ -126,7 +148,9 @@ class Aftermath:
         return spans
 
     def _resume(self, kind: str) -> list[float]:
-        """Seconds until the swarm went on, of the faults of a kind that struck between an attempt and its commit."""
+        """Seconds until the swarm went on, of the faults of a kind that struck between an attempt and its
+        commit.
+        """
         signs = [e.time for e in self._events if e.kind in ("attempt", "committed")]
         struck = [f.at for f in self._faults if f.kind == kind and f.in_attempt]
         return [next(t for t in signs if t > at) - at for at in struck]
@@ -138,7 +162,9 @@ class Aftermath:
             if fault.kind in ("kill", "kill agent"):
                 starts = self._starts[fault.target] if fault.kind == "kill" else [fault.at]
                 start = next((t for t in starts if t >= fault.at), None)
-                ready = next((e.time for e in self._of(fault.target, "ready") if start and e.time > start), None)
+                ready = next(
+                    (e.time for e in self._of(fault.target, "ready") if start and e.time > start), None
+                )
                 if start and ready:
                     found.append(ready - start)
         return found
@@ -147,7 +173,9 @@ class Aftermath:
         return [e for e in self._events if e.kind == kind and e.island == self._ids[name]]
 
     def _regressions(self, records: list[CommitRecord]) -> int:
-        """Islands that adopted an older state than before, and steps that were not committed once and in order."""
+        """Islands that adopted an older state than before, and steps that were not committed once and in
+        order.
+        """
         back = 0
         for notes in self._journals.values():
             steps = [note["step"] for note in notes if note["what"] == "adopted"]
@@ -155,7 +183,9 @@ class Aftermath:
         return back + sum(record.step != step for step, record in enumerate(records))
 
     def _unequal(self, records: list[CommitRecord]) -> int:
-        """States that a trainer loaded and that are not the committed ones, and the coordinator's own complaints."""
+        """States that a trainer loaded and that are not the committed ones, and the coordinator's own
+        complaints.
+        """
         wrong = sum(e.kind == "unequal" for e in self._events)
         for notes in self._journals.values():
             for note in notes:
@@ -165,8 +195,12 @@ class Aftermath:
 
     def _stopped(self) -> list[str]:
         """Islands that would not go on by themselves, and why."""
-        return [f"{name}: {note['reason']}" for name, notes in self._journals.items() for note in notes
-                if note["what"] == "stopped" and note["reason"]]  # fmt: skip
+        return [
+            f"{name}: {note['reason']}"
+            for name, notes in self._journals.items()
+            for note in notes
+            if note["what"] == "stopped" and note["reason"]
+        ]
 
 
 def total(spans: Spans, begin: float, end: float) -> float:

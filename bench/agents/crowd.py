@@ -1,8 +1,8 @@
 """Many scripted agents in one process: real control lines with certificates, and nothing behind them.
 
-`python -m agents.crowd OPTIONS` (JSON). Each says Hello, is pinged back at a port of its own, beats as a real one, is ready at
-once, "trains" for a fixed time, proposes, reports its slices as reduced and the update as held, with digests that all
-make up alike. No byte of a model travels: only the coordinator works.
+`python -m agents.crowd OPTIONS` (JSON). Each says Hello, is pinged back at a port of its own, beats as a real
+one, is ready at once, "trains" for a fixed time, proposes, reports its slices as reduced and the update as
+held, with digests that all make up alike. No byte of a model travels: only the coordinator works.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from atoll.agent import diloco
 from atoll.agent.link import BEAT_SECONDS
 from atoll.agent.membership import island_key
 from atoll.coordinator.store import Store, sqlite_url
-from atoll.genesis import RunDir
-from atoll.processes import watch_leash
+from atoll.run.directory import RunDir
+from atoll.run.processes import watch_leash
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 from atoll.swarm.grpc_transport import GrpcTransport
@@ -31,7 +31,7 @@ QUIET_SECONDS = 60.0
 SPREAD_SECONDS = 2.0  # proposals and first dials are spread over so long
 
 
-class Options(msgspec.Struct, frozen=True):
+class Options(msgspec.Struct, frozen=True, kw_only=True):
     run_dir: str
     directory: str  # for keys
     address: str  # of the coordinator
@@ -60,8 +60,9 @@ class Scripted:
         while True:
             try:
                 stream = await self._transport.connect(self._options.address, COORDINATOR, "Control", 30.0)
-                hello = msgspec.structs.replace(self._hello, session=os.urandom(8).hex(), port=port, head=self._head,
-                                                head_root=self._root)  # fmt: skip
+                hello = msgspec.structs.replace(
+                    self._hello, session=os.urandom(8).hex(), port=port, head=self._head, head_root=self._root
+                )
                 self._outbox = asyncio.Queue()
                 await stream.send(hello)
                 await together(self._read(stream), self._write(stream), self._beat())
@@ -81,7 +82,19 @@ class Scripted:
 
     async def _beat(self) -> None:
         while True:
-            self._outbox.put_nowait(m.Beat(self._head, 1, 1.0, 1.0, 0, 0.0, 0.0, 0.0, "training"))
+            self._outbox.put_nowait(
+                m.Beat(
+                    step=self._head,
+                    inner_step=1,
+                    loss=1.0,
+                    tokens_per_second=1.0,
+                    sent_bytes=0,
+                    compute_seconds=0.0,
+                    communicate_seconds=0.0,
+                    wait_seconds=0.0,
+                    note="training",
+                )
+            )
             await asyncio.sleep(BEAT_SECONDS)
 
     def _answers(self, message: m.AnyMessage) -> list[r.Message]:
@@ -108,8 +121,18 @@ class Scripted:
     async def _train(self, plan: r.Plan) -> None:
         await asyncio.sleep(self._options.train_seconds + random.uniform(0, SPREAD_SECONDS))
         tokens = plan.num_samples * self._run.recipe["inner"]["context_length"]
-        self._outbox.put_nowait(m.Propose(plan.step, plan.parent, plan.lease, digest(self.island.encode()), tokens,
-                                          plan.inner_steps, 1.0, 1.0))  # fmt: skip
+        self._outbox.put_nowait(
+            m.Propose(
+                step=plan.step,
+                parent=plan.parent,
+                lease=plan.lease,
+                payload=digest(self.island.encode()),
+                tokens=tokens,
+                inner_steps=plan.inner_steps,
+                loss=1.0,
+                norm=1.0,
+            )
+        )
 
 
 _known: dict[tuple[int, int], bytes] = {}  # digests of headers: one for all that this process plays
@@ -139,7 +162,18 @@ async def crowd(options: Options) -> None:
     assert info is not None
     run = m.decode(info)
     assert isinstance(run, m.RunInfo)
-    hello = m.Hello("", m.VERSION, recipe.digest(), diloco.self_test(), "crowd", False, 0, 0, run.genesis_root, r.Term())
+    hello = m.Hello(
+        session="",
+        version=m.VERSION,
+        recipe_digest=recipe.digest(),
+        self_test=diloco.self_test(),
+        contributor="crowd",
+        relay=False,
+        port=0,
+        head=0,
+        head_root=run.genesis_root,
+        term=r.Term(),
+    )
     agents = [Scripted(number, options, keys, run, hello) for number in range(options.islands)]
     await asyncio.gather(*(agent.live() for agent in agents))
 

@@ -1,4 +1,5 @@
-"""A small internet on this machine: a network namespace per site, joined by a bridge; links have rates and can be cut.
+"""A small internet on this machine: a network namespace per site, joined by a bridge; links have rates and
+can be cut.
 
 Needs root, `ip` and `tc`. A cut link drops what is sent, as a pulled cable does: nobody is told.
 """
@@ -18,12 +19,15 @@ SPACES = Path("/run/netns")
 SUBNET = "10.77"
 QUEUE_MS = 200  # what a bottleneck's queue holds before it drops, as in a home router
 MTU = 1500
-BURST = "128k"  # above what TCP hands over at once, so that it is shaped whole (headers of its packets counted), not cut up
+# above what TCP hands over at once, so that it is shaped whole (headers of its packets counted), not cut up
+BURST = "128k"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Lan:
-    """Sites by name. Use as a context: what a killed run left is removed first, and all of ours at the end."""
+    """Sites by name. Use as a context: what a killed run left is removed first, and all of ours at the
+    end.
+    """
 
     def __init__(self) -> None:
         self._bridge = f"{PREFIX}{os.getpid()}"
@@ -32,7 +36,9 @@ class Lan:
 
     def __enter__(self) -> "Lan":
         if os.geteuid() or not shutil.which("ip") or not shutil.which("tc"):
-            raise UserError("this bench makes networks: run it as root, where `ip` and `tc` (iproute2) are installed")
+            raise UserError(
+                "this bench makes networks: run it as root, where `ip` and `tc` (iproute2) are installed"
+            )
         for bridge in {space.name.partition("-")[0] for space in SPACES.glob(f"{PREFIX}*-*")}:
             if not Path(f"/proc/{bridge.removeprefix(PREFIX)}").exists():
                 _remove(bridge)
@@ -52,7 +58,9 @@ class Lan:
             f"{SUBNET}.{number // 250}.{number % 250 + 1}",
         )
         _run("ip", "netns", "add", space)
-        _run("ip", "link", "add", port, "mtu", str(MTU), "type", "veth", "peer", "name", "wan", "netns", space)
+        _run(
+            "ip", "link", "add", port, "mtu", str(MTU), "type", "veth", "peer", "name", "wan", "netns", space
+        )
         _run("ip", "link", "set", port, "master", self._bridge, "up")
         for command in (f"addr add {address}/16 dev wan", "link set wan up", "link set lo up"):
             _run("ip", "-n", space, *command.split())
@@ -64,7 +72,9 @@ class Lan:
         return address
 
     def received(self, name: str) -> int:
-        """Bytes that came over a site's link, without most headers of TCP and IP: segments count before they are cut up."""
+        """Bytes that came over a site's link, without most headers of TCP and IP: segments count before they
+        are cut up.
+        """
         return int(Path(f"/sys/class/net/{self._ports[name]}/statistics/tx_bytes").read_text())
 
     def cut(self, name: str) -> None:
@@ -76,7 +86,10 @@ class Lan:
     @contextlib.contextmanager
     def at(self, name: str) -> Generator[None]:
         """Processes that this thread starts inside the block live at that site."""
-        with Path("/proc/thread-self/ns/net").open() as home, (SPACES / f"{self._bridge}-{name}").open() as there:
+        with (
+            Path("/proc/thread-self/ns/net").open() as home,
+            (SPACES / f"{self._bridge}-{name}").open() as there,
+        ):
             _enter(there.fileno())
             try:
                 yield
@@ -97,7 +110,9 @@ def _run(*command: str) -> None:
 
 def _remove(bridge: str) -> None:
     """A bridge and its sites; what lives there loses its network."""
-    for port in Path("/sys/class/net").glob(f"{bridge}-*"):  # a namespace takes its own with it, but only some time later
+    for port in Path("/sys/class/net").glob(
+        f"{bridge}-*"
+    ):  # a namespace takes its own with it, but only some time later
         _run("ip", "link", "delete", port.name)
     for space in SPACES.glob(f"{bridge}-*"):
         _run("ip", "netns", "delete", space.name)

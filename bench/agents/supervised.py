@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from agents.lan import Lan
-from atoll.processes import Child
+from atoll.run.processes import Child
 
 BENCH = Path(__file__).parents[1]
 
@@ -14,7 +14,9 @@ BENCH = Path(__file__).parents[1]
 class Supervised:
     """One command, started again after a pause whenever it has died; on one site."""
 
-    def __init__(self, name: str, arguments: list[str], log: Path, lan: Lan | None, restart_seconds: float) -> None:
+    def __init__(
+        self, name: str, arguments: list[str], log: Path, lan: Lan | None, restart_seconds: float
+    ) -> None:
         self.name = name
         self.starts: list[float] = []  # seconds since the epoch, as in events
         self._arguments, self._log, self._lan = arguments, log, lan

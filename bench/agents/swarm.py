@@ -1,4 +1,6 @@
-"""A run in a directory, its coordinator and islands as processes that a supervisor starts again, and what they left behind."""
+"""A run in a directory, its coordinator and islands as processes that a supervisor starts again, and what
+they left behind.
+"""
 
 import contextlib
 import os
@@ -19,9 +21,10 @@ from atoll.agent.log import UpdateLog
 from atoll.coordinator.store import Store, sqlite_url
 from atoll.errors import UserError
 from atoll.events import Event, read_events
-from atoll.genesis import RunDir, write_state_0
-from atoll.host import wait_for_ticket
 from atoll.recipe import load
+from atoll.run.directory import RunDir
+from atoll.run.genesis import write_state_0
+from atoll.run.host import wait_for_ticket
 from atoll.swarm.records import CommitRecord
 
 RECIPE = """
@@ -37,8 +40,16 @@ POLL_SECONDS = 0.05
 class Swarm:
     """Use as a context: at its end every process is stopped."""
 
-    def __init__(self, directory: Path, elements: int, inner_steps: int, step_seconds: float, *, lan: Lan | None = None,
-                 restart_seconds: float = 3.0) -> None:  # fmt: skip
+    def __init__(
+        self,
+        directory: Path,
+        elements: int,
+        inner_steps: int,
+        step_seconds: float,
+        *,
+        lan: Lan | None = None,
+        restart_seconds: float = 3.0,
+    ) -> None:
         """`elements` fp32 parameters; `inner_steps` inner steps of `step_seconds` make an outer step."""
         directory.mkdir(parents=True, exist_ok=True)
         self.recipe = directory / "bench.toml"
@@ -65,28 +76,47 @@ class Swarm:
         for thing in [*self.islands.values(), *self.hosts.values()]:
             thing.child.stop()
 
-    # ------------------------------------------------------------------------------------------------- processes
+    # ---------------------------------------------------------------------------------------------- processes
     def address(self, name: str) -> str:
         return self.lan.addresses[name] if self.lan else "127.0.0.1"
 
-    def host(self, name: str = "host", port: int = 7700, run_dir: RunDir | None = None,
-             extra: tuple[str, ...] = (), profile: Path | None = None) -> Supervised:  # fmt: skip
-        """A coordinator; the first one's ticket is the swarm's. When stopped it leaves a cProfile at `profile`, if given."""
+    def host(
+        self,
+        name: str = "host",
+        port: int = 7700,
+        run_dir: RunDir | None = None,
+        extra: tuple[str, ...] = (),
+        profile: Path | None = None,
+    ) -> Supervised:
+        """A coordinator; the first one's ticket is the swarm's. When stopped it leaves a cProfile at
+        `profile`, if given.
+        """
         run_dir, since = run_dir or self.run_dir, time.time()
         measured = ["cProfile", "-o", str(profile), "-m"] if profile else []
         place = ["--dir", str(run_dir.path), "--listen", f"{self.address(name)}:{port}"]
         arguments = [*measured, "atoll", "host", str(self.recipe), *place, *extra]
-        self.hosts[name] = Supervised(name, arguments, run_dir.path / f"{name}.log", self.lan, self.restart_seconds)
+        self.hosts[name] = Supervised(
+            name, arguments, run_dir.path / f"{name}.log", self.lan, self.restart_seconds
+        )
         if not self.ticket:
             self.ticket = wait_for_ticket(run_dir.coordinator / "ticket", self.hosts[name].child, since)
         return self.hosts[name]
 
     def island(self, name: str, genesis: bool = True) -> Supervised:
         directory = self.run_dir.islands / name
-        options = Options(str(directory), self.ticket, str(self.run_dir.genesis) if genesis else "", self.address(name),
-                          self.elements, self.step_seconds, len(self.islands))  # fmt: skip
+        options = Options(
+            directory=str(directory),
+            ticket=self.ticket,
+            genesis=str(self.run_dir.genesis) if genesis else "",
+            host=self.address(name),
+            elements=self.elements,
+            step_seconds=self.step_seconds,
+            seed=len(self.islands),
+        )
         arguments = ["agents.trainer", msgspec.json.encode(options).decode()]
-        self.islands[name] = Supervised(name, arguments, directory / "trainer.log", self.lan, self.restart_seconds)
+        self.islands[name] = Supervised(
+            name, arguments, directory / "trainer.log", self.lan, self.restart_seconds
+        )
         return self.islands[name]
 
     def tend(self) -> None:
@@ -125,7 +155,7 @@ class Swarm:
             os.kill(pid, signal.SIGKILL)
         return pid is not None
 
-    # ----------------------------------------------------------------------------------------------- what happened
+    # ------------------------------------------------------------------------------------------ what happened
     def events(self, run_dir: RunDir | None = None) -> list[Event]:
         """All events so far of a coordinator's directory; cheap to ask again."""
         path = (run_dir or self.run_dir).path / "events.jsonl"
@@ -185,9 +215,15 @@ class Swarm:
 
 
 def lost_commits(database: list[CommitRecord], kept: list[list[CommitRecord]]) -> int:
-    """Steps whose record some island holds and the database does not, or whose chain is broken in the database."""
-    lost = {record.step for records in kept for record in records
-            if record.step >= len(database) or database[record.step] != record}  # fmt: skip
+    """Steps whose record some island holds and the database does not, or whose chain is broken in the
+    database.
+    """
+    lost = {
+        record.step
+        for records in kept
+        for record in records
+        if record.step >= len(database) or database[record.step] != record
+    }
     previous = b""
     for step, record in enumerate(database):
         if record.step != step or record.previous != previous:

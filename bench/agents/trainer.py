@@ -1,7 +1,8 @@
-"""A trainer without torch: speaks the agent's local socket as `mesh.Swarm` does, but sleeps where an island would train.
+"""A trainer without torch: speaks the agent's local socket as `mesh.Swarm` does, but sleeps where an island
+would train.
 
-`python -m agents.trainer OPTIONS` (JSON). Everything that it does goes, with the time, into a journal of JSON lines that
-its own death does not tear.
+`python -m agents.trainer OPTIONS` (JSON). Everything that it does goes, with the time, into a journal of JSON
+lines that its own death does not tear.
 """
 
 import os
@@ -18,7 +19,7 @@ from atoll.agent import membership
 from atoll.agent.mapped import LOCAL, MOMENTUM, PARAMETERS, loaded_root, map_file, map_generation
 from atoll.agent.settings import Settings, command
 from atoll.agent.trainer import frame, read_frame
-from atoll.processes import Child, watch_leash
+from atoll.run.processes import Child, watch_leash
 from atoll.samples import num_samples
 from atoll.swarm import messages as m
 from atoll.swarm.records import Message, Plan
@@ -31,7 +32,7 @@ STRIDE = 1 << 20  # elements perturbed at once
 TARGET = np.float32(3.0)  # where every trainer pulls the parameters
 
 
-class Options(msgspec.Struct, frozen=True):
+class Options(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
     ticket: str
     genesis: str  # where state 0 lies; "" when it must come from peers
@@ -48,8 +49,12 @@ class Trainer:
         self._options = options
         self._directory = Path(options.directory)
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._journal = os.open(self._directory / "journal.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        self._noise = np.random.default_rng(options.seed).standard_normal(STRIDE).astype(np.float32) * np.float32(1e-3)
+        self._journal = os.open(
+            self._directory / "journal.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644
+        )
+        self._noise = np.random.default_rng(options.seed).standard_normal(STRIDE).astype(
+            np.float32
+        ) * np.float32(1e-3)
         self._pending: list[m.AnyMessage] = []
         self._mapped = False
         self._plan: Plan | None = None  # trained on since the last adoption
@@ -91,7 +96,9 @@ class Trainer:
             if not torn or not self._agent.alive:
                 break
             time.sleep(0.001)
-        self._local[:] = self._weights  # as the ranks of a real island do: what is proven is what they all hold
+        self._local[:] = (
+            self._weights
+        )  # as the ranks of a real island do: what is proven is what they all hold
         self._plan = self._proposed = None
         self._loaded = loaded_root(layout, order.table, self._local)
         self._note("adopted", step=order.step, root=self._loaded.hex(), torn=torn)
@@ -116,7 +123,14 @@ class Trainer:
         tokens = TOKENS_PER_SAMPLE * num_samples(plan.used(done))
         self._note("proposed", step=plan.step, tokens=tokens)
         now = time.monotonic()
-        self._proposed = m.Proposed(plan.step, tokens, done, 1.0, now - began, now - last)
+        self._proposed = m.Proposed(
+            step=plan.step,
+            tokens=tokens,
+            inner_steps=done,
+            loss=1.0,
+            compute_seconds=now - began,
+            handover=now - last,
+        )
         self._tell(self._proposed)
 
     def _map(self) -> None:
@@ -158,7 +172,17 @@ class Trainer:
     def _start_agent(self) -> None:
         options = self._options
         genesis = (Path(options.genesis),) if options.genesis else ()
-        settings = Settings(self._directory, "", self._directory.name, False, options.host, 0, False, genesis, ())
+        settings = Settings(
+            directory=self._directory,
+            coordinator="",
+            contributor=self._directory.name,
+            relay=False,
+            host=options.host,
+            port=0,
+            dial_only=False,
+            checkpoint_dirs=genesis,
+            data_dirs=(),
+        )
         self._agent = Child(command(settings, options.ticket), log=self._directory / "agent.log", leash=False)
         self._agent.socket.settimeout(SILENT_SECONDS)
 

@@ -1,4 +1,6 @@
-"""UserError: a mistake that its maker can mend. The command line prints it in one sentence and exits with status 2."""
+"""UserError: a mistake that its maker can mend. The command line prints it in one sentence and exits with
+status 2.
+"""
 
 
 class UserError(Exception):

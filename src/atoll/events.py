@@ -24,7 +24,9 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class EventLog:
-    """Appends events to `path`, one JSON object a line; a torn last line (a crash while writing) is skipped."""
+    """Appends events to `path`, one JSON object a line; a torn last line (a crash while writing) is
+    skipped.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

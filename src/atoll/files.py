@@ -14,9 +14,11 @@ from atoll.errors import UserError
 
 @contextmanager
 def atomic_path(path: Path, synced: bool = True) -> Generator[Path]:
-    """A temporary path to write to; it becomes `path` only when the block ends well, else nothing is left behind.
+    """A temporary path to write to; it becomes `path` only when the block ends well, else nothing is left
+    behind.
 
-    Not `synced`, it may be absent, or not what was written, after a power cut. Raises UserError when the disk is full.
+    Not `synced`, it may be absent, or not what was written, after a power cut. Raises UserError when the disk
+    is full.
     """
     _make_parent(path)
     temporary = _temporary(path)
@@ -71,7 +73,9 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
 
 
 def sweep(directory: Path) -> None:
-    """Remove what a killed process left half-written in `directory`, which must be ours alone: temporary names."""
+    """Remove what a killed process left half-written in `directory`, which must be ours alone: temporary
+    names.
+    """
     for path in directory.rglob(".*.tmp"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -80,7 +84,8 @@ def sweep(directory: Path) -> None:
 
 
 def reserve(path: Path, size: int) -> None:
-    """Make `path` a file of `size` bytes whose space is really there: a full disk would kill a mapping of it later.
+    """Make `path` a file of `size` bytes whose space is really there: a full disk would kill a mapping of it
+    later.
 
     Raises UserError when the disk is full.
     """
@@ -100,16 +105,22 @@ def digest_file(path: Path) -> str:
 
 
 def disk_error(path: Path, error: OSError) -> Exception:
-    """A UserError where the cause is a full disk, or that `path` may not be written, else the error itself."""
+    """A UserError where the cause is a full disk, or that `path` may not be written, else the error
+    itself.
+    """
     if error.errno in (28, 122):  # ENOSPC, EDQUOT
-        return UserError(f"{path}: no space left on the disk; free some and start again (nothing half-written was left)")
+        return UserError(
+            f"{path}: no space left on the disk; free some and start again (nothing half-written was left)"
+        )
     if isinstance(error, PermissionError) and _concerns(path, error):
         return UserError(f"{path}: not permitted to write here; choose another directory")
     return error
 
 
 class DirectoryLock:
-    """An exclusive lock on a directory, held by this process until `release` or its death (flock: nothing to clean)."""
+    """An exclusive lock on a directory, held by this process until `release` or its death (flock: nothing to
+    clean).
+    """
 
     def __init__(self, path: Path) -> None:
         lock = path / ".lock"
@@ -166,7 +177,9 @@ def _concerns(path: Path, error: OSError) -> bool:
     if not isinstance(error.filename, str | os.PathLike):
         return True  # of an open file: only ours are written
     where = Path(error.filename)
-    return where in (path, *path.parents) or any(ours in (where, *where.parents) for ours in (path, _temporary(path)))
+    return where in (path, *path.parents) or any(
+        ours in (where, *where.parents) for ours in (path, _temporary(path))
+    )
 
 
 def _fsync(path: Path) -> None:

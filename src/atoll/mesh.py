@@ -1,7 +1,7 @@
 """ElasticDeviceMesh: the two sides of an island. `local` is fixed ranks; `swarm` is whoever is there.
 
-Under torchrun every rank calls everything here, in the same order. Rank 0 talks to the island's agent and tells the
-others; each moves its own rows between its parameters and the agent's mapped files.
+Under torchrun every rank calls everything here, in the same order. Rank 0 talks to the island's agent and
+tells the others; each moves its own rows between its parameters and the agent's mapped files.
 
 Bring your own module and loop (`examples/own_loop.py`), or read `train.py`, which is one.
 """
@@ -26,13 +26,15 @@ from atoll.agent.trainer import frame, read_frame
 from atoll.errors import UserError
 from atoll.island.parallelize import device as device_named
 from atoll.island.ranks import Ranks, own_rows
-from atoll.processes import Child
+from atoll.run.processes import Child
 from atoll.swarm import messages as m
 from atoll.swarm.layout import Layout
 from atoll.swarm.records import Message, Plan
 from atoll.swarm.transport import TransportError
 
-SILENT_SECONDS = 60.0  # an agent pulses every few seconds; one silent for so long is frozen, and started afresh
+SILENT_SECONDS = (
+    60.0  # an agent pulses every few seconds; one silent for so long is frozen, and started afresh
+)
 ENROL_SECONDS = 120.0
 MAX_RESTARTS = 5  # of an agent without a word from it in between
 __all__ = ["Adopt", "ElasticDeviceMesh", "Plan", "Swarm"]
@@ -50,7 +52,8 @@ class Swarm:
     """The elastic side, through this island's agent. Orders come in; progress and proposals go out."""
 
     def __init__(self, settings: Settings, ticket: str, ranks: Ranks, log: Path | None = None) -> None:
-        """Start the agent. `ticket` may be empty once this directory is a member. `log` takes its standard error.
+        """Start the agent. `ticket` may be empty once this directory is a member. `log` takes its standard
+        error.
 
         All three are rank 0's to give.
         """
@@ -87,7 +90,12 @@ class Swarm:
                 case m.Adopt():
                     yield Adopt(message.step, message)
                 case m.Work() if self._plan is None:
-                    self._plan, self._inner_step, self._time_over, self.moved_on = message.plan, 0, False, False
+                    self._plan, self._inner_step, self._time_over, self.moved_on = (
+                        message.plan,
+                        0,
+                        False,
+                        False,
+                    )
                     self._started = self._step_started = time.monotonic()
                     yield message.plan
                 case m.Work() if self._proposed and self._planned.is_again(message.plan):
@@ -120,7 +128,9 @@ class Swarm:
             if before % 2 == 0 and int(generation[0]) == before:
                 break
             if self._agent is not None and not self._agent.alive:
-                break  # it died while applying; the next one mends the state, asks for no proof of this, and orders again
+                # it died while applying; the next one mends the state, asks for no proof of this, and orders
+                # again
+                break
             time.sleep(0.001)  # the agent is applying an update: what was copied may be torn
         self._write_local(parameters)
         self.outer_steps += 1
@@ -146,29 +156,41 @@ class Swarm:
         return not (self.moved_on or self._time_over)
 
     def propose(self, parameters: Mapping[str, Tensor], tokens: int, loss: float) -> None:
-        """Hand over the parameters after the inner steps, their tokens and mean loss: this island's contribution.
+        """Hand over the parameters after the inner steps, their tokens and mean loss: this island's
+        contribution.
 
-        All the plan's inner steps are taken for done unless `progress` has said that there is no time for more.
+        All the plan's inner steps are taken for done unless `progress` has said that there is no time for
+        more.
         """
         plan = self._planned
         self._check(parameters)
         self._write_local(parameters)
         inner_steps = self._inner_step if self._time_over else plan.inner_steps
         now = time.monotonic()
-        self._proposed = m.Proposed(plan.step, tokens, inner_steps, loss, now - self._started, now - self._step_started)
+        self._proposed = m.Proposed(
+            step=plan.step,
+            tokens=tokens,
+            inner_steps=inner_steps,
+            loss=loss,
+            compute_seconds=now - self._started,
+            handover=now - self._step_started,
+        )
         self._tell(self._proposed)
 
     def data_dir(self) -> Path:
-        """Where the run's prepared data is: manifest and tokenizer, fetched if need be, and what `provide` brings.
+        """Where the run's prepared data is: manifest and tokenizer, fetched if need be, and what `provide`
+        brings.
 
         Before `orders`. Raises UserError when this island may not go on.
         """
         return self._ranks.first(self._find_data)
 
     def provide(self, needed: Callable[[], dict[str, tuple[int, ...]]]) -> bool:
-        """Have blocks (by file) of the prepared data here; False when the swarm has moved on without us meanwhile.
+        """Have blocks (by file) of the prepared data here; False when the swarm has moved on without us
+        meanwhile.
 
-        `needed` runs on rank 0. All of a lease at once, before it is trained on: the socket to the agent is for one thread.
+        `needed` runs on rank 0. All of a lease at once, before it is trained on: the socket to the agent is
+        for one thread.
         """
         self.moved_on = self._ranks.first(lambda: self._want(needed()) is None)
         return not self.moved_on
@@ -215,7 +237,9 @@ class Swarm:
         status = self._its_agent.stop(1.0)
         self._restarts += 1
         if status == 2 or self._restarts > MAX_RESTARTS:
-            raise UserError(f"this island's agent cannot go on ({why}); its log: {self._log or 'standard error'}")
+            raise UserError(
+                f"this island's agent cannot go on ({why}); its log: {self._log or 'standard error'}"
+            )
         time.sleep(min(5.0, 0.2 * 2**self._restarts))
         self._start_agent()
         self._pending.clear()  # orders of the dead one
@@ -261,7 +285,9 @@ class Swarm:
 
     def _tell(self, message: Message) -> None:
         if self._agent is not None:
-            with contextlib.suppress(OSError):  # a dead agent is noticed, and replaced, where the next order is awaited
+            with contextlib.suppress(
+                OSError
+            ):  # a dead agent is noticed, and replaced, where the next order is awaited
                 self._agent.socket.sendall(frame(message))
 
     def _overtaken(self) -> bool:
@@ -273,7 +299,9 @@ class Swarm:
                 self._restart_agent(str(error))
                 continue
             self._restarts = 0
-            if self._is_news(message) and not (isinstance(message, m.Work) and self._planned.is_again(message.plan)):
+            if self._is_news(message) and not (
+                isinstance(message, m.Work) and self._planned.is_again(message.plan)
+            ):
                 self._pending.append(message)
         return bool(self._pending)
 
@@ -327,7 +355,9 @@ class Swarm:
 
 
 class ElasticDeviceMesh:
-    """`local`: the ranks of this island, a `torch.distributed` DeviceMesh. `swarm`: the islands of the run."""
+    """`local`: the ranks of this island, a `torch.distributed` DeviceMesh. `swarm`: the islands of the
+    run.
+    """
 
     def __init__(self, ranks: Ranks, swarm: Swarm) -> None:
         self.ranks = ranks
@@ -335,28 +365,48 @@ class ElasticDeviceMesh:
         self._local: DeviceMesh | None = None
 
     @staticmethod
-    def join(ticket: str, directory: Path, contributor: str = "", *, settings: Settings | None = None,
-             log: Path | None = None) -> "ElasticDeviceMesh":  # fmt: skip
+    def join(
+        ticket: str,
+        directory: Path,
+        contributor: str = "",
+        *,
+        settings: Settings | None = None,
+        log: Path | None = None,
+    ) -> "ElasticDeviceMesh":
         """Become an island of the run that `ticket` names (it may be empty where `directory` already is one).
 
         Under torchrun all its processes are this one island, and rank 0's arguments count.
         """
         ranks = Ranks.of_torchrun()
-        return ElasticDeviceMesh(ranks, Swarm(settings or Settings(directory, "", contributor), ticket, ranks, log))
+        return ElasticDeviceMesh(
+            ranks,
+            Swarm(
+                settings or Settings(directory=directory, coordinator="", contributor=contributor),
+                ticket,
+                ranks,
+                log,
+            ),
+        )
 
     @property
     def local(self) -> DeviceMesh:
-        """The ranks, on the device that `place` was given, else on the accelerator that torch finds, else on the CPU."""
+        """The ranks, on the device that `place` was given, else on the accelerator that torch finds, else on
+        the CPU.
+        """
         return self._local or self.place("auto")
 
     def place(self, device: str) -> DeviceMesh:
-        """Choose the device of `local`, once, before it is used. Raises UserError where there is no such device."""
+        """Choose the device of `local`, once, before it is used. Raises UserError where there is no such
+        device.
+        """
         self._local = self.ranks.device_mesh(device_named(device))
         return self._local
 
     def __enter__(self) -> "ElasticDeviceMesh":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.swarm.close()
         self.ranks.close()

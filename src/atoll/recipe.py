@@ -1,6 +1,8 @@
-"""The recipe: the TOML file that describes a run, as frozen structs. Unknown keys and wrong types are refused.
+"""The recipe: the TOML file that describes a run, as frozen structs. Unknown keys and wrong types are
+refused.
 
-Everything but `[island]` belongs to the run: its digest is checked when joining. `[island]` is each island's own.
+Everything but `[island]` belongs to the run: its digest is checked when joining. `[island]` is each island's
+own.
 """
 
 import math
@@ -23,7 +25,8 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Model(Part, frozen=True):
-    """Which network: a preset of `model/presets.py`, `from` (a `transformers` checkpoint), or `own`: the caller's module.
+    """Which network: a preset of `model/presets.py`, `from` (a `transformers` checkpoint), or `own`: the
+    caller's module.
 
     Dimensions override the preset's.
     """
@@ -42,7 +45,9 @@ class Model(Part, frozen=True):
 
 
 class Tokenizer(Part, frozen=True):
-    """`train` = size of a byte-level BPE vocabulary to train on the sources; or `file`, a `tokenizer.json`."""
+    """`train` = size of a byte-level BPE vocabulary to train on the sources; or `file`, a
+    `tokenizer.json`.
+    """
 
     train: int | None = None
     file: str | None = None
@@ -56,22 +61,32 @@ class Range(Part, frozen=True):
 
 
 class Source(Part, frozen=True):
-    """A dataset. Exactly one of the five kinds says where it is; of a partitioned one every island says it for its part."""
+    """A dataset. Exactly one of the five kinds says where it is; of a partitioned one every island says it
+    for its part.
+    """
 
     text: str | None = None  # a file, a folder of .txt, or "package:NAME" shipped with atoll
     code: str | None = None  # a source tree, or "stdlib": the interpreter's own standard library
     jsonl: str | None = None  # .jsonl, .jsonl.gz, .jsonl.zst: a file or a folder
     parquet: str | None = None  # a file or a folder
-    dataset: str | None = None  # a local folder named like a Hugging Face dataset, or else that dataset, streamed
+    dataset: str | None = (
+        None  # a local folder named like a Hugging Face dataset, or else that dataset, streamed
+    )
     revision: str | None = None  # dataset only, needed for the hub: a commit (or a tag, a branch)
     config: str | None = None  # dataset only: which of its configurations; a subfolder of a local one
     split: str = "train"  # dataset only
-    data_files: str | None = None  # dataset only: a pattern like "data/*.parquet", instead of config and split
+    data_files: str | None = (
+        None  # dataset only: a pattern like "data/*.parquet", instead of config and split
+    )
     column: str = "text"  # jsonl, parquet, dataset: where the text is
-    keep: dict[str, list[str | int | float | bool] | Range] = {}  # rows whose columns have one of these values
+    keep: dict[
+        str, list[str | int | float | bool] | Range
+    ] = {}  # rows whose columns have one of these values
     separator: str | None = None  # text only: where one document ends and the next begins
     suffix: str = ".py"  # code only
-    partitioned: bool = False  # private: each island has a part of its own (`atoll prepare --partition`), or none
+    partitioned: bool = (
+        False  # private: each island has a part of its own (`atoll prepare --partition`), or none
+    )
     skip_bad_rows: bool = False  # skip and count rows that are null, not text or not UTF-8
 
 
@@ -138,7 +153,9 @@ class Island(Part, frozen=True):
     read_every: Annotated[int, msgspec.Meta(ge=1)] = 10  # inner steps between looks at the loss, and reports
     checkpoint_every: int = 1  # outer steps between inner checkpoints
     checkpoint_keep: int = 2
-    checkpoint_to: str = ""  # a folder or URL (s3://, gs://, ... through fsspec) of this island's own, for copies
+    checkpoint_to: str = (
+        ""  # a folder or URL (s3://, gs://, ... through fsspec) of this island's own, for copies
+    )
     profile: bool = False  # trace a few inner steps of the second outer step, into this island's directory
     evaluate_every: int = 0  # outer steps between looks at held-out loss; 0: never
 
@@ -153,7 +170,9 @@ class Recipe(Part, frozen=True):
     sources: dict[str, Source] = {}
     seed: int = 0
     heldout_fraction: float = 0.02
-    data_url: Url | None = None  # http(s):// or file:///: where the prepared data lies, for islands that lack it
+    data_url: Url | None = (
+        None  # http(s):// or file:///: where the prepared data lies, for islands that lack it
+    )
     island: Island = Island()
 
     @property
@@ -173,7 +192,11 @@ class Recipe(Part, frozen=True):
 
     def mixture(self, stage: int) -> dict[str, float]:
         """Weights, among each other, of the sources that all islands can have."""
-        return {name: weight for name, weight in self.stage[stage].mixture.items() if not self.sources[name].partitioned}
+        return {
+            name: weight
+            for name, weight in self.stage[stage].mixture.items()
+            if not self.sources[name].partitioned
+        }
 
     def private_shares(self, stage: int) -> dict[str, float]:
         """Of all samples of a stage, the share that each private source is due."""
@@ -192,12 +215,16 @@ class Recipe(Part, frozen=True):
 
 
 def own_island(overrides: list[str]) -> Island:
-    """This machine's [island] table, from overrides like `island.threads=2`. Raises UserError for any other key."""
+    """This machine's [island] table, from overrides like `island.threads=2`. Raises UserError for any other
+    key.
+    """
     tree: dict[str, Any] = {}
     for override in overrides:
         _override(tree, override)
     if others := sorted(tree.keys() - {"island"}):
-        raise UserError(f"{', '.join(others)}: the run's recipe decides this; only island.* is yours to set when joining")
+        raise UserError(
+            f"{', '.join(others)}: the run's recipe decides this; only island.* is yours to set when joining"
+        )
     try:
         return msgspec.convert(tree.get("island", {}), Island)
     except msgspec.ValidationError as error:
@@ -214,7 +241,9 @@ def load(source: str | Path, overrides: list[str] | None = None) -> Recipe:
         text = path.read_text("utf-8")
         tree = msgspec.json.decode(text) if path.suffix == ".json" else tomllib.loads(text)
     except (tomllib.TOMLDecodeError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from error
+        raise UserError(
+            f"{path}: not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}"
+        ) from error
     for override in overrides or []:
         _override(tree, override)
     return parse(tree, str(path))
@@ -247,7 +276,9 @@ def parse(tree: dict[str, Any], where: str) -> Recipe:
 
 
 def with_island(shared: dict[str, Any], own: Island) -> Recipe:
-    """The run's part of a recipe, as a coordinator gives it, with this island's own table. Raises UserError."""
+    """The run's part of a recipe, as a coordinator gives it, with this island's own table. Raises
+    UserError.
+    """
     recipe = msgspec.structs.replace(parse(shared, "the run's recipe"), island=own)
     _check(recipe, "this machine's own settings")
     return recipe
@@ -277,7 +308,9 @@ def _override(tree: dict[str, Any], override: str) -> None:
             node = node[place]
         node[_place(node, last)] = value
     except (ValueError, IndexError, TypeError, AttributeError):
-        raise UserError(f"{override}: there is no such place in the recipe; as in outer.lr=0.5 or stage.0.until=100") from None
+        raise UserError(
+            f"{override}: there is no such place in the recipe; as in outer.lr=0.5 or stage.0.until=100"
+        ) from None
 
 
 def _place(node: Any, name: str) -> str | int:
@@ -288,7 +321,11 @@ def _place(node: Any, name: str) -> str | int:
 def _check(recipe: Recipe, where: str) -> None:
     inner, outer, model, tokenizer = recipe.inner, recipe.outer, recipe.model, recipe.tokenizer
     kinds = {
-        name: [kind for kind in ("text", "code", "jsonl", "parquet", "dataset") if getattr(source, kind) is not None]
+        name: [
+            kind
+            for kind in ("text", "code", "jsonl", "parquet", "dataset")
+            if getattr(source, kind) is not None
+        ]
         for name, source in recipe.sources.items()
     }
     rules = [  # JSON has no infinity: recipe.json and the digest would hold null in its place
@@ -309,7 +346,9 @@ def _check(recipe: Recipe, where: str) -> None:
         (bool(recipe.stage), "stage: at least one is needed"),
         (inner.context_length > 0, "inner.context_length: must be positive"),
         (
-            inner.context_length > 0 and inner.tokens_per_step > 0 and inner.tokens_per_step % inner.context_length == 0,
+            inner.context_length > 0
+            and inner.tokens_per_step > 0
+            and inner.tokens_per_step % inner.context_length == 0,
             "inner.tokens_per_step: must be a positive multiple of inner.context_length",
         ),
         (outer.inner_steps > 0, "outer.inner_steps: must be positive"),
@@ -335,9 +374,18 @@ def _check(recipe: Recipe, where: str) -> None:
                 f"stage[{number}].mixture: weights >= 0, not all 0",
             ),
         ]
-        rules += [(s in recipe.sources, f"stage[{number}].mixture: no source is named {s!r}") for s in stage.mixture]
-        common = [w for s, w in stage.mixture.items() if s in recipe.sources and not recipe.sources[s].partitioned]
-        rules += [(model.own or any(common), f"stage[{number}].mixture: a source that is not partitioned must weigh something")]
+        rules += [
+            (s in recipe.sources, f"stage[{number}].mixture: no source is named {s!r}") for s in stage.mixture
+        ]
+        common = [
+            w for s, w in stage.mixture.items() if s in recipe.sources and not recipe.sources[s].partitioned
+        ]
+        rules += [
+            (
+                model.own or any(common),
+                f"stage[{number}].mixture: a source that is not partitioned must weigh something",
+            )
+        ]
         until = stage.until
     for holds, message in rules:
         if not holds:
@@ -347,7 +395,10 @@ def _check(recipe: Recipe, where: str) -> None:
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     """Values by dotted key."""
     if isinstance(tree, dict):
-        items = [(f"{prefix}.{name}" if prefix else name, value) for name, value in cast(dict[str, Any], tree).items()]
+        items = [
+            (f"{prefix}.{name}" if prefix else name, value)
+            for name, value in cast(dict[str, Any], tree).items()
+        ]
     elif isinstance(tree, list):
         items = [(f"{prefix}.{number}", value) for number, value in enumerate(cast(list[Any], tree))]
     else:

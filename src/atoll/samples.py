@@ -1,7 +1,9 @@
-"""Sample numbers, and ranges of them: places in the order of the mixture; or, from 2**40 on, turns of a partition.
+"""Sample numbers, and ranges of them: places in the order of the mixture; or, from 2**40 on, turns of a
+partition.
 
-A partition is the part of a private source that one machine holds. Its number names source, partition and data, so that
-neither a database nor a restored backup of it can mix up two of them; leases stay ranges of integers.
+A partition is the part of a private source that one machine holds. Its number names source, partition and
+data, so that neither a database nor a restored backup of it can mix up two of them; leases stay ranges of
+integers.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +15,9 @@ Ranges = tuple[tuple[int, int], ...]  # (first, count), ascending
 
 
 def partition_number(sources: Sequence[str], name: str, digest: str) -> int:
-    """The number of partition `name` (SOURCE/NAME) with data of that digest. `sources`: the run's partitioned ones."""
+    """The number of partition `name` (SOURCE/NAME) with data of that digest. `sources`: the run's partitioned
+    ones.
+    """
     hashed = int.from_bytes(blake3(f"{name} {digest}".encode()).digest(2), "big")
     return (1 + sources.index(source_of(name))) << HASH_BITS | hashed
 
@@ -34,7 +38,9 @@ def first_sample(number: int) -> int:
 
 
 def private_source(sample: int, sources: Sequence[str]) -> str:
-    """The partitioned source that a sample is of; "" for one of the mixture. Raises IndexError for none of the run's."""
+    """The partitioned source that a sample is of; "" for one of the mixture. Raises IndexError for none of
+    the run's.
+    """
     number = number_of(sample)
     return sources[(number >> HASH_BITS) - 1] if number else ""
 

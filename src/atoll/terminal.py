@@ -32,10 +32,14 @@ class Terminal:
         self.console.print(text, markup=False)
 
     def preparing(self, progress: Any) -> None:
-        """A line per phase and source, kept up to date where this is a terminal: how far, how fast, how long yet."""
+        """A line per phase and source, kept up to date where this is a terminal: how far, how fast, how long
+        yet.
+        """
         p = progress
         text = f"{p.phase} of {p.source}: {p.num_documents:,} documents, {p.num_bytes / MEGA:.1f} MB"
-        text += f" at {p.bytes_per_second / MEGA:.1f} MB/s" + (f", {duration(p.seconds_left)} left" if p.seconds_left else "")
+        text += f" at {p.bytes_per_second / MEGA:.1f} MB/s" + (
+            f", {duration(p.seconds_left)} left" if p.seconds_left else ""
+        )
         if self.console.is_terminal:
             self._status.update(text)
             self._status.start()
@@ -47,8 +51,10 @@ class Terminal:
         self._status.stop()
         tokens = sum(source.num_tokens("train") for source in manifest.sources.values())
         heldout = sum(source.num_tokens("heldout") for source in manifest.sources.values())
-        self.tell(f"prepared: {human(tokens)} tokens to train on, {human(heldout)} held out, "
-                  f"vocabulary of {manifest.vocab_size:,}")  # fmt: skip
+        self.tell(
+            f"prepared: {human(tokens)} tokens to train on, {human(heldout)} held out, "
+            f"vocabulary of {manifest.vocab_size:,}"
+        )
 
     def track(self, seeds: range, what: str) -> Iterable[int]:
         return track(seeds, what, console=self.console, transient=True)
@@ -57,20 +63,34 @@ class Terminal:
         """What became of simulated schedules, and how to look at one that went wrong."""
         faults = ", ".join(f"{count:,} {kind}" for kind, count in tally.faults.most_common()) or "none"
         hours = tally.virtual_seconds / 3600
-        self.tell(f"{tally.schedules:,} schedules, {tally.commits:,} commits in {hours:.2f} virtual hours; faults: {faults}")
-        self.tell(f"invariants violated, or progress lost: {len(tally.wrong):,}; while nothing stood in its way a commit took "
-                  f"at most {tally.progress_bound_seconds:.1f} s")  # fmt: skip
+        self.tell(
+            f"{tally.schedules:,} schedules, {tally.commits:,} commits in {hours:.2f} virtual hours; "
+            f"faults: {faults}"
+        )
+        self.tell(
+            f"invariants violated, or progress lost: {len(tally.wrong):,}; while nothing stood in its "
+            "way a commit took "
+            f"at most {tally.progress_bound_seconds:.1f} s"
+        )
         for seed, texts in list(tally.wrong.items())[:MAX_TOLD]:
             self.tell(f"seed {seed}: {texts[0]} (its story: atoll simulate --seed {seed})")
 
     def joined(self, island: str, run: Any) -> None:
-        self.tell(f"{island} joins run {run.run_id}: {human(sum(t.num_elements for t in run.layout.tensors))} parameters")
+        self.tell(
+            f"{island} joins run {run.run_id}: "
+            f"{human(sum(t.num_elements for t in run.layout.tensors))} parameters"
+        )
 
     def inner_step(self, plan: Any, number: int, metrics: Any) -> None:
         """One inner step of `plan`, for the bar."""
         if self._bar is None:
-            columns = (TextColumn("outer step {task.fields[step]}"), BarColumn(24), MofNCompleteColumn(),
-                       TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn())  # fmt: skip
+            columns = (
+                TextColumn("outer step {task.fields[step]}"),
+                BarColumn(24),
+                MofNCompleteColumn(),
+                TextColumn("loss {task.fields[loss]:.3f}"),
+                TimeRemainingColumn(),
+            )
             self._bar = Progress(*columns, console=self.console, transient=True)
             self._bar.start()
             self._task = self._bar.add_task("", total=plan.inner_steps, step=plan.step, loss=metrics.loss)
@@ -83,8 +103,11 @@ class Terminal:
 
     def trained(self, summary: Any) -> None:
         self.close()
-        self.tell(f"the run is finished at outer step {summary.outer_steps}; here: {summary.inner_steps} inner steps, "
-                  f"{human(summary.tokens)} tokens in {duration(summary.seconds)}")  # fmt: skip
+        self.tell(
+            f"the run is finished at outer step {summary.outer_steps}; here: {summary.inner_steps} "
+            "inner steps, "
+            f"{human(summary.tokens)} tokens in {duration(summary.seconds)}"
+        )
 
     def close(self) -> None:
         if self._bar is not None:
@@ -120,19 +143,23 @@ def status_table(facts: dict[str, Any]) -> Group:
     title = f"{facts['run']}: {state}, {human(facts['tokens'])} tokens committed, root {facts['root'][:12]}"
     table = Table(box=None, pad_edge=False)
     for name in ("island", "contributor", "is", "inner step", "loss", "tokens/s", "committed", "doing"):
-        table.add_column(name, justify="right" if name in ("inner step", "loss", "tokens/s", "committed") else "left")
+        table.add_column(
+            name, justify="right" if name in ("inner step", "loss", "tokens/s", "committed") else "left"
+        )
     for island in facts["islands"]:
         kind = "relay" if island["relay"] else "island"
         what = kind if island["present"] else f"{kind}, gone"
         working = island["present"] and not island["relay"]
         table.add_row(
-            island["island"], island["contributor"], what,
+            island["island"],
+            island["contributor"],
+            what,
             f"{island['inner_step']}/{facts['inner_steps']}" if working else "",
             f"{island['loss']:.3f}" if working and island["loss"] else "",
             human(island["tokens_per_second"]) if working else "",
             human(island["tokens"]) if island["tokens"] else "",
             island["note"] if island["present"] else "",
-        )  # fmt: skip
+        )
     told = [Text(f"{clock(event['time'])}  {event['text']}", style="dim") for event in facts["events"]]
     return Group(Text(title, style="bold"), table, *_ledger_table(facts["ledger"]), *told)
 
@@ -146,5 +173,7 @@ def _ledger_table(ledger: dict[str, dict[str, int]]) -> list[Table]:
         table.add_column(name, justify="right")
     rows = [*ledger.items(), ("all", {s: sum(row.get(s, 0) for row in ledger.values()) for s in sources})]
     for name, row in rows:
-        table.add_row(name, *(human(count) if count else "" for count in (*map(row.get, sources), sum(row.values()))))
+        table.add_row(
+            name, *(human(count) if count else "" for count in (*map(row.get, sources), sum(row.values())))
+        )
     return [table] if ledger else []

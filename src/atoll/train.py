@@ -31,7 +31,7 @@ PROFILE_DIR = "profile"
 LOOK_WINDOWS = 8  # of each source, at each look at held-out loss: enough for a curve
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Summary:
     """What this process did."""
 
@@ -52,13 +52,18 @@ Report = Callable[[Plan, int, InnerMetrics], None]
 Say = Callable[[str], None]
 
 
-def train(mesh: ElasticDeviceMesh, own: recipes.Island, directory: Path, report: Report = lambda *_: None,
-          say: Say = lambda _: None) -> Summary:  # fmt: skip
-    """DiLoCo (arXiv 2311.08105, algorithm 1) on one island, until the run is finished. All its ranks call this.
+def train(
+    mesh: ElasticDeviceMesh,
+    own: recipes.Island,
+    directory: Path,
+    report: Report = lambda *_: None,
+    say: Say = lambda _: None,
+) -> Summary:
+    """DiLoCo (arXiv 2311.08105, algorithm 1) on one island, until the run is finished. All its ranks call
+    this.
 
-    `own` is the recipe's [island] table of this machine; `directory` keeps the inner checkpoints (rank 0's counts), and
-    profiles.
-    Raises UserError when this island may not, or cannot, go on.
+    `own` is the recipe's [island] table of this machine; `directory` keeps the inner checkpoints (rank 0's
+    counts), and profiles. Raises UserError when this island may not, or cannot, go on.
     """
     recipe = recipes.with_island(mesh.swarm.run.recipe, own)
     data = Loader(mesh.swarm.data_dir(), recipe, partitions(mesh.swarm.private_dir, recipe))
@@ -66,10 +71,12 @@ def train(mesh: ElasticDeviceMesh, own: recipes.Island, directory: Path, report:
     weights = heldout_weights(data.manifest, recipe.mixture(0))
     if own.evaluate_every:
         mesh.swarm.provide(lambda: data.heldout_blocks(LOOK_WINDOWS))
-    summary = Summary(mesh.swarm.island)
+    summary = Summary(island=mesh.swarm.island)
     started = time.monotonic()
     plans = 0
-    checkpoints = InnerCheckpoints(island, directory / "inner", own.checkpoint_keep, mesh.ranks, own.checkpoint_to, say)
+    checkpoints = InnerCheckpoints(
+        island, directory / "inner", own.checkpoint_keep, mesh.ranks, own.checkpoint_to, say
+    )
     with checkpoints as saved, collected_by_hand() as collect:
         fresh = saved.restore() is None
         for order in mesh.swarm.orders():
@@ -92,7 +99,9 @@ def train(mesh: ElasticDeviceMesh, own: recipes.Island, directory: Path, report:
                 summary.add(done)
                 if not mesh.swarm.moved_on:
                     tokens = num_samples(order.used(len(done))) * recipe.inner.context_length
-                    mesh.swarm.propose(island.parameters(), tokens, sum(metrics.loss for metrics in done) / len(done))
+                    mesh.swarm.propose(
+                        island.parameters(), tokens, sum(metrics.loss for metrics in done) / len(done)
+                    )
                     if (order.step + 1) % own.checkpoint_every == 0:
                         saved.save(order.first_inner_step + len(done))
                 collect()  # while the others finish
@@ -100,16 +109,26 @@ def train(mesh: ElasticDeviceMesh, own: recipes.Island, directory: Path, report:
     return summary
 
 
-def inner_steps(mesh: ElasticDeviceMesh, island: Island, data: Loader, plan: Plan, recipe: Recipe,
-                report: Report, trace: Path | None = None) -> list[InnerMetrics]:  # fmt: skip
-    """Train alone on the plan's samples; what was done, less than planned when the time was over, or the swarm moved on.
+def inner_steps(
+    mesh: ElasticDeviceMesh,
+    island: Island,
+    data: Loader,
+    plan: Plan,
+    recipe: Recipe,
+    report: Report,
+    trace: Path | None = None,
+) -> list[InnerMetrics]:
+    """Train alone on the plan's samples; what was done, less than planned when the time was over, or the
+    swarm moved on.
 
     A few of the steps are profiled to files that begin with `trace`.
     """
     done: list[InnerMetrics] = []
     if not mesh.swarm.provide(lambda: data.blocks(plan.samples, plan.stage_starts)):
         return done
-    placed = ahead(own_batches(mesh, data, plan, recipe), lambda step: [place(b, island.device) for b in step])
+    placed = ahead(
+        own_batches(mesh, data, plan, recipe), lambda step: [place(b, island.device) for b in step]
+    )
     with closing(profiled(placed, trace, island.device) if trace else placed) as batches:
         for number, batch in enumerate(batches, start=1):
             island.inner_step(batch, plan.first_inner_step + number - 1)
@@ -128,8 +147,11 @@ def inner_steps(mesh: ElasticDeviceMesh, island: Island, data: Loader, plan: Pla
 def own_batches(mesh: ElasticDeviceMesh, data: Loader, plan: Plan, recipe: Recipe) -> Iterator[list[Batch]]:
     """Each inner step's micro-batches for this rank: an equal, contiguous share of the step's windows."""
     samples, share = plan.samples, recipe.windows_per_step // mesh.ranks.count
-    ours = (samples[start + i] for start in range(mesh.ranks.number * share, len(samples), recipe.windows_per_step)
-            for i in range(share))  # fmt: skip
+    ours = (
+        samples[start + i]
+        for start in range(mesh.ranks.number * share, len(samples), recipe.windows_per_step)
+        for i in range(share)
+    )
     return data.batches(ours, plan.stage_starts, share, recipe.island.micro_batch)
 
 
@@ -139,8 +161,11 @@ def build(mesh: ElasticDeviceMesh, recipe: Recipe, data: Loader) -> Island:
     Raises UserError when the ranks cannot share a step's windows evenly.
     """
     if recipe.windows_per_step % mesh.ranks.count:
-        raise UserError(f"{mesh.ranks.count} ranks cannot share the {recipe.windows_per_step} windows of an inner step evenly; "
-                        "start as many as divide them")  # fmt: skip
+        raise UserError(
+            f"{mesh.ranks.count} ranks cannot share the {recipe.windows_per_step} windows of an inner "
+            "step evenly; "
+            "start as many as divide them"
+        )
     if recipe.island.threads:
         torch.set_num_threads(recipe.island.threads)
     local = mesh.place(recipe.island.device)

@@ -4,13 +4,13 @@ import os
 import time
 from pathlib import Path
 
-from atoll import operate
 from atoll.agent import membership
 from atoll.errors import UserError
 from atoll.events import Event, read_events
-from atoll.genesis import RunDir
-from atoll.host import wait_for_ticket
-from atoll.processes import Child
+from atoll.run import operate
+from atoll.run.directory import RunDir
+from atoll.run.host import wait_for_ticket
+from atoll.run.processes import Child
 from atoll.swarm.identity import Ticket
 
 
@@ -34,17 +34,39 @@ class World:
 
     def host(self, port: int = 0) -> None:
         since = time.time()
-        arguments = ["atoll", "host", self.recipe, "--dir", str(self.run_dir.path), "--listen", f"127.0.0.1:{port}"]
+        arguments = [
+            "atoll",
+            "host",
+            self.recipe,
+            "--dir",
+            str(self.run_dir.path),
+            "--listen",
+            f"127.0.0.1:{port}",
+        ]
         self.children["host"] = Child(arguments, log=self.log("host"))
         self.ticket = wait_for_ticket(self.run_dir.coordinator / "ticket", self.children["host"], since)
 
     def join(self, name: str, *extra: str) -> None:
-        arguments = ["atoll", "join", self.ticket, "--dir", str(self.run_dir.path), "--name", name, "--contributor", name,
-                     "--listen", "127.0.0.1:0", *extra]  # fmt: skip
+        arguments = [
+            "atoll",
+            "join",
+            self.ticket,
+            "--dir",
+            str(self.run_dir.path),
+            "--name",
+            name,
+            "--contributor",
+            name,
+            "--listen",
+            "127.0.0.1:0",
+            *extra,
+        ]
         self.start(name, arguments)
 
     def start(self, name: str, arguments: list[str], environment: dict[str, str] | None = None) -> None:
-        self.children[name] = Child(arguments, log=self.log(name), environment={"OMP_NUM_THREADS": "1", **(environment or {})})
+        self.children[name] = Child(
+            arguments, log=self.log(name), environment={"OMP_NUM_THREADS": "1", **(environment or {})}
+        )
 
     def log(self, name: str) -> Path:
         path = self.run_dir.path / "logs" / f"{name}.log"
@@ -75,7 +97,9 @@ class World:
         while not condition():
             if time.monotonic() > deadline:
                 tail = "\n".join(e.text for e in self.events()[-15:])
-                logs = "\n".join(f"{p.name}: {p.read_text()[-600:]}" for p in (self.run_dir.path / "logs").glob("*.log"))
+                logs = "\n".join(
+                    f"{p.name}: {p.read_text()[-600:]}" for p in (self.run_dir.path / "logs").glob("*.log")
+                )
                 raise AssertionError(f"not within {seconds} s: {what}\n{tail}\n{logs}")
             time.sleep(0.1)
 
@@ -85,8 +109,11 @@ class World:
     def until_taking_part(self, name: str, after: int, seconds: float = 60.0) -> None:
         """A commit after the first `after` ones has the island among its participants."""
         island = self.island_id(name)
-        self.until(lambda: any(island in e.facts["participants"] for e in self.events("committed")[after:]),
-                   f"{name} takes part again", seconds)  # fmt: skip
+        self.until(
+            lambda: any(island in e.facts["participants"] for e in self.events("committed")[after:]),
+            f"{name} takes part again",
+            seconds,
+        )
 
     def status(self) -> dict[str, object] | None:
         try:

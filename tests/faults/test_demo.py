@@ -12,16 +12,32 @@ import torch
 
 from atoll import recipe as recipes
 from atoll.data.loader import NO_LABEL, Loader
-from atoll.genesis import RunDir
 from atoll.island.heldout import heldout_loss
 from atoll.island.step import Island
 from atoll.publish.export import load_model, newest_state
+from atoll.run.directory import RunDir
 
-SHORT = ["stage.0.until=96", "outer.inner_steps=4", "inner.tokens_per_step=1024", "inner.schedule.decay_steps=20"]
+SHORT = [
+    "stage.0.until=96",
+    "outer.inner_steps=4",
+    "inner.tokens_per_step=1024",
+    "inner.schedule.decay_steps=20",
+]
 FACTS = {
-    "heldout_loss_before", "heldout_loss_after", "heldout_unigram_loss", "outer_steps", "tokens", "islands", "killed",
-    "rejoined", "roots_equal", "bytes_sent", "reduction_factor", "export_dir", "seconds",
-}  # fmt: skip
+    "heldout_loss_before",
+    "heldout_loss_after",
+    "heldout_unigram_loss",
+    "outer_steps",
+    "tokens",
+    "islands",
+    "killed",
+    "rejoined",
+    "roots_equal",
+    "bytes_sent",
+    "reduction_factor",
+    "export_dir",
+    "seconds",
+}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +79,9 @@ def test_transformers_alone_finds_the_same_heldout_loss(demo: Path) -> None:
             with torch.no_grad():
                 logits = model(torch.tensor(tokens[inside])[None], use_cache=False).logits[0]
             targets = torch.tensor(labels[inside])
-            sums[source][0] += float(torch.nn.functional.cross_entropy(logits, targets, ignore_index=NO_LABEL, reduction="sum"))
+            sums[source][0] += float(
+                torch.nn.functional.cross_entropy(logits, targets, ignore_index=NO_LABEL, reduction="sum")
+            )
             sums[source][1] += int((targets != NO_LABEL).sum())
     theirs = sum(weights[name] * total / count for name, (total, count) in sums.items())
     assert abs(ours - theirs) < 1e-4
@@ -73,9 +91,20 @@ def test_the_export_speaks_chat_and_generates(demo: Path) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(demo / "export")
-    chat = tokenizer.apply_chat_template([{"role": "user", "content": "Hello"}], add_generation_prompt=True)["input_ids"]
+    chat = tokenizer.apply_chat_template([{"role": "user", "content": "Hello"}], add_generation_prompt=True)[
+        "input_ids"
+    ]
     assert chat.count(tokenizer.bos_token_id) == 1
-    command = [sys.executable, "-m", "atoll", "generate", str(demo / "export"), "The captain", "--tokens", "5"]
+    command = [
+        sys.executable,
+        "-m",
+        "atoll",
+        "generate",
+        str(demo / "export"),
+        "The captain",
+        "--tokens",
+        "5",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.startswith("The captain")
 

@@ -1,4 +1,6 @@
-"""The fault matrix with real processes: any of them killed or frozen in any phase (tests/worlds/test_matrix.py has all)."""
+"""The fault matrix with real processes: any of them killed or frozen in any phase
+(tests/worlds/test_matrix.py has all).
+"""
 
 import os
 import signal
@@ -17,7 +19,12 @@ from atoll.swarm.records import CommitRecord
 
 # Islands that only dial out, so that the relay owns every slice: while it is frozen, a reduction lasts.
 DIAL_ONLY = "Path(sys.argv[2]), settings=Settings(Path(sys.argv[2]), '', dial_only=True)"
-FREEZE_SECONDS = {"trainer": 6.0, "agent": 8.0, "relay": 8.0, "coordinator": 14.0}  # agents leave a silent one after 10
+FREEZE_SECONDS = {
+    "trainer": 6.0,
+    "agent": 8.0,
+    "relay": 8.0,
+    "coordinator": 14.0,
+}  # agents leave a silent one after 10
 BOUND_SECONDS = 90.0
 
 
@@ -144,7 +151,9 @@ class Case:
         proposed = proposals(world)
 
         def event(kind: str, name: str) -> bool:
-            return any(e.kind == kind and e.island == world.island_id(name) for e in read_events(events, offset)[0])
+            return any(
+                e.kind == kind and e.island == world.island_id(name) for e in read_events(events, offset)[0]
+            )
 
         def new_file(suffix: str) -> bool:
             return any(p.suffix == suffix and p.name not in seen for p in (island / "log").iterdir())
@@ -165,7 +174,9 @@ class Case:
                 soon(lambda: event("joined", "j"), "j joins")
 
     def _lift(self, world: World, victim: int) -> None:
-        """The fault passes; what was killed, and has nobody who starts it again, is started by the same command."""
+        """The fault passes; what was killed, and has nobody who starts it again, is started by the same
+        command.
+        """
         if self.fault == "freeze":
             time.sleep(FREEZE_SECONDS.get(self.role, 6.0))
             os.kill(victim, signal.SIGCONT)
@@ -183,20 +194,28 @@ class Case:
             world.host(port)
 
     def _all_take_part(self, world: World, everybody: tuple[str, ...]) -> None:
-        soon(lambda: all((world.run_dir.islands / name / "membership.msgpack").exists() for name in everybody), "all enrol")
+        soon(
+            lambda: all((world.run_dir.islands / name / "membership.msgpack").exists() for name in everybody),
+            "all enrol",
+        )
         for name in everybody:
             world.until_taking_part(name, after=len(world.events("committed")), seconds=BOUND_SECONDS)
 
 
 def check(world: World, names: tuple[str, ...], history: list[CommitRecord]) -> None:
-    """No committed step has changed, all islands keep the same, trainers loaded nothing else, the ledger adds up."""
+    """No committed step has changed, all islands keep the same, trainers loaded nothing else, the ledger adds
+    up.
+    """
     status = world.status()
     assert status is not None
     assert not world.events("unequal")
     kept = [records(world, name) for name in names]
     longest = max(kept, key=len)
     assert longest[: len(history)] == history
-    assert all(right.previous == left.digest() and right.parent == left.next_root for left, right in pairwise(longest))
+    assert all(
+        right.previous == left.digest() and right.parent == left.next_root
+        for left, right in pairwise(longest)
+    )
     assert all(own == longest[: len(own)] for own in kept), "an island has another history"
     roots = {record.step + 1: record.next_root.hex() for record in longest}
     for event in world.events("ready"):
@@ -209,13 +228,25 @@ def check(world: World, names: tuple[str, ...], history: list[CommitRecord]) -> 
 
 
 CASES = [
-    *(Case(*case) for case in product(("trainer", "agent", "relay", "coordinator"),
-                                      ("inner", "propose", "reduce", "held", "committed"), ("kill", "freeze"))),
-    *(Case(role, "recovery", fault) for role in ("joiner", "relay", "coordinator") for fault in ("kill", "freeze")),
-]  # fmt: skip
+    *(
+        Case(*case)
+        for case in product(
+            ("trainer", "agent", "relay", "coordinator"),
+            ("inner", "propose", "reduce", "held", "committed"),
+            ("kill", "freeze"),
+        )
+    ),
+    *(
+        Case(role, "recovery", fault)
+        for role in ("joiner", "relay", "coordinator")
+        for fault in ("kill", "freeze")
+    ),
+]
 DEFAULT = Case("agent", "reduce", "freeze")
 
 
-@pytest.mark.parametrize("case", [pytest.param(c, id=str(c), marks=[] if c == DEFAULT else [pytest.mark.slow]) for c in CASES])
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, id=str(c), marks=[] if c == DEFAULT else [pytest.mark.slow]) for c in CASES]
+)
 def test_the_run_goes_on(case: Case, world: World) -> None:
     case.play(world)

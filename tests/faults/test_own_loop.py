@@ -1,4 +1,6 @@
-"""`examples/own_loop.py` with real processes: two islands; and what happens when any of them is killed by hand."""
+"""`examples/own_loop.py` with real processes: two islands; and what happens when any of them is killed by
+hand.
+"""
 
 import contextlib
 import os
@@ -58,18 +60,27 @@ def test_any_process_may_be_killed_at_any_moment(tmp_path) -> None:
         world.until(lambda: len(world.participants()) == 2, "both take part")
 
         world.children["a"].kill()  # a trainer; its agent ends with it
-        world.until(lambda: any(e.island == world.island_id("a") for e in world.events("left")), "the death of a is noticed")
+        world.until(
+            lambda: any(e.island == world.island_id("a") for e in world.events("left")),
+            "the death of a is noticed",
+        )
         world.until_step(len(world.events("committed")) + 2)
         start(world, "a")
         world.until_taking_part("a", after=len(world.events("committed")))
 
         world.kill_agent("b")  # its trainer starts another
-        world.until(lambda: any(e.island == world.island_id("b") for e in world.events("left")), "the death of b is noticed")
+        world.until(
+            lambda: any(e.island == world.island_id("b") for e in world.events("left")),
+            "the death of b is noticed",
+        )
         world.until_taking_part("b", after=len(world.events("committed")))
 
         os.kill(int((world.run_dir.islands / "relay" / "agent.pid").read_text()), 9)
         relay = world.island_id("relay")
-        world.until(lambda: len([e for e in world.events("joined") if e.island == relay]) > 1, "the relay is started again")
+        world.until(
+            lambda: len([e for e in world.events("joined") if e.island == relay]) > 1,
+            "the relay is started again",
+        )
 
         port, before = world.port, len(world.events("committed"))
         world.children["host"].kill()

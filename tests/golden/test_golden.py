@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from golden.golden import CASES, FILE, environment, losses_and_roots
+from golden.first_steps import CASES, FILE, environment, losses_and_roots
 
 NEAR = 2e-3  # of a loss, where another processor or torch rounds otherwise
 

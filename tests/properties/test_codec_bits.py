@@ -1,4 +1,6 @@
-"""The kernels give the bits of these numpy formulas, for every finite value: the oracle that replicas rely on."""
+"""The kernels give the bits of these numpy formulas, for every finite value: the oracle that replicas rely
+on.
+"""
 
 import numpy as np
 from hypothesis import given, settings
@@ -12,8 +14,32 @@ LARGE = 2.0**120
 TOP = float(np.finfo(np.float32).max)
 SMALLEST_NORMAL = np.finfo(np.float32).tiny
 # Halves meet round-to-even, subnormals and their neighbours the cut-off, powers of two the carries of bf16.
-SHARP = [0.0, -0.0, 1.0, -1.0, 0.5, 1.5, 2.5, -0.5, 127.0, 63.5, 126.5, 1e-45, -1e-45, 1.1754942e-38, 1.17549435e-38,
-         1.4e-36, 1.5e-36, 1e38, TOP, -TOP, 3.0e38, 1.00390625, 1.01171875, 1.9999999]  # fmt: skip
+SHARP = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    1.5,
+    2.5,
+    -0.5,
+    127.0,
+    63.5,
+    126.5,
+    1e-45,
+    -1e-45,
+    1.1754942e-38,
+    1.17549435e-38,
+    1.4e-36,
+    1.5e-36,
+    1e38,
+    TOP,
+    -TOP,
+    3.0e38,
+    1.00390625,
+    1.01171875,
+    1.9999999,
+]
 NUMBERS = st.one_of(st.sampled_from(SHARP), st.floats(-TOP, TOP, width=32))
 WEIGHTS = st.floats(0, 1, width=32).map(np.float32)
 
@@ -44,7 +70,9 @@ def oracle(codec: str, values: np.ndarray) -> np.ndarray:
     scales = np.abs(by_block).max(1) / np.float32(127)
     scales[scales < SMALLEST_NORMAL] = 0
     quotients = np.divide(by_block, scales[:, None], out=np.zeros_like(by_block), where=scales[:, None] > 0)
-    return np.concatenate([scales.view(np.uint8), np.rint(quotients).astype(np.int8).reshape(-1).view(np.uint8)])
+    return np.concatenate(
+        [scales.view(np.uint8), np.rint(quotients).astype(np.int8).reshape(-1).view(np.uint8)]
+    )
 
 
 def decoded_oracle(codec: str, data: np.ndarray, count: int) -> np.ndarray:
@@ -53,7 +81,10 @@ def decoded_oracle(codec: str, data: np.ndarray, count: int) -> np.ndarray:
     if codec == "bf16":
         return (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
     head = 4 * (count // BLOCK)
-    return (data[:head].view(np.float32)[:, None] * data[head:].view(np.int8).reshape(-1, BLOCK).astype(np.float32)).reshape(-1)
+    return (
+        data[:head].view(np.float32)[:, None]
+        * data[head:].view(np.int8).reshape(-1, BLOCK).astype(np.float32)
+    ).reshape(-1)
 
 
 @given(blocks(), st.sampled_from(["fp32", "bf16", "int8"]))
@@ -96,11 +127,21 @@ def test_the_outer_optimizer_is_bit_equal_to_the_formula(gradient, momentum, par
         assert (got.view(np.uint32)[finite] == expected.view(np.uint32)[finite]).all()
 
 
-@given(st.lists(st.tuples(st.floats(-LARGE, LARGE, width=32), st.floats(-LARGE, LARGE, width=32)), min_size=1, max_size=50),
-       st.floats(-LARGE, LARGE, width=32))  # fmt: skip
+@given(
+    st.lists(
+        st.tuples(st.floats(-LARGE, LARGE, width=32), st.floats(-LARGE, LARGE, width=32)),
+        min_size=1,
+        max_size=50,
+    ),
+    st.floats(-LARGE, LARGE, width=32),
+)
 @settings(max_examples=200)
-def test_a_swarm_of_one_with_rate_1_and_no_momentum_stays_within_an_ulp_of_the_inner_steps(pairs, before) -> None:
-    """No special case in the code: pseudo-gradient, fp32 and back, weight 1, outer step. `before` is an old momentum."""
+def test_a_swarm_of_one_with_rate_1_and_no_momentum_stays_within_an_ulp_of_the_inner_steps(
+    pairs, before
+) -> None:
+    """No special case in the code: pseudo-gradient, fp32 and back, weight 1, outer step. `before` is an old
+    momentum.
+    """
     outer, local = (np.resize(np.array(side, np.float32), BLOCK) for side in zip(*pairs, strict=True))
     gradient = np.empty_like(outer)
     diloco.pseudo_gradient(outer, local, gradient)

@@ -1,4 +1,5 @@
-"""Whatever happens to a swarm, its committed samples have no gap and no repeat beyond those that are reported.
+"""Whatever happens to a swarm, its committed samples have no gap and no repeat beyond those that are
+reported.
 
 Reported gaps: what the coordinator holds as free, and hands out first. Reported repeats: a source's passes.
 """
@@ -17,8 +18,14 @@ from atoll.simulate.world import World
 STAGES = [{"web": 7, "code": 3}, {"web": 1, "code": 1, "books": 1}, {"books": 1}]
 NUM_WINDOWS = {"web": 40, "code": 11, "books": 5}  # so few that all are passed more than once
 
-settings_of_swarms = st.builds(Setting, islands=st.integers(1, 4), relays=st.integers(0, 1), late=st.integers(0, 1),
-                               outer_steps=st.integers(3, 9), stages=st.integers(1, 3))  # fmt: skip
+settings_of_swarms = st.builds(
+    Setting,
+    islands=st.integers(1, 4),
+    relays=st.integers(0, 1),
+    late=st.integers(0, 1),
+    outer_steps=st.integers(3, 9),
+    stages=st.integers(1, 3),
+)
 
 
 def indices(ranges: Ranges) -> list[int]:
@@ -33,7 +40,9 @@ def test_committed_samples_have_no_gap_and_no_repeat(seed: int, setting: Setting
     assert result.violations == []
     commits = world.database.commits
     spent = [lease for record in commits for _, lease in record.leases]
-    committed = indices(merge([part for lease in spent for part in lease]))  # ValueError: a sample was committed twice
+    committed = indices(
+        merge([part for lease in spent for part in lease])
+    )  # ValueError: a sample was committed twice
 
     # The gap is what whoever leads next hands out first; then there is none.
     gap = sorted(set(range(max(committed, default=-1) + 1)) - set(committed))

@@ -34,26 +34,40 @@ def test_no_source_is_two_windows_off_in_any_thousand_samples_across_stages(stag
         counts = mixture.counts[sum(start <= index for start in starts) - 1]
         turn = mixture.sample(index, starts).source
         off.append(off[-1] + [PERIOD * (name == turn) - counts.get(name, 0) for name in NAMES])
-    assert max(np.abs(after - before).max() for before, after in zip(off, off[PERIOD:], strict=False)) <= 2 * PERIOD
+    assert (
+        max(np.abs(after - before).max() for before, after in zip(off, off[PERIOD:], strict=False))
+        <= 2 * PERIOD
+    )
 
 
 @settings(max_examples=25)
-@given(st.lists(weight_dicts, min_size=2, max_size=3), st.lists(st.integers(0, 1500), min_size=2, max_size=2),
-       st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 3000)), max_size=4))  # fmt: skip
+@given(
+    st.lists(weight_dicts, min_size=2, max_size=3),
+    st.lists(st.integers(0, 1500), min_size=2, max_size=2),
+    st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 3000)), max_size=4),
+)
 def test_samples_are_counted_as_they_are_drawn(stages, lengths, ranges):
     mixture = Mixture(stages, dict.fromkeys(NAMES, 100), 0)
     starts = [0, *np.cumsum(lengths).tolist()][: len(stages)]
-    drawn = Counter(mixture.turn(index, starts)[0] for first, count in ranges for index in range(first, first + count))
+    drawn = Counter(
+        mixture.turn(index, starts)[0] for first, count in ranges for index in range(first, first + count)
+    )
     assert mixture.count(ranges, starts) == drawn
 
 
 @given(st.integers(1, 2000), st.integers(0, 2**64 - 1))
 def test_a_pass_visits_every_window_once(num_windows, key):
-    assert sorted(permuted(position, num_windows, key) for position in range(num_windows)) == list(range(num_windows))
+    assert sorted(permuted(position, num_windows, key) for position in range(num_windows)) == list(
+        range(num_windows)
+    )
 
 
 @settings(max_examples=25)
-@given(st.lists(weight_dicts, min_size=1, max_size=3), st.lists(st.integers(0, 1200), min_size=2, max_size=2), windows)
+@given(
+    st.lists(weight_dicts, min_size=1, max_size=3),
+    st.lists(st.integers(0, 1200), min_size=2, max_size=2),
+    windows,
+)
 def test_stages_never_repeat_or_skip_a_window(stages, lengths, num_windows):
     mixture = Mixture(stages, num_windows, 7)
     starts = [0, *np.cumsum(lengths).tolist()][: len(stages)]

@@ -8,7 +8,9 @@ from atoll.samples import Ranges, merge, number_of
 
 PARTITION = 70_000
 
-STEPS = st.lists(st.tuples(st.sampled_from(["take", "spend", "return", "restart"]), st.integers(1, 20)), max_size=40)
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["take", "spend", "return", "restart"]), st.integers(1, 20)), max_size=40
+)
 
 
 def samples(ranges: Ranges) -> list[int]:
@@ -31,7 +33,9 @@ def test_every_sample_is_in_exactly_one_place(steps) -> None:
             before = leases.fresh + leases.turns(PARTITION) - num_free(leases)
             leases = Leases()
             leases.restore(out, spent)
-            assert leases.fresh + leases.turns(PARTITION) - num_free(leases) == before  # what is used stays used
+            assert (
+                leases.fresh + leases.turns(PARTITION) - num_free(leases) == before
+            )  # what is used stays used
         elif out:
             lease = out.pop(number % len(out))
             if what == "spend":

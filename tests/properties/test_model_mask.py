@@ -19,7 +19,9 @@ def packings(draw: st.DrawFn) -> torch.Tensor:
     return torch.tensor(rows, dtype=torch.int32)
 
 
-def plain(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
+def plain(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: torch.Tensor
+) -> torch.Tensor:
     """The formula, with a dense mask."""
     groups = query.shape[2] // key.shape[2]
     key, value = (x.repeat_interleave(groups, dim=2) for x in (key, value))
@@ -33,12 +35,18 @@ def plain(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents
 def test_attention_and_its_gradient_are_the_dense_formulas(documents: torch.Tensor, seed: int, groups: int):
     generator = torch.Generator().manual_seed(seed)
     shapes = [(*documents.shape, heads, 4) for heads in (2, 2 // groups, 2 // groups)]
-    inputs = [torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    inputs = [
+        torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes
+    ]
     ours = attend(*inputs, Mask.of_documents(documents))
     reference = plain(*inputs, documents)
     torch.testing.assert_close(ours, reference)
     upstream = torch.randn(ours.shape, generator=generator, dtype=torch.float64)
-    for a, b in zip(torch.autograd.grad(ours, inputs, upstream), torch.autograd.grad(reference, inputs, upstream), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(ours, inputs, upstream),
+        torch.autograd.grad(reference, inputs, upstream),
+        strict=True,
+    ):
         torch.testing.assert_close(a, b)
 
 
@@ -59,4 +67,6 @@ def test_no_token_sees_another_document_or_its_own_future(documents: torch.Tenso
 
 
 def test_whole_windows_are_one_attention_call():
-    assert Mask.of_documents(torch.zeros(8, 256, dtype=torch.int32)) == Mask.causal(8, 256) == Mask(((8, 256),))
+    assert (
+        Mask.of_documents(torch.zeros(8, 256, dtype=torch.int32)) == Mask.causal(8, 256) == Mask(((8, 256),))
+    )

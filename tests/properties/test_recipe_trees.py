@@ -1,4 +1,6 @@
-"""Whatever a recipe's file says, it is either a recipe or a UserError; and order never matters to the digest."""
+"""Whatever a recipe's file says, it is either a recipe or a UserError; and order never matters to the
+digest.
+"""
 
 import tomllib
 from typing import Any
@@ -10,9 +12,28 @@ from atoll import recipe as recipes
 from atoll.errors import UserError
 
 TEXT = (recipes.BUILT_IN_DIR / "demo.toml").read_text("utf-8")
-KEYS = ["name", "model", "model.preset", "stage", "stage.0", "stage.0.until", "stage.0.mixture", "stage.0.mixture.books",
-        "inner", "inner.optimizer", "inner.optimizer.betas", "outer", "outer.lr", "sources", "sources.books", "island",
-        "tokenizer.train", "", "a..b", "stage.-1.until"]  # fmt: skip
+KEYS = [
+    "name",
+    "model",
+    "model.preset",
+    "stage",
+    "stage.0",
+    "stage.0.until",
+    "stage.0.mixture",
+    "stage.0.mixture.books",
+    "inner",
+    "inner.optimizer",
+    "inner.optimizer.betas",
+    "outer",
+    "outer.lr",
+    "sources",
+    "sources.books",
+    "island",
+    "tokenizer.train",
+    "",
+    "a..b",
+    "stage.-1.until",
+]
 VALUES = ["1", "-1", "1.5", "true", "[]", "[1]", "{}", "{a=1}", '""', "word", "nan", "1979-05-27", "", "= ="]
 
 

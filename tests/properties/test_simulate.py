@@ -1,4 +1,6 @@
-"""Schedules of faults over production's state machines: nothing of PROTOCOL 9 is ever violated, and steps commit."""
+"""Schedules of faults over production's state machines: nothing of PROTOCOL 9 is ever violated, and steps
+commit.
+"""
 
 import subprocess
 import sys
@@ -14,7 +16,9 @@ from atoll.simulate import faults as f
 
 NUM_SEEDS = 700
 NUM_EXAMPLES = 400
-BOUND_SECONDS = 110.0  # a restored backup hears whoever comes for 60 s; else the worst of 100,000 schedules was 53 s
+BOUND_SECONDS = (
+    110.0  # a restored backup hears whoever comes for 60 s; else the worst of 100,000 schedules was 53 s
+)
 
 moments = st.floats(0.0, 15.0).map(lambda x: round(x, 2))
 durations = st.floats(0.5, 30.0).map(lambda x: round(x, 1))
@@ -43,8 +47,14 @@ faults = st.one_of(
     builds(f.FalseBytes, places, durations),
     builds(f.Leave, places),
 )
-swarms = st.builds(Setting, islands=st.integers(1, 4), relays=st.integers(0, 1), dial_only=st.integers(0, 1),
-                   late=st.integers(0, 1), outer_steps=st.integers(2, 5))  # fmt: skip
+swarms = st.builds(
+    Setting,
+    islands=st.integers(1, 4),
+    relays=st.integers(0, 1),
+    dial_only=st.integers(0, 1),
+    late=st.integers(0, 1),
+    outer_steps=st.integers(2, 5),
+)
 
 
 @settings(max_examples=NUM_EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
@@ -88,16 +98,21 @@ def test_a_flapping_island_is_not_waited_for() -> None:
 
 def test_an_island_that_was_too_slow_gets_fewer_inner_steps_and_takes_part() -> None:
     """Overtaken before it could propose: how far it was is known from its beats."""
-    result = run(1, [f.Slow(0.01, 1, 4.0, 1000.0)], Setting(islands=4, relays=1, outer_steps=8, inner_steps=12))
+    result = run(
+        1, [f.Slow(0.01, 1, 4.0, 1000.0)], Setting(islands=4, relays=1, outer_steps=8, inner_steps=12)
+    )
     assert result.commits == 8 and result.participations >= 4 * 8 - 3
 
 
 def test_a_seed_replays_exactly_in_another_process() -> None:
-    code = "from atoll.simulate import *; print(*(run(s, storm(s), swarm(s)).fingerprint for s in range(40, 60)))"
+    runs = "(run(s, storm(s), swarm(s)).fingerprint for s in range(40, 60))"
+    code = f"from atoll.simulate import *; print(*{runs})"
     ours = " ".join(run(s, storm(s), swarm(s)).fingerprint for s in range(40, 60))
     for hash_seed in ("1", "2"):
         environment = {"PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"}
-        theirs = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+        theirs = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+        )
         assert theirs.stdout.strip() == ours
 
 
@@ -108,7 +123,9 @@ def test_the_verb_tells_a_story_that_its_seed_replays(capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == story and "committed: step 0" in story
 
 
-def test_the_verb_fails_where_an_invariant_does(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_verb_fails_where_an_invariant_does(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(simulate, "run", lambda seed, *_, **__: Result(seed, violations=["broken"]))
     assert cli.main(["simulate", "--seed", "3", "--schedules", "2"]) == 1
     assert "seed 4: broken (its story: atoll simulate --seed 4)" in capsys.readouterr().out

@@ -13,11 +13,54 @@ from atoll.simulate.database import Conflict, Database
 from atoll.swarm import records as r
 
 steps = st.integers(0, 2)
-plans = st.builds(lambda step, island: r.Plan(r.Term(), step, b"", island, ((0, 2),), (0,), 1, 0), steps, st.sampled_from("ab"))
-attempts = st.builds(lambda step, number: r.Attempt(r.Term(), step, number, b"", "fp32", 1.0, 0.0, (), (), {}),
-                     steps, st.integers(1, 3))  # fmt: skip
-commits = st.builds(lambda step: r.CommitRecord(r.Term(), 0, step, 1, b"", b"", b"", (), (), b""), steps)
-asked = st.lists(st.tuples(st.integers(0, 1), st.lists(st.one_of(plans, attempts, commits), max_size=2)), max_size=12)
+plans = st.builds(
+    lambda step, island: r.Plan(
+        term=r.Term(),
+        step=step,
+        parent=b"",
+        island=island,
+        lease=((0, 2),),
+        stage_starts=(0,),
+        inner_steps=1,
+        first_inner_step=0,
+    ),
+    steps,
+    st.sampled_from("ab"),
+)
+attempts = st.builds(
+    lambda step, number: r.Attempt(
+        term=r.Term(),
+        step=step,
+        number=number,
+        parent=b"",
+        codec="fp32",
+        lr=1.0,
+        momentum=0.0,
+        participants=(),
+        slices=(),
+        addresses={},
+    ),
+    steps,
+    st.integers(1, 3),
+)
+commits = st.builds(
+    lambda step: r.CommitRecord(
+        term=r.Term(),
+        branch=0,
+        step=step,
+        number=1,
+        parent=b"",
+        update=b"",
+        next_root=b"",
+        participants=(),
+        leases=(),
+        previous=b"",
+    ),
+    steps,
+)
+asked = st.lists(
+    st.tuples(st.integers(0, 1), st.lists(st.one_of(plans, attempts, commits), max_size=2)), max_size=12
+)
 
 
 def outcome(action: Any, *arguments: object) -> str:
@@ -30,8 +73,33 @@ def outcome(action: Any, *arguments: object) -> str:
     return "done"
 
 
-OLD = r.Attempt(r.Term(), 0, 1, b"", "fp32", 1.0, 0.0, (), (), {})
-FIRST, SECOND = (r.CommitRecord(r.Term(), 0, step, 1, b"", b"", b"", (), (), b"") for step in (0, 1))
+OLD = r.Attempt(
+    term=r.Term(),
+    step=0,
+    number=1,
+    parent=b"",
+    codec="fp32",
+    lr=1.0,
+    momentum=0.0,
+    participants=(),
+    slices=(),
+    addresses={},
+)
+FIRST, SECOND = (
+    r.CommitRecord(
+        term=r.Term(),
+        branch=0,
+        step=step,
+        number=1,
+        parent=b"",
+        update=b"",
+        next_root=b"",
+        participants=(),
+        leases=(),
+        previous=b"",
+    )
+    for step in (0, 1)
+)
 
 
 @settings(max_examples=40)
@@ -52,7 +120,10 @@ def test_two_leaders_over_one_database(asked: list[tuple[int, list[Any]]], reign
             assert outcome(model.append, held[leader], records) == outcome(stores[leader].append, records)
             for step in range(3):
                 mine, theirs = model.open_step(step), stores[0].open_step(step)
-                assert sorted(p.island for p in mine[0]) == sorted(p.island for p in theirs[0]) and mine[1:] == theirs[1:]
+                assert (
+                    sorted(p.island for p in mine[0]) == sorted(p.island for p in theirs[0])
+                    and mine[1:] == theirs[1:]
+                )
             assert model.commits == stores[0].commits()
         for store in stores:
             store.close()

@@ -1,4 +1,6 @@
-"""The simulator sees what it is there to see: each of these defects, put in on purpose, is called by its name."""
+"""The simulator sees what it is there to see: each of these defects, put in on purpose, is called by its
+name.
+"""
 
 from typing import Any
 
@@ -22,7 +24,9 @@ def found(*faults: f.Fault, **setting: Any) -> str:
 
 def test_two_leaders_without_a_fence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Database, "check", lambda self, held: None)
-    assert "coordinator crashed: Conflict" in found(f.Takeover(3.0, 20.0), f.Reset(3.5, 1, 5), f.Reset(4.0, 2, 5))
+    assert "coordinator crashed: Conflict" in found(
+        f.Takeover(3.0, 20.0), f.Reset(3.5, 1, 5), f.Reset(4.0, 2, 5)
+    )
 
 
 def test_weights_that_are_not_by_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,7 +34,9 @@ def test_weights_that_are_not_by_tokens(monkeypatch: pytest.MonkeyPatch) -> None
 
     def equal_weights(*arguments: Any) -> Any:
         attempt = make(*arguments)
-        shares = tuple(msgspec.structs.replace(s, weight=1 / len(attempt.participants)) for s in attempt.participants)
+        shares = tuple(
+            msgspec.structs.replace(s, weight=1 / len(attempt.participants)) for s in attempt.participants
+        )
         return msgspec.structs.replace(attempt, participants=shares)
 
     monkeypatch.setattr("atoll.coordinator.protocol.make_attempt", equal_weights)

@@ -36,7 +36,9 @@ def some_batch(seed: int = 0) -> Batch:
     return Batch(tokens[:, :-1], labels, documents)
 
 
-def some_recipe(optimizer: recipe.AdamW | recipe.Muon = OPTIMIZERS["adamw"], **inner: object) -> recipe.Recipe:
+def some_recipe(
+    optimizer: recipe.AdamW | recipe.Muon = OPTIMIZERS["adamw"], **inner: object
+) -> recipe.Recipe:
     small = recipe.Model(preset="demo", vocab_size=64, hidden_size=32, intermediate_size=48)
     base = recipe.load("demo")
     schedule = recipe.Schedule(type="constant")

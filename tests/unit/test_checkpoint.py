@@ -86,14 +86,19 @@ def test_the_newest_comes_first_and_damaged_ones_are_passed_over(tmp_path, state
         save(tmp_path / "a", state, step)
     save(tmp_path / "b", state, 50)
     (tmp_path / "a" / "00000100.safetensors").write_bytes(b"half")
-    assert [saved.step for saved in checkpoint.newest([tmp_path / "a", tmp_path / "b", tmp_path / "none"])] == [50, 20, 3]
+    assert [
+        saved.step for saved in checkpoint.newest([tmp_path / "a", tmp_path / "b", tmp_path / "none"])
+    ] == [50, 20, 3]
 
 
 def test_keeping_the_newest_two_tells_the_older_of_them(tmp_path, state) -> None:
     for step in (10, 20, 30):
         save(tmp_path / "outer", state, step)
     assert checkpoint.keep_newest(tmp_path / "outer", 2) == 20
-    assert sorted(path.name for path in (tmp_path / "outer").iterdir()) == ["00000020.safetensors", "00000030.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "outer").iterdir()) == [
+        "00000020.safetensors",
+        "00000030.safetensors",
+    ]
 
 
 def test_keeping_more_than_there_are_deletes_none(tmp_path, state) -> None:

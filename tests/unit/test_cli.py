@@ -1,4 +1,6 @@
-"""A user's mistakes at the command line: one clear sentence on standard error, exit status 2, nothing left behind."""
+"""A user's mistakes at the command line: one clear sentence on standard error, exit status 2, nothing left
+behind.
+"""
 
 import os
 import socket
@@ -8,7 +10,8 @@ import sys
 import pytest
 
 from atoll import cli
-from atoll.genesis import RunDir, found
+from atoll.run.directory import RunDir
+from atoll.run.genesis import found
 from atoll.swarm.identity import Ticket
 
 RECIPE = """
@@ -22,7 +25,7 @@ outer = { inner_steps = 2 }
 TALKATIVE = """
 from atoll import cli
 def evict(_): print("more than a pipe holds " * 10_000)
-cli.evict = evict
+cli.run.evict = evict
 raise SystemExit(cli.main(["evict", "run", "island"]))
 """
 
@@ -55,7 +58,9 @@ def test_an_unknown_key_is_named_with_its_place(capsys, tmp_path) -> None:
 
 
 def test_a_wrong_type_is_named_with_its_place(capsys, tmp_path) -> None:
-    assert "at outer.inner_steps" in complaint(capsys, "prepare", "demo", "outer.inner_steps=soon", "--dir", tmp_path / "run")
+    assert "at outer.inner_steps" in complaint(
+        capsys, "prepare", "demo", "outer.inner_steps=soon", "--dir", tmp_path / "run"
+    )
 
 
 def test_a_run_directory_of_another_recipe_names_the_keys(capsys, tmp_path, recipe) -> None:
@@ -113,7 +118,9 @@ def test_a_damaged_state_0_is_refused(capsys, tmp_path, recipe) -> None:
     data = bytearray(path.read_bytes())
     data[-40_000] ^= 1  # within the first tensor: what follows is padding
     path.write_bytes(data)
-    text = complaint(capsys, "host", recipe, "--dir", tmp_path / "run", "--listen", "127.0.0.1:0", "--no-relay")
+    text = complaint(
+        capsys, "host", recipe, "--dir", tmp_path / "run", "--listen", "127.0.0.1:0", "--no-relay"
+    )
     assert "damaged" in text
 
 

@@ -1,4 +1,6 @@
-"""Codecs: sizes, errors within their bounds, and what is exact stays exact. `properties/test_codec_bits.py` has the bits."""
+"""Codecs: sizes, errors within their bounds, and what is exact stays exact. `properties/test_codec_bits.py`
+has the bits.
+"""
 
 import numpy as np
 import pytest
@@ -16,7 +18,9 @@ def through(codec: str, values: np.ndarray) -> np.ndarray:
     return decode(codec, out, len(values))
 
 
-@pytest.mark.parametrize(("codec", "size"), [("fp32", 8 * BLOCK), ("bf16", 4 * BLOCK), ("int8", 2 * BLOCK + 8)])
+@pytest.mark.parametrize(
+    ("codec", "size"), [("fp32", 8 * BLOCK), ("bf16", 4 * BLOCK), ("int8", 2 * BLOCK + 8)]
+)
 def test_the_size_on_the_wire(codec: str, size: int) -> None:
     assert encoded_bytes(codec, 2 * BLOCK) == size
 
@@ -62,7 +66,9 @@ def test_encoding_what_was_decoded_gives_the_same_values(codec: str) -> None:
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_sum_is_taken_in_the_order_of_the_calls(codec: str) -> None:
-    """fp32 sums depend on the order: the value is rounded, then the product, then the sum, one share after the other."""
+    """fp32 sums depend on the order: the value is rounded, then the product, then the sum, one share after
+    the other.
+    """
     shares = [RANDOM, 1e4 * RANDOM[::-1], RANDOM**3]
     weights = [np.float32(w) for w in (0.2, 0.3, 0.5)]
     total, expected = np.zeros(2 * BLOCK, np.float32), np.zeros(2 * BLOCK, np.float32)

@@ -17,7 +17,10 @@ from atoll.data.manifest import Manifest
 from atoll.data.prepare import prepare
 from atoll.data.tokens import TokenStream
 
-ROWS = [{"text": f"once upon a time there were {number} whales in the sea, and {number * 7} islands"} for number in range(40)]
+ROWS = [
+    {"text": f"once upon a time there were {number} whales in the sea, and {number * 7} islands"}
+    for number in range(40)
+]
 TEXTS = [row["text"] for row in ROWS]
 LINES = [json.dumps(row).encode() for row in ROWS]
 RECIPE = """
@@ -60,8 +63,16 @@ def inserted(row: bytes) -> bytes:
 
 
 BAD = {
-    "missing column": ("a.jsonl", inserted(b'{"other": "x"}'), "a.jsonl, row 7: no column 'text'; there is: other"),
-    "missing parquet column": ("a.parquet", parquet_of(["x"], "body"), "a.parquet: no column 'text'; there is: body"),
+    "missing column": (
+        "a.jsonl",
+        inserted(b'{"other": "x"}'),
+        "a.jsonl, row 7: no column 'text'; there is: other",
+    ),
+    "missing parquet column": (
+        "a.parquet",
+        parquet_of(["x"], "body"),
+        "a.parquet: no column 'text'; there is: body",
+    ),
     "null": ("a.jsonl", inserted(b'{"text": null}'), "a.jsonl, row 7: null instead of text"),
     "null in parquet": ("a.parquet", parquet_of([*TEXTS, None]), "a.parquet, row 41: null instead of text"),
     "a number": ("a.jsonl", inserted(b'{"text": 3.5}'), "a.jsonl, row 7: float instead of text"),
@@ -105,7 +116,10 @@ def test_bad_rows_can_be_skipped_and_are_counted(tmp_path):
     content = inserted(b'{"text": null}\n{"text": "\xff"}\n{"other": 1}')
     toml = run(tmp_path, "a.jsonl", content, more=", skip_bad_rows = true")
     prepared = prepare(recipe.load(toml), tmp_path / "data").sources["s"]
-    assert (prepared.num_skipped, prepared.num_documents("train") + prepared.num_documents("heldout")) == (3, 40)
+    assert (prepared.num_skipped, prepared.num_documents("train") + prepared.num_documents("heldout")) == (
+        3,
+        40,
+    )
 
 
 def test_a_document_longer_than_everything_is_kept_whole(tmp_path, monkeypatch):

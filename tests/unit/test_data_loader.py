@@ -20,7 +20,9 @@ BOS = 9
 
 
 def write_data(data_dir, sources, shard_tokens=1 << 20, vocab_size=10):
-    """`sources`: {name: (training documents, held-out documents)}, each document a list of tokens, a byte per token."""
+    """`sources`: {name: (training documents, held-out documents)}, each document a list of tokens, a byte per
+    token.
+    """
     prepared, files = {}, {}
     for name, splits in sources.items():
         shards = []
@@ -33,7 +35,9 @@ def write_data(data_dir, sources, shard_tokens=1 << 20, vocab_size=10):
             shards.append(writer.shards)
             files |= writer.files
         prepared[name] = PreparedSource(*shards)
-    manifest = Manifest(format=1, tokenizer="", vocab_size=vocab_size, bos_id=BOS, sources=prepared, files=files, made_from={})
+    manifest = Manifest(
+        format=1, tokenizer="", vocab_size=vocab_size, bos_id=BOS, sources=prepared, files=files, made_from={}
+    )
     manifest.save(data_dir)
     return manifest
 
@@ -96,7 +100,9 @@ def test_held_out_windows_can_be_thinned(tmp_path):
     documents = [[BOS, number % 8, 0, 0] for number in range(20)]
     write_data(tmp_path, {"a": (documents, documents), "b": (documents, documents[:3])})
     loader = Loader(tmp_path, recipe_for(4, a=1, b=1))
-    thinned = [(name, batch.tokens[:, 1].tolist()) for name, batch in loader.heldout(micro_batch=3, num_windows=5)]
+    thinned = [
+        (name, batch.tokens[:, 1].tolist()) for name, batch in loader.heldout(micro_batch=3, num_windows=5)
+    ]
     assert thinned == [("a", [0, 4, 0]), ("a", [4, 0]), ("b", [0, 1, 2])]
     assert sum(len(batch.tokens) for _, batch in loader.heldout(micro_batch=3)) == 23
 
@@ -116,12 +122,16 @@ def test_data_that_does_not_fit_the_recipe_is_refused(tmp_path, recipe, message)
 
 def test_a_vocabulary_larger_than_the_models_is_refused(tmp_path):
     write_data(tmp_path, {"a": (TALES, [])}, vocab_size=11)
-    with pytest.raises(UserError, match=r"model.vocab_size = 10 does not fit the tokenizer, which has 11 tokens"):
+    with pytest.raises(
+        UserError, match=r"model.vocab_size = 10 does not fit the tokenizer, which has 11 tokens"
+    ):
         Loader(tmp_path, recipe_for(4, a=1))
 
 
 def test_the_unigram_loss_by_hand(tmp_path):
-    write_data(tmp_path, {"a": ([[BOS, 0, 0, 0, 1]], [[BOS, 0, 1]]), "b": ([[BOS, 2, 2]], [[BOS, 2], [BOS, 2]])})
+    write_data(
+        tmp_path, {"a": ([[BOS, 0, 0, 0, 1]], [[BOS, 0, 1]]), "b": ([[BOS, 2, 2]], [[BOS, 2], [BOS, 2]])}
+    )
     a = np.array([4, 2, 1, 1, 1, 1, 1, 1, 1, 1]) / 14  # one added to each count
     b = np.array([1, 1, 3, 1, 1, 1, 1, 1, 1, 1]) / 12
     train = 0.75 * a + 0.25 * b

@@ -52,8 +52,12 @@ def test_the_order_is_pinned():
     """Runs last for months and islands update: a change of these numbers is a change of format."""
     mixture = Mixture([{"a": 2, "b": 1}], {"a": 1000, "b": 77}, seed=1)
     assert [tuple(mixture.sample(index, [0])) for index in (0, 1, 2, 999, 10**12)] == [
-        ("a", 521, 0), ("b", 65, 0), ("a", 568, 0), ("a", 370, 0), ("a", 238, 667_000_000),
-    ]  # fmt: skip
+        ("a", 521, 0),
+        ("b", 65, 0),
+        ("a", 568, 0),
+        ("a", 370, 0),
+        ("a", 238, 667_000_000),
+    ]
 
 
 def test_neighbouring_samples_lie_in_one_block():
@@ -64,7 +68,9 @@ def test_neighbouring_samples_lie_in_one_block():
 
 
 def test_far_samples_cost_microseconds():
-    mixture = Mixture([{"a": 55, "b": 10, "c": 20, "d": 10, "e": 5}], dict.fromkeys("abcde", 10**9 + 7), seed=0)
+    mixture = Mixture(
+        [{"a": 55, "b": 10, "c": 20, "d": 10, "e": 5}], dict.fromkeys("abcde", 10**9 + 7), seed=0
+    )
     mixture.sample(0, [0])
     start = time.perf_counter()
     for index in range(1000):

@@ -120,7 +120,9 @@ def test_preparing_again_keeps_and_verifies(texts, tmp_path, monkeypatch):
 def test_another_recipe_is_refused_by_its_keys(texts, tmp_path):
     prepare(recipe_for(texts), tmp_path / "data")
     changed = recipe_for(texts, heldout_fraction=0.1, tokenizer={"train": 310}, seed=4)
-    with pytest.raises(UserError, match=r"another recipe; these keys differ: heldout_fraction, tokenizer.train$"):
+    with pytest.raises(
+        UserError, match=r"another recipe; these keys differ: heldout_fraction, tokenizer.train$"
+    ):
         prepare(changed, tmp_path / "data")
 
 
@@ -155,7 +157,9 @@ def test_progress_is_reported(texts, tmp_path):
 
 def test_a_bad_row_stops_with_its_place_or_is_skipped_and_counted(texts, tmp_path):
     (texts / "c.txt").write_bytes(b"fine\f\xff\f\xff")
-    with pytest.raises(UserError, match=r"sources.tales: .*c.txt, row 2: not UTF-8 at byte 0; mend it, or set"):
+    with pytest.raises(
+        UserError, match=r"sources.tales: .*c.txt, row 2: not UTF-8 at byte 0; mend it, or set"
+    ):
         prepare(recipe_for(texts), tmp_path / "data")
     assert not any(path.name.endswith(".tmp") for path in (tmp_path / "data").rglob("*"))
     assert not (tmp_path / "data/manifest.json").exists()
@@ -166,11 +170,17 @@ def test_a_bad_row_stops_with_its_place_or_is_skipped_and_counted(texts, tmp_pat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": {"preset": "demo", "vocab_size": 299}}, "model.vocab_size = 299 does not fit .* which has 300"),
+        (
+            {"model": {"preset": "demo", "vocab_size": 299}},
+            "model.vocab_size = 299 does not fit .* which has 300",
+        ),
         ({"tokenizer": {"train": 100}}, "at least 262"),
         ({"tokenizer": {"train": 9000}}, "the text yields only"),
         ({"tokenizer": {"file": "/nowhere/tokenizer.json"}}, "/nowhere/tokenizer.json: cannot be read"),
-        ({"inner": {"context_length": 1 << 20, "tokens_per_step": 1 << 20}}, "sources.tales: .* less than one window"),
+        (
+            {"inner": {"context_length": 1 << 20, "tokens_per_step": 1 << 20}},
+            "sources.tales: .* less than one window",
+        ),
         ({"heldout_fraction": 1 - 1e-9, "tokenizer": {"file": "given"}}, "every document was held out"),
     ],
 )
@@ -184,7 +194,9 @@ def test_recipes_that_do_not_fit_the_text_are_refused(texts, tmp_path, changes, 
 def test_a_source_name_that_would_leave_the_directory_is_refused(texts, tmp_path):
     odd = {"../x": {"text": str(texts)}}
     with pytest.raises(UserError, match="letters, digits, - and _ only"):
-        prepare(recipe_for(texts, sources=odd, stage=[{"until": 1, "mixture": {"../x": 1}}]), tmp_path / "data")
+        prepare(
+            recipe_for(texts, sources=odd, stage=[{"until": 1, "mixture": {"../x": 1}}]), tmp_path / "data"
+        )
 
 
 def test_two_at_once_are_not_let_in(texts, tmp_path):
@@ -239,7 +251,13 @@ def test_shards_are_read_as_one(tmp_path):
 def manifest_of(writer: ShardWriter) -> Manifest:
     source = PreparedSource(writer.shards, [])
     return Manifest(
-        format=1, tokenizer="", vocab_size=1 << 17, bos_id=0, sources={"s": source}, files=writer.files, made_from={}
+        format=1,
+        tokenizer="",
+        vocab_size=1 << 17,
+        bos_id=0,
+        sources={"s": source},
+        files=writer.files,
+        made_from={},
     )
 
 
@@ -274,11 +292,14 @@ def test_a_missing_or_shortened_file_is_named(texts, tmp_path):
         verify(tmp_path / "data")
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda tree: None, "no prepared data here"),
-    (lambda tree: tree | {"format": 0}, "format 0, but this atoll reads 1"),
-    (lambda tree: [tree], "damaged"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tree: None, "no prepared data here"),
+        (lambda tree: tree | {"format": 0}, "format 0, but this atoll reads 1"),
+        (lambda tree: [tree], "damaged"),
+    ],
+)
 def test_manifests_that_cannot_be_read_are_refused(texts, tmp_path, change, message):
     prepare(recipe_for(texts), tmp_path / "data")
     path = tmp_path / "data/manifest.json"

@@ -22,7 +22,9 @@ LINE = "the old sea dog sat by the fire and told of islands, storms and gold; no
 
 def write_rows(path: Path, numbers: range) -> None:
     words = LINE.split()
-    rows = [" ".join(words[(number * 7 + step * step) % len(words)] for step in range(40)) for number in numbers]
+    rows = [
+        " ".join(words[(number * 7 + step * step) % len(words)] for step in range(40)) for number in numbers
+    ]
     text = [
         msgspec.json.encode({"text": f"{row} {number}" if number % 9 else None})
         for number, row in zip(numbers, rows, strict=True)
@@ -83,7 +85,9 @@ def test_the_number_of_processes_changes_nothing(raw, tmp_path, undisturbed, mon
 
 
 @pytest.mark.parametrize("reports_until_stop", [5, 7, 16])
-def test_preparing_that_is_stopped_again_and_again_loses_and_doubles_nothing(raw, tmp_path, undisturbed, reports_until_stop):
+def test_preparing_that_is_stopped_again_and_again_loses_and_doubles_nothing(
+    raw, tmp_path, undisturbed, reports_until_stop
+):
     begun_at = []
 
     def prepare_until_stopped():

@@ -28,10 +28,30 @@ def prepared(tmp_path):
     from atoll import recipe
     from atoll.data.prepare import prepare
 
-    words = ["the", "old", "sea", "dog", "sat", "by", "the", "fire", "and", "told", "of", "islands,", "storms", "and", "gold"]
+    words = [
+        "the",
+        "old",
+        "sea",
+        "dog",
+        "sat",
+        "by",
+        "the",
+        "fire",
+        "and",
+        "told",
+        "of",
+        "islands,",
+        "storms",
+        "and",
+        "gold",
+    ]
     tales = [f"tale {n}: " + " ".join(words[(n * step) % 14] for step in range(20)) for n in range(60)]
     lines = [f'{{"kind": "tale", "text": "{tale}"}}' for tale in tales]
-    lines += ['{"kind": "tale", "text": null}', '{"kind": "ad", "text": "buy"}', '{"kind": "ad", "text": "now"}']
+    lines += [
+        '{"kind": "tale", "text": null}',
+        '{"kind": "ad", "text": "buy"}',
+        '{"kind": "ad", "text": "now"}',
+    ]
     (tmp_path / "raw.jsonl").write_text("\n".join(lines))
     path = tmp_path / "test.toml"
     path.write_text(RECIPE.format(raw=tmp_path / "raw.jsonl"))
@@ -65,5 +85,7 @@ def test_show_prints_a_sample_with_its_borders(prepared, capsys):
     text = told[told.index(borders[1]) + 1]
     number = int(borders[1].split()[2])
     assert text.startswith("<|begin_of_text|>tale ")
-    assert number <= int(text.removeprefix("<|begin_of_text|>tale ").split(":")[0])  # held-out ones are left out
+    assert number <= int(
+        text.removeprefix("<|begin_of_text|>tale ").split(":")[0]
+    )  # held-out ones are left out
     assert cli.main(["prepare", *prepared, "--show", "-1"]) == 2

@@ -19,7 +19,9 @@ zstandard = pytest.importorskip("zstandard")
 
 
 def items(**source):
-    return list(Reading("s", Source(**{key: str(value) if key in KINDS else value for key, value in source.items()})))
+    return list(
+        Reading("s", Source(**{key: str(value) if key in KINDS else value for key, value in source.items()}))
+    )
 
 
 KINDS = ("text", "code", "jsonl", "parquet", "dataset")
@@ -95,15 +97,28 @@ def test_a_truncated_or_damaged_archive_is_named(tmp_path, name):
 
 
 def test_bad_json_rows_are_named_by_number(tmp_path):
-    rows = [b'{"text": "good"}', b'{"text": null}', b'{"text": 7}', b'{"text": "\xff"}', b'{"other": 1}',
-            b'{"text": " "}', b'["text"]', b'{"text": "cut', b'{"text": "\\ud800"}',
-            b'{"text": ' + b"[" * 100_000]  # fmt: skip
+    rows = [
+        b'{"text": "good"}',
+        b'{"text": null}',
+        b'{"text": 7}',
+        b'{"text": "\xff"}',
+        b'{"other": 1}',
+        b'{"text": " "}',
+        b'["text"]',
+        b'{"text": "cut',
+        b'{"text": "\\ud800"}',
+        b'{"text": ' + b"[" * 100_000,
+    ]
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(rows))
     found = bad_rows(jsonl=tmp_path / "a.jsonl")
     assert [row for row, _ in found] == list(range(2, 11))
     assert [reason for _, reason in found[:5]] == [
-        "null instead of text", "int instead of text", "not UTF-8", "no column 'text'; there is: other", "empty text",
-    ]  # fmt: skip
+        "null instead of text",
+        "int instead of text",
+        "not UTF-8",
+        "no column 'text'; there is: other",
+        "empty text",
+    ]
     assert all(reason.startswith("not a JSON object") for _, reason in found[5:])
 
 
@@ -117,7 +132,9 @@ def test_parquet_rows(tmp_path, kind):
 
 def test_parquet_text_that_is_not_utf_8_is_a_bad_row(tmp_path):
     raw = pa.array([b"fine", b"caf\xe9"])
-    pq.write_table(pa.table({"text": pa.Array.from_buffers(pa.string(), 2, raw.buffers())}), tmp_path / "a.parquet")
+    pq.write_table(
+        pa.table({"text": pa.Array.from_buffers(pa.string(), 2, raw.buffers())}), tmp_path / "a.parquet"
+    )
     assert bad_rows(parquet=tmp_path) == [(2, "not UTF-8 at byte 3; is the file truncated?")]
 
 
@@ -154,7 +171,10 @@ def test_sources_without_text_are_refused(tmp_path, content, source, message):
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"caf\xe9 noir", "not UTF-8 at byte 3"), ("café".encode()[:-1], "not UTF-8 at byte 3; is the file truncated?")],
+    [
+        (b"caf\xe9 noir", "not UTF-8 at byte 3"),
+        ("café".encode()[:-1], "not UTF-8 at byte 3; is the file truncated?"),
+    ],
 )
 def test_text_that_is_not_utf_8_is_a_bad_row(tmp_path, content, reason):
     (tmp_path / "a.txt").write_bytes(content)
@@ -164,7 +184,12 @@ def test_text_that_is_not_utf_8_is_a_bad_row(tmp_path, content, reason):
 
 @pytest.fixture
 def hub_folder(tmp_path):
-    rows = {"main/train": "one", "main/test": "two", "socratic/train-00001": "four", "socratic/train-00000": "three"}
+    rows = {
+        "main/train": "one",
+        "main/test": "two",
+        "socratic/train-00001": "four",
+        "socratic/train-00000": "three",
+    }
     for name, text in rows.items():
         (tmp_path / "openai/gsm8k" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / f"openai/gsm8k/{name}.jsonl").write_text(json.dumps({"text": text}))
@@ -219,12 +244,19 @@ def fake_hub(monkeypatch):
 
 
 def test_a_dataset_of_the_hub_is_streamed_at_its_revision_and_from_any_row(fake_hub):
-    source = Source(dataset="some/code", revision="abc123", config="python", column="content", keep={"stars": Range(min=2)})
+    source = Source(
+        dataset="some/code",
+        revision="abc123",
+        config="python",
+        column="content",
+        keep={"stars": Range(min=2)},
+    )
     reading = Reading("s", source)
     assert [item.text for item in reading if isinstance(item, Document)] == ["text 2", "text 3", "text 4"]
     assert fake_hub.asked == (
-        ("some/code", "python"), {"split": "train", "revision": "abc123", "data_files": None, "streaming": True},
-    )  # fmt: skip
+        ("some/code", "python"),
+        {"split": "train", "revision": "abc123", "data_files": None, "streaming": True},
+    )
     assert reading.fraction is None
     (last,) = Reading("s", source, Place(0, 4))
     assert (last.text, str(last.origin), fake_hub.skipped) == ("text 4", "some/code@abc123, row 5", 4)
@@ -232,7 +264,9 @@ def test_a_dataset_of_the_hub_is_streamed_at_its_revision_and_from_any_row(fake_
 
 @pytest.mark.usefixtures("fake_hub")
 def test_what_the_hub_cannot_give_is_named():
-    with pytest.raises(UserError, match="there is no folder some/code; to read it from the hub, give a revision"):
+    with pytest.raises(
+        UserError, match="there is no folder some/code; to read it from the hub, give a revision"
+    ):
         items(dataset="some/code")
     with pytest.raises(UserError, match=r"sources.s: nobody/knows@main: FileNotFoundError: no such dataset"):
         items(dataset="nobody/knows", revision="main")

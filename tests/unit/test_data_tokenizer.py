@@ -55,7 +55,11 @@ def test_what_is_saved_loads_again(tokenizer, tmp_path):
     assert names == ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
     for place in (tmp_path, tmp_path / "tokenizer.json"):
         loaded = Tokenizer.load(place)
-        assert (loaded.digest(), loaded.vocab_size, loaded.bos_id) == (tokenizer.digest(), 320, tokenizer.bos_id)
+        assert (loaded.digest(), loaded.vocab_size, loaded.bos_id) == (
+            tokenizer.digest(),
+            320,
+            tokenizer.bos_id,
+        )
     again = tmp_path / "again"
     loaded.save(again)
     assert all((again / name).read_bytes() == (tmp_path / name).read_bytes() for name in names)
@@ -84,7 +88,9 @@ def engine_with(template: str | None) -> Engine:
     engine.pre_tokenizer = pre_tokenizers.Whitespace()
     engine.add_special_tokens(["<s>", "</s>"])
     if template is not None:
-        engine.post_processor = processors.TemplateProcessing(single=template, special_tokens=[("<s>", 0), ("</s>", 1)])
+        engine.post_processor = processors.TemplateProcessing(
+            single=template, special_tokens=[("<s>", 0), ("</s>", 1)]
+        )
     return engine
 
 
@@ -120,7 +126,9 @@ def test_a_foreign_tokenizer_keeps_what_lies_beside_it(tmp_path):
 
 def test_a_tokenizer_without_words_for_a_chat_gets_no_template(tmp_path):
     engine_with("<s> $A").save(str(tmp_path / "tokenizer.json"))
-    assert "chat_template.jinja" not in [path.name for path in Tokenizer.load(tmp_path).save(tmp_path / "copy")]
+    assert "chat_template.jinja" not in [
+        path.name for path in Tokenizer.load(tmp_path).save(tmp_path / "copy")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +147,10 @@ def test_what_is_no_tokenizer_is_refused(tmp_path, content, message):
     ("template", "message"),
     [
         ("{% for message in messages %}{{ message['content'] }}{% endfor %}", "puts 0 <s> into a chat"),
-        ("{{ bos_token }}{% for message in messages %}{{ bos_token + message['content'] }}{% endfor %}", "puts 3 <s> into"),
+        (
+            "{{ bos_token }}{% for message in messages %}{{ bos_token + message['content'] }}{% endfor %}",
+            "puts 3 <s> into",
+        ),
         ("chat: {{ bos_token }}", "does not put <s> at the head"),
         ("{{ raise_exception('no system prompt') }}", "cannot render .*: no system prompt"),
         ("{% for %}", "cannot render"),
@@ -148,7 +159,9 @@ def test_what_is_no_tokenizer_is_refused(tmp_path, content, message):
 @pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json"])
 def test_a_chat_template_without_exactly_one_bos_is_refused(tmp_path, template, message, place):
     engine_with("<s> $A").save(str(tmp_path / "tokenizer.json"))
-    (tmp_path / place).write_text(template if place.endswith("jinja") else json.dumps({"chat_template": template}))
+    (tmp_path / place).write_text(
+        template if place.endswith("jinja") else json.dumps({"chat_template": template})
+    )
     with pytest.raises(UserError, match=message):
         Tokenizer.load(tmp_path)
 
@@ -160,17 +173,25 @@ def write_llama_3_file(path, tokens: list[bytes]) -> None:
 @pytest.fixture(scope="module")
 def llama_3_tokens(tokenizer):
     """Ranks as Meta's file has them, of a vocabulary trained here: bytes, then what merges of them gave."""
-    words = [tokenizer.decode([token]).encode() for token in range(len(SPECIAL_TOKENS) + 256, tokenizer.vocab_size)]
+    words = [
+        tokenizer.decode([token]).encode() for token in range(len(SPECIAL_TOKENS) + 256, tokenizer.vocab_size)
+    ]
     return [bytes([byte]) for byte in range(256)] + [word for word in words if b"\xef" not in word]
 
 
 def merged(word: bytes, ranks: dict[bytes, int]) -> list[int]:
-    """tiktoken's rule: whole words as they are; else of all neighbours, those whose union ranks first are joined."""
+    """tiktoken's rule: whole words as they are; else of all neighbours, those whose union ranks first are
+    joined.
+    """
     if word in ranks:
         return [ranks[word]]
     parts = [bytes([byte]) for byte in word]
     while True:
-        pairs = [(ranks[left + right], at) for at, (left, right) in enumerate(pairwise(parts)) if left + right in ranks]
+        pairs = [
+            (ranks[left + right], at)
+            for at, (left, right) in enumerate(pairwise(parts))
+            if left + right in ranks
+        ]
         if not pairs:
             return [ranks[part] for part in parts]
         _, at = min(pairs)
@@ -181,7 +202,11 @@ def test_llama_3s_own_file_is_converted(tmp_path, llama_3_tokens, tokenizer):
     write_llama_3_file(tmp_path / "tokenizer.model", llama_3_tokens)
     converted = Tokenizer.load(tmp_path / "tokenizer.model")
     size = len(llama_3_tokens)
-    assert (converted.vocab_size, converted.bos_id, converted.eos_ids) == (size + 256, size, [size + 1, size + 9])
+    assert (converted.vocab_size, converted.bos_id, converted.eos_ids) == (
+        size + 256,
+        size,
+        [size + 1, size + 9],
+    )
     ranks = {token: rank for rank, token in enumerate(llama_3_tokens)}
     text = "The whale can't sea 12345 islands;\n\nnaïve 🏝 cat \x00 end  <|eot_id|>"
     words = pytest.importorskip("regex").findall(LLAMA_3_SPLIT, text)
@@ -192,7 +217,10 @@ def test_llama_3s_own_file_is_converted(tmp_path, llama_3_tokens, tokenizer):
     assert converted.decode(tokens) == text
     converted.save(tmp_path / "saved")
     assert Tokenizer.load(tmp_path / "saved").digest() == converted.digest()
-    assert Engine.from_file(str(tmp_path / "saved/tokenizer.json")).id_to_token(size + 255) == "<|reserved_special_token_247|>"
+    assert (
+        Engine.from_file(str(tmp_path / "saved/tokenizer.json")).id_to_token(size + 255)
+        == "<|reserved_special_token_247|>"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""The outer half of DiLoCo: the pseudo-gradient, Nesterov as torch has it, apply on chunks and on everything."""
+"""The outer half of DiLoCo: the pseudo-gradient, Nesterov as torch has it, apply on chunks and on
+everything.
+"""
 
 from itertools import pairwise
 
@@ -19,7 +21,15 @@ def floats(seed: int, scale: float = 1.0) -> np.ndarray:
 
 
 def header(codec: str = "int8", lr: float = 0.7, momentum: float = 0.9) -> UpdateHeader:
-    return UpdateHeader(0, b"", codec, lr, momentum, (Share("a", b"", 1, 1.0),), ())
+    return UpdateHeader(
+        step=0,
+        parent=b"",
+        codec=codec,
+        lr=lr,
+        momentum=momentum,
+        participants=(Share("a", b"", 1, 1.0),),
+        slices=(),
+    )
 
 
 def update_of(codec: str, values: np.ndarray) -> np.ndarray:
@@ -30,7 +40,9 @@ def update_of(codec: str, values: np.ndarray) -> np.ndarray:
 
 
 def test_nesterov_is_that_of_torch() -> None:
-    """Momentum bit for bit; parameters within two ulps of the largest term, for torch fuses multiply and add."""
+    """Momentum bit for bit; parameters within two ulps of the largest term, for torch fuses multiply and
+    add.
+    """
     torch = pytest.importorskip("torch")
     lr, mu = np.float32(0.7), np.float32(0.9)
     parameters, momentum = floats(0), np.zeros(SIZE, np.float32)

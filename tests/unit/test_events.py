@@ -20,7 +20,13 @@ def log(path):
 def test_events_come_back_as_they_were_written(path, log) -> None:
     log.write("joined", "a joined", island="a", step=3, relay=True)
     (event,), _ = read_events(path)
-    assert (event.kind, event.text, event.island, event.step, event.facts) == ("joined", "a joined", "a", 3, {"relay": True})
+    assert (event.kind, event.text, event.island, event.step, event.facts) == (
+        "joined",
+        "a joined",
+        "a",
+        3,
+        {"relay": True},
+    )
 
 
 def test_reading_goes_on_where_it_ended(path, log) -> None:

@@ -1,4 +1,6 @@
-"""fp32 values come back bit by bit, whatever they are; and nothing that a peer can send makes more of itself than was asked."""
+"""fp32 values come back bit by bit, whatever they are; and nothing that a peer can send makes more of itself
+than was asked.
+"""
 
 import contextlib
 import tracemalloc
@@ -14,13 +16,16 @@ from atoll.agent.exponents import restore, shrink
 RANDOM = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize(("values", "largest"), [
-    (RANDOM.standard_normal(1 << 16), 0.84),
-    (np.concatenate([scale * RANDOM.standard_normal(1 << 12) for scale in (1e-4, 2e-2, 1.0)]), 0.9),
-    (np.zeros(1 << 12), 0.79),
-    (np.array([np.nan, np.inf, -np.inf, -0.0, 1e-45]), 1.0),
-    (np.empty(0), 1.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "largest"),
+    [
+        (RANDOM.standard_normal(1 << 16), 0.84),
+        (np.concatenate([scale * RANDOM.standard_normal(1 << 12) for scale in (1e-4, 2e-2, 1.0)]), 0.9),
+        (np.zeros(1 << 12), 0.79),
+        (np.array([np.nan, np.inf, -np.inf, -0.0, 1e-45]), 1.0),
+        (np.empty(0), 1.0),
+    ],
+)
 def test_values_come_back_and_take_less(values, largest) -> None:
     data = values.astype(np.float32).tobytes()
     shrunk = shrink(data)
@@ -46,10 +51,20 @@ NORMAL = RANDOM.standard_normal(1 << 12).astype(np.float32).tobytes()
 SHRUNK = shrink(NORMAL)
 
 
-@pytest.mark.parametrize("false", [
-    b"", SHRUNK[:-1], SHRUNK + b"x", SHRUNK[: 3 << 12], SHRUNK[:100], SHRUNK[: 3 << 12] + b"\xff" * 99,
-    SHRUNK[: 3 << 12] + zlib.compress(bytes(10**6), wbits=-15), shrink(NORMAL[:-4]), shrink(2 * NORMAL),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "false",
+    [
+        b"",
+        SHRUNK[:-1],
+        SHRUNK + b"x",
+        SHRUNK[: 3 << 12],
+        SHRUNK[:100],
+        SHRUNK[: 3 << 12] + b"\xff" * 99,
+        SHRUNK[: 3 << 12] + zlib.compress(bytes(10**6), wbits=-15),
+        shrink(NORMAL[:-4]),
+        shrink(2 * NORMAL),
+    ],
+)
 def test_what_cannot_be_the_values_is_refused(false) -> None:
     with pytest.raises(ValueError, match="not "):
         restore(false, len(NORMAL))

@@ -1,4 +1,6 @@
-"""Fetch: bytes that a digest names, from whoever has them; liars are dropped and named, and the next is asked."""
+"""Fetch: bytes that a digest names, from whoever has them; liars are dropped and named, and the next is
+asked.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -53,12 +55,16 @@ class World:
             addresses[name] = f"memory:{port}"
         return Donors(MemoryTransport(self.network, "me"), addresses, self.said.append)
 
-    def ask(self, limit: int = ANY, prefer: str = "", times: int = 1, expected: bytes = GOOD) -> tuple[bytes, int]:
+    def ask(
+        self, limit: int = ANY, prefer: str = "", times: int = 1, expected: bytes = GOOD
+    ) -> tuple[bytes, int]:
         async def main() -> tuple[bytes, int]:
             donors = await self.donors()
             try:
                 for _ in range(times):
-                    answer = await donors.ask(m.FetchTable(4), lambda data, _: data == expected, limit, prefer)
+                    answer = await donors.ask(
+                        m.FetchTable(4), lambda data, _: data == expected, limit, prefer
+                    )
                 return answer
             finally:
                 self.left = donors.names
@@ -89,7 +95,10 @@ def test_a_lying_donor_is_dropped_and_named_and_the_next_is_asked() -> None:
         [(m.Found(3), GOOD)],  # sends more than it said
         [(m.Found(len(GOOD)), GOOD[:100]), (m.Found(len(GOOD)), GOOD)],  # and in a second frame
         [(m.Found(8), b"")],  # never gets on
-        [(m.Found(len(GOOD)), GOOD[:100]), (m.Found(len(GOOD)), GOOD[100:])],  # drips: each frame in time, the answer never
+        [
+            (m.Found(len(GOOD)), GOOD[:100]),
+            (m.Found(len(GOOD)), GOOD[100:]),
+        ],  # drips: each frame in time, the answer never
         [(m.Found(-1), b"")],
     ],
 )
@@ -135,7 +144,9 @@ def test_an_answer_in_many_frames_is_put_together() -> None:
 
 
 def test_two_asks_of_one_donor_at_the_same_time_get_their_own_answers() -> None:
-    """As in a recovery: one task asks every donor for a table while another waits for a chunk of the same donor."""
+    """As in a recovery: one task asks every donor for a table while another waits for a chunk of the same
+    donor.
+    """
 
     async def echo(stream: Stream) -> None:
         while True:
@@ -151,7 +162,10 @@ def test_two_asks_of_one_donor_at_the_same_time_get_their_own_answers() -> None:
 
         async def one(mine: bytes) -> None:
             for _ in range(3):
-                assert await donors.ask(m.FetchChunk(mine[0]), lambda data, _: data == mine, 1) == (mine, mine[0])
+                assert await donors.ask(m.FetchChunk(mine[0]), lambda data, _: data == mine, 1) == (
+                    mine,
+                    mine[0],
+                )
 
         try:
             await asyncio.gather(*(one(bytes([i])) for i in range(3)))
@@ -228,8 +242,19 @@ def test_a_donor_that_fails_two_at_the_same_time_is_reported_once() -> None:
     assert len(world.said) == 1
 
 
-# ------------------------------------------------------------------------------------------------------------- slices
-ATTEMPT = Attempt(Term(), 0, 1, b"", "int8", 0.7, 0.9, (), (Slice("a", 0, 2), Slice("b", 2, LAYOUT.num_pieces - 2)), {})
+# ----------------------------------------------------------------------------------------------------- slices
+ATTEMPT = Attempt(
+    term=Term(),
+    step=0,
+    number=1,
+    parent=b"",
+    codec="int8",
+    lr=0.7,
+    momentum=0.9,
+    participants=(),
+    slices=(Slice("a", 0, 2), Slice("b", 2, LAYOUT.num_pieces - 2)),
+    addresses={},
+)
 
 
 def filled(directory) -> Assembly:
@@ -247,12 +272,16 @@ def filled(directory) -> Assembly:
 @pytest.fixture
 def source(tmp_path) -> Donor:
     (tmp_path / "log").mkdir()
-    donor = Donor(OuterState(tmp_path / "state", LAYOUT), UpdateLog(tmp_path / "log", LAYOUT, b""), b"", lambda *_: None)
+    donor = Donor(
+        OuterState(tmp_path / "state", LAYOUT), UpdateLog(tmp_path / "log", LAYOUT, b""), b"", lambda *_: None
+    )
     donor.assembly = (ATTEMPT, filled(tmp_path / "log"))
     return donor
 
 
-def get_slice(tmp_path, services: dict[str, Service], part: Slice, slice_root: bytes) -> tuple[Assembly, World]:
+def get_slice(
+    tmp_path, services: dict[str, Service], part: Slice, slice_root: bytes
+) -> tuple[Assembly, World]:
     (tmp_path / "mine").mkdir()
     mine, world = Assembly(tmp_path / "mine", LAYOUT, ATTEMPT), World(**services)
 
@@ -309,8 +338,16 @@ def test_a_donor_gives_no_pieces_outside_the_slice(source, first, count) -> None
     assert isinstance(source._find(m.FetchPieces(0, slice_root, first, count)), m.Missing)
 
 
-@pytest.mark.parametrize("request_", [m.FetchChunk(0), m.FetchTable(1), m.FetchManifest(),
-                                      m.FetchBlock("../../etc/passwd", 0), m.FetchHeader(-7, b"x")])  # fmt: skip
+@pytest.mark.parametrize(
+    "request_",
+    [
+        m.FetchChunk(0),
+        m.FetchTable(1),
+        m.FetchManifest(),
+        m.FetchBlock("../../etc/passwd", 0),
+        m.FetchHeader(-7, b"x"),
+    ],
+)
 def test_a_donor_has_nothing_it_cannot_vouch_for(source, request_) -> None:
     assert isinstance(source._find(request_), m.Missing)
 

@@ -1,4 +1,6 @@
-"""Files are whole or absent, whatever breaks: an exception, a full disk, missing permission; and one lock per directory."""
+"""Files are whole or absent, whatever breaks: an exception, a full disk, missing permission; and one lock per
+directory.
+"""
 
 import errno
 import os
@@ -119,7 +121,9 @@ def test_a_directory_with_something_in_it_is_never_replaced(tmp_path) -> None:
     assert everything(tmp_path) == ["kept", "out"]
 
 
-@pytest.mark.parametrize("make", [lambda p: write_atomic(p, b""), lambda p: atomic_dir(p).__enter__(), lambda p: reserve(p, 1)])
+@pytest.mark.parametrize(
+    "make", [lambda p: write_atomic(p, b""), lambda p: atomic_dir(p).__enter__(), lambda p: reserve(p, 1)]
+)
 def test_a_disk_too_full_for_a_directory_is_told_as_one(tmp_path, monkeypatch, make) -> None:
     def fail(*_, **__) -> None:
         raise FULL
@@ -140,7 +144,12 @@ def test_permission_to_read_something_else_is_not_told_as_missing_here(tmp_path)
         return disk_error(tmp_path / "out", PermissionError(errno.EACCES, "no", str(where)))
 
     assert isinstance(told(tmp_path / "source.txt"), PermissionError)
-    for ours in (tmp_path, tmp_path / "out", tmp_path / "out" / "file", tmp_path / f".out.{os.getpid()}.tmp" / "file"):
+    for ours in (
+        tmp_path,
+        tmp_path / "out",
+        tmp_path / "out" / "file",
+        tmp_path / f".out.{os.getpid()}.tmp" / "file",
+    ):
         assert isinstance(told(ours), UserError)
 
 
@@ -149,7 +158,7 @@ def test_any_other_error_stays_what_it_is(tmp_path) -> None:
     assert disk_error(tmp_path, error) is error
 
 
-# ------------------------------------------------------------------------------------------------------ reserve, digest
+# -------------------------------------------------------------------------------------------- reserve, digest
 def test_reserved_space_is_really_there(tmp_path) -> None:
     reserve(tmp_path / "file", 1 << 20)
     found = (tmp_path / "file").stat()
@@ -193,7 +202,7 @@ def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path) -> None:
     assert "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262" in digests  # BLAKE3 of nothing
 
 
-# ------------------------------------------------------------------------------------------------------------------ lock
+# ------------------------------------------------------------------------------------------------------- lock
 def test_a_directory_is_locked_once(tmp_path) -> None:
     first, second = DirectoryLock(tmp_path), DirectoryLock(tmp_path)
     assert first.acquire()
@@ -204,16 +213,20 @@ def test_a_directory_is_locked_once(tmp_path) -> None:
 
 
 def test_a_lock_ends_with_its_process(tmp_path) -> None:
-    code = "import os, sys; from pathlib import Path; from atoll.files import DirectoryLock\n" \
-           "print(DirectoryLock(Path(sys.argv[1])).acquire(), flush=True); os._exit(9)"  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False)
+    code = (
+        "import os, sys; from pathlib import Path; from atoll.files import DirectoryLock\n"
+        "print(DirectoryLock(Path(sys.argv[1])).acquire(), flush=True); os._exit(9)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.stdout == "True\n"
     lock = DirectoryLock(tmp_path)
     assert lock.acquire()
     lock.release()
 
 
-# ----------------------------------------------------------------------------------------------------------------- sweep
+# ------------------------------------------------------------------------------------------------------ sweep
 def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / ".half.1234.tmp").write_bytes(b"half")

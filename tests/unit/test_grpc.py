@@ -1,4 +1,6 @@
-"""The real transport on loopback: who gets in, what a cut does, and whether the bytes it counts are those that left."""
+"""The real transport on loopback: who gets in, what a cut does, and whether the bytes it counts are those
+that left.
+"""
 
 import asyncio
 import socket
@@ -14,7 +16,15 @@ from atoll.agent.fetch import Donors, NobodyHas
 from atoll.errors import UserError
 from atoll.swarm import messages as m
 from atoll.swarm.grpc_transport import GrpcTransport, enrolment_stream
-from atoll.swarm.identity import COORDINATOR, Credentials, RunKeys, Ticket, common_name, fingerprint, island_key
+from atoll.swarm.identity import (
+    COORDINATOR,
+    Credentials,
+    RunKeys,
+    Ticket,
+    common_name,
+    fingerprint,
+    island_key,
+)
 from atoll.swarm.transport import MAX_FRAME_BYTES, Stream, TransportError, call
 
 HOST = "127.0.0.1"
@@ -44,7 +54,9 @@ class Wire:
 
     def transport(self, keys: RunKeys, name: str, authority: bytes | None = None) -> GrpcTransport:
         own = keys.member(name)
-        transport = GrpcTransport(own if authority is None else Credentials(own.key, own.certificate, authority))
+        transport = GrpcTransport(
+            own if authority is None else Credentials(own.key, own.certificate, authority)
+        )
         self._closing.append(transport.close)
         return transport
 
@@ -114,7 +126,7 @@ def test_a_host_that_is_not_ours_is_not_told_as_a_port_in_use(wire, keys) -> Non
     wire.run(main)
 
 
-# ---------------------------------------------------------------------------------------------------------- who gets in
+# ------------------------------------------------------------------------------------------------ who gets in
 async def refused(client: GrpcTransport, address: str, peer: str = "server") -> None:
     with pytest.raises(TransportError):
         await call(client, address, peer, "Echo", m.Ping(), m.Ping, 2.0)
@@ -153,7 +165,9 @@ def test_a_peer_without_a_certificate_is_refused(wire, keys) -> None:
         channel = grpc_transport._channel(f"{HOST}:{port}", "server", keys.authority, None)
         wire._closing.append(channel.close)
         with pytest.raises(TransportError):
-            stream = await grpc_transport._open(channel, f"{HOST}:{port}", "server", "Echo", 2.0, lambda _: None)
+            stream = await grpc_transport._open(
+                channel, f"{HOST}:{port}", "server", "Echo", 2.0, lambda _: None
+            )
             await stream.send(m.Ping())
             await stream.receive(2.0)
 
@@ -176,7 +190,7 @@ def test_nobody_at_an_address_is_a_transport_error_that_names_it(wire, keys) -> 
     wire.run(main)
 
 
-# ------------------------------------------------------------------------------------------------------------- breaking
+# --------------------------------------------------------------------------------------------------- breaking
 def test_a_peer_that_is_cut_gives_a_transport_error(wire, keys) -> None:
     async def main() -> None:
         port = await wire.transport(keys, "server").serve(HOST, 0, {"Echo": echo})
@@ -298,7 +312,7 @@ def test_a_donor_that_died_between_two_requests_is_dropped(wire, keys) -> None:
     wire.run(main)
 
 
-# ------------------------------------------------------------------------------------------------------------- counting
+# --------------------------------------------------------------------------------------------------- counting
 class Proxy:
     """A TCP proxy that counts what passes each way, and can cut."""
 
@@ -361,7 +375,7 @@ def test_the_bytes_that_are_counted_are_those_that_left_the_sockets(wire, keys) 
     wire.run(main)
 
 
-# ------------------------------------------------------------------------------------------------------------ enrolment
+# -------------------------------------------------------------------------------------------------- enrolment
 class Door:
     """An enrolment port: it answers as a coordinator would, and remembers what it was told."""
 
@@ -377,8 +391,18 @@ class Door:
             message, _ = await stream.receive(5)
             assert isinstance(message, m.Enroll)
             self.secrets.append(message.secret)
-            run = m.RunInfo(common_name(self.keys.authority), "test", {}, b"root", LAYOUT, "", self.keys.record_key)
-            await stream.send(m.Refused(self.refusal) if self.refusal else m.Enrolled(self.keys.issue(message.csr), run))
+            run = m.RunInfo(
+                run_id=common_name(self.keys.authority),
+                name="test",
+                recipe={},
+                genesis_root=b"root",
+                layout=LAYOUT,
+                data_digest="",
+                record_key=self.keys.record_key,
+            )
+            await stream.send(
+                m.Refused(self.refusal) if self.refusal else m.Enrolled(self.keys.issue(message.csr), run)
+            )
 
         port = await self._transport.serve_strangers(HOST, 0, {"Enroll": enrol})
         authority = self.keys.authority

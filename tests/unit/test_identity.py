@@ -1,4 +1,6 @@
-"""Who is who: tickets that are whole or refused, certificates named by their keys, run keys that are all there."""
+"""Who is who: tickets that are whole or refused, certificates named by their keys, run keys that are all
+there.
+"""
 
 import datetime
 import stat
@@ -31,7 +33,7 @@ def keys(tmp_path_factory) -> RunKeys:
     return RunKeys(tmp_path_factory.mktemp("keys"), "test")
 
 
-# -------------------------------------------------------------------------------------------------------------- tickets
+# ---------------------------------------------------------------------------------------------------- tickets
 def test_a_ticket_round_trips() -> None:
     assert Ticket.parse(TICKET.text()) == TICKET
 
@@ -78,12 +80,22 @@ def test_garbage_is_refused(text: str) -> None:
         Ticket.parse(text)
 
 
-FALSE = [("../../x-1", "h:1"), ("/etc-1", "h:1"), ("", "h:1"), ("t-1", "h"), ("t-1", "h:x"), ("t-1", "h:0"), ("t-1", "h:65535"),
-         ("t-1", ":1")]  # fmt: skip
+FALSE = [
+    ("../../x-1", "h:1"),
+    ("/etc-1", "h:1"),
+    ("", "h:1"),
+    ("t-1", "h"),
+    ("t-1", "h:x"),
+    ("t-1", "h:0"),
+    ("t-1", "h:65535"),
+    ("t-1", ":1"),
+]
 
 
 @pytest.mark.parametrize(("run_id", "address"), FALSE)
-def test_a_ticket_whose_run_is_a_path_or_whose_address_has_no_port_is_refused(run_id: str, address: str) -> None:
+def test_a_ticket_whose_run_is_a_path_or_whose_address_has_no_port_is_refused(
+    run_id: str, address: str
+) -> None:
     with pytest.raises(UserError):
         Ticket.parse(Ticket(run_id, address, b"0123456789abcdef", "secret").text())
 
@@ -92,7 +104,7 @@ def test_secrets_differ() -> None:
     assert len({new_secret() for _ in range(100)}) == 100
 
 
-# --------------------------------------------------------------------------------------------------------- certificates
+# ----------------------------------------------------------------------------------------------- certificates
 def test_the_name_in_a_certificate_is_the_keys_fingerprint(keys, tmp_path) -> None:
     name, _, request = island_key(tmp_path)
     certificate = keys.issue(request)
@@ -152,7 +164,7 @@ def test_two_runs_of_one_name_have_different_ids_and_fingerprints(keys, tmp_path
     assert fingerprint(other.authority) != fingerprint(keys.authority)
 
 
-# ------------------------------------------------------------------------------------------------------------- run keys
+# --------------------------------------------------------------------------------------------------- run keys
 def test_run_keys_are_made_once_and_only_their_owner_reads_them(tmp_path) -> None:
     first, second = RunKeys(tmp_path, "test"), RunKeys(tmp_path, "another name")
     assert (first.authority, first.record_key) == (second.authority, second.record_key)
@@ -169,7 +181,9 @@ def test_run_keys_of_which_one_is_missing_are_refused(tmp_path, name) -> None:
 
 
 @pytest.mark.parametrize("moves", range(5))
-def test_a_start_that_was_killed_while_it_made_the_keys_is_mended_by_the_next(tmp_path, monkeypatch, moves) -> None:
+def test_a_start_that_was_killed_while_it_made_the_keys_is_mended_by_the_next(
+    tmp_path, monkeypatch, moves
+) -> None:
     class Killed(BaseException):
         pass
 
@@ -191,7 +205,11 @@ def test_a_start_that_was_killed_while_it_made_the_keys_is_mended_by_the_next(tm
             assert moves < 4
     keys = RunKeys(tmp_path, "test")
     assert RunKeys(tmp_path, "test").record_key == keys.record_key
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["authority.key", "authority.pem", "record.key"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "authority.key",
+        "authority.pem",
+        "record.key",
+    ]
 
 
 @pytest.mark.parametrize("name", ["authority.key", "authority.pem", "record.key"])

@@ -11,10 +11,11 @@ import torch
 from unit.test_island_ranks import RECIPE
 
 from atoll import recipe as recipes
-from atoll.genesis import RunDir, prepare
 from atoll.island.parallelize import device
 from atoll.island.ranks import Ranks
 from atoll.mesh import Adopt, Plan
+from atoll.run.directory import RunDir
+from atoll.run.genesis import prepare
 from atoll.train import train
 
 INNER_STEPS = 4  # of RECIPE's outer step
@@ -43,7 +44,16 @@ class Orders:
     def orders(self) -> Iterator[Adopt | Plan]:
         yield Adopt(self._steps[0], None)
         for step in self._steps:
-            yield Plan(None, step, b"", "", ((step * 16, INNER_STEPS * WINDOWS),), (0,), INNER_STEPS, step * INNER_STEPS)  # pyright: ignore[reportArgumentType]
+            yield Plan(
+                term=None,
+                step=step,
+                parent=b"",
+                island="",
+                lease=((step * 16, INNER_STEPS * WINDOWS),),
+                stage_starts=(0,),
+                inner_steps=INNER_STEPS,
+                first_inner_step=step * INNER_STEPS,
+            )  # pyright: ignore[reportArgumentType]
 
     def adopt(self, order: Adopt, parameters: dict[str, torch.Tensor]) -> None:
         for parameter in parameters.values():

@@ -49,7 +49,10 @@ def test_the_second_to_the_fourth_step_are_traced_once(tmp_path):
 
 def test_a_step_that_is_left_early_leaves_what_was_traced_of_it(tmp_path):
     assert train(tmp_path / "outer-1", 20, leave_at=2) == [True]
-    assert [name for name in names(tmp_path / "outer-1") if name.startswith("inner")] == ["inner 1", "inner 2"]
+    assert [name for name in names(tmp_path / "outer-1") if name.startswith("inner")] == [
+        "inner 1",
+        "inner 2",
+    ]
 
 
 def test_leaving_before_the_profiler_is_warm_leaves_nothing(tmp_path):

@@ -18,13 +18,14 @@ from atoll import recipe
 from atoll.data.manifest import Manifest
 from atoll.errors import UserError
 from atoll.files import DirectoryLock
-from atoll.genesis import RunDir, prepare
 from atoll.island.checkpoint import InnerCheckpoints
 from atoll.island.parallelize import parallelize
 from atoll.island.ranks import Ranks, own_rows
 from atoll.island.step import Island
 from atoll.model.llama import Llama
 from atoll.model.presets import resolve
+from atoll.run.directory import RunDir
+from atoll.run.genesis import prepare
 
 NUM_STEPS = 4
 WINDOWS = 4  # of some_batch
@@ -77,7 +78,9 @@ def one_of_two(rank: int, port: int, directory: str) -> None:
     close(island, alone)
     close(offloaded, alone)
 
-    with InnerCheckpoints(island, Path(directory) / f"theirs-{rank}" if rank else Path(directory) / "two", 2, ranks) as saved:
+    with InnerCheckpoints(
+        island, Path(directory) / f"theirs-{rank}" if rank else Path(directory) / "two", 2, ranks
+    ) as saved:
         saved.save(NUM_STEPS)
         saved.wait()
         take_step(island, [some_batch(9).windows(rank * share, (rank + 1) * share)], 9)  # to be forgotten
@@ -116,7 +119,9 @@ def test_two_ranks_step_as_one_and_either_reads_the_others_checkpoint(tmp_path):
         take_step(island, [some_batch(step)], step)
     with InnerCheckpoints(island, tmp_path / "one", 2, ranks) as saved:
         saved.save(NUM_STEPS)
-    torch.multiprocessing.start_processes(one_of_two, (free_port(), str(tmp_path)), nprocs=2, start_method="spawn")
+    torch.multiprocessing.start_processes(
+        one_of_two, (free_port(), str(tmp_path)), nprocs=2, start_method="spawn"
+    )
     with InnerCheckpoints(restored, tmp_path / "two", 2, ranks) as saved:
         assert saved.restore() == NUM_STEPS
     for ours, theirs in zip(moments(restored), moments(island), strict=True):
@@ -126,7 +131,11 @@ def test_two_ranks_step_as_one_and_either_reads_the_others_checkpoint(tmp_path):
 
 RECIPE = """
 name = "ranks"
-model = { preset = "demo", hidden_size = 32, num_attention_heads = 2, intermediate_size = 64, vocab_size = 320 }
+model.preset = "demo"
+model.hidden_size = 32
+model.num_attention_heads = 2
+model.intermediate_size = 64
+model.vocab_size = 320
 tokenizer.train = 320
 sources.text = { text = "package:books", separator = "\\f" }
 stage = [{ until = 48, mixture = { text = 1 } }]
@@ -152,8 +161,20 @@ def elsewhere(world: World) -> RunDir:
 
 def join_two(world: World) -> list[str]:
     """What each rank of the island "two" runs."""
-    return ["atoll", "join", world.ticket, *OWN, "--dir", str(elsewhere(world).path), "--name", "two", "--contributor", "two",
-            "--listen", "127.0.0.1:0"]  # fmt: skip
+    return [
+        "atoll",
+        "join",
+        world.ticket,
+        *OWN,
+        "--dir",
+        str(elsewhere(world).path),
+        "--name",
+        "two",
+        "--contributor",
+        "two",
+        "--listen",
+        "127.0.0.1:0",
+    ]
 
 
 def two_is_in(world: World) -> None:
@@ -170,7 +191,10 @@ def check_one_swarm(world: World) -> None:
     assert len(checkpoints) == 2
     assert len(list(checkpoints[-1].glob("*.distcp"))) == 2  # each rank wrote its own
     profile = there.islands / "two" / "profile"
-    assert sorted(path.name.partition("-rank")[2] for path in profile.iterdir()) == ["0.trace.json", "1.trace.json"]
+    assert sorted(path.name.partition("-rank")[2] for path in profile.iterdir()) == [
+        "0.trace.json",
+        "1.trace.json",
+    ]
     # The other rank took no directory of its own.
     assert [path.name for path in there.islands.iterdir()] == ["two"]
     assert Manifest.load(there.data).digest() == Manifest.load(world.run_dir.data).digest()
@@ -206,7 +230,15 @@ def test_a_directory_that_is_taken_is_refused_on_every_rank(tmp_path):
 @pytest.mark.slow
 def test_torchrun_starts_an_island_of_two_ranks(tmp_path):
     with prepared(tmp_path) as world:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", *join_two(world)]
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=2",
+            "-m",
+            *join_two(world),
+        ]
         with world.log("torchrun").open("wb") as log:
             torchrun = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         try:
@@ -226,7 +258,15 @@ def test_torchrun_trains_alone_on_two_ranks(tmp_path):
     (tmp_path / "ranks.toml").write_text(RECIPE)
     overrides = ["stage.0.until=24", "outer.min_participants=1", *OWN]
     arguments = ["atoll", "train", str(tmp_path / "ranks.toml"), *overrides, "--dir", str(tmp_path / "run")]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        *arguments,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("the run is finished at outer step 6;") == 1

@@ -23,7 +23,11 @@ def ranks():
 @pytest.fixture(params=["memory", "file", "folder"])
 def url(request, tmp_path) -> str:
     folder = tmp_path / "far" / "island"
-    return {"memory": f"memory://{uuid.uuid4().hex}/island", "file": f"file://{folder}", "folder": str(folder)}[request.param]
+    return {
+        "memory": f"memory://{uuid.uuid4().hex}/island",
+        "file": f"file://{folder}",
+        "folder": str(folder),
+    }[request.param]
 
 
 def names(url: str) -> list[str]:
@@ -90,7 +94,9 @@ def test_a_damaged_copy_is_named(tmp_path, ranks, url):
     save(tmp_path / "here", ranks, url, [1], [])
     shutil.rmtree(tmp_path / "here")
     files, root = fsspec.url_to_fs(url)
-    shard = next(path for path in files.ls(f"{root}/inner-000000001", detail=False) if path.endswith(".distcp"))
+    shard = next(
+        path for path in files.ls(f"{root}/inner-000000001", detail=False) if path.endswith(".distcp")
+    )
     files.pipe_file(shard, b"something else")
     with pytest.raises(UserError, match=r"distcp: missing or damaged"):
         InnerCheckpoints(some_island(), tmp_path / "here", 2, ranks, url).restore()
@@ -100,7 +106,10 @@ def test_training_goes_on_where_copies_fail_and_says_so(tmp_path, ranks):
     (tmp_path / "far").write_text("a file where the folder should be")
     said: list[str] = []
     save(tmp_path / "here", ranks, str(tmp_path / "far"), [1, 2], said)
-    assert [path.name for path in sorted((tmp_path / "here").iterdir())] == ["inner-000000001", "inner-000000002"]
+    assert [path.name for path in sorted((tmp_path / "here").iterdir())] == [
+        "inner-000000001",
+        "inner-000000002",
+    ]
     assert len(said) == 2
     assert "inner-000000002 could not be copied there" in said[1]
 

@@ -139,5 +139,9 @@ def test_float8_without_torchao_says_what_to_install(mesh, monkeypatch):
 
 
 def test_a_single_cpu_rank_has_nothing_to_offload(mesh):
-    island, plain, batch = laid_out(mesh, recipe.Island(cpu_offload=True)), laid_out(mesh, recipe.Island()), some_batch()
+    island, plain, batch = (
+        laid_out(mesh, recipe.Island(cpu_offload=True)),
+        laid_out(mesh, recipe.Island()),
+        some_batch(),
+    )
     assert take_step(island, [batch], 0).loss == take_step(plain, [batch], 0).loss

@@ -25,7 +25,18 @@ from atoll.swarm.identity import RunKeys
 from atoll.swarm.layout import digest, root
 from atoll.swarm.memory_transport import MemoryTransport, Network
 from atoll.swarm.messages import FetchChunk, FetchPieces
-from atoll.swarm.records import Assembled, Attempt, CommitRecord, Message, Rewind, Share, Slice, Term, UpdateHeader, header
+from atoll.swarm.records import (
+    Assembled,
+    Attempt,
+    CommitRecord,
+    Message,
+    Rewind,
+    Share,
+    Slice,
+    Term,
+    UpdateHeader,
+    header,
+)
 
 TERM = Term(1, "nonce")
 SHARES = (Share("a", b"p" * 32, 8, 1.0),)
@@ -51,9 +62,22 @@ class History:
         """A new update for the next step, held; what it leads to lies in its entry."""
         step = self.log.head
         part = Slice("a", 0, LAYOUT.num_pieces)
-        attempt = Attempt(TERM, step, 1, self.log.root(step, GENESIS), "int8", 0.7, 0.9, SHARES, (part,), {})
+        attempt = Attempt(
+            term=TERM,
+            step=step,
+            number=1,
+            parent=self.log.root(step, GENESIS),
+            codec="int8",
+            lr=0.7,
+            momentum=0.9,
+            participants=SHARES,
+            slices=(part,),
+            addresses={},
+        )
         assembly = Assembly(self.log.directory, LAYOUT, attempt)
-        values = np.random.default_rng(100 * step + seed).standard_normal(LAYOUT.num_elements).astype(np.float32)
+        values = (
+            np.random.default_rng(100 * step + seed).standard_normal(LAYOUT.num_elements).astype(np.float32)
+        )
         for index in range(LAYOUT.num_pieces):
             piece = values[LAYOUT.piece(index)]
             out = np.empty(encoded_bytes("int8", len(piece)), np.uint8)
@@ -68,7 +92,18 @@ class History:
         update = self.log.update(made.step, made.digest())
         assert update is not None
         previous = self.log.records[-1].digest() if self.log.records else b""
-        record = CommitRecord(TERM, 0, made.step, 1, made.parent, made.digest(), root(update.next_table), SHARES, (), previous)
+        record = CommitRecord(
+            term=TERM,
+            branch=0,
+            step=made.step,
+            number=1,
+            parent=made.parent,
+            update=made.digest(),
+            next_root=root(update.next_table),
+            participants=SHARES,
+            leases=(),
+            previous=previous,
+        )
         record = msgspec.structs.replace(record, **changes)
         return msgspec.structs.replace(record, signature=self.keys.sign(record.unsigned()))
 
@@ -94,7 +129,7 @@ def flip(path: Path, at: int) -> None:
     path.write_bytes(data)
 
 
-# ----------------------------------------------------------------------------------------------------------- the chain
+# -------------------------------------------------------------------------------------------------- the chain
 def test_the_history_is_there_after_a_restart(tmp_path) -> None:
     history = History(tmp_path, 3)
     log = history.reopened()
@@ -144,7 +179,7 @@ def test_the_directory_of_another_run_is_refused(tmp_path) -> None:
 
 def rewind(history: History, step: int, signer: RunKeys | None = None) -> Rewind:
     previous = history.log.records[step - 1].digest() if step else b""
-    made = Rewind(1, step, history.log.root(step, GENESIS), previous)
+    made = Rewind(branch=1, step=step, root=history.log.root(step, GENESIS), previous=previous)
     return msgspec.structs.replace(made, signature=(signer or history.keys).sign(made.unsigned()))
 
 
@@ -166,7 +201,7 @@ def test_a_damaged_rewind_is_named(tmp_path) -> None:
         history.reopened()
 
 
-# ------------------------------------------------------------------------------------------------------ damaged files
+# ---------------------------------------------------------------------------------------------- damaged files
 def test_a_truncated_commit_counts_as_absent_with_what_follows_it(tmp_path) -> None:
     history = History(tmp_path, 3)
     path = history.files("*.commit")[1]
@@ -253,7 +288,9 @@ def test_a_table_of_a_negative_step_is_simply_not_here(tmp_path) -> None:
 
 
 def test_a_damaged_update_is_not_tried_for_ever(tmp_path) -> None:
-    """The state is at 1, the log at 2, a checkpoint at 0, and nobody else is there: it must end by saying so."""
+    """The state is at 1, the log at 2, a checkpoint at 0, and nobody else is there: it must end by saying
+    so.
+    """
     history = History(tmp_path, 1)
     checkpoint.save(tmp_path / "outer", LAYOUT, 0, GENESIS, PARAMETERS, None)
     history.log.append(history.record(history.hold()))
@@ -290,7 +327,9 @@ def test_a_joiner_fetches_of_an_update_what_its_chunks_need(tmp_path, monkeypatc
         await donors.close()
 
     asyncio.run(main())
-    assert sorted(asked) == [piece for chunk in range(LAYOUT.num_chunks - ahead) for piece in LAYOUT.pieces_of_chunk(chunk)]
+    assert sorted(asked) == [
+        piece for chunk in range(LAYOUT.num_chunks - ahead) for piece in LAYOUT.pieces_of_chunk(chunk)
+    ]
     assert joiner.state.table() == donor.state.table()
     assert bool(joiner.log.committed(0)) == (ahead == 0), "kept where it is whole"
 
@@ -342,15 +381,22 @@ def test_a_donor_gives_a_chunk_shrunk(tmp_path) -> None:
     assert restore(shrunk, len(chunk)) == chunk
 
 
-@pytest.mark.parametrize("spoil", [
-    lambda chunk: chunk[:-1] + bytes([chunk[-1] ^ 1]),
-    lambda chunk: shrink(chunk[:-4] + b"evil"),
-    lambda chunk: shrink(chunk)[:-1],
-    lambda _: b"",
-    lambda chunk: chunk + b"more",
-])  # fmt: skip
-def test_a_donor_of_false_chunks_is_dropped_and_named_and_its_chunks_come_from_the_other(tmp_path, spoil) -> None:
-    """Also the chunk that it was asked for when the other had given all the rest, and had nothing more to do."""
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda chunk: chunk[:-1] + bytes([chunk[-1] ^ 1]),
+        lambda chunk: shrink(chunk[:-4] + b"evil"),
+        lambda chunk: shrink(chunk)[:-1],
+        lambda _: b"",
+        lambda chunk: chunk + b"more",
+    ],
+)
+def test_a_donor_of_false_chunks_is_dropped_and_named_and_its_chunks_come_from_the_other(
+    tmp_path, spoil
+) -> None:
+    """Also the chunk that it was asked for when the other had given all the rest, and had nothing more to
+    do.
+    """
     donor, joiner = History(tmp_path / "donor", 1), OuterState(tmp_path / "joiner" / "state", LAYOUT)
     log = UpdateLog(tmp_path / "joiner" / "log", LAYOUT, donor.keys.record_key)
     log.append(donor.log.records[0])
@@ -403,7 +449,7 @@ def test_an_update_that_is_only_held_is_dropped_whole(tmp_path) -> None:
     assert history.files("*") == []
 
 
-# ------------------------------------------------------------------------------------------------------------- pruning
+# ---------------------------------------------------------------------------------------------------- pruning
 def test_pruning_drops_bytes_below_and_keeps_their_tables_and_records(tmp_path) -> None:
     history = History(tmp_path, 4)
     tables = [history.log.table(step, GENESIS) for step in range(1, 5)]
@@ -429,7 +475,9 @@ def test_pruning_keeps_what_is_held_for_the_open_step(tmp_path) -> None:
     history = History(tmp_path, 1)
     held = [history.hold(seed) for seed in (1, 2)]
     history.log.prune(1)
-    assert {update.header.digest() for update in history.log.updates_of_step(1)} == {made.digest() for made in held}
+    assert {update.header.digest() for update in history.log.updates_of_step(1)} == {
+        made.digest() for made in held
+    }
 
 
 def test_two_updates_of_a_step_are_both_held(tmp_path) -> None:

@@ -16,7 +16,15 @@ from atoll.swarm.identity import RunKeys, Ticket, common_name, fingerprint, isla
 from atoll.swarm.records import Term
 from atoll.swarm.transport import TransportError
 
-RUN = m.RunInfo("test-1", "test", {}, b"root", LAYOUT, "", b"key")
+RUN = m.RunInfo(
+    run_id="test-1",
+    name="test",
+    recipe={},
+    genesis_root=b"root",
+    layout=LAYOUT,
+    data_digest="",
+    record_key=b"key",
+)
 
 
 @pytest.fixture
@@ -24,7 +32,13 @@ def kept(tmp_path) -> Membership:
     keys = RunKeys(tmp_path / "keys", "test")
     _, _, request = island_key(tmp_path / "island")
     run = msgspec.structs.replace(RUN, run_id=common_name(keys.authority))
-    kept = Membership("host:1", run.run_id, keys.issue(request), keys.authority, run)
+    kept = Membership(
+        address="host:1",
+        run_id=run.run_id,
+        certificate=keys.issue(request),
+        authority=keys.authority,
+        run=run,
+    )
     membership._keep(tmp_path / "island", kept)
     return kept
 
@@ -70,9 +84,26 @@ def test_a_coordinator_that_is_not_there_is_a_transport_error(tmp_path) -> None:
     assert membership.load(tmp_path) is None
 
 
-# ----------------------------------------------------------------------------------------- as the coordinator sees them
+# ------------------------------------------------------------------------------- as the coordinator sees them
 def member(island: str, relay: bool = False, ready: int = 3, address: str = "x:1") -> Member:
-    found = Member(island, m.Hello(island, m.VERSION, "", b"", "", relay, 1, 0, b"", Term()), 0.0, 0.0, address=address)
+    found = Member(
+        island=island,
+        hello=m.Hello(
+            session=island,
+            version=m.VERSION,
+            recipe_digest="",
+            self_test=b"",
+            contributor="",
+            relay=relay,
+            port=1,
+            head=0,
+            head_root=b"",
+            term=Term(),
+        ),
+        joined_at=0.0,
+        last_heard=0.0,
+        address=address,
+    )
     found.ready_step = ready
     return found
 

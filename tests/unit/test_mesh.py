@@ -1,4 +1,6 @@
-"""What a trainer asks of its agent before it trains on a lease, and tells it as it does, whatever the agent says meanwhile."""
+"""What a trainer asks of its agent before it trains on a lease, and tells it as it does, whatever the agent
+says meanwhile.
+"""
 
 import math
 import socket
@@ -63,7 +65,7 @@ def swarm_with(monkeypatch, tmp_path):
 
     def make(*scripts) -> Swarm:
         left[:] = scripts
-        swarms.append(Swarm(Settings(tmp_path, ""), "", ranks))
+        swarms.append(Swarm(Settings(directory=tmp_path, coordinator=""), "", ranks))
         return swarms[-1]
 
     monkeypatch.setattr(Swarm, "_start_agent", start)
@@ -96,7 +98,10 @@ def test_an_order_ends_the_wait_and_the_late_answer_is_none_to_the_next_question
         its.say(m.DataAt(first.number, "/data"), ADOPT)
         third = its.hear(m.WantData)
         its.say(
-            m.DataAt(second.number, "/data"), m.DataAt(third.number, "/data"), m.DataAt(first.number, "/data"), m.Stopped("")
+            m.DataAt(second.number, "/data"),
+            m.DataAt(third.number, "/data"),
+            m.DataAt(first.number, "/data"),
+            m.Stopped(""),
         )
 
     swarm = swarm_with(agent)
@@ -142,9 +147,27 @@ def test_an_island_that_may_not_go_on_hears_it_where_it_asks_for_its_data(swarm_
         swarm_with(agent).data_dir()
 
 
-@pytest.mark.parametrize(("seconds", "moves_on", "proposed"), [(math.inf, False, 4), (0.0, False, 1), (math.inf, True, None)])
-def test_who_has_no_time_for_more_proposes_what_is_done(swarm_with, monkeypatch, seconds, moves_on, proposed) -> None:
-    plan, said, looked = Plan(Term(), 3, b"", "a", ((0, 8),), (0,), 4, 12, seconds), threading.Event(), threading.Event()
+@pytest.mark.parametrize(
+    ("seconds", "moves_on", "proposed"), [(math.inf, False, 4), (0.0, False, 1), (math.inf, True, None)]
+)
+def test_who_has_no_time_for_more_proposes_what_is_done(
+    swarm_with, monkeypatch, seconds, moves_on, proposed
+) -> None:
+    plan, said, looked = (
+        Plan(
+            term=Term(),
+            step=3,
+            parent=b"",
+            island="a",
+            lease=((0, 8),),
+            stage_starts=(0,),
+            inner_steps=4,
+            first_inner_step=12,
+            seconds=seconds,
+        ),
+        threading.Event(),
+        threading.Event(),
+    )
 
     def agent(its) -> None:
         its.hear(m.Attached)
@@ -174,7 +197,16 @@ def test_who_has_no_time_for_more_proposes_what_is_done(swarm_with, monkeypatch,
 
 
 def test_a_loop_that_does_not_ask_whether_there_is_time_has_done_it_all(swarm_with, monkeypatch) -> None:
-    plan = Plan(Term(), 3, b"", "a", ((0, 8),), (0,), 4, 12)
+    plan = Plan(
+        term=Term(),
+        step=3,
+        parent=b"",
+        island="a",
+        lease=((0, 8),),
+        stage_starts=(0,),
+        inner_steps=4,
+        first_inner_step=12,
+    )
 
     def agent(its) -> None:
         its.hear(m.Attached)
@@ -189,7 +221,19 @@ def test_a_loop_that_does_not_ask_whether_there_is_time_has_done_it_all(swarm_wi
 
 
 def test_a_trainer_works_on_while_its_agent_is_dead(swarm_with, monkeypatch) -> None:
-    plan, looked = Plan(Term(), 3, b"", "a", ((0, 8),), (0,), 4, 12), threading.Event()
+    plan, looked = (
+        Plan(
+            term=Term(),
+            step=3,
+            parent=b"",
+            island="a",
+            lease=((0, 8),),
+            stage_starts=(0,),
+            inner_steps=4,
+            first_inner_step=12,
+        ),
+        threading.Event(),
+    )
     again = msgspec.structs.replace(plan, term=Term(2, "another"), seconds=1.0)
     other = msgspec.structs.replace(plan, lease=((8, 8),))
 

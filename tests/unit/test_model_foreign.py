@@ -22,19 +22,32 @@ from atoll.model import foreign, hf
 from atoll.model.attention import Mask
 from atoll.model.foreign import Foreign
 
-SMALL = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+SMALL = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 SPECIAL = {"bos_token_id": 1, "eos_token_id": 2}
 CONFIGS = {
     "qwen2": transformers.Qwen2Config(**SMALL, **SPECIAL, num_key_value_heads=2, pad_token_id=3),
-    "tied qwen2": transformers.Qwen2Config(**SMALL, **SPECIAL, num_key_value_heads=2, tie_word_embeddings=True),
-    "gpt-neox": transformers.GPTNeoXConfig(**SMALL, **SPECIAL, max_position_embeddings=64, hidden_dropout=0.5),
+    "tied qwen2": transformers.Qwen2Config(
+        **SMALL, **SPECIAL, num_key_value_heads=2, tie_word_embeddings=True
+    ),
+    "gpt-neox": transformers.GPTNeoXConfig(
+        **SMALL, **SPECIAL, max_position_embeddings=64, hidden_dropout=0.5
+    ),
 }
 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory) -> dict[str, Path]:
     torch.manual_seed(0)
-    return {name: checkpoint(tmp_path_factory.mktemp("foreign") / "model", config) for name, config in CONFIGS.items()}
+    return {
+        name: checkpoint(tmp_path_factory.mktemp("foreign") / "model", config)
+        for name, config in CONFIGS.items()
+    }
 
 
 def checkpoint(directory: Path, config: transformers.PretrainedConfig) -> Path:
@@ -53,9 +66,13 @@ def island_of(directory: Path, **own: object) -> Island:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_hidden_states_times_head_are_the_models_logits_and_documents_do_not_see_each_other(checkpoints, name):
+def test_hidden_states_times_head_are_the_models_logits_and_documents_do_not_see_each_other(
+    checkpoints, name
+):
     model = hf.open_model(checkpoints[name])
-    reference = transformers.AutoModelForCausalLM.from_pretrained(checkpoints[name], dtype=torch.float32).eval()
+    reference = transformers.AutoModelForCausalLM.from_pretrained(
+        checkpoints[name], dtype=torch.float32
+    ).eval()
     assert isinstance(model, Foreign)
     assert [n for n, _ in model.named_parameters()] == [n for n, _ in reference.named_parameters()]
     tokens = torch.randint(0, 64, (2, 24), generator=torch.Generator().manual_seed(0))
@@ -80,14 +97,19 @@ def test_hidden_states_times_head_are_the_models_logits_and_documents_do_not_see
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("optimizer", [recipe.AdamW(lr=1e-3), recipe.Muon()], ids=["adamw", "muon"])
 def test_an_island_trains_it_and_exports_what_transformers_loads(checkpoints, tmp_path, name, optimizer):
-    first, second = island_of(checkpoints[name], optimizer=optimizer), island_of(checkpoints[name], optimizer=optimizer)
+    first, second = (
+        island_of(checkpoints[name], optimizer=optimizer),
+        island_of(checkpoints[name], optimizer=optimizer),
+    )
     before = values(first)
     losses = [take_step(first, [some_batch()], step).loss for step in range(8)]
     assert losses[-1] < losses[0] - 0.1
     for step in range(8):  # no dropout: the same again, to the bit
         take_step(second, [some_batch()], step)
     assert equal(values(first), values(second))
-    assert all(not torch.equal(old, new) for old, new in zip(before, values(first), strict=True)), "something was not trained"
+    assert all(not torch.equal(old, new) for old, new in zip(before, values(first), strict=True)), (
+        "something was not trained"
+    )
 
     hf.save_model(tmp_path, first.model, 7, [8, 9])
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
@@ -101,7 +123,9 @@ def test_an_island_trains_it_and_exports_what_transformers_loads(checkpoints, tm
 def test_checkpointed_blocks_give_the_same_gradients(checkpoints):
     plain, again = island_of(checkpoints["gpt-neox"]), island_of(checkpoints["gpt-neox"])
     ranks = Ranks.of_torchrun()
-    parallelize(again.model, ranks.device_mesh(torch.device("cpu")), recipe.Island(activation_checkpointing=True))
+    parallelize(
+        again.model, ranks.device_mesh(torch.device("cpu")), recipe.Island(activation_checkpointing=True)
+    )
     assert take_step(plain, [some_batch()], 0) == take_step(again, [some_batch()], 0)
     assert equal(values(plain), values(again))
     ranks.close()
@@ -119,9 +143,15 @@ def test_the_row_of_a_padding_word_is_trained_as_any_other(checkpoints):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (transformers.Gemma2Config(**SMALL, **SPECIAL, num_key_value_heads=2, head_dim=8), "a Gemma2ForCausalLM cannot be"),
+        (
+            transformers.Gemma2Config(**SMALL, **SPECIAL, num_key_value_heads=2, head_dim=8),
+            "a Gemma2ForCausalLM cannot be",
+        ),
         (transformers.PhiConfig(**SMALL, **SPECIAL), "a PhiForCausalLM cannot be trained here"),
-        (transformers.GraniteConfig(**SMALL, **SPECIAL, logits_scaling=8.0), "a GraniteForCausalLM cannot be trained here"),
+        (
+            transformers.GraniteConfig(**SMALL, **SPECIAL, logits_scaling=8.0),
+            "a GraniteForCausalLM cannot be trained here",
+        ),
     ],
 )
 def test_logits_that_are_more_than_hidden_states_times_embeddings_are_refused(tmp_path, config, message):
@@ -139,7 +169,9 @@ def test_what_transformers_cannot_load_is_one_sentence(checkpoints, tmp_path):
     checkpoint(tmp_path, CONFIGS["qwen2"])
     whole = hf.load_file(tmp_path / "model.safetensors")
     hf.save_file(
-        {n: t for n, t in whole.items() if "layers.1" not in n}, tmp_path / "model.safetensors", metadata={"format": "pt"}
+        {n: t for n, t in whole.items() if "layers.1" not in n},
+        tmp_path / "model.safetensors",
+        metadata={"format": "pt"},
     )
     with pytest.raises(UserError, match=r"layers\.1.*missing or of another shape"):
         hf.open_model(tmp_path)
@@ -147,9 +179,11 @@ def test_what_transformers_cannot_load_is_one_sentence(checkpoints, tmp_path):
         hf.build(recipe.Model(from_=str(checkpoints["qwen2"])), 65)
 
 
-# ------------------------------------------------------------------------------------------------------- processes
+# -------------------------------------------------------------------------------------------------- processes
 def one_of_two(rank: int, port: int, directory: str) -> None:
-    """A rank whose windows hold another number of documents than the other's: the two must not wait for each other."""
+    """A rank whose windows hold another number of documents than the other's: the two must not wait for each
+    other.
+    """
     os.environ |= environment(rank, 2, port)
     torch.set_num_threads(1)
     ranks = Ranks.of_torchrun()
@@ -194,11 +228,19 @@ def test_a_run_begins_with_a_foreign_checkpoint_and_ends_with_one(tmp_path):
     checkpoint(tmp_path / "base", config)
     (tmp_path / "tuned.toml").write_text(RECIPE.format(model=tmp_path / "base"))
     run, out = str(tmp_path / "run"), str(tmp_path / "out")
-    for arguments in (["train", str(tmp_path / "tuned.toml"), "--dir", run], ["export", run, out], ["generate", out, "The"]):
+    for arguments in (
+        ["train", str(tmp_path / "tuned.toml"), "--dir", run],
+        ["export", run, out],
+        ["generate", out, "The"],
+    ):
         command = [sys.executable, "-m", "atoll", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-    before, after = (transformers.AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("base", "out"))
+    before, after = (
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("base", "out")
+    )
     assert type(after) is transformers.Qwen2ForCausalLM
-    moved = [not torch.equal(old, new) for old, new in zip(before.parameters(), after.parameters(), strict=True)]
+    moved = [
+        not torch.equal(old, new) for old, new in zip(before.parameters(), after.parameters(), strict=True)
+    ]
     assert all(moved)

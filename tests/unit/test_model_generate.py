@@ -33,4 +33,7 @@ def test_a_stop_token_ends_it_and_is_left_out():
     model = some_model()
     tokens = generate(model, [4], max_tokens=5, temperature=0)
     stop = tokens[-1]
-    assert generate(model, [4], max_tokens=5, temperature=0, stop_tokens=frozenset({stop})) == tokens[: tokens.index(stop)]
+    assert (
+        generate(model, [4], max_tokens=5, temperature=0, stop_tokens=frozenset({stop}))
+        == tokens[: tokens.index(stop)]
+    )

@@ -81,7 +81,9 @@ def test_logits_are_never_held_whole(monkeypatch):
 
     def objective(logits: Tensor) -> head.ChunkSums:
         seen.append(logits.shape)
-        return head.ChunkSums(logits.sum(), logits.sum(), torch.ones_like(logits), torch.ones_like(logits[:, :1]))
+        return head.ChunkSums(
+            logits.sum(), logits.sum(), torch.ones_like(logits), torch.ones_like(logits[:, :1])
+        )
 
     hidden, weight, _ = some(torch.float64)
     minimised, _ = head.chunked(hidden.flatten(0, 1), weight, objective)
@@ -98,7 +100,9 @@ def test_log_probabilities_and_their_gradients_are_the_plain_formula(monkeypatch
     index = labels.where(labels != -100, 0).unsqueeze(-1)
     plain = (hidden @ weight.T).log_softmax(-1).gather(-1, index).squeeze(-1).where(labels != -100, 0.0)
     torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
-    preference = [torch.nn.functional.logsigmoid(of.sum(1).diff()).sum() for of in (ours, plain)]  # as DPO joins them
+    preference = [
+        torch.nn.functional.logsigmoid(of.sum(1).diff()).sum() for of in (ours, plain)
+    ]  # as DPO joins them
     got, want = (torch.autograd.grad(loss, (hidden, weight)) for loss in preference)
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)
@@ -109,7 +113,9 @@ def test_divergence_from_a_teachers_top_k_is_the_plain_formula(monkeypatch, chun
     monkeypatch.setattr(head, "CHUNK_ELEMENTS", chunk_elements)
     monkeypatch.setattr(head, "CHUNK_ROWS", 1)
     hidden, weight, labels = some(torch.float64)
-    teacher, words = torch.randn(2, 9, 11, generator=torch.Generator().manual_seed(1), dtype=torch.float64).topk(4)
+    teacher, words = torch.randn(
+        2, 9, 11, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    ).topk(4)
     ours = top_k_divergence(hidden, weight, labels, words, teacher)
     target = torch.zeros(2, 9, 11, dtype=torch.float64).scatter(-1, words, teacher.softmax(-1))
     plain = torch.nn.functional.kl_div((hidden @ weight.T).log_softmax(-1), target, reduction="none").sum(-1)

@@ -29,7 +29,14 @@ def some_model(config=CONFIG) -> Llama:
 @pytest.mark.parametrize("shard_bytes", [hf.SHARD_BYTES, 10_000])
 def test_transformers_loads_what_we_save_with_the_same_logits(tmp_path, changes, shard_bytes):
     model = some_model(msgspec.structs.replace(CONFIG, **changes))
-    hf.save(tmp_path, model.config, model.state_dict(), bos_token_id=7, eos_token_id=[8, 9], shard_bytes=shard_bytes)
+    hf.save(
+        tmp_path,
+        model.config,
+        model.state_dict(),
+        bos_token_id=7,
+        eos_token_id=[8, 9],
+        shard_bytes=shard_bytes,
+    )
     assert (tmp_path / hf.INDEX_NAME).exists() == (shard_bytes == 10_000)
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     assert (loaded.config.bos_token_id, loaded.generation_config.eos_token_id) == (7, [8, 9])

@@ -12,9 +12,13 @@ def two_layers(config: LlamaConfig) -> LlamaConfig:
     """A preset's shape in proportion, small enough to compare on one core."""
     shrink = max(1, config.head_dim // 32)
     return msgspec.structs.replace(
-        config, num_hidden_layers=2, vocab_size=512, hidden_size=config.num_attention_heads * 32,
-        intermediate_size=config.intermediate_size // (4 * shrink), head_dim=config.head_dim // shrink,
-    )  # fmt: skip
+        config,
+        num_hidden_layers=2,
+        vocab_size=512,
+        hidden_size=config.num_attention_heads * 32,
+        intermediate_size=config.intermediate_size // (4 * shrink),
+        head_dim=config.head_dim // shrink,
+    )
 
 
 def theirs(config: LlamaConfig) -> transformers.LlamaForCausalLM:
@@ -29,7 +33,9 @@ def theirs(config: LlamaConfig) -> transformers.LlamaForCausalLM:
 def test_logits_are_bit_equal_to_transformers(name: str):
     config = two_layers(PRESETS[name])
     if config.rope_scaling:  # so that all three bands of frequencies occur
-        config = msgspec.structs.replace(config, rope_scaling=RopeScaling(original_max_position_embeddings=256))
+        config = msgspec.structs.replace(
+            config, rope_scaling=RopeScaling(original_max_position_embeddings=256)
+        )
     reference = theirs(config)
     ours = Llama(config)
     ours.init_weights(seed=1)
@@ -52,7 +58,8 @@ def test_the_gradient_of_swiglu_is_that_of_its_formula():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name not in ("demo", "150m") else []) for name in PRESETS]
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name not in ("demo", "150m") else []) for name in PRESETS],
 )
 def test_two_layers_at_full_width_have_transformers_logits_to_the_bit(name: str):
     config = msgspec.structs.replace(PRESETS[name], num_hidden_layers=2)
@@ -69,7 +76,9 @@ def test_two_layers_at_full_width_have_transformers_logits_to_the_bit(name: str)
     # Both hold the same memory: the largest of them has 6 GB of weights.
     reference.load_state_dict(weights, strict=False, assign=True)
     reference.tie_weights()
-    reference.model.rotary_emb = type(reference.model.rotary_emb)(reference.config)  # its buffers were on meta
+    reference.model.rotary_emb = type(reference.model.rotary_emb)(
+        reference.config
+    )  # its buffers were on meta
     assert not any(p.is_meta for p in reference.parameters())
     tokens = torch.randint(0, config.vocab_size, (1, 96), generator=generator)
     with torch.no_grad():

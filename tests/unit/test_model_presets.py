@@ -21,7 +21,9 @@ def test_published_sizes():
 
 
 def test_overrides_replace_dimensions_and_refit_the_heads():
-    config = resolve(Model(preset="demo", hidden_size=192, num_attention_heads=6, num_key_value_heads=3), 2000)
+    config = resolve(
+        Model(preset="demo", hidden_size=192, num_attention_heads=6, num_key_value_heads=3), 2000
+    )
     assert (config.hidden_size, config.head_dim, config.num_key_value_heads) == (192, 32, 3)
     assert config.intermediate_size == PRESETS["demo"].intermediate_size
 
@@ -36,7 +38,11 @@ def test_overrides_replace_dimensions_and_refit_the_heads():
         (Model(preset="demo", num_hidden_layers=0), 2048, "num_hidden_layers: must be positive"),
         (Model(preset="demo", num_key_value_heads=0), 2048, "num_key_value_heads: must be positive"),
         (Model(from_="/nowhere"), 2048, "no such file"),
-        (Model(from_="/nowhere", vocab_size=4096), 2048, "model.vocab_size: the dimensions of model.from are fixed"),
+        (
+            Model(from_="/nowhere", vocab_size=4096),
+            2048,
+            "model.vocab_size: the dimensions of model.from are fixed",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(model: Model, vocab_size: int, message: str):
@@ -44,9 +50,21 @@ def test_what_does_not_fit_is_one_sentence(model: Model, vocab_size: int, messag
         resolve(model, vocab_size)
 
 
-SMALL = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1,
-         "num_attention_heads": 4, "max_position_embeddings": 128, "model_type": "llama"}  # fmt: skip
-SCALING = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+SMALL = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+    "model_type": "llama",
+}
+SCALING = {
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 
 
 @pytest.mark.parametrize(
@@ -60,10 +78,18 @@ SCALING = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "orig
 def test_a_config_file_is_read_with_old_rope_keys_and_new(tmp_path, rope):
     (tmp_path / "config.json").write_text(json.dumps(SMALL | rope))
     assert read_config(tmp_path) == LlamaConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
-        num_key_value_heads=4, head_dim=8, max_position_embeddings=128, rope_theta=1e4, rms_norm_eps=1e-6,
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=8,
+        max_position_embeddings=128,
+        rope_theta=1e4,
+        rms_norm_eps=1e-6,
         rope_scaling=RopeScaling(factor=4.0, original_max_position_embeddings=64),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""What an agent does about its trainer: most of the outer step is played in tests/worlds and tests/properties."""
+"""What an agent does about its trainer: most of the outer step is played in tests/worlds and
+tests/properties.
+"""
 
 import msgspec
 import pytest
@@ -8,13 +10,25 @@ from atoll.swarm import messages as m
 from atoll.swarm.records import Plan, Term
 
 TERM = Term(1, "n")
-PLAN = Plan(TERM, 3, b"root", "a", ((0, 8),), (0,), 4, 12, 20.0)
+PLAN = Plan(
+    term=TERM,
+    step=3,
+    parent=b"root",
+    island="a",
+    lease=((0, 8),),
+    stage_starts=(0,),
+    inner_steps=4,
+    first_inner_step=12,
+    seconds=20.0,
+)
 
 
 @pytest.fixture
 def agent() -> OuterStep:
     """At the head, nobody attached."""
-    return OuterStep("a", relay=False, term=TERM, head=3, head_root=b"root", version=3, root=b"root", table=b"table")
+    return OuterStep(
+        island="a", relay=False, term=TERM, head=3, head_root=b"root", version=3, root=b"root", table=b"table"
+    )
 
 
 def test_a_trainer_that_holds_the_head_is_ready_at_once(agent) -> None:
@@ -30,7 +44,7 @@ def test_a_part_of_a_plan_is_proposed_as_that_and_again_to_whoever_says_the_plan
     step(agent, m.Attached(b"root"))
     assert step(agent, PLAN) == [Tell(m.Work(PLAN))]
     assert step(agent, msgspec.structs.replace(PLAN, seconds=5.0)) == [], "the trainer is at it"
-    (encode,) = step(agent, m.Proposed(3, 48, 3, 1.0, 20.0))
+    (encode,) = step(agent, m.Proposed(step=3, tokens=48, inner_steps=3, loss=1.0, compute_seconds=20.0))
     assert isinstance(encode, Encode)
     assert (encode.proposal.lease, encode.proposal.inner_steps) == (((0, 6),), 3)
     assert step(agent, Encoded(encode.proposal)) == [Send(encode.proposal)]

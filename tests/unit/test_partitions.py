@@ -9,7 +9,6 @@ import pytest
 
 pytest.importorskip("tokenizers")
 
-from atoll import genesis
 from atoll.coordinator.members import Members
 from atoll.coordinator.plans import Plans
 from atoll.coordinator.rules import Rules
@@ -18,33 +17,78 @@ from atoll.data.partition import partition_numbers, partitions, recipe_of
 from atoll.data.prepare import prepare
 from atoll.errors import UserError
 from atoll.recipe import Recipe, parse
+from atoll.run import genesis
+from atoll.run.directory import RunDir
 from atoll.samples import first_sample, merge, number_of, partition_number, private_source
 from atoll.swarm import messages as m
 from atoll.swarm.records import Plan, Term
 
 TERM = Term(1, "n")
 ADA, BOB = (partition_number(["mail"], f"mail/{name}", "digest") for name in ("ada", "bob"))
-RULES = Rules("", b"", b"", 100, 4, 8, 8, (200, 400), "int8", 0.7, 0.9, 1, 1, ("mail",), ({"mail": 0.25}, {"mail": 0.5}))
+RULES = Rules(
+    recipe_digest="",
+    self_test=b"",
+    genesis_root=b"",
+    num_outer_steps=100,
+    inner_steps=4,
+    windows_per_step=8,
+    context_length=8,
+    stage_ends=(200, 400),
+    codec="int8",
+    lr=0.7,
+    momentum=0.9,
+    min_participants=1,
+    num_pieces=1,
+    partitioned=("mail",),
+    private_shares=({"mail": 0.25}, {"mail": 0.5}),
+)
 
 
-# ---------------------------------------------------------------------------------------------------- sample numbers
+# --------------------------------------------------------------------------------------------- sample numbers
 def test_a_sample_says_which_private_source_it_is_of() -> None:
     number = partition_number(["diary", "mail"], "mail/ada", "digest")
     assert private_source(first_sample(number) + 5, ["diary", "mail"]) == "mail"
     assert private_source(5, ["diary", "mail"]) == ""
     assert number != partition_number(["diary", "mail"], "mail/ada", "other data")
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(first_sample(number) + 5)) == first_sample(number) + 5
+    assert (
+        msgspec.msgpack.decode(msgspec.msgpack.encode(first_sample(number) + 5)) == first_sample(number) + 5
+    )
 
 
 def test_turns_of_partitions_are_spread_over_a_plan() -> None:
     first = first_sample(ADA)
-    plan = Plan(TERM, 0, b"", "a", ((0, 6), (first, 2)), (0,), 4, 0)
+    plan = Plan(
+        term=TERM,
+        step=0,
+        parent=b"",
+        island="a",
+        lease=((0, 6), (first, 2)),
+        stage_starts=(0,),
+        inner_steps=4,
+        first_inner_step=0,
+    )
     assert plan.samples == [0, 1, first, 2, 3, 4, first + 1, 5]
 
 
-# ----------------------------------------------------------------------------------------------------------- leases
+# ----------------------------------------------------------------------------------------------------- leases
 def member(members: Members, island: str, partitions: dict[str, int]) -> None:
-    members.admit(island, m.Hello("", m.VERSION, "", b"", "", False, 0, 0, b"", Term(), partitions=partitions), 0.0)
+    members.admit(
+        island,
+        m.Hello(
+            session="",
+            version=m.VERSION,
+            recipe_digest="",
+            self_test=b"",
+            contributor="",
+            relay=False,
+            port=0,
+            head=0,
+            head_root=b"",
+            term=Term(),
+            partitions=partitions,
+        ),
+        0.0,
+    )
 
 
 def given(leases: list[tuple[tuple[int, int], ...]]) -> tuple[int, int]:
@@ -96,7 +140,9 @@ def test_a_step_cut_short_gives_back_turns_too() -> None:
     plans = Plans(RULES)
     plan = plans.make(TERM, 0, b"", members["a"], members, 0.0)
     assert given([plan.lease]) == (32, 8)
-    assert [given([part]) for part in plan.parted(1)] == [(8, 2), (24, 6)], "turns are spread evenly over a plan"
+    assert [given([part]) for part in plan.parted(1)] == [(8, 2), (24, 6)], (
+        "turns are spread evenly over a plan"
+    )
     assert merge(span for part in plan.parted(1) for span in part) == plan.lease
     plans.settle({"a": 1}, members, 1.0)
     again = plans.make(TERM, 1, b"", members["a"], members, 0.0)
@@ -108,37 +154,74 @@ def test_a_step_cut_short_gives_back_turns_too() -> None:
 def test_a_partition_of_no_source_of_the_run_is_refused(name) -> None:
     number = partition_number(["mail"], "mail/ada", "digest")
     partitions = {name: number if name != "mail/ada" else 7}
-    hello = m.Hello("", m.VERSION, "", b"", "", False, 1, 0, b"", Term(), partitions=partitions)
+    hello = m.Hello(
+        session="",
+        version=m.VERSION,
+        recipe_digest="",
+        self_test=b"",
+        contributor="",
+        relay=False,
+        port=1,
+        head=0,
+        head_root=b"",
+        term=Term(),
+        partitions=partitions,
+    )
     assert "is of no partitioned source of this run" in RULES.objection(hello)
     assert not RULES.objection(msgspec.structs.replace(hello, partitions={"mail/ada": number}))
 
 
-# ------------------------------------------------------------------------------------------------------------- data
+# ------------------------------------------------------------------------------------------------------- data
 @pytest.fixture
-def run_dir(tmp_path) -> genesis.RunDir:
-    words = ["the", "old", "sea", "dog", "sat", "by", "the", "fire", "and", "told", "of", "islands", "storms", "and", "gold"]
+def run_dir(tmp_path) -> RunDir:
+    words = [
+        "the",
+        "old",
+        "sea",
+        "dog",
+        "sat",
+        "by",
+        "the",
+        "fire",
+        "and",
+        "told",
+        "of",
+        "islands",
+        "storms",
+        "and",
+        "gold",
+    ]
     lines = [" ".join(words[(n * 7 + k * k) % len(words)] for k in range(60)) for n in range(60)]
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("\f".join(lines[:50]))
     (tmp_path / "mail.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines[50:]))
-    return genesis.RunDir(tmp_path / "run")
+    return RunDir(tmp_path / "run")
 
 
-def recipe(run_dir: genesis.RunDir, **weights: float) -> Recipe:
+def recipe(run_dir: RunDir, **weights: float) -> Recipe:
     tree = {
-        "name": "test", "model": {"preset": "demo"}, "tokenizer": {"train": 300}, "heldout_fraction": 0.1,
-        "sources": {"tales": {"text": str(run_dir.path.parent / "texts"), "separator": "\f"}, "mail": {"partitioned": True}},
+        "name": "test",
+        "model": {"preset": "demo"},
+        "tokenizer": {"train": 300},
+        "heldout_fraction": 0.1,
+        "sources": {
+            "tales": {"text": str(run_dir.path.parent / "texts"), "separator": "\f"},
+            "mail": {"partitioned": True},
+        },
         "stage": [{"until": 10, "mixture": weights or {"tales": 3.0, "mail": 1.0}}],
-        "inner": {"context_length": 32, "tokens_per_step": 64}, "outer": {"inner_steps": 2},
-    }  # fmt: skip
+        "inner": {"context_length": 32, "tokens_per_step": 64},
+        "outer": {"inner_steps": 2},
+    }
     return parse(tree, "test")
 
 
-def prepared(run_dir: genesis.RunDir) -> Recipe:
+def prepared(run_dir: RunDir) -> Recipe:
     """With ada's part of it, too."""
     of_run = recipe(run_dir)
     prepare(of_run, run_dir.data)
-    genesis.prepare_partition(of_run, run_dir, f"mail/ada=jsonl:{run_dir.path.parent / 'mail.jsonl'}", lambda _: None)
+    genesis.prepare_partition(
+        of_run, run_dir, f"mail/ada=jsonl:{run_dir.path.parent / 'mail.jsonl'}", lambda _: None
+    )
     return of_run
 
 
@@ -146,7 +229,10 @@ def test_what_is_private_lies_apart_and_is_read_only_where_it_is(run_dir) -> Non
     of_run = prepared(run_dir)
     (part,) = partitions(run_dir.private, of_run)
     assert partition_numbers(run_dir.private, of_run.shared()) == {"mail/ada": part.number}
-    assert not part.directory.is_relative_to(run_dir.data) and "mail" not in Loader(run_dir.data, of_run).manifest.sources
+    assert (
+        not part.directory.is_relative_to(run_dir.data)
+        and "mail" not in Loader(run_dir.data, of_run).manifest.sources
+    )
     first, here = first_sample(part.number), Loader(run_dir.data, of_run, [part])
     turns = range(first, first + part.num_windows(32))
     read = sorted(here.sample(index, [0]).window for index in turns)

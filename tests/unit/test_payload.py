@@ -11,7 +11,17 @@ from atoll.agent.state import OuterState
 from atoll.swarm.layout import root
 from atoll.swarm.messages import Propose
 
-PROPOSAL = Propose(3, b"parent", ((0, 2),), b"", 16, 4, 1.5, 0.0, 2.0)
+PROPOSAL = Propose(
+    step=3,
+    parent=b"parent",
+    lease=((0, 2),),
+    payload=b"",
+    tokens=16,
+    inner_steps=4,
+    loss=1.5,
+    norm=0.0,
+    handover=2.0,
+)
 
 
 @pytest.fixture
@@ -25,7 +35,9 @@ def state(tmp_path) -> OuterState:
 
 def values(made: payload.Payload) -> np.ndarray:
     sizes = [where.stop - where.start for where in map(LAYOUT.piece, range(LAYOUT.num_pieces))]
-    return np.concatenate([decode(made.codec, np.frombuffer(made.piece(i), np.uint8), n) for i, n in enumerate(sizes)])
+    return np.concatenate(
+        [decode(made.codec, np.frombuffer(made.piece(i), np.uint8), n) for i, n in enumerate(sizes)]
+    )
 
 
 def test_a_payload_is_outer_minus_local(tmp_path, state) -> None:

@@ -12,17 +12,56 @@ from atoll.samples import merge, num_samples
 from atoll.swarm import messages as m
 from atoll.swarm.records import CommitRecord, Plan, Term
 
-RULES = Rules("", b"", b"", 6, 4, 2, 8, (8, 16, 24), "int8", 0.7, 0.9, 1, 1)  # 4 inner steps of 2 windows; 3 stages of 2 steps
+RULES = Rules(
+    recipe_digest="",
+    self_test=b"",
+    genesis_root=b"",
+    num_outer_steps=6,
+    inner_steps=4,
+    windows_per_step=2,
+    context_length=8,
+    stage_ends=(8, 16, 24),
+    codec="int8",
+    lr=0.7,
+    momentum=0.9,
+    min_participants=1,
+    num_pieces=1,
+)  # 4 inner steps of 2 windows; 3 stages of 2 steps
 
 
 def make(plans: Plans, step: int) -> Plan:
     plans.settle({}, Members(), 0.0)
-    hello = m.Hello("", m.VERSION, "", b"", "", False, 0, 0, b"", Term())
-    return plans.make(Term(), step, b"", Member("a", hello, joined_at=0.0, last_heard=0.0), Members(), 0.0)
+    hello = m.Hello(
+        session="",
+        version=m.VERSION,
+        recipe_digest="",
+        self_test=b"",
+        contributor="",
+        relay=False,
+        port=0,
+        head=0,
+        head_root=b"",
+        term=Term(),
+    )
+    return plans.make(
+        Term(), step, b"", Member(island="a", hello=hello, joined_at=0.0, last_heard=0.0), Members(), 0.0
+    )
 
 
 def commit(step: int, lease: tuple[tuple[int, int], ...], stage_starts: tuple[int, ...]) -> CommitRecord:
-    return CommitRecord(Term(), 0, step, 1, b"", b"", b"", (), (("a", lease),), b"", stage_starts)
+    return CommitRecord(
+        term=Term(),
+        branch=0,
+        step=step,
+        number=1,
+        parent=b"",
+        update=b"",
+        next_root=b"",
+        participants=(),
+        leases=(("a", lease),),
+        previous=b"",
+        stage_starts=stage_starts,
+    )
 
 
 def restored(commits: list[CommitRecord], stage_starts: tuple[int, ...]) -> Plans:
@@ -41,7 +80,9 @@ def test_a_stage_begins_at_the_first_sample_that_was_never_handed_out() -> None:
 def test_a_commit_tells_a_restored_backup_where_its_stage_began() -> None:
     plans = restored([commit(0, ((0, 8),), (0,))], (0,))
     plans.learn(commit(1, ((8, 8),), (0,)), Members(), 0.0)
-    plans.learn(commit(2, ((40, 8),), (0, 40)), Members(), 0.0)  # others had samples 16 to 40, and gave them back
+    plans.learn(
+        commit(2, ((40, 8),), (0, 40)), Members(), 0.0
+    )  # others had samples 16 to 40, and gave them back
     assert make(plans, 3).stage_starts == (0, 40)
     assert plans["a"].lease == ((16, 8),)
 
@@ -52,15 +93,42 @@ def test_a_restart_after_that_knows_it_from_the_commit() -> None:
 
 
 def test_a_stage_never_begins_before_the_one_before_it() -> None:
-    """After a restart samples that were handed out and never spent are forgotten, so the first fresh one may lie lower."""
+    """After a restart samples that were handed out and never spent are forgotten, so the first fresh one may
+    lie lower.
+    """
     plans = restored([commit(0, ((0, 8),), (0,)), commit(2, ((8, 8),), (0, 40))], (0, 40))
     assert plans.leases.fresh == 16
     assert make(plans, 4).stage_starts == (0, 40, 40)
 
 
-# ------------------------------------------------------------------------------------------------- what fits into a step
-HELLO = m.Hello("", m.VERSION, "", b"", "", False, 0, 0, b"", Term())
-LONG = Rules("", b"", b"", 60, 40, 2, 8, (2400,), "int8", 0.7, 0.9, 1, 1)  # 40 inner steps
+# -------------------------------------------------------------------------------------- what fits into a step
+HELLO = m.Hello(
+    session="",
+    version=m.VERSION,
+    recipe_digest="",
+    self_test=b"",
+    contributor="",
+    relay=False,
+    port=0,
+    head=0,
+    head_root=b"",
+    term=Term(),
+)
+LONG = Rules(
+    recipe_digest="",
+    self_test=b"",
+    genesis_root=b"",
+    num_outer_steps=60,
+    inner_steps=40,
+    windows_per_step=2,
+    context_length=8,
+    stage_ends=(2400,),
+    codec="int8",
+    lr=0.7,
+    momentum=0.9,
+    min_participants=1,
+    num_pieces=1,
+)  # 40 inner steps
 
 
 def begun(*islands: str, seconds: float = 20.0) -> tuple[Plans, Members]:
@@ -78,11 +146,30 @@ def begun(*islands: str, seconds: float = 20.0) -> tuple[Plans, Members]:
 
 
 def proposed(inner_steps: int, handover: float = 0.0) -> m.Propose:
-    return m.Propose(1, b"", ((0, 2 * inner_steps),), b"d" * 32, 16 * inner_steps, inner_steps, 1.0, 1.0, handover)
+    return m.Propose(
+        step=1,
+        parent=b"",
+        lease=((0, 2 * inner_steps),),
+        payload=b"d" * 32,
+        tokens=16 * inner_steps,
+        inner_steps=inner_steps,
+        loss=1.0,
+        norm=1.0,
+        handover=handover,
+    )
 
 
 def beat(inner_step: int) -> m.Beat:
-    return m.Beat(0, inner_step, 1.0, 1.0, 0, 0.0, 0.0, 0.0)
+    return m.Beat(
+        step=0,
+        inner_step=inner_step,
+        loss=1.0,
+        tokens_per_second=1.0,
+        sent_bytes=0,
+        compute_seconds=0.0,
+        communicate_seconds=0.0,
+        wait_seconds=0.0,
+    )
 
 
 def joiner_seconds(plans: Plans, members: Members, now: float, step: int = 1) -> float:
@@ -121,9 +208,21 @@ def test_handing_over_cannot_have_taken_longer_than_the_step_did() -> None:
     assert plans.handover.middle == 20.0
 
 
-@pytest.mark.parametrize(("seconds", "inner_steps"), [(math.inf, 40), (20.0, 40), (19.9, 39), (4.9, 9), (0.1, 1)])
+@pytest.mark.parametrize(
+    ("seconds", "inner_steps"), [(math.inf, 40), (20.0, 40), (19.9, 39), (4.9, 9), (0.1, 1)]
+)
 def test_an_island_does_what_it_has_time_for_at_its_pace(seconds, inner_steps) -> None:
-    plan = Plan(Term(), 0, b"", "a", ((0, 80),), (0,), 40, 0, seconds)
+    plan = Plan(
+        term=Term(),
+        step=0,
+        parent=b"",
+        island="a",
+        lease=((0, 80),),
+        stage_starts=(0,),
+        inner_steps=40,
+        first_inner_step=0,
+        seconds=seconds,
+    )
     done = 0
     while done < plan.inner_steps and plan.has_time(done, 1, done * 0.5):
         done += 1
@@ -199,13 +298,26 @@ def test_what_is_done_is_spent_and_the_rest_is_free_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"lease": ((0, 4),)}, {"lease": ((0, 8),)}, {"inner_steps": 2}, {"inner_steps": 0, "lease": ()},
-                {"tokens": 49}, {"tokens": 0}, {"loss": math.nan}, {"norm": math.inf}, {"payload": b""},
-                {"handover": math.nan}, {"handover": -1.0}],
-)  # fmt: skip
+    "changed",
+    [
+        {"lease": ((0, 4),)},
+        {"lease": ((0, 8),)},
+        {"inner_steps": 2},
+        {"inner_steps": 0, "lease": ()},
+        {"tokens": 49},
+        {"tokens": 0},
+        {"loss": math.nan},
+        {"norm": math.inf},
+        {"payload": b""},
+        {"handover": math.nan},
+        {"handover": -1.0},
+    ],
+)
 def test_a_proposal_is_of_the_first_samples_of_its_plan(changed) -> None:
     plans, _ = first_step()
-    proposal = m.Propose(0, b"", ((0, 6),), b"d" * 32, 48, 3, 1.0, 1.0)  # 3 inner steps of 2 windows of 8 tokens
+    proposal = m.Propose(
+        step=0, parent=b"", lease=((0, 6),), payload=b"d" * 32, tokens=48, inner_steps=3, loss=1.0, norm=1.0
+    )  # 3 inner steps of 2 windows of 8 tokens
     assert plans.allows("a", proposal)
     assert not plans.allows("a", msgspec.structs.replace(proposal, **changed))
 
@@ -214,7 +326,22 @@ def test_a_new_line_of_the_same_agent_keeps_its_pace() -> None:
     _, members = begun("a")
     members.admit("a", HELLO, 200.0)
     assert members["a"].pace.middle == 0.5
-    members.admit("a", m.Hello("restarted", m.VERSION, "", b"", "", False, 0, 0, b"", Term()), 210.0)
+    members.admit(
+        "a",
+        m.Hello(
+            session="restarted",
+            version=m.VERSION,
+            recipe_digest="",
+            self_test=b"",
+            contributor="",
+            relay=False,
+            port=0,
+            head=0,
+            head_root=b"",
+            term=Term(),
+        ),
+        210.0,
+    )
     assert not members["a"].pace.middle
 
 

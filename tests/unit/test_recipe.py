@@ -50,7 +50,7 @@ def refusal(*overrides: str) -> str:
     return str(caught.value)
 
 
-# ------------------------------------------------------------------------------------------------------- what is refused
+# -------------------------------------------------------------------------------------------- what is refused
 @pytest.mark.parametrize(
     ("override", "path", "why"),
     [
@@ -146,9 +146,11 @@ def test_every_built_in_recipe_loads() -> None:
         recipes.load(name)
 
 
-# ------------------------------------------------------------------------------------------------------------- overrides
+# -------------------------------------------------------------------------------------------------- overrides
 def test_overrides_reach_into_tables_and_lists() -> None:
-    recipe = with_overrides("outer.lr=0.5", "stage.0.until=50", "inner.optimizer.betas=[0.8, 0.9]", "inner.schedule.final=0.1")
+    recipe = with_overrides(
+        "outer.lr=0.5", "stage.0.until=50", "inner.optimizer.betas=[0.8, 0.9]", "inner.schedule.final=0.1"
+    )
     assert recipe.outer.lr == 0.5
     assert [stage.until for stage in recipe.stage] == [50, 200]
     assert recipe.inner.optimizer.betas == (0.8, 0.9)
@@ -160,7 +162,9 @@ def test_words_need_no_quotes(text: str) -> None:
     assert with_overrides(f"island.device={text}").island.device == text.strip('"')
 
 
-@pytest.mark.parametrize("override", ["outer.lr", "=3", "stage.7.until=9", "stage.first.until=9", "name.of.it=3"])
+@pytest.mark.parametrize(
+    "override", ["outer.lr", "=3", "stage.7.until=9", "stage.first.until=9", "name.of.it=3"]
+)
 def test_an_override_that_leads_nowhere_is_refused(override: str) -> None:
     assert refusal(override).startswith(override)
 
@@ -178,13 +182,19 @@ def test_an_own_island_table_is_checked_like_the_recipe() -> None:
         recipes.with_island(with_overrides().shared(), recipes.own_island(["island.micro_batch=0"]))
 
 
-# ---------------------------------------------------------------------------------------------------------------- digest
+# ----------------------------------------------------------------------------------------------------- digest
 def test_the_digest_does_not_cover_the_island() -> None:
     assert with_overrides("island.threads=7", "island.device=cpu").digest() == with_overrides().digest()
 
 
 def test_the_digest_covers_everything_else() -> None:
-    overrides = ["outer.lr=0.5", "seed=1", "stage.0.mixture.books=81", "sources.books.text=others.txt", "inner.z_loss=0.1"]
+    overrides = [
+        "outer.lr=0.5",
+        "seed=1",
+        "stage.0.mixture.books=81",
+        "sources.books.text=others.txt",
+        "inner.z_loss=0.1",
+    ]
     digests = {with_overrides(override).digest() for override in overrides} | {with_overrides().digest()}
     assert len(digests) == len(overrides) + 1
 
@@ -200,9 +210,11 @@ def test_a_run_keeps_its_digest_through_its_recipe_json(tmp_path) -> None:
     assert recipes.load(path).digest() == recipe.digest()
 
 
-# ----------------------------------------------------------------------------------------------------------- differences
+# ------------------------------------------------------------------------------------------------ differences
 def test_differing_keys_are_named_by_their_dotted_path() -> None:
-    other = with_overrides("outer.lr=0.1", "stage.1.until=300", "sources.more.text=more.txt", "island.threads=9")
+    other = with_overrides(
+        "outer.lr=0.1", "stage.1.until=300", "sources.more.text=more.txt", "island.threads=9"
+    )
     keys = recipes.differing_keys(with_overrides(), other)
     assert "outer.lr" in keys
     assert "stage.1.until" in keys

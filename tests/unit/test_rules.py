@@ -7,7 +7,18 @@ from unit.test_standing import RULES
 from atoll.swarm import messages as m
 from atoll.swarm.records import Term
 
-HELLO = m.Hello("", m.VERSION, RULES.recipe_digest, RULES.self_test, "Ada", False, 1, 0, RULES.genesis_root, Term())
+HELLO = m.Hello(
+    session="",
+    version=m.VERSION,
+    recipe_digest=RULES.recipe_digest,
+    self_test=RULES.self_test,
+    contributor="Ada",
+    relay=False,
+    port=1,
+    head=0,
+    head_root=RULES.genesis_root,
+    term=Term(),
+)
 
 
 def test_an_agent_of_the_run_may_be_a_member() -> None:
@@ -21,7 +32,10 @@ def test_an_agent_of_the_run_may_be_a_member() -> None:
         ({"version": m.VERSION + 1}, "install the host's version of atoll"),
         ({"recipe_digest": "another"}, "its recipe is not the run's"),
         ({"self_test": b"other bits"}, "its arithmetic gives other bits"),
-        ({"version": 0, "recipe_digest": "another"}, "it speaks version 0 of the protocol"),  # which explains the rest
+        (
+            {"version": 0, "recipe_digest": "another"},
+            "it speaks version 0 of the protocol",
+        ),  # which explains the rest
     ],
 )
 def test_an_agent_that_would_not_understand_the_others_is_refused(changes, objection) -> None:

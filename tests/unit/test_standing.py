@@ -1,4 +1,6 @@
-"""Who may own and take part after faults: ownership goes first, participation last. And what no member can do."""
+"""Who may own and take part after faults: ownership goes first, participation last. And what no member can
+do.
+"""
 
 from typing import Any
 
@@ -13,8 +15,18 @@ from atoll.coordinator.standing import OWNERLESS_STEPS, Standing
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 
-ATTEMPT = r.Attempt(r.Term(), 0, 1, b"", "int8", 0.7, 0.9, tuple(r.Share(i, b"", 1, 0.25) for i in "abcd"),
-                    (r.Slice("a", 0, 2), r.Slice("b", 2, 2)), {})  # fmt: skip
+ATTEMPT = r.Attempt(
+    term=r.Term(),
+    step=0,
+    number=1,
+    parent=b"",
+    codec="int8",
+    lr=0.7,
+    momentum=0.9,
+    participants=tuple(r.Share(i, b"", 1, 0.25) for i in "abcd"),
+    slices=(r.Slice("a", 0, 2), r.Slice("b", 2, 2)),
+    addresses={},
+)
 
 
 def charged(*charges: tuple[str, str, str]) -> Standing:
@@ -89,8 +101,22 @@ def test_slices_cover_all_pieces_equally_and_none_is_empty(owners: int, pieces: 
     assert max(sizes) - min(sizes) <= 1
 
 
-# ------------------------------------------------------------------------------------- what one member can do to the others
-RULES = Rules("recipe", b"test", b"g" * 32, 3, 4, 2, 8, (12,), "int8", 0.7, 0.9, 1, 4)
+# ----------------------------------------------------------------------- what one member can do to the others
+RULES = Rules(
+    recipe_digest="recipe",
+    self_test=b"test",
+    genesis_root=b"g" * 32,
+    num_outer_steps=3,
+    inner_steps=4,
+    windows_per_step=2,
+    context_length=8,
+    stage_ends=(12,),
+    codec="int8",
+    lr=0.7,
+    momentum=0.9,
+    min_participants=1,
+    num_pieces=4,
+)
 
 
 def test_an_edge_that_failed_costs_ownership_for_some_steps() -> None:
@@ -111,7 +137,18 @@ class Step:
         self.coordinator = Coordinator(RULES, r.Term(1, "n"), lambda data: b"signed")
         self.now = 0.0
         for island in "ab":
-            hello = m.Hello(island, m.VERSION, "recipe", b"test", island, False, 1, 0, RULES.genesis_root, r.Term())
+            hello = m.Hello(
+                session=island,
+                version=m.VERSION,
+                recipe_digest="recipe",
+                self_test=b"test",
+                contributor=island,
+                relay=False,
+                port=1,
+                head=0,
+                head_root=RULES.genesis_root,
+                term=r.Term(),
+            )
             self.step(Joined(island, hello))
             self.step(Reached(island, island, f"{island}:1"))
             self.hear(island, m.Ready(0, RULES.genesis_root, RULES.genesis_root))
@@ -125,12 +162,23 @@ class Step:
 
     def propose(self, island: str, **changes: object) -> list[Effect]:
         lease = self.coordinator.plans[island].lease
-        proposal = m.Propose(0, RULES.genesis_root, lease, b"p" * 32, 64, 4, 1.0, 1.0)
+        proposal = m.Propose(
+            step=0,
+            parent=RULES.genesis_root,
+            lease=lease,
+            payload=b"p" * 32,
+            tokens=64,
+            inner_steps=4,
+            loss=1.0,
+            norm=1.0,
+        )
         return self.hear(island, msgspec.structs.replace(proposal, **changes))
 
 
 def persisted(effects: list[Effect], kind: type) -> list[Any]:
-    return [effect.record for effect in effects if isinstance(effect, Persist) and isinstance(effect.record, kind)]
+    return [
+        effect.record for effect in effects if isinstance(effect, Persist) and isinstance(effect.record, kind)
+    ]
 
 
 def test_an_attempt_is_durable_before_anybody_hears_of_it() -> None:

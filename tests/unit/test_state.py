@@ -1,4 +1,6 @@
-"""The outer state: chunks that move on alone, are recognised by their hashes, and are never trusted when torn."""
+"""The outer state: chunks that move on alone, are recognised by their hashes, and are never trusted when
+torn.
+"""
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from atoll.agent.state import ROW_BYTES, UNKNOWN, OuterState
 from atoll.swarm.layout import root, row
 from atoll.swarm.records import Share, UpdateHeader
 
-HEADER = UpdateHeader(0, b"", "fp32", 0.7, 0.9, (Share("a", b"", 1, 1.0),), ())
+HEADER = UpdateHeader(
+    step=0, parent=b"", codec="fp32", lr=0.7, momentum=0.9, participants=(Share("a", b"", 1, 1.0),), slices=()
+)
 
 
 def floats(seed: int) -> np.ndarray:

@@ -36,18 +36,49 @@ def second(store):
 
 
 def commit(step: int, *leases: tuple[str, tuple[tuple[int, int], ...]]) -> CommitRecord:
-    return CommitRecord(TERM, 0, step, 1, b"p", b"u", b"n", (Share("a", b"", 8, 1.0),), leases, b"")
+    return CommitRecord(
+        term=TERM,
+        branch=0,
+        step=step,
+        number=1,
+        parent=b"p",
+        update=b"u",
+        next_root=b"n",
+        participants=(Share("a", b"", 8, 1.0),),
+        leases=leases,
+        previous=b"",
+    )
 
 
 def plan(step: int, island: str, starts: tuple[int, ...] = (0,)) -> Plan:
-    return Plan(TERM, step, b"p", island, ((8 * step, 8),), starts, 4, 4 * step)
+    return Plan(
+        term=TERM,
+        step=step,
+        parent=b"p",
+        island=island,
+        lease=((8 * step, 8),),
+        stage_starts=starts,
+        inner_steps=4,
+        first_inner_step=4 * step,
+    )
 
 
 def attempt(step: int, number: int) -> Attempt:
-    return Attempt(TERM, step, number, b"p", "int8", 0.7, 0.9, (), (Slice("a", 0, 1),), {})
+    return Attempt(
+        term=TERM,
+        step=step,
+        number=number,
+        parent=b"p",
+        codec="int8",
+        lr=0.7,
+        momentum=0.9,
+        participants=(),
+        slices=(Slice("a", 0, 1),),
+        addresses={},
+    )
 
 
-# --------------------------------------------------------------------------------------------------------------- people
+# ----------------------------------------------------------------------------------------------------- people
 def test_a_ticket_gives_a_certificate(store) -> None:
     assert store.redeem(store.new_ticket(1, 1.0), "a", "Ada", b"certificate") == b"certificate"
     assert store.contributors() == {"a": "Ada"}
@@ -110,7 +141,7 @@ def test_a_secret_is_kept_only_as_its_hash(store, tmp_path) -> None:
     assert not any(secret.encode() in path.read_bytes() for path in tmp_path.iterdir())
 
 
-# -------------------------------------------------------------------------------------------------------------- records
+# ---------------------------------------------------------------------------------------------------- records
 def test_a_step_is_committed_once(store) -> None:
     store.append([commit(0)])
     with pytest.raises(IntegrityError):
@@ -172,7 +203,7 @@ def test_a_step_without_records_is_new(store) -> None:
     assert store.open_step(0) == ([], 0, (), False, ())
 
 
-# --------------------------------------------------------------------------------------------------------------- terms
+# ------------------------------------------------------------------------------------------------------ terms
 def test_terms_count_up_and_their_nonces_differ(store, second) -> None:
     terms = [store.term, second.begin_term(), store.begin_term()]
     assert [term.counter for term in terms] == [1, 2, 3]
@@ -188,7 +219,9 @@ def test_after_another_has_begun_a_term_nothing_more_can_be_made_durable(store, 
 
 
 def test_a_term_that_begins_between_check_and_insert_deposes_too(store, second) -> None:
-    """As the real race, held open: the second leader begins after our check and before our insert, or it must wait."""
+    """As the real race, held open: the second leader begins after our check and before our insert, or it must
+    wait.
+    """
     begun = threading.Event()
 
     def take_over() -> None:
@@ -218,7 +251,7 @@ def test_a_term_can_be_asked_to_be_above_another(store) -> None:
     assert store.begin_term(above=3).counter == 9
 
 
-# ------------------------------------------------------------------------------------------------------------- databases
+# -------------------------------------------------------------------------------------------------- databases
 def test_the_database_of_another_run_is_refused(store, second) -> None:
     with pytest.raises(UserError, match="another run"):
         second.found(b"other")
@@ -274,7 +307,9 @@ def test_a_coordinator_whose_database_fails_stops(tmp_path) -> None:
             with sqlite3.connect(tmp_path / "db" / "run.sqlite") as database:
                 database.execute("DROP TABLE commit_record")
             database.close()
-            await swarm.until(lambda: swarm.coordinator.protocol.head >= 2 or swarm._clock.done(), "a failed commit", 5)
+            await swarm.until(
+                lambda: swarm.coordinator.protocol.head >= 2 or swarm._clock.done(), "a failed commit", 5
+            )
             await asyncio.sleep(0.3)
             assert swarm._clock.done() or swarm.coordinator.deposed.done()
         finally:
@@ -291,8 +326,12 @@ def test_a_database_that_lets_go_of_its_leader_deposes_it(store, monkeypatch) ->
     """As PostgreSQL does with one that slept in the middle of a transaction."""
 
     def let_go(*_: object) -> None:
-        raise InternalError("INSERT", {}, Exception("terminating connection due to idle-in-transaction timeout\nand more"))
+        raise InternalError(
+            "INSERT", {}, Exception("terminating connection due to idle-in-transaction timeout\nand more")
+        )
 
     monkeypatch.setattr(store_module, "_insert", let_go)
-    with pytest.raises(Deposed, match=r"broke off a transaction \(terminating connection due to idle.* timeout\)$"):
+    with pytest.raises(
+        Deposed, match=r"broke off a transaction \(terminating connection due to idle.* timeout\)$"
+    ):
         store.append([Doubted(True)])

@@ -34,7 +34,9 @@ async def turns() -> None:
 
 @pytest.mark.parametrize("between", [0, 1, 20])
 def test_the_newest_of_many_runs_when_the_oldest_has_ended_and_those_between_never(between) -> None:
-    """Three attempts within the time that the first one's reduction takes to end: the second must not run then."""
+    """Three attempts within the time that the first one's reduction takes to end: the second must not run
+    then.
+    """
 
     async def main() -> list[str]:
         scene = Scene()
@@ -92,7 +94,9 @@ def test_stop_of_everything_and_nothing_to_wait_for() -> None:
 
 
 def test_all_kinds_are_cancelled_before_any_is_waited_for() -> None:
-    """Else one could begin what the other's end lets it: encode, say, under the lock that advance gives back."""
+    """Else one could begin what the other's end lets it: encode, say, under the lock that advance gives
+    back.
+    """
 
     async def main() -> list[str]:
         scene, lock = Scene(), asyncio.Lock()

@@ -1,4 +1,6 @@
-"""Frames that break a rule are TransportErrors and nothing else; `within` and `together` under failure and cancellation."""
+"""Frames that break a rule are TransportErrors and nothing else; `within` and `together` under failure and
+cancellation.
+"""
 
 import asyncio
 import contextlib
@@ -16,12 +18,32 @@ from atoll.errors import UserError
 from atoll.swarm import messages as m
 from atoll.swarm.memory_transport import MemoryTransport, Network
 from atoll.swarm.records import Term, encode
-from atoll.swarm.transport import MAX_FRAME_BYTES, TransportError, call, expect, pack, together, unpack, within
+from atoll.swarm.transport import (
+    MAX_FRAME_BYTES,
+    TransportError,
+    call,
+    expect,
+    pack,
+    together,
+    unpack,
+    within,
+)
 
-HELLO = m.Hello("s", m.VERSION, "r", b"t", "Ada", False, 7, 3, b"root", Term(2, "n"))
+HELLO = m.Hello(
+    session="s",
+    version=m.VERSION,
+    recipe_digest="r",
+    self_test=b"t",
+    contributor="Ada",
+    relay=False,
+    port=7,
+    head=3,
+    head_root=b"root",
+    term=Term(2, "n"),
+)
 
 
-# --------------------------------------------------------------------------------------------------------------- frames
+# ----------------------------------------------------------------------------------------------------- frames
 def test_a_frame_gives_back_message_and_bulk() -> None:
     message, bulk = unpack(pack(HELLO, b"bulk"))
     assert message == HELLO
@@ -51,10 +73,14 @@ def test_a_message_with_changed_bytes_is_a_transport_error_or_a_message(data) ->
 
 
 WORDS = st.text(max_size=5)
-JSON = st.recursive(st.none() | st.booleans() | st.integers(-9, 9) | WORDS | st.binary(max_size=5),
-                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3))  # fmt: skip
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | WORDS | st.binary(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+)
 NAMES = st.sampled_from(["Hello", "Plan", "Attempt", "RunInfo", "Committed", "Done", "Records"])
-FIELDS = st.sampled_from(["step", "term", "recipe", "layout", "participants", "record", "records", "number", "since"])
+FIELDS = st.sampled_from(
+    ["step", "term", "recipe", "layout", "participants", "record", "records", "number", "since"]
+)
 
 
 @given(NAMES, st.dictionaries(FIELDS, JSON, max_size=4))
@@ -85,8 +111,24 @@ def test_a_frame_over_the_bound_is_refused() -> None:
 
 
 def test_equal_messages_have_equal_bytes() -> None:
-    one = m.RunInfo("r", "n", {"a": 1, "b": {"c": 2, "d": 3}}, b"", None, "", b"")  # type: ignore[arg-type]
-    other = m.RunInfo("r", "n", {"b": {"d": 3, "c": 2}, "a": 1}, b"", None, "", b"")  # type: ignore[arg-type]
+    one = m.RunInfo(
+        run_id="r",
+        name="n",
+        recipe={"a": 1, "b": {"c": 2, "d": 3}},
+        genesis_root=b"",
+        layout=None,
+        data_digest="",
+        record_key=b"",
+    )  # type: ignore[arg-type]
+    other = m.RunInfo(
+        run_id="r",
+        name="n",
+        recipe={"b": {"d": 3, "c": 2}, "a": 1},
+        genesis_root=b"",
+        layout=None,
+        data_digest="",
+        record_key=b"",
+    )  # type: ignore[arg-type]
     assert encode(one) == encode(other)
 
 
@@ -96,7 +138,7 @@ def test_an_unexpected_message_is_a_transport_error() -> None:
         expect(HELLO, m.Done)
 
 
-# ------------------------------------------------------------------------------------------------------------ the socket
+# ------------------------------------------------------------------------------------------------- the socket
 def test_a_message_passes_the_local_socket_in_parts() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -118,7 +160,7 @@ def test_a_socket_that_ends_or_lies_is_a_transport_error(data: bytes) -> None:
             read_frame(theirs)
 
 
-# ---------------------------------------------------------------------------------------------------------------- within
+# ----------------------------------------------------------------------------------------------------- within
 def run(work: Any) -> Any:
     return asyncio.run(work)
 
@@ -152,7 +194,7 @@ def test_a_cancellation_goes_through_within() -> None:
         run(main())
 
 
-# -------------------------------------------------------------------------------------------------------------- together
+# --------------------------------------------------------------------------------------------------- together
 def test_nothing_together_is_done_at_once() -> None:
     run(together())
 
@@ -231,7 +273,7 @@ def test_a_cancellation_from_outside_is_not_lost_when_a_child_fails_at_the_same_
         run(main())
 
 
-# -------------------------------------------------------------------------------------------------- the memory transport
+# --------------------------------------------------------------------------------------- the memory transport
 class Pair:
     """A server "b" with an echo, and "a" who dials it."""
 

@@ -1,4 +1,6 @@
-"""One case of the fault matrix, played: a swarm, a blow at the very moment of a phase, and what must be true afterwards."""
+"""One case of the fault matrix, played: a swarm, a blow at the very moment of a phase, and what must be true
+afterwards.
+"""
 
 import asyncio
 from collections import Counter
@@ -14,23 +16,45 @@ from atoll.swarm import messages as m
 from atoll.swarm.identity import COORDINATOR
 from atoll.swarm.records import Assembled, CommitRecord, Message, Plan
 
-# The message with which a phase comes to an agent, and where it differs, to a trainer. The blow falls as it leaves.
+# The message with which a phase comes to an agent, and where it differs, to a trainer. The blow falls as it
+# leaves.
 PHASES: dict[str, type[Message]] = {
-    "plan": Plan, "inner": m.Progress, "propose": m.Propose, "reduce": m.Piece, "assembled": Assembled, "held": m.Held,
-    "committed": m.Committed, "adopt": m.Adopt,
-}  # fmt: skip
+    "plan": Plan,
+    "inner": m.Progress,
+    "propose": m.Propose,
+    "reduce": m.Piece,
+    "assembled": Assembled,
+    "held": m.Held,
+    "committed": m.Committed,
+    "adopt": m.Adopt,
+}
 TO_TRAINERS = {"plan": m.Work, "propose": m.Proposed}
 RECOVERIES: dict[str, type[Message]] = {"state": m.FetchChunk, "updates": m.FetchPieces}
-# A cut edge is silent: nothing comes, nobody is told. A broken one ends its streams at once. Both take no new ones.
+# A cut edge is silent: nothing comes, nobody is told. A broken one ends its streams at once. Both take no new
+# ones.
 FAULTS = ("kill", "freeze", "cut", "break")
 VICTIMS = {
-    "participant": {"p"}, "owner": {"a"}, "trainer": {"a" + TRAINER}, "holder": {"r"}, "relay": {"r"},
-    "coordinator": {COORDINATOR}, "swarm": {"r", "a", "b", "p"}, "everything": {COORDINATOR, "r", "a", "b", "p"}, "edge": {"a"},
-}  # fmt: skip
-NEEDED = {"relay", "coordinator", "swarm", "everything"}  # nothing can go on without these: the fault passes by itself
+    "participant": {"p"},
+    "owner": {"a"},
+    "trainer": {"a" + TRAINER},
+    "holder": {"r"},
+    "relay": {"r"},
+    "coordinator": {COORDINATOR},
+    "swarm": {"r", "a", "b", "p"},
+    "everything": {COORDINATOR, "r", "a", "b", "p"},
+    "edge": {"a"},
+}
+NEEDED = {
+    "relay",
+    "coordinator",
+    "swarm",
+    "everything",
+}  # nothing can go on without these: the fault passes by itself
 DOWN_SECONDS = {"kill": 1.0, "freeze": 14.0, "cut": 14.0, "break": 4.0}
 STEPS_BEFORE, BEHIND = 3, 10  # `BEHIND` is more than updates would be replayed
-RESUME_SECONDS = 12.0  # of the world's time, until the next commit without the victim: an owner waits 10 s for a piece
+RESUME_SECONDS = (
+    12.0  # of the world's time, until the next commit without the victim: an owner waits 10 s for a piece
+)
 BOUND_SECONDS = 30.0  # for anything else that must happen
 
 
@@ -45,7 +69,8 @@ class Case:
         return f"{self.role}-{self.phase}-{self.fault}" + (f"-{self.nth}" if self.nth > 1 else "")
 
     async def play(self, directory: Path) -> float:
-        """Strike, see the others go on, lift the fault, see everybody take part again, and check the whole history.
+        """Strike, see the others go on, lift the fault, see everybody take part again, and check the whole
+        history.
 
         The world's seconds from the blow to the next commit.
         """
@@ -74,14 +99,18 @@ class Case:
             if self.role != "edge":
                 await self._lift(swarm, victims)
         back = swarm.head
-        await swarm.until(lambda: everybody - {"r"} <= taking_part(swarm, back), "all take part again", BOUND_SECONDS)
+        await swarm.until(
+            lambda: everybody - {"r"} <= taking_part(swarm, back), "all take part again", BOUND_SECONDS
+        )
         await swarm.until(lambda: everybody == swarm.ready(), "all are ready", BOUND_SECONDS)
         check(swarm)
         assert swarm.store.commits()[: len(history)] == history, "a committed step changed"
         return seconds
 
     def _start(self, swarm: Swarm) -> set[str]:
-        """A relay and three islands. Where the relay is the victim, none of them can be dialled: it alone can own."""
+        """A relay and three islands. Where the relay is the victim, none of them can be dialled: it alone can
+        own.
+        """
         swarm.start("r", relay=True)
         for name in ("a", "b", "p"):
             swarm.start(name, step_seconds=0.25, dial_only=name == "p" or self.role == "relay")
@@ -100,7 +129,9 @@ class Case:
 
     async def _strike(self, swarm: Swarm) -> tuple[set[str], list[CommitRecord]]:
         """At the phase's message; returns the victims, and what was committed until then."""
-        struck: asyncio.Future[tuple[set[str], list[CommitRecord]]] = asyncio.get_running_loop().create_future()
+        struck: asyncio.Future[tuple[set[str], list[CommitRecord]]] = (
+            asyncio.get_running_loop().create_future()
+        )
         passed = 0
 
         def watch(sender: str, receiver: str, message: Message) -> None:

@@ -1,6 +1,8 @@
-"""Time for worlds in one process: it stands still while anything works, and jumps to what is due when nothing does.
+"""Time for worlds in one process: it stands still while anything works, and jumps to what is due when nothing
+does.
 
-So a world waits out every deadline of production, of seconds or minutes, in no time, and a busy machine changes nothing.
+So a world waits out every deadline of production, of seconds or minutes, in no time, and a busy machine
+changes nothing.
 """
 
 import asyncio
@@ -49,7 +51,9 @@ class Loop(asyncio.SelectorEventLoop):
         job = (executor or self._threads).submit(func, *args)
         self._world.working += 1
         result = asyncio.wrap_future(job, loop=self)
-        job.add_done_callback(lambda _: self.call_soon_threadsafe(self._worked))  # after the result, which it adds first
+        job.add_done_callback(
+            lambda _: self.call_soon_threadsafe(self._worked)
+        )  # after the result, which it adds first
         return result
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109

@@ -1,4 +1,6 @@
-"""The memory transport with what a fault needs: a look at every frame before it leaves, frozen members, dead edges."""
+"""The memory transport with what a fault needs: a look at every frame before it leaves, frozen members, dead
+edges.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,8 +17,9 @@ Watch = Callable[[str, str, Message], None]
 class Weather(Network):
     """A network on which members freeze and edges die, and all of it passes.
 
-    A frozen member neither sends nor receives, nor lets a wait of its own end, until it thaws. Over a silent edge
-    nothing comes and no new stream opens, while old ones stay: a pulled cable. A broken one ends its streams at once.
+    A frozen member neither sends nor receives, nor lets a wait of its own end, until it thaws. Over a silent
+    edge nothing comes and no new stream opens, while old ones stay: a pulled cable. A broken one ends its
+    streams at once.
     """
 
     def __init__(self) -> None:
@@ -63,7 +66,9 @@ class WeatherTransport(MemoryTransport):
         return _Stream(await super().connect(address, peer, service, seconds), self._weather, self.island)
 
     async def serve(self, host: str, port: int, services: dict[str, Service]) -> int:
-        return await super().serve(host, port, {name: self._watched(service) for name, service in services.items()})
+        return await super().serve(
+            host, port, {name: self._watched(service) for name, service in services.items()}
+        )
 
     def _watched(self, service: Service) -> Service:
         async def serve(stream: Stream) -> None:

@@ -1,4 +1,6 @@
-"""A whole swarm in one process: real coordinator, agents and codec over the memory transport; trainers without torch."""
+"""A whole swarm in one process: real coordinator, agents and codec over the memory transport; trainers
+without torch.
+"""
 
 import asyncio
 from pathlib import Path
@@ -20,7 +22,9 @@ from atoll.swarm.identity import COORDINATOR, RunKeys
 from atoll.swarm.layout import BLOCK, Layout, TensorSpec
 from atoll.swarm.records import Message, encode
 
-LAYOUT = Layout((TensorSpec("a", (3, BLOCK)), TensorSpec("b", (100,)), TensorSpec("c", (2, BLOCK))), 2 * BLOCK, BLOCK)
+LAYOUT = Layout(
+    (TensorSpec("a", (3, BLOCK)), TensorSpec("b", (100,)), TensorSpec("c", (2, BLOCK))), 2 * BLOCK, BLOCK
+)
 
 
 class Swarm:
@@ -39,9 +43,30 @@ class Swarm:
             "outer": {"codec": "int8", "inner_steps": 4, "checkpoint_every": 10},
             "stage": [{"until": 4 * num_outer_steps}],
         }
-        self.run = m.RunInfo("test-1", "test", recipe, self.genesis_root, LAYOUT, "", self.keys.record_key)
-        self.rules = Rules("digest", diloco.self_test(), self.genesis_root, num_outer_steps, 4, 2, 8, (4 * num_outer_steps,),
-                           "int8", 0.7, 0.9, 1, LAYOUT.num_pieces)  # fmt: skip
+        self.run = m.RunInfo(
+            run_id="test-1",
+            name="test",
+            recipe=recipe,
+            genesis_root=self.genesis_root,
+            layout=LAYOUT,
+            data_digest="",
+            record_key=self.keys.record_key,
+        )
+        self.rules = Rules(
+            recipe_digest="digest",
+            self_test=diloco.self_test(),
+            genesis_root=self.genesis_root,
+            num_outer_steps=num_outer_steps,
+            inner_steps=4,
+            windows_per_step=2,
+            context_length=8,
+            stage_ends=(4 * num_outer_steps,),
+            codec="int8",
+            lr=0.7,
+            momentum=0.9,
+            min_participants=1,
+            num_pieces=LAYOUT.num_pieces,
+        )
         self.rules = msgspec.structs.replace(self.rules, **rules)
         self.agents: dict[str, Agent] = {}
         self.trainers: dict[str, NumpyTrainer] = {}
@@ -55,7 +80,9 @@ class Swarm:
         self._clock: asyncio.Task[None] | None = None
         transport = WeatherTransport(self.network, COORDINATOR)
         self._log = EventLog(self.events_path)
-        self.coordinator = CoordinatorServer(self.rules, self.run, self.keys, self.store, self._log, transport)
+        self.coordinator = CoordinatorServer(
+            self.rules, self.run, self.keys, self.store, self._log, transport
+        )
         await transport.serve("memory", 1, self.coordinator.services)
         self.coordinator.address = "memory:1"
         self.coordinator.begin(**begin)
@@ -80,8 +107,17 @@ class Swarm:
         self._commands[name] = (relay, step_seconds, settings)
         directory = self.directory / name
         first = not self.agents or relay
-        options = Settings(directory, "memory:1", name, relay, "memory", 0, False,
-                           (self.directory / "genesis",) if first else (), ())  # fmt: skip
+        options = Settings(
+            directory=directory,
+            coordinator="memory:1",
+            contributor=name,
+            relay=relay,
+            host="memory",
+            port=0,
+            dial_only=False,
+            checkpoint_dirs=(self.directory / "genesis",) if first else (),
+            data_dirs=(),
+        )
         options = msgspec.structs.replace(options, **settings)
         transport = WeatherTransport(self.network, name)
         agent = Agent(options, name, self.run, "digest", transport, None)
@@ -108,7 +144,9 @@ class Swarm:
         self.start(name, relay, step_seconds, **settings)
 
     def end(self, name: str) -> None:
-        """As kill -9 would: no goodbye, and what was not durable is gone with the process. `kill` waits for it, too."""
+        """As kill -9 would: no goodbye, and what was not durable is gone with the process. `kill` waits for
+        it, too.
+        """
         self.network.sever(name)
         self.tasks[name].cancel()
 
@@ -129,8 +167,11 @@ class Swarm:
             if condition():
                 return
             await asyncio.sleep(0.02)
-        raise AssertionError(f"not within {seconds} s: {what}; " + "; ".join(e.text for e in self.events()[-12:])
-                             + str({n: a.note for n, a in self.agents.items()}))  # fmt: skip
+        raise AssertionError(
+            f"not within {seconds} s: {what}; "
+            + "; ".join(e.text for e in self.events()[-12:])
+            + str({n: a.note for n, a in self.agents.items()})
+        )
 
     async def until_step(self, step: int, seconds: float = 30.0) -> None:
         await self.until(lambda: self.coordinator.protocol.head >= step, f"step {step}", seconds)

@@ -1,4 +1,6 @@
-"""The data of a run where it is not: blocks come from donors or from the run's data URL, and lies are not taken in."""
+"""The data of a run where it is not: blocks come from donors or from the run's data URL, and lies are not
+taken in.
+"""
 
 import asyncio
 import threading
@@ -30,7 +32,9 @@ def data(tmp_path, monkeypatch):
     manifest = write_data(tmp_path / "whole", {"a": (documents, documents[:20])}, shard_tokens=500)
     (tmp_path / "whole" / "tokenizer").mkdir()
     (tmp_path / "whole" / "tokenizer" / "tokenizer.json").write_bytes(b"{}" * 100)
-    files = manifest.files | {"tokenizer/tokenizer.json": blocks.hash_blocks(tmp_path / "whole/tokenizer/tokenizer.json")}
+    files = manifest.files | {
+        "tokenizer/tokenizer.json": blocks.hash_blocks(tmp_path / "whole/tokenizer/tokenizer.json")
+    }
     manifest = msgspec.structs.replace(manifest, files=files)
     manifest.save(tmp_path / "whole")
     return PartialData(manifest.digest(), [tmp_path / "whole"])
@@ -49,7 +53,7 @@ def lie(file, index):
     return b"false"
 
 
-# ------------------------------------------------------------------------------------------------------- in a swarm
+# ------------------------------------------------------------------------------------------------- in a swarm
 class DataTrainer:
     """Says what its test tells it to, and keeps the answers."""
 
@@ -65,7 +69,9 @@ class DataTrainer:
         return await self.said.get()
 
 
-def test_an_island_without_data_gets_its_leases_blocks_from_peers_and_a_liar_is_dropped(tmp_path, data) -> None:
+def test_an_island_without_data_gets_its_leases_blocks_from_peers_and_a_liar_is_dropped(
+    tmp_path, data
+) -> None:
     async def main() -> None:
         swarm = Swarm(tmp_path, num_outer_steps=1000)
         swarm.run = msgspec.structs.replace(swarm.run, data_digest=data.manifest.digest())
@@ -81,7 +87,9 @@ def test_an_island_without_data_gets_its_leases_blocks_from_peers_and_a_liar_is_
 
         async def provide(number, blocks):
             trainer.said.put_nowait(m.WantData(number, blocks))
-            await swarm.until(lambda: trainer.answers and trainer.answers[-1].number == number, f"answer {number}")
+            await swarm.until(
+                lambda: trainer.answers and trainer.answers[-1].number == number, f"answer {number}"
+            )
             return trainer.answers[-1].path
 
         assert await provide(1, {}) == str(tmp_path / "poor-data")
@@ -94,14 +102,19 @@ def test_an_island_without_data_gets_its_leases_blocks_from_peers_and_a_liar_is_
         await swarm.kill("a")
         await provide(3, needed(data))  # here now: nobody is asked
         assert all(poor.data.block(file, i) for file, numbers in needed(data).items() for i in numbers)
-        absent = [(f, i) for f, b in data.manifest.files.items() for i in range(b.num_blocks) if poor.data.block(f, i) is None]
+        absent = [
+            (f, i)
+            for f, b in data.manifest.files.items()
+            for i in range(b.num_blocks)
+            if poor.data.block(f, i) is None
+        ]
         assert len(absent) > 10  # it took what it needed, and donates that alone
         await swarm.stop()
 
     asyncio.run(asyncio.wait_for(main(), 60))
 
 
-# --------------------------------------------------------------------------------------------------------- at a URL
+# --------------------------------------------------------------------------------------------------- at a URL
 class Ranges(SimpleHTTPRequestHandler):
     """Gives ranges, as every server of large files does and Python's own does not."""
 
@@ -145,7 +158,9 @@ def fetch(tmp_path, data, url, **donors):
     async def serve(block, stream) -> None:
         while True:
             request, _ = await stream.receive(5)
-            found = block("", 0) if isinstance(request, m.FetchManifest) else block(request.file, request.index)
+            found = (
+                block("", 0) if isinstance(request, m.FetchManifest) else block(request.file, request.index)
+            )
             await stream.send(m.Found(len(found)), found)
 
     async def main() -> None:
@@ -190,9 +205,15 @@ def test_blocks_come_from_a_file_url(tmp_path, data) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [("broken", "its manifest.json is not the run's"), ("whole", "whole files only"), ("gone", "cannot be read")],
+    [
+        ("broken", "its manifest.json is not the run's"),
+        ("whole", "whole files only"),
+        ("gone", "cannot be read"),
+    ],
 )
-def test_a_url_that_fails_or_lies_is_dropped_and_donors_are_asked(tmp_path, data, served, kind, reason) -> None:
+def test_a_url_that_fails_or_lies_is_dropped_and_donors_are_asked(
+    tmp_path, data, served, kind, reason
+) -> None:
     here, said = fetch(tmp_path, data, served.get(kind, "http://127.0.0.1:9"), honest=data.block)
     assert rows(here.directory) == rows(data.directory)
     (told,) = [text for text in said if "is dropped as a donor" in text]

@@ -7,8 +7,8 @@ from collections import Counter
 from rich.console import Console
 from worlds.swarm import Swarm
 
-from atoll import operate
 from atoll.data.mixture import Mixture
+from atoll.run import operate
 from atoll.terminal import status_table
 
 CONTEXT_LENGTH = 8  # of the test swarm's rules
@@ -39,10 +39,18 @@ def test_the_ledger_is_what_the_commits_say_also_after_a_restart(tmp_path) -> No
                     for index in range(first, first + count):
                         expected[island, MIXTURE.turn(index, record.stage_starts)[0]] += CONTEXT_LENGTH
         for status in told:
-            found = {(row["island"], source): n for row in status["islands"] for source, n in row["sources"].items()}
+            found = {
+                (row["island"], source): n
+                for row in status["islands"]
+                for source, n in row["sources"].items()
+            }
             assert found == expected
             assert all(sum(row["sources"].values()) == row["tokens"] for row in status["islands"])
-        assert 0 < sum(operate.ledger(early["islands"])[early["islands"][0]["island"]].values()) < sum(expected.values())
+        assert (
+            0
+            < sum(operate.ledger(early["islands"])[early["islands"][0]["island"]].values())
+            < sum(expected.values())
+        )
         await swarm.stop()
 
     asyncio.run(asyncio.wait_for(main(), 60))
@@ -57,9 +65,21 @@ def test_islands_of_one_contributor_are_one_line_and_an_unnamed_island_is_its_ow
     ]
     ledger = operate.ledger(rows)
     assert ledger == {"2": {"web": 1}, "ann": {"code": 2_000_000, "web": 16}}
-    facts = {"run": "r", "finished": True, "tokens": 1, "root": "", "islands": [], "ledger": ledger, "events": []}
+    facts = {
+        "run": "r",
+        "finished": True,
+        "tokens": 1,
+        "root": "",
+        "islands": [],
+        "ledger": ledger,
+        "events": [],
+    }
     shown = io.StringIO()
     Console(width=100, file=shown).print(status_table(facts))
     lines = [line.split() for line in shown.getvalue().splitlines()[-4:]]
-    assert lines == [["committed", "by", "code", "web", "in", "all"], ["2", "1", "1"], ["ann", "2", "M", "16", "2", "M"],
-                     ["all", "2", "M", "17", "2", "M"]]  # fmt: skip
+    assert lines == [
+        ["committed", "by", "code", "web", "in", "all"],
+        ["2", "1", "1"],
+        ["ann", "2", "M", "16", "2", "M"],
+        ["all", "2", "M", "17", "2", "M"],
+    ]

@@ -7,8 +7,9 @@ import pytest
 from worlds.case import FAULTS, PHASES, RECOVERIES, Case
 from worlds.clock import run
 
-# A trainer has no network of its own: the socket pair to its agent breaks only when one of the two is gone. Cutting
-# everybody off is cutting off the coordinator and the owners. A relay beside islands that own only holds and donates.
+# A trainer has no network of its own: the socket pair to its agent breaks only when one of the two is gone.
+# Cutting everybody off is cutting off the coordinator and the owners. A relay beside islands that own only
+# holds and donates.
 CASES = [
     *(Case(*case) for case in product(("participant", "owner", "relay", "coordinator"), PHASES, FAULTS)),
     *(Case(*case) for case in product(("trainer", "holder", "swarm"), PHASES, ("kill", "freeze"))),
@@ -18,7 +19,12 @@ CASES = [
 ]
 # The same with some of the phase's messages delivered before: one island knows what the others do not.
 HALFWAY = [
-    *(Case(*case) for case in product(("coordinator",), set(PHASES) - {"inner", "reduce", "adopt"}, ("kill", "cut"), (2,))),
+    *(
+        Case(*case)
+        for case in product(
+            ("coordinator",), set(PHASES) - {"inner", "reduce", "adopt"}, ("kill", "cut"), (2,)
+        )
+    ),
     *(Case(*case) for case in product(("participant", "owner", "relay"), ("reduce",), FAULTS, (4,))),
     *(Case(*case) for case in product(("joiner", "donor"), RECOVERIES, ("kill",), (3,))),
 ]

@@ -72,7 +72,9 @@ def test_a_state_that_never_was_is_refused_and_changes_nothing(tmp_path) -> None
         await swarm.kill_coordinator()
         before = None
         for step in (-1, 50):
-            with pytest.raises(UserError, match=f"--rewind {step}: this run has [0-9]+ commits; go back to a state before"):
+            with pytest.raises(
+                UserError, match=f"--rewind {step}: this run has [0-9]+ commits; go back to a state before"
+            ):
                 await swarm.start_coordinator(rewind=step)
             commits = swarm.store.commits()
             assert before in (None, commits) and len(commits) >= 2
@@ -100,7 +102,9 @@ def test_a_database_from_before_a_rewind_decides_nothing(tmp_path) -> None:
             (tmp_path / "db" / name).write_bytes(data)
         since = time.time()
         await swarm.start_coordinator()
-        await swarm.until(lambda: any("that --rewind again" in event.text for event in swarm.events()), "told")
+        await swarm.until(
+            lambda: any("that --rewind again" in event.text for event in swarm.events()), "told"
+        )
         await asyncio.sleep(0.5)
         assert not any(event.kind == "attempt" for event in swarm.events() if event.time > since)
         await swarm.kill_coordinator()

@@ -34,7 +34,8 @@ def test_three_islands_and_a_relay_agree_bit_for_bit(tmp_path) -> None:
         final = [t.roots[6] for t in swarm.trainers.values()]
         assert len(set(final)) == 1
         before, after = (
-            abs(float(p[:1000].mean()) - float(TARGET)) for p in (genesis(swarm), swarm.agents["r"].state.parameters)
+            abs(float(p[:1000].mean()) - float(TARGET))
+            for p in (genesis(swarm), swarm.agents["r"].state.parameters)
         )
         assert after < 0.9 * before  # it learned
         records = swarm.store.commits()
@@ -57,7 +58,9 @@ def test_an_island_dies_and_comes_back(tmp_path) -> None:
         assert all(s.island != "b" for s in swarm.store.commits()[6].participants)
         swarm.start("b", step_seconds=0.02)
         back = len(swarm.store.commits())
-        await swarm.until(lambda: any(s.island == "b" for r in swarm.store.commits(back) for s in r.participants), "b back")
+        await swarm.until(
+            lambda: any(s.island == "b" for r in swarm.store.commits(back) for s in r.participants), "b back"
+        )
         swarm.assert_equal_roots()
         spent = sorted(x for r in swarm.store.commits() for _, lease in r.leases for x in lease)
         assert all(sum(left) <= right[0] for left, right in pairwise(spent)), "a sample was spent twice"
@@ -87,7 +90,9 @@ def test_an_island_that_stood_still_for_a_while_proposes_what_it_has_done(tmp_pa
         assert [num_samples(part[name]) for name in "abc"] == [8, 4, 8], "it had time for two inner steps"
         ((first, count),) = part["b"]
         spent = merge(span for lease in after.values() for span in lease)
-        assert any(start <= first + count and first + 2 * count <= start + size for start, size in spent), "done next"
+        assert any(start <= first + count and first + 2 * count <= start + size for start, size in spent), (
+            "done next"
+        )
         await swarm.stop()
 
     run(main())
@@ -172,7 +177,9 @@ def test_a_slow_island_is_left_out_alive_and_goes_on_from_the_head(tmp_path) -> 
         head = swarm.coordinator.protocol.head
         await swarm.until_step(head + 2)  # after the learned deadline
         swarm.network.thaw(swarm.trainers["b"].name)
-        await swarm.until(lambda: any(s.island == "b" for s in swarm.store.commits()[-1].participants), "b takes part again")
+        await swarm.until(
+            lambda: any(s.island == "b" for s in swarm.store.commits()[-1].participants), "b takes part again"
+        )
         swarm.assert_equal_roots()
         await swarm.stop()
 
@@ -227,7 +234,9 @@ def test_a_restored_backup_learns_from_the_islands(tmp_path) -> None:
 
 
 def test_an_update_that_is_being_held_when_its_commit_comes_is_held_once(tmp_path) -> None:
-    """The commit ended the task that held, not its thread: the update was fetched again, and two threads wrote one file."""
+    """The commit ended the task that held, not its thread: the update was fetched again, and two threads
+    wrote one file.
+    """
 
     async def main() -> None:
         swarm = Swarm(tmp_path, num_outer_steps=1000)
@@ -254,7 +263,9 @@ def test_an_update_that_is_being_held_when_its_commit_comes_is_held_once(tmp_pat
 
         log.hold = slow_hold
         await swarm.until_step(step + 1)
-        swarm.network.mend_edge(COORDINATOR, "c")  # what is assembled and that it is committed are heard at once
+        swarm.network.mend_edge(
+            COORDINATOR, "c"
+        )  # what is assembled and that it is committed are heard at once
         await swarm.until(lambda: swarm.agents["c"].machine.version > step, "c goes on")
         assert held.count(step) == 1
         swarm.assert_equal_roots()
@@ -280,8 +291,13 @@ def test_an_agent_of_another_version_hears_why_it_is_refused(tmp_path) -> None:
         swarm, foreign = Swarm(tmp_path, num_outer_steps=1), Foreign()
         await swarm.start_coordinator()
         await swarm.coordinator.services["Control"](foreign)
-        assert isinstance(foreign.heard[0], m.Refused) and "the run's version of atoll" in foreign.heard[0].reason
-        assert [event.kind for event in swarm.events() if "unknown field `colour`" in event.text] == ["refused"]
+        assert (
+            isinstance(foreign.heard[0], m.Refused)
+            and "the run's version of atoll" in foreign.heard[0].reason
+        )
+        assert [event.kind for event in swarm.events() if "unknown field `colour`" in event.text] == [
+            "refused"
+        ]
         await swarm.stop()
 
     run(main())

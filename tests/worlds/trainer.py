@@ -19,7 +19,9 @@ TRAINER = "'s trainer"  # an island's name, and this, names its trainer to the n
 class NumpyTrainer:
     """The trainer of one island, which remembers every root that it loaded."""
 
-    def __init__(self, name: str, state: OuterState, weather: Weather, seed: int, step_seconds: float) -> None:
+    def __init__(
+        self, name: str, state: OuterState, weather: Weather, seed: int, step_seconds: float
+    ) -> None:
         self.roots: dict[int, bytes] = {}
         self.stopped: str | None = None
         self.name = name + TRAINER
@@ -70,7 +72,9 @@ class NumpyTrainer:
                         self._training.cancel()
                     self._parameters = np.array(self._state.parameters)
                     loaded = loaded_root(self._state.layout, message.table, self._parameters)
-                    if self._state.version == message.step:  # else it has moved on: this does not count, and is ordered again
+                    if (
+                        self._state.version == message.step
+                    ):  # else it has moved on: this does not count, and is ordered again
                         self.roots[message.step] = loaded
                     await self._say(m.Adopted(message.step, loaded))
                 case m.Work():
@@ -94,4 +98,6 @@ class NumpyTrainer:
             await self._say(m.Progress(plan.step, done, 1.0, 1.0))
         self._state.local[:] = self._parameters
         tokens = 8 * num_samples(plan.used(done))
-        await self._say(m.Proposed(plan.step, tokens, done, 1.0, 0.1))
+        await self._say(
+            m.Proposed(step=plan.step, tokens=tokens, inner_steps=done, loss=1.0, compute_seconds=0.1)
+        )

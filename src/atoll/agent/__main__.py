@@ -1,4 +1,6 @@
-"""An agent's process: `python -m atoll.agent SETTINGS` (JSON), with a socket to its trainer or to who started it."""
+"""An agent's process: `python -m atoll.agent SETTINGS` (JSON), with a socket to its trainer or to who started
+it.
+"""
 
 import asyncio
 import os
@@ -31,7 +33,9 @@ async def run(arguments: Arguments) -> str:
         member = await _enrol(settings, arguments.ticket)
         lock = DirectoryLock(settings.directory)
         if not lock.acquire():
-            raise UserError(f"{settings.directory}: another agent works here; choose another directory (--dir)")
+            raise UserError(
+                f"{settings.directory}: another agent works here; choose another directory (--dir)"
+            )
         for part in ("state", "log", "outer"):
             sweep(settings.directory / part)
         (settings.directory / "agent.pid").write_text(str(os.getpid()))
@@ -60,7 +64,9 @@ async def _enrol(settings: Settings, ticket: str) -> membership.Membership:
         except TransportError as error:
             reason = str(error)
             await asyncio.sleep(ENROL_PAUSE_SECONDS)
-    raise UserError(f"no coordinator at {parsed.address} ({reason}); is the run up, and are both its ports open?")
+    raise UserError(
+        f"no coordinator at {parsed.address} ({reason}); is the run up, and are both its ports open?"
+    )
 
 
 def relay(settings: Settings, ticket: str) -> None:

@@ -61,7 +61,9 @@ class Assembly:
 
     def slice_table(self, part: Slice) -> bytes:
         """Digests of a slice's pieces, in order."""
-        return bytes(self._table[part.first_piece * DIGEST_BYTES : (part.first_piece + part.num_pieces) * DIGEST_BYTES])
+        return bytes(
+            self._table[part.first_piece * DIGEST_BYTES : (part.first_piece + part.num_pieces) * DIGEST_BYTES]
+        )
 
     def whole(self, part: Slice, slice_root: bytes) -> bool:
         """Whether a slice is here with exactly the bytes that `slice_root` names."""

@@ -1,4 +1,6 @@
-"""Outer checkpoints: the outer state as one safetensors file, whole or absent. State 0 is one too, made by `prepare`."""
+"""Outer checkpoints: the outer state as one safetensors file, whole or absent. State 0 is one too, made by
+`prepare`.
+"""
 
 from pathlib import Path
 from typing import Literal
@@ -23,7 +25,9 @@ class _Tensor(msgspec.Struct, frozen=True):
 
 
 class _Header(msgspec.Struct, frozen=True):
-    """The JSON at the head of a safetensors file. Read here and not by `safetensors`, whose tensors are copies."""
+    """The JSON at the head of a safetensors file. Read here and not by `safetensors`, whose tensors are
+    copies.
+    """
 
     facts: dict[str, str] = msgspec.field(name="__metadata__")
     parameters: _Tensor
@@ -34,14 +38,18 @@ class OuterCheckpoint:
     """A state on disk, mapped. `momentum` is None for a state 0, where it is all zeros."""
 
     def __init__(self, path: Path) -> None:
-        """Raises UserError when the file is truncated or not an outer checkpoint; `verify` checks its bytes."""
+        """Raises UserError when the file is truncated or not an outer checkpoint; `verify` checks its
+        bytes.
+        """
         try:
             header, start = _read_header(path)
             self.step = int(header.facts["step"])
             self.root = bytes.fromhex(header.facts["root"])
             self.layout = msgspec.json.decode(header.facts["layout"], type=Layout)
             self.parameters = _map(path, header.parameters, start, self.layout)
-            self.momentum = _map(path, header.momentum, start, self.layout) if header.momentum is not None else None
+            self.momentum = (
+                _map(path, header.momentum, start, self.layout) if header.momentum is not None else None
+            )
         except (OSError, KeyError, ValueError, OverflowError, msgspec.DecodeError) as error:
             raise UserError(
                 f"{path}: a damaged outer checkpoint ({error}); delete it, an older one or a peer will do"
@@ -59,7 +67,10 @@ class OuterCheckpoint:
     def verify(self) -> None:
         """Raises UserError when the bytes are not those of the root that the file names."""
         if root(self.table()) != self.root:
-            raise UserError(f"{self.path}: checksum failed, the file is damaged; delete it, an older one or a peer will do")
+            raise UserError(
+                f"{self.path}: checksum failed, the file is damaged; delete it, an older one or a "
+                "peer will do"
+            )
 
     def _values(self, index: int) -> tuple[Floats, Floats]:
         elements = self.layout.chunk(index)
@@ -77,14 +88,18 @@ def _read_header(path: Path) -> tuple[_Header, int]:
 
 
 def _map(path: Path, tensor: _Tensor, start: int, layout: Layout) -> Floats:
-    """The tensor where it lies on disk; nothing is read yet. Raises ValueError when the file is too short for it."""
+    """The tensor where it lies on disk; nothing is read yet. Raises ValueError when the file is too short for
+    it.
+    """
     first, end = tensor.data_offsets
     if tensor.shape != (layout.num_elements,) or first < 0 or end - first != 4 * layout.num_elements:
         raise ValueError("its tensors are not those of its layout")
     return np.memmap(path, np.float32, "r", start + first, tensor.shape)
 
 
-def save(directory: Path, layout: Layout, step: int, state_root: bytes, parameters: Floats, momentum: Floats | None) -> Path:
+def save(
+    directory: Path, layout: Layout, step: int, state_root: bytes, parameters: Floats, momentum: Floats | None
+) -> Path:
     """Write the checkpoint of one state, durably. Raises UserError when the disk is full."""
     path = directory / f"{step:08d}.safetensors"
     tensors = {"parameters": parameters} | ({} if momentum is None else {"momentum": momentum})

@@ -1,10 +1,12 @@
-"""fp32 <-> wire bytes. Every codec works on whole blocks; kernels are bit-equal to the numpy formulas in tests.
+"""fp32 <-> wire bytes. Every codec works on whole blocks; kernels are bit-equal to the numpy formulas in
+tests.
 
     fp32   4 bytes a parameter, exact
     bf16   2 bytes, round to nearest even
     int8   1 byte + one fp32 scale per block of 4,096: q = rint(x / s), s = max|x| / 127
 
-Never `fastmath`: replicas on different machines must get the same bits, so no contraction and no reassociation.
+Never `fastmath`: replicas on different machines must get the same bits, so no contraction and no
+reassociation.
 """
 
 from collections.abc import Callable
@@ -24,7 +26,8 @@ _Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
 
 def kernel(function: _Kernel) -> _Kernel:
     """Compiled by numba: without the GIL, cached on disk, IEEE arithmetic as written."""
-    jit = cast(Callable[..., Callable[[_Kernel], _Kernel]], numba.njit)  # pyright: ignore[reportUnknownMemberType]
+    # pyright: ignore[reportUnknownMemberType]
+    jit = cast(Callable[..., Callable[[_Kernel], _Kernel]], numba.njit)
     return jit(nogil=True, cache=True, fastmath=False, error_model="numpy")(function)
 
 
@@ -47,14 +50,18 @@ def encode(codec: str, values: Floats, out: Bytes) -> None:
 
 
 def add_decoded(codec: str, data: Bytes, weight: np.float32, total: Floats) -> None:
-    """total += weight * decode(data), elementwise in fp32: first the decoded value, then the product, then the sum."""
+    """total += weight * decode(data), elementwise in fp32: first the decoded value, then the product, then
+    the sum.
+    """
     if codec == "fp32":
         _add_fp32(data.view(np.float32), weight, total)
     elif codec == "bf16":
         _add_bf16(data.view(np.uint16), weight, total)
     else:
         num_blocks = len(total) // BLOCK
-        _add_int8(data[: 4 * num_blocks].view(np.float32), data[4 * num_blocks :].view(np.int8), weight, total)
+        _add_int8(
+            data[: 4 * num_blocks].view(np.float32), data[4 * num_blocks :].view(np.int8), weight, total
+        )
 
 
 def decode(codec: str, data: Bytes, num_elements: int) -> Floats:
@@ -95,7 +102,9 @@ def _add_fp32(data: Floats, weight: np.float32, total: Floats) -> None:
 @kernel
 def _to_bf16(bits: npt.NDArray[np.uint32], out: npt.NDArray[np.uint16]) -> None:
     for i in range(bits.size):
-        out[i] = np.uint16((bits[i] + np.uint32(0x7FFF) + ((bits[i] >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+        out[i] = np.uint16(
+            (bits[i] + np.uint32(0x7FFF) + ((bits[i] >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+        )
 
 
 @kernel

@@ -1,7 +1,8 @@
-"""The prepared data of a run: what is missing here comes block by block, from the run's data URL or from any donor.
+"""The prepared data of a run: what is missing here comes block by block, from the run's data URL or from any
+donor.
 
-A block is checked alone, by its digest in the manifest, and the manifest by the run's digest of it: who gave it does not
-matter, and an island takes only what its leases need.
+A block is checked alone, by its digest in the manifest, and the manifest by the run's digest of it: who gave
+it does not matter, and an island takes only what its leases need.
 """
 
 import asyncio
@@ -22,13 +23,17 @@ FETCHES_AT_ONCE = 4
 
 
 class Fetching:
-    """One search for what is missing of `data`: at `url` (may be empty) while it answers rightly, else at the donors."""
+    """One search for what is missing of `data`: at `url` (may be empty) while it answers rightly, else at the
+    donors.
+    """
 
     def __init__(self, data: PartialData, url: str, donors: Donors, report: Callable[[str], None]) -> None:
         self._data, self._url, self._donors, self._report = data, url, donors, report
 
     async def provide(self, blocks: Blocks) -> Path:
-        """Where the data is, once manifest, tokenizer and these blocks are here. Raises NobodyHas, UserError (disk full)."""
+        """Where the data is, once manifest, tokenizer and these blocks are here. Raises NobodyHas, UserError
+        (disk full).
+        """
         manifest = self._data.manifest or await self._begin()
         missing = await asyncio.to_thread(self._data.missing, blocks)
         if missing:
@@ -53,7 +58,9 @@ class Fetching:
         manifest = self._data.recognise(raw)
         assert manifest is not None
         tokenizer = {
-            name: b"".join([await self._block(manifest, name, index) for index in range(manifest.files[name].num_blocks)])
+            name: b"".join(
+                [await self._block(manifest, name, index) for index in range(manifest.files[name].num_blocks)]
+            )
             for name in tokenizer_files(manifest)
         }
         await asyncio.to_thread(self._data.begin, manifest, tokenizer)
@@ -66,10 +73,14 @@ class Fetching:
         content = await self._at_url(file, index * BLOCK_BYTES, BLOCK_BYTES, check)
         if content is None:
             names = self._donors.names or [""]  # neighbouring blocks come from different donors
-            content, _ = await self._donors.ask(FetchBlock(file, index), check, BLOCK_BYTES, names[index % len(names)])
+            content, _ = await self._donors.ask(
+                FetchBlock(file, index), check, BLOCK_BYTES, names[index % len(names)]
+            )
         return content
 
-    async def _at_url(self, file: str, start: int, limit: int, check: Callable[[bytes, int], bool]) -> bytes | None:
+    async def _at_url(
+        self, file: str, start: int, limit: int, check: Callable[[bytes, int], bool]
+    ) -> bytes | None:
         if not self._url:
             return None
         try:

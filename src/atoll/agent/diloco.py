@@ -1,4 +1,6 @@
-"""DiLoCo's outer half (arXiv 2311.08105, algorithm 1): the pseudo-gradient, and apply, the one operation on states."""
+"""DiLoCo's outer half (arXiv 2311.08105, algorithm 1): the pseudo-gradient, and apply, the one operation on
+states.
+"""
 
 import numpy as np
 
@@ -7,7 +9,9 @@ from atoll.swarm.layout import BLOCK, Layout, digest
 from atoll.swarm.records import UpdateHeader
 
 
-def apply(layout: Layout, header: UpdateHeader, update: Bytes, chunk: int, parameters: Floats, momentum: Floats) -> None:
+def apply(
+    layout: Layout, header: UpdateHeader, update: Bytes, chunk: int, parameters: Floats, momentum: Floats
+) -> None:
     """apply(update[t], chunk@t) -> chunk@t+1, in place on one chunk's `parameters` and `momentum` [chunk].
 
     `update` holds all encoded pieces, [update_bytes]. Elementwise IEEE fp32: the same bits on every machine.
@@ -16,8 +20,12 @@ def apply(layout: Layout, header: UpdateHeader, update: Bytes, chunk: int, param
     for index in layout.pieces_of_chunk(chunk):
         elements = layout.piece(index)
         inside = slice(elements.start - start, elements.stop - start)
-        gradient = decode(header.codec, update[piece_bytes(layout, header.codec, index)], elements.stop - elements.start)
-        nesterov(gradient, momentum[inside], parameters[inside], np.float32(header.lr), np.float32(header.momentum))
+        gradient = decode(
+            header.codec, update[piece_bytes(layout, header.codec, index)], elements.stop - elements.start
+        )
+        nesterov(
+            gradient, momentum[inside], parameters[inside], np.float32(header.lr), np.float32(header.momentum)
+        )
 
 
 def piece_bytes(layout: Layout, codec: str, index: int) -> slice:
@@ -34,7 +42,9 @@ def update_bytes(layout: Layout, codec: str) -> int:
 
 @kernel
 def nesterov(gradient: Floats, momentum: Floats, parameters: Floats, lr: np.float32, mu: np.float32) -> None:
-    """The outer optimizer in place, as torch.optim.SGD(nesterov=True): m <- mu m + g; p <- p - lr (g + mu m)."""
+    """The outer optimizer in place, as torch.optim.SGD(nesterov=True): m <- mu m + g; p <- p - lr (g + mu
+    m).
+    """
     for i in range(gradient.size):
         m = mu * momentum[i] + gradient[i]
         momentum[i] = m
@@ -53,7 +63,9 @@ def pseudo_gradient(outer: Floats, local: Floats, out: Floats) -> np.float64:
 
 
 def self_test() -> bytes:
-    """Digest of what all kernels make of a fixed input: compiles them, and betrays a machine whose arithmetic differs."""
+    """Digest of what all kernels make of a fixed input: compiles them, and betrays a machine whose arithmetic
+    differs.
+    """
     values = (np.arange(2 * BLOCK, dtype=np.float32) - BLOCK) ** 3 * np.float32(1e-7)
     results: list[bytes] = []
     for codec in ("fp32", "bf16", "int8"):

@@ -1,7 +1,9 @@
-"""fp32 values, lossless, at five sixths of their size: exponents repeat and are Huffman-coded, the rest is left as it is.
+"""fp32 values, lossless, at five sixths of their size: exponents repeat and are Huffman-coded, the rest is
+left as it is.
 
-Of 8 bits of exponent a tensor's values have 2.6 to 3.2 bits of information, as weights of one layer are of like size.
-Sign and mantissa have all of their 24. Worth it for what crosses a slow link once: chunks of a state.
+Of 8 bits of exponent a tensor's values have 2.6 to 3.2 bits of information, as weights of one layer are of
+like size. Sign and mantissa have all of their 24. Worth it for what crosses a slow link once: chunks of a
+state.
 """
 
 import zlib
@@ -23,18 +25,24 @@ def shrink(values: bytes) -> bytes:
 
 
 def restore(shrunk: bytes, size: int) -> bytes:
-    """The `size` bytes that `shrink` had. Raises ValueError when these cannot be they, without making more than that."""
+    """The `size` bytes that `shrink` had. Raises ValueError when these cannot be they, without making more
+    than that.
+    """
     if len(shrunk) == size:
         return shrunk
     count = size // 4
     decoder = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        exponents = decoder.decompress(memoryview(shrunk)[3 * count :], count + 1)  # one more would betray a bomb
+        exponents = decoder.decompress(
+            memoryview(shrunk)[3 * count :], count + 1
+        )  # one more would betray a bomb
     except zlib.error as error:
         raise ValueError(f"not a deflate stream ({error})") from None
     if len(exponents) != count or not decoder.eof or decoder.unused_data:
         raise ValueError(f"not the exponents of {count} values")
     words = np.frombuffer(shrunk, "<u2", count).astype("<u4")
     signed = np.frombuffer(shrunk, np.uint8, count, 2 * count).astype("<u4")
-    words |= (signed & 0x80) << 24 | (signed & 0x7F) << 16 | np.frombuffer(exponents, np.uint8).astype("<u4") << 23
+    words |= (
+        (signed & 0x80) << 24 | (signed & 0x7F) << 16 | np.frombuffer(exponents, np.uint8).astype("<u4") << 23
+    )
     return words.tobytes()

@@ -1,4 +1,6 @@
-"""Fetch: one way to get bytes that a digest names, from any donor that has them. `donor.py` is the other side."""
+"""Fetch: one way to get bytes that a digest names, from any donor that has them. `donor.py` is the other
+side.
+"""
 
 import asyncio
 from collections import defaultdict
@@ -14,7 +16,9 @@ from atoll.swarm.transport import Stream, Transport, TransportError, expect, tog
 
 ANSWER_SECONDS = 15.0
 AT_ONCE = 2  # requests to a donor, on a stream each: while one answer travels, the next is prepared
-BATCH_BYTES = 8 << 20  # of pieces asked for at once: as much as a chunk, whose requests wait for the same streams
+BATCH_BYTES = (
+    8 << 20
+)  # of pieces asked for at once: as much as a chunk, whose requests wait for the same streams
 
 
 class NobodyHas(Exception):
@@ -24,7 +28,9 @@ class NobodyHas(Exception):
 class Donors:
     """Asks donors in turn; one that is gone, or gives bytes that fail their check, is dropped (and named)."""
 
-    def __init__(self, transport: Transport, addresses: dict[str, str], report: Callable[[str], None]) -> None:
+    def __init__(
+        self, transport: Transport, addresses: dict[str, str], report: Callable[[str], None]
+    ) -> None:
         self._transport = transport
         self._addresses = dict(addresses)
         self._report = report
@@ -35,8 +41,9 @@ class Donors:
     def names(self) -> list[str]:
         return sorted(self._addresses)
 
-    async def ask(self, request: r.Message, check: Callable[[bytes, int], bool], limit: int,
-                  prefer: str = "") -> tuple[bytes, int]:  # fmt: skip
+    async def ask(
+        self, request: r.Message, check: Callable[[bytes, int], bool], limit: int, prefer: str = ""
+    ) -> tuple[bytes, int]:
         """(bytes, step) from the first donor whose answer passes `check` and is at most `limit` bytes.
 
         Raises NobodyHas.
@@ -50,8 +57,9 @@ class Donors:
         detail = "; ".join(answers) if answers else "there is no donor"
         raise NobodyHas(f"{type(request).__name__}: {detail}")
 
-    async def ask_one(self, donor: str, request: r.Message, check: Callable[[bytes, int], bool],
-                      limit: int) -> tuple[bytes, int]:  # fmt: skip
+    async def ask_one(
+        self, donor: str, request: r.Message, check: Callable[[bytes, int], bool], limit: int
+    ) -> tuple[bytes, int]:
         """As `ask`, of one donor; TransportError when it has not, or is dropped."""
         try:
             async with self._turns[donor]:
@@ -61,7 +69,9 @@ class Donors:
                 await self.drop(donor, f"{donor} is dropped as a donor: {error}")
             raise
         if not check(data, step):
-            await self.drop(donor, f"{donor} is dropped as a donor: its answer to {type(request).__name__} is false")
+            await self.drop(
+                donor, f"{donor} is dropped as a donor: its answer to {type(request).__name__} is false"
+            )
             raise TransportError(f"{donor} gave false bytes")
         return data, step
 
@@ -74,7 +84,9 @@ class Donors:
         if not address:
             raise _NotThere(f"{donor} is no longer a donor")  # dropped, and reported, while we waited
         idle = self._idle[donor]
-        stream = idle.pop() if idle else await self._transport.connect(address, donor, "Fetch", ANSWER_SECONDS)
+        stream = (
+            idle.pop() if idle else await self._transport.connect(address, donor, "Fetch", ANSWER_SECONDS)
+        )
         try:
             await stream.send(request)
             answer = await self._answer(stream, donor, limit)
@@ -93,9 +105,13 @@ class Donors:
             if isinstance(answer, m.Missing):
                 return answer
             found = expect(answer, m.Found)
-            if found.size > limit or len(bulk) != min(m.FRAME_BYTES, found.size - len(data)):  # nor may it drip
+            if found.size > limit or len(bulk) != min(
+                m.FRAME_BYTES, found.size - len(data)
+            ):  # nor may it drip
                 of = f"{len(bulk)} bytes after {len(data)} of {found.size}"
-                raise TransportError(f"{donor}: an answer of {of}; at most {limit} were expected, in full frames")
+                raise TransportError(
+                    f"{donor}: an answer of {of}; at most {limit} were expected, in full frames"
+                )
             data += bulk
             if len(data) == found.size:
                 return bytes(data), found.step
@@ -115,8 +131,15 @@ class _NotThere(TransportError):
     """An honest donor without these bytes, or one that is dropped already: nothing more to report."""
 
 
-async def fetch_slice(donors: Donors, step: int, part: r.Slice, slice_root: bytes, piece_bytes: int,
-                      put: Callable[[int, memoryview], Awaitable[None]], wanted: Container[int]) -> None:  # fmt: skip
+async def fetch_slice(
+    donors: Donors,
+    step: int,
+    part: r.Slice,
+    slice_root: bytes,
+    piece_bytes: int,
+    put: Callable[[int, memoryview], Awaitable[None]],
+    wanted: Container[int],
+) -> None:
     """The wanted pieces of a slice into `put`, each checked against the slice's table. Raises NobodyHas.
 
     `piece_bytes` is the size of a full piece; only the very last of the flat space may be shorter.
@@ -148,7 +171,9 @@ async def fetch_slice(donors: Donors, step: int, part: r.Slice, slice_root: byte
             for i, piece in zip(indices, split(data, piece_bytes), strict=True):
                 await put(part.first_piece + i, piece)
 
-    await together(take(), take())  # two: while the pieces of one answer are checked, the next ones are on their way
+    await together(
+        take(), take()
+    )  # two: while the pieces of one answer are checked, the next ones are on their way
 
 
 def split(data: bytes, size: int) -> list[memoryview]:

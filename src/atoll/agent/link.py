@@ -1,4 +1,6 @@
-"""The agent's line to its coordinator: one control stream, opened again for ever, a Hello first and Beats throughout."""
+"""The agent's line to its coordinator: one control stream, opened again for ever, a Hello first and Beats
+throughout.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -9,16 +11,26 @@ from atoll.swarm.records import Message
 from atoll.swarm.transport import Stream, Transport, TransportError, together
 
 BEAT_SECONDS = 1.0
-MAX_PAUSE_SECONDS = 1.0  # a refused dial is cheap, and a coordinator is back within seconds: islands must not oversleep it
-SILENT_SECONDS = 10.0  # every Beat is answered: a line that says nothing for so long is dead, or its coordinator frozen
+MAX_PAUSE_SECONDS = (
+    1.0  # a refused dial is cheap, and a coordinator is back within seconds: islands must not oversleep it
+)
+SILENT_SECONDS = (
+    10.0  # every Beat is answered: a line that says nothing for so long is dead, or its coordinator frozen
+)
 
 
 class Link:
     """Sends and receives while the line is up; what could not be sent is said again after the next Hello."""
 
-    def __init__(self, transport: Transport, addresses: Callable[[], list[str]], hello: Callable[[], Hello],
-                 beat: Callable[[], Beat], received: Callable[[AnyMessage], None],
-                 changed: Callable[[str], None]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        transport: Transport,
+        addresses: Callable[[], list[str]],
+        hello: Callable[[], Hello],
+        beat: Callable[[], Beat],
+        received: Callable[[AnyMessage], None],
+        changed: Callable[[str], None],
+    ) -> None:
         """`changed` hears "" when the line is up, else why it is down."""
         self._transport = transport
         self._addresses = addresses
@@ -41,7 +53,9 @@ class Link:
         while True:
             try:
                 addresses = self._addresses()
-                stream = await self._transport.connect(addresses[self._turn % len(addresses)], COORDINATOR, "Control")
+                stream = await self._transport.connect(
+                    addresses[self._turn % len(addresses)], COORDINATOR, "Control"
+                )
                 try:
                     await stream.send(self._hello())
                     self._outbox = asyncio.Queue()

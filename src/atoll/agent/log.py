@@ -1,4 +1,5 @@
-"""The log of committed updates: records for ever, tables for ever, update bytes until an outer checkpoint is past them.
+"""The log of committed updates: records for ever, tables for ever, update bytes until an outer checkpoint is
+past them.
 
     00000012.commit              the record of step 12
     00000012-<update>.entry      header and tables of an update that is held (committed or not)
@@ -52,7 +53,9 @@ class UpdateLog:
     """The island's copy of the run's history."""
 
     def __init__(self, directory: Path, layout: Layout, record_key: bytes) -> None:
-        """Open `directory`; records are verified as a chain. Raises UserError for a record that the run did not sign."""
+        """Open `directory`; records are verified as a chain. Raises UserError for a record that the run did
+        not sign.
+        """
         self.directory = directory
         self.layout = layout
         self.record_key = record_key
@@ -61,8 +64,12 @@ class UpdateLog:
         directory.mkdir(parents=True, exist_ok=True)
         while (path := self._rewind_path(len(self.rewinds) + 1)).exists():
             rewind = _read(path)
-            if not isinstance(rewind, Rewind) or not verify_record(record_key, rewind.unsigned(), rewind.signature):
-                raise UserError(f"{path}: not a record of this run; this directory belongs to another run, or is damaged")
+            if not isinstance(rewind, Rewind) or not verify_record(
+                record_key, rewind.unsigned(), rewind.signature
+            ):
+                raise UserError(
+                    f"{path}: not a record of this run; this directory belongs to another run, or is damaged"
+                )
             self.rewinds.append(rewind)
         while (path := self._commit_path(len(self.records))).exists():
             record = _read(path)
@@ -71,8 +78,10 @@ class UpdateLog:
             if isinstance(record, CommitRecord) and not is_valid_after(record, self.rewinds):
                 break  # abandoned, in a moment when this agent died
             if not isinstance(record, CommitRecord) or self.objection(record):
-                raise UserError(f"{path}: not a record of this run; this directory belongs to another run, or else this "
-                                "file is damaged: then delete it, it will be asked for again")  # fmt: skip
+                raise UserError(
+                    f"{path}: not a record of this run; this directory belongs to another run, or else this "
+                    "file is damaged: then delete it, it will be asked for again"
+                )
             self.records.append(record)
 
     @property
@@ -104,13 +113,19 @@ class UpdateLog:
         self.records.append(record)
 
     def forget(self, rewinds: Sequence[Rewind]) -> None:
-        """Go back: records of steps that these abandon are history no more. Raises UserError for what the run did not say."""
+        """Go back: records of steps that these abandon are history no more. Raises UserError for what the run
+        did not say.
+        """
         for rewind in rewinds:
-            known = not 0 < rewind.step <= self.head or self.records[rewind.step - 1].digest() == rewind.previous
+            known = (
+                not 0 < rewind.step <= self.head or self.records[rewind.step - 1].digest() == rewind.previous
+            )
             signed = verify_record(self.record_key, rewind.unsigned(), rewind.signature)
             if not (known and signed and rewind.branch == len(self.rewinds) + 1):
-                raise UserError(f"the coordinator's rewind to state {rewind.step} is not of this run; "
-                                "look at which coordinator this island has a ticket of")  # fmt: skip
+                raise UserError(
+                    f"the coordinator's rewind to state {rewind.step} is not of this run; "
+                    "look at which coordinator this island has a ticket of"
+                )
             write_atomic(self._rewind_path(rewind.branch), encode(rewind))
             self.rewinds.append(rewind)
             for record in reversed(self.records[rewind.step :]):
@@ -120,19 +135,27 @@ class UpdateLog:
 
     def hold(self, entry: Entry) -> None:
         """Keep an entry whose bytes already lie, fsynced, at `data_path`."""
-        write_atomic(self._path(entry.header.step, entry.header.digest(), "entry"), msgspec.msgpack.encode(entry))
+        write_atomic(
+            self._path(entry.header.step, entry.header.digest(), "entry"), msgspec.msgpack.encode(entry)
+        )
 
     def data_path(self, step: int, update: bytes) -> Path:
         return self._path(step, update, "update")
 
     def update(self, step: int, update: bytes) -> Update | None:
-        """The held update of that digest, or None; its bytes are checked where they are used, or by `check`."""
+        """The held update of that digest, or None; its bytes are checked where they are used, or by
+        `check`.
+        """
         try:
             entry = msgspec.msgpack.decode(self._path(step, update, "entry").read_bytes(), type=Entry)
             path = self.data_path(step, update)
-            if entry.header.digest() != update or path.stat().st_size != update_bytes(self.layout, entry.header.codec):
+            if entry.header.digest() != update or path.stat().st_size != update_bytes(
+                self.layout, entry.header.codec
+            ):
                 return None
-            if [root(table) for table in entry.slice_tables] != [slice_root for _, _, slice_root in entry.header.slices]:
+            if [root(table) for table in entry.slice_tables] != [
+                slice_root for _, _, slice_root in entry.header.slices
+            ]:
                 return None
             return Update(entry, np.memmap(path, np.uint8, "r"), self.layout)
         except (OSError, msgspec.DecodeError):
@@ -147,7 +170,9 @@ class UpdateLog:
         )
 
     def drop(self, step: int, update: bytes) -> None:
-        """Remove an update's bytes and entry; if it is the committed one, the table of the state after it stays."""
+        """Remove an update's bytes and entry; if it is the committed one, the table of the state after it
+        stays.
+        """
         if step < self.head and self.records[step].update == update:
             table = self.table(step + 1, b"")  # the root of state 0 is not asked for
             if table is not None:
@@ -187,7 +212,9 @@ class UpdateLog:
         write_whole(self.directory / f"{step:08d}.table", table)
 
     def prune(self, below: int) -> None:
-        """Drop update bytes of steps under `below`, keeping their tables, and whatever lost against a commit."""
+        """Drop update bytes of steps under `below`, keeping their tables, and whatever lost against a
+        commit.
+        """
         for path in self.directory.glob("*-*.update"):
             step = int(path.name[:8])
             committed = self.records[step].update if step < self.head else b""

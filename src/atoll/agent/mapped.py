@@ -1,6 +1,8 @@
-"""The files that an agent and its trainer both map. A trainer needs no other of its agent's files but the membership.
+"""The files that an agent and its trainer both map. A trainer needs no other of its agent's files but the
+membership.
 
-The agent writes parameters and momentum, and makes the generation odd while it does; the trainer writes what it hands over.
+The agent writes parameters and momentum, and makes the generation odd while it does; the trainer writes what
+it hands over.
 """
 
 from pathlib import Path
@@ -15,7 +17,9 @@ PARAMETERS, MOMENTUM, LOCAL, GENERATION = "parameters.f32", "momentum.f32", "loc
 
 
 def loaded_root(layout: Layout, table: bytes, parameters: npt.NDArray[np.float32]) -> bytes:
-    """The root of a state whose momentum is as in `table` and whose parameters are really these [num_elements]."""
+    """The root of a state whose momentum is as in `table` and whose parameters are really these
+    [num_elements].
+    """
     rows: list[bytes] = []
     for chunk in range(layout.num_chunks):
         momentum_digest = row(table, 2 * chunk + 1)
@@ -24,7 +28,9 @@ def loaded_root(layout: Layout, table: bytes, parameters: npt.NDArray[np.float32
 
 
 def map_file(path: Path, num_elements: int) -> npt.NDArray[np.float32]:
-    """A writable mapping of `num_elements` fp32; space is reserved first, since a full disk would kill a mapping."""
+    """A writable mapping of `num_elements` fp32; space is reserved first, since a full disk would kill a
+    mapping.
+    """
     reserve(path, 4 * num_elements)
     return np.memmap(path, np.float32, "r+", shape=(num_elements,))
 

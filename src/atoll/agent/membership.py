@@ -12,7 +12,7 @@ from atoll.swarm.messages import Enroll, Enrolled, Refused, RunInfo
 from atoll.swarm.transport import expect
 
 
-class Membership(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Membership(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What enrolment gave, kept in the island's directory."""
 
     address: str
@@ -38,14 +38,16 @@ def load(directory: Path) -> Membership | None:
     try:
         return msgspec.msgpack.decode(path.read_bytes(), type=Membership)
     except msgspec.DecodeError as error:
-        raise UserError(f"{path}: damaged ({error}); delete {directory} and join again with a ticket") from error
+        raise UserError(
+            f"{path}: damaged ({error}); delete {directory} and join again with a ticket"
+        ) from error
 
 
 async def enrol(directory: Path, ticket: Ticket, contributor: str) -> Membership:
     """Turn a ticket into a membership, or give back the one kept here; idempotent.
 
-    Raises UserError when the ticket is not good or the directory belongs to another run; TransportError when the
-    coordinator cannot be reached.
+    Raises UserError when the ticket is not good or the directory belongs to another run; TransportError when
+    the coordinator cannot be reached.
     """
     known = load(directory)
     if known is not None and known.run_id == ticket.run_id:
@@ -69,9 +71,17 @@ async def enrol(directory: Path, ticket: Ticket, contributor: str) -> Membership
     if known is not None:
         ours, theirs = (recipes.parse(run.recipe, run.run_id) for run in (known.run, enrolled.run))
         keys = ", ".join(recipes.differing_keys(ours, theirs)) or "none: the same recipe, another run"
-        raise UserError(f"{directory} belongs to run {known.run_id}, the ticket to {ticket.run_id} (keys that differ: "
-                        f"{keys}); join in another directory (--dir), or delete this one")  # fmt: skip
-    membership = Membership(ticket.address, ticket.run_id, enrolled.certificate, authority, enrolled.run)
+        raise UserError(
+            f"{directory} belongs to run {known.run_id}, the ticket to {ticket.run_id} (keys that differ: "
+            f"{keys}); join in another directory (--dir), or delete this one"
+        )
+    membership = Membership(
+        address=ticket.address,
+        run_id=ticket.run_id,
+        certificate=enrolled.certificate,
+        authority=authority,
+        run=enrolled.run,
+    )
     _keep(directory, membership)
     return membership
 

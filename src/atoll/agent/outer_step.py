@@ -1,7 +1,9 @@
-"""The outer step, as an agent lives it: plan, propose, reduce, hold, commit, adopt. `train.py` is the trainer's page.
+"""The outer step, as an agent lives it: plan, propose, reduce, hold, commit, adopt. `train.py` is the
+trainer's page.
 
-`step(state, event) -> effects` is pure: no I/O, no clock, no randomness. The agent's server carries the effects out in
-order and feeds back what came of them. Read the handlers from top to bottom: that is the algorithm (PROTOCOL 3).
+`step(state, event) -> effects` is pure: no I/O, no clock, no randomness. The agent's server carries the
+effects out in order and feeds back what came of them. Read the handlers from top to bottom: that is the
+algorithm (PROTOCOL 3).
 """
 
 from collections.abc import Callable
@@ -34,7 +36,7 @@ from atoll.swarm.messages import (
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Message, Plan, Rewind, Term
 
 
-# ---------------------------------------------------------------------------------------------------- what happens
+# ----------------------------------------------------------------------------------------------- what happens
 class Stored(msgspec.Struct, frozen=True):
     """A commit record passed its checks and is durable."""
 
@@ -72,7 +74,7 @@ class Failed(msgspec.Struct, frozen=True):
 Event = Stored | Encoded | Holding | Advanced | Failed | Message
 
 
-# ------------------------------------------------------------------------------------------------------ what to do
+# ------------------------------------------------------------------------------------------------- what to do
 class Send(msgspec.Struct, frozen=True):
     """To the coordinator."""
 
@@ -135,7 +137,7 @@ class Retry(msgspec.Struct, frozen=True):
 Effect = Send | Tell | Store | SawTerm | Forget | Encode | Reduce | Hold | Advance | Retry
 
 
-@dataclass
+@dataclass(kw_only=True)
 class OuterStep:
     """What an agent knows. Only `term`, the log and the state's files outlive it."""
 
@@ -163,14 +165,16 @@ def step(state: OuterStep, event: Event) -> list[Effect]:
     return handler(state, event) if handler is not None else []
 
 
-# ------------------------------------------------------------------------------------------------------ be ready
+# --------------------------------------------------------------------------------------------------- be ready
 def on_welcome(state: OuterStep, welcome: Welcome) -> list[Effect]:
     """The coordinator knows us. Whoever is behind first asks for the records it lacks."""
     if not welcome.term.outranks(state.term):
         return []  # a leader of the past, or a second one with the same number
     effects: list[Effect] = [SawTerm(welcome.term)]
     if welcome.term != state.term:
-        state.attempt = state.held = None  # attempts are a leader's decisions: the next one will be named again
+        state.attempt = state.held = (
+            None  # attempts are a leader's decisions: the next one will be named again
+        )
     state.term = welcome.term
     if welcome.head > state.head:
         return [*effects, Send(Want(state.head))]
@@ -185,7 +189,9 @@ def on_records(state: OuterStep, records: Records) -> list[Effect]:
 
 
 def on_rewound(state: OuterStep, rewound: Rewound) -> list[Effect]:
-    """The operator went back: so do we, where we know more; the Welcome that follows says how far the new branch is."""
+    """The operator went back: so do we, where we know more; the Welcome that follows says how far the new
+    branch is.
+    """
     back = min(rewound.rewinds, key=lambda rewind: rewind.step)
     if state.head > back.step:
         state.head, state.head_root = back.step, back.root
@@ -217,7 +223,9 @@ def on_advanced(state: OuterStep, done: Advanced) -> list[Effect]:
 
 
 def on_attached(state: OuterStep, attached: Attached) -> list[Effect]:
-    """A trainer is here. What plan it is at, or has done, the coordinator says again; only the trainer knows how far it is."""
+    """A trainer is here. What plan it is at, or has done, the coordinator says again; only the trainer knows
+    how far it is.
+    """
     state.attached = True
     state.loaded = attached.loaded
     state.plan = None
@@ -226,19 +234,28 @@ def on_attached(state: OuterStep, attached: Attached) -> list[Effect]:
 
 def on_adopted(state: OuterStep, adopted: Adopted) -> list[Effect]:
     if state.advancing or adopted.step != state.version:
-        return []  # the state moves, or has moved, on: what was copied may be of two versions; another Adopt follows
+        # the state moves, or has moved, on: what was copied may be of two versions; another Adopt follows
+        return []
     state.loaded = adopted.loaded
     effects: list[Effect] = [Send(Ready(state.version, state.root, state.loaded))]
     if state.loaded != state.root:
-        effects.append(Tell(Stopped("the weights that the trainer loaded are not the swarm's; look at this machine's memory")))
+        effects.append(
+            Tell(
+                Stopped(
+                    "the weights that the trainer loaded are not the swarm's; look at this machine's memory"
+                )
+            )
+        )
     elif state.finished and state.version == state.head:
         effects.append(Tell(Stopped("")))
     return effects
 
 
-# ------------------------------------------------------------------------------------------- inner steps, propose
+# --------------------------------------------------------------------------------------- inner steps, propose
 def on_plan(state: OuterStep, plan: Plan) -> list[Effect]:
-    """Train alone on these samples. The same plan again (a new link, a new leader) means: have you proposed?"""
+    """Train alone on these samples. The same plan again (a new link, a new leader) means: have you
+    proposed?
+    """
     if plan.term != state.term or plan.step != state.version or plan.parent != state.root:
         return []
     if state.proposal is not None and _is_of(state.proposal, plan):
@@ -261,7 +278,17 @@ def on_proposed(state: OuterStep, done: Proposed) -> list[Effect]:
     if plan is None or done.step != plan.step or plan.step != state.version:
         return []  # too late: the swarm has moved on
     lease = plan.used(done.inner_steps)
-    proposal = Propose(plan.step, plan.parent, lease, b"", done.tokens, done.inner_steps, done.loss, 0.0, done.handover)
+    proposal = Propose(
+        step=plan.step,
+        parent=plan.parent,
+        lease=lease,
+        payload=b"",
+        tokens=done.tokens,
+        inner_steps=done.inner_steps,
+        loss=done.loss,
+        norm=0.0,
+        handover=done.handover,
+    )
     return [Encode(proposal)]
 
 
@@ -276,7 +303,7 @@ def _is_of(proposal: Propose, plan: Plan) -> bool:
     return (proposal.parent, proposal.lease) == (plan.parent, plan.used(proposal.inner_steps))
 
 
-# ------------------------------------------------------------------------------------------------- reduce, hold
+# ----------------------------------------------------------------------------------------------- reduce, hold
 def on_attempt(state: OuterStep, attempt: Attempt) -> list[Effect]:
     """Reduce. A newer attempt replaces an older one; payloads stay the same, nothing was applied."""
     if attempt.term != state.term or attempt.step != state.version or attempt.parent != state.root:
@@ -288,14 +315,28 @@ def on_attempt(state: OuterStep, attempt: Attempt) -> list[Effect]:
     state.attempt = attempt
     share = attempt.share_of(state.island)
     if share is not None and (state.proposal is None or state.proposal.payload != share.payload):
-        return [Send(Fault(attempt.step, attempt.number, state.island, "lost", "the payload is no longer here"))]
+        return [
+            Send(
+                Fault(
+                    step=attempt.step,
+                    number=attempt.number,
+                    peer=state.island,
+                    kind="lost",
+                    text="the payload is no longer here",
+                )
+            )
+        ]
     return [Reduce(attempt)]
 
 
 def on_assembled(state: OuterStep, assembled: Assembled) -> list[Effect]:
     """The update is fixed. Hold it: a promise to keep the bytes until the step's commit record is stored."""
     attempt = state.attempt
-    if attempt is None or assembled.term != state.term or (assembled.step, assembled.number) != (attempt.step, attempt.number):
+    if (
+        attempt is None
+        or assembled.term != state.term
+        or (assembled.step, assembled.number) != (attempt.step, attempt.number)
+    ):
         return []
     if state.held is not None and (state.held.step, state.held.number) == (attempt.step, attempt.number):
         return [Send(state.held)]
@@ -303,13 +344,17 @@ def on_assembled(state: OuterStep, assembled: Assembled) -> list[Effect]:
 
 
 def on_holding(state: OuterStep, done: Holding) -> list[Effect]:
-    if state.attempt is None or done.held.number != state.attempt.number or done.held.step != state.attempt.step:
+    if (
+        state.attempt is None
+        or done.held.number != state.attempt.number
+        or done.held.step != state.attempt.step
+    ):
         return []
     state.held = done.held
     return [Send(done.held)]
 
 
-# ------------------------------------------------------------------------------------------------- commit, apply
+# ---------------------------------------------------------------------------------------------- commit, apply
 def on_committed(state: OuterStep, committed: Committed) -> list[Effect]:
     """Decided for all of us. A gap means that we missed some: ask."""
     if committed.record.step > state.head:
@@ -318,7 +363,9 @@ def on_committed(state: OuterStep, committed: Committed) -> list[Effect]:
 
 
 def on_stored(state: OuterStep, stored: Stored) -> list[Effect]:
-    """Only now is anything settled: apply, and adopt together. Left out, we drop what we proposed and go on."""
+    """Only now is anything settled: apply, and adopt together. Left out, we drop what we proposed and go
+    on.
+    """
     record = stored.record
     state.head, state.head_root = record.step + 1, record.next_root
     state.plan = state.proposal = state.attempt = state.held = None
@@ -332,7 +379,7 @@ def on_finished(state: OuterStep, finished: Finished) -> list[Effect]:
     return []
 
 
-# ------------------------------------------------------------------------------------------------- what goes wrong
+# -------------------------------------------------------------------------------------------- what goes wrong
 def on_failed(state: OuterStep, failed: Failed) -> list[Effect]:
     """Work that failed is reported with its reason; only the way to the head is tried again for ever."""
     work = failed.work
@@ -343,7 +390,13 @@ def on_failed(state: OuterStep, failed: Failed) -> list[Effect]:
     attempt = work.attempt
     if state.attempt is None or attempt.number != state.attempt.number or attempt.step != state.attempt.step:
         return []
-    return [Send(Fault(attempt.step, attempt.number, failed.peer, "failed", failed.reason))]
+    return [
+        Send(
+            Fault(
+                step=attempt.step, number=attempt.number, peer=failed.peer, kind="failed", text=failed.reason
+            )
+        )
+    ]
 
 
 def on_refused(state: OuterStep, refused: Refused | Evict) -> list[Effect]:
@@ -356,9 +409,24 @@ def on_reported(_: OuterStep, report: Reduced | Fault) -> list[Effect]:
 
 
 _HANDLERS: dict[type, Callable[[OuterStep, Any], list[Effect]]] = {
-    Welcome: on_welcome, Rewound: on_rewound, Records: on_records, Advanced: on_advanced,
-    Attached: on_attached, Adopted: on_adopted, Plan: on_plan, Proposed: on_proposed, Encoded: on_encoded,
-    Attempt: on_attempt, Assembled: on_assembled, Holding: on_holding,
-    Committed: on_committed, Stored: on_stored, Finished: on_finished,
-    Failed: on_failed, Refused: on_refused, Evict: on_refused, Reduced: on_reported, Fault: on_reported,
-}  # fmt: skip
+    Welcome: on_welcome,
+    Rewound: on_rewound,
+    Records: on_records,
+    Advanced: on_advanced,
+    Attached: on_attached,
+    Adopted: on_adopted,
+    Plan: on_plan,
+    Proposed: on_proposed,
+    Encoded: on_encoded,
+    Attempt: on_attempt,
+    Assembled: on_assembled,
+    Holding: on_holding,
+    Committed: on_committed,
+    Stored: on_stored,
+    Finished: on_finished,
+    Failed: on_failed,
+    Refused: on_refused,
+    Evict: on_refused,
+    Reduced: on_reported,
+    Fault: on_reported,
+}

@@ -1,4 +1,6 @@
-"""An island's own contribution: its pseudo-gradient, encoded once, fixed by digests before anything is sent."""
+"""An island's own contribution: its pseudo-gradient, encoded once, fixed by digests before anything is
+sent.
+"""
 
 import time
 from pathlib import Path
@@ -37,7 +39,8 @@ class Payload:
 
 
 def make(directory: Path, state: OuterState, codec: str, proposal: Propose) -> Payload:
-    """Encode outer minus local parameters into `directory`; fills in the proposal's payload and norm, and adds what it took.
+    """Encode outer minus local parameters into `directory`; fills in the proposal's payload and norm, and
+    adds what it took.
 
     Raises ValueError when the pseudo-gradient is not finite.
     """
@@ -61,7 +64,9 @@ def make(directory: Path, state: OuterState, codec: str, proposal: Propose) -> P
     assert isinstance(data, np.memmap)
     data.flush()
     handover = proposal.handover + time.monotonic() - began
-    proposal = msgspec.structs.replace(proposal, payload=root(bytes(table)), norm=float(square**0.5), handover=handover)
+    proposal = msgspec.structs.replace(
+        proposal, payload=root(bytes(table)), norm=float(square**0.5), handover=handover
+    )
     kept = Kept(proposal, codec, bytes(table))
     write_atomic(directory / "payload.kept", msgspec.msgpack.encode(kept))
     return Payload(kept, data, layout)

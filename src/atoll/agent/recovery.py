@@ -1,7 +1,9 @@
-"""Bring the outer state to the head: the outer step, a joiner's recovery, a laggard's catching up and a repair are this.
+"""Bring the outer state to the head: the outer step, a joiner's recovery, a laggard's catching up and a
+repair are this.
 
-Each chunk moves on alone: from whatever logged version it has, by the updates of the log, each step checked against
-that state's table. A chunk that no table names is replaced, from an own outer checkpoint or from a donor.
+Each chunk moves on alone: from whatever logged version it has, by the updates of the log, each step checked
+against that state's table. A chunk that no table names is replaced, from an own outer checkpoint or from a
+donor.
 """
 
 import asyncio
@@ -29,16 +31,20 @@ MAX_REPAIRS = 5  # in one advance; more means that something keeps damaging what
 class Recovery:
     """Moves one island's state along the log, fetching what is not here."""
 
-    def __init__(self, state: OuterState, log: UpdateLog, genesis_root: bytes, checkpoint_dirs: list[Path]) -> None:
+    def __init__(
+        self, state: OuterState, log: UpdateLog, genesis_root: bytes, checkpoint_dirs: list[Path]
+    ) -> None:
         self.state = state
         self.log = log
         self.genesis_root = genesis_root
         self.checkpoint_dirs = checkpoint_dirs
 
     async def advance(self, donors: Donors) -> int:
-        """Bring every chunk to the log's head; returns the version reached. Raises NobodyHas when something is nowhere.
+        """Bring every chunk to the log's head; returns the version reached. Raises NobodyHas when something
+        is nowhere.
 
-        Fresh chunks come while those that are here follow the log; each commit meanwhile turns the first into the second.
+        Fresh chunks come while those that are here follow the log; each commit meanwhile turns the first into
+        the second.
         """
         if UNKNOWN in self.state.versions:
             await unbroken(asyncio.to_thread(self._recognise, self.log.head))
@@ -51,10 +57,15 @@ class Recovery:
             if self.state.version == target:
                 return target
             repairs += self.log.head == target  # else there is more to do than there was
-        raise NobodyHas(f"state {self.log.head} could not be reached in {MAX_REPAIRS} repairs; is this machine's memory sound?")
+        raise NobodyHas(
+            f"state {self.log.head} could not be reached in {MAX_REPAIRS} repairs; is this machine's "
+            "memory sound?"
+        )
 
     async def _follow(self, chunks: list[int], target: int, donors: Donors) -> None:
-        """Move chunks that have a version along the log; one that turns out to be torn, or is led astray, is UNKNOWN after."""
+        """Move chunks that have a version along the log; one that turns out to be torn, or is led astray, is
+        UNKNOWN after.
+        """
         versions = self.state.versions
         for step in range(min((versions[chunk] for chunk in chunks), default=target), target):
             behind = [chunk for chunk in chunks if versions[chunk] == step]
@@ -71,7 +82,9 @@ class Recovery:
                 return
 
     def table(self, version: int) -> bytes:
-        """Of the state that `advance` reached: each chunk was hashed against the log's; only state 0's may not be there."""
+        """Of the state that `advance` reached: each chunk was hashed against the log's; only state 0's may
+        not be there.
+        """
         return self.log.table(version, self.genesis_root) or self.state.table()
 
     def forget(self, rewinds: Sequence[r.Rewind]) -> None:
@@ -88,7 +101,9 @@ class Recovery:
     def _recognise(self, target: int) -> None:
         """Find out by their hashes which versions the chunks have."""
         steps = range(target, max(-1, target - 3 * MAX_REPLAY), -1)
-        tables = {step: table for step in steps if (table := self.log.table(step, self.genesis_root)) is not None}
+        tables = {
+            step: table for step in steps if (table := self.log.table(step, self.genesis_root)) is not None
+        }
         if not tables:
             return  # a joiner: there is no need to hash what is empty
         for chunk, version in enumerate(self.state.versions):
@@ -98,7 +113,9 @@ class Recovery:
                 self.state.versions[chunk] = next(known, UNKNOWN)
 
     async def _replace_stale(self, stale: list[int], target: int, donors: Donors) -> None:
-        """Fresh copies of chunks that are unknown or far behind: of an own checkpoint, of donors, or of an older one."""
+        """Fresh copies of chunks that are unknown or far behind: of an own checkpoint, of donors, or of an
+        older one.
+        """
         near = target - MAX_REPLAY
         if not stale or await unbroken(asyncio.to_thread(self._replace_from_checkpoint, stale, near)):
             return
@@ -112,7 +129,9 @@ class Recovery:
             await self._follow(stale, target, donors)
 
     def _replace_from_checkpoint(self, chunks: list[int], oldest: int) -> bool:
-        """Whether an own outer checkpoint that the records vouch for, not older than `oldest`, gave the chunks."""
+        """Whether an own outer checkpoint that the records vouch for, not older than `oldest`, gave the
+        chunks.
+        """
         for saved in checkpoint.newest(self.checkpoint_dirs):
             if saved.layout != self.state.layout or not oldest <= saved.step <= self.log.head:
                 continue
@@ -142,10 +161,14 @@ class Recovery:
                     failures.append(str(error))
                     return
 
-        while waiting and willing and self.log.head == target:  # again, where one failed when the others had done the rest
+        while (
+            waiting and willing and self.log.head == target
+        ):  # again, where one failed when the others had done the rest
             await together(*(take_from(donor) for donor in sorted(willing) * AT_ONCE))
         if waiting and self.log.head == target:
-            raise NobodyHas(f"{len(waiting)} chunks of state {target}: {'; '.join(failures) or 'there is no donor'}")
+            raise NobodyHas(
+                f"{len(waiting)} chunks of state {target}: {'; '.join(failures) or 'there is no donor'}"
+            )
 
     async def _fetch_chunk(self, chunk: int, donor: str, donors: Donors) -> None:
         elements = self.state.layout.chunk(chunk)
@@ -157,8 +180,12 @@ class Recovery:
             table = await self._table(version, donors)
         except NobodyHas as error:
             raise TransportError(str(error)) from None
-        if not await unbroken(asyncio.to_thread(self._place, chunk, version, data, row(table, chunk, ROW_BYTES))):
-            await donors.drop(donor, f"{donor} is dropped as a donor: its chunk {chunk} is not that of state {version}")
+        if not await unbroken(
+            asyncio.to_thread(self._place, chunk, version, data, row(table, chunk, ROW_BYTES))
+        ):
+            await donors.drop(
+                donor, f"{donor} is dropped as a donor: its chunk {chunk} is not that of state {version}"
+            )
             raise TransportError(f"{donor} gave a false chunk")
 
     def _place(self, chunk: int, version: int, shrunk: bytes, expected: bytes) -> bool:
@@ -185,7 +212,9 @@ class Recovery:
         return data
 
     async def _fetch_update(self, step: int, chunks: list[int], donors: Donors) -> Update:
-        """A committed update that this island did not hold: what of it these chunks need; into the log if that is all."""
+        """A committed update that this island did not hold: what of it these chunks need; into the log if
+        that is all.
+        """
         record = self.log.records[step]
         request = m.FetchHeader(step, record.update)
         raw, _ = await donors.ask(request, lambda d, _: digest(d) == record.update, MAX_HEADER_BYTES)
@@ -196,14 +225,30 @@ class Recovery:
         layout = self.state.layout
         whom = cycle(donors.names or [""])  # each slice of another donor
         slices = tuple(r.Slice(next(whom), first, count) for first, count, _ in header.slices)
-        attempt = r.Attempt(record.term, step, -1, header.parent, header.codec, header.lr, header.momentum,
-                            header.participants, slices, {})  # fmt: skip
+        attempt = r.Attempt(
+            term=record.term,
+            step=step,
+            number=-1,
+            parent=header.parent,
+            codec=header.codec,
+            lr=header.lr,
+            momentum=header.momentum,
+            participants=header.participants,
+            slices=slices,
+            addresses={},
+        )
         assembly = Assembly(self.log.directory, layout, attempt)
         pieces = {piece for chunk in chunks for piece in layout.pieces_of_chunk(chunk)}
         try:
-            await together(*(fetch_slice(donors, step, part, slice_root, assembly.full_piece_bytes, assembly.put, pieces)
-                             for part, (_, _, slice_root) in zip(slices, header.slices, strict=True)
-                             if not pieces.isdisjoint(part.pieces)))  # fmt: skip
+            await together(
+                *(
+                    fetch_slice(
+                        donors, step, part, slice_root, assembly.full_piece_bytes, assembly.put, pieces
+                    )
+                    for part, (_, _, slice_root) in zip(slices, header.slices, strict=True)
+                    if not pieces.isdisjoint(part.pieces)
+                )
+            )
             if len(pieces) == layout.num_pieces:
                 await unbroken(asyncio.to_thread(assembly.finish, self.log, header, table))
         finally:

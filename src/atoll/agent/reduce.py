@@ -1,8 +1,8 @@
 """The owner-sharded all-reduce of one attempt, at one agent.
 
-Each participant streams its encoded slice, piece by piece in one order, to each owner, and receives the reduced
-pieces on the same stream. An owner adds a piece as soon as all participants' copies are there: in sorted id order,
-fp32, weighted; encodes the sum once; and serves everybody, itself included, those bytes.
+Each participant streams its encoded slice, piece by piece in one order, to each owner, and receives the
+reduced pieces on the same stream. An owner adds a piece as soon as all participants' copies are there: in
+sorted id order, fp32, weighted; encodes the sum once; and serves everybody, itself included, those bytes.
 """
 
 import asyncio
@@ -27,9 +27,18 @@ Report = Callable[[Reduced | Fault], Awaitable[None]]
 class Reduction:
     """One attempt: my payload goes out, my slices are reduced, the update comes in."""
 
-    def __init__(self, me: str, attempt: Attempt, assembly: Assembly, payload: Payload | None, progress_seconds: float,
-                 report: Report) -> None:  # fmt: skip
-        """`progress_seconds`: an owner waits so long for a participant's next piece, a participant twice that."""
+    def __init__(
+        self,
+        me: str,
+        attempt: Attempt,
+        assembly: Assembly,
+        payload: Payload | None,
+        progress_seconds: float,
+        report: Report,
+    ) -> None:
+        """`progress_seconds`: an owner waits so long for a participant's next piece, a participant twice
+        that.
+        """
         self.me = me
         self.attempt = attempt
         self.assembly = assembly
@@ -70,7 +79,9 @@ class Reduction:
         part = self.attempt.slices[opened.slice]
         await together(self._take(stream, part, table, arrivals), self._give(stream, part))
 
-    async def _take(self, stream: Stream, part: Slice, table: bytes, arrivals: "asyncio.Queue[memoryview]") -> None:
+    async def _take(
+        self, stream: Stream, part: Slice, table: bytes, arrivals: "asyncio.Queue[memoryview]"
+    ) -> None:
         for index in part.pieces:
             message, data = await stream.receive(2 * self.progress_seconds)
             if expect(message, Piece).index != index or not check_piece(table, index, data):
@@ -95,7 +106,9 @@ class Reduction:
                 except TransportError as error:
                     await self._fault(share.island, "silent", str(error))
                     return
-                add_decoded(self.attempt.codec, np.frombuffer(data, np.uint8), np.float32(share.weight), values)
+                add_decoded(
+                    self.attempt.codec, np.frombuffer(data, np.uint8), np.float32(share.weight), values
+                )
             reduced = np.empty(encoded_bytes(self.attempt.codec, len(values)), np.uint8)
             encode(self.attempt.codec, values, reduced)
             await self.assembly.put(index, reduced.data)
@@ -107,7 +120,9 @@ class Reduction:
         if island == self.me:
             assert self._payload is not None
             return self._payload.piece(index)
-        return await within(self.progress_seconds, self._arrivals[number, island].get(), f"piece {index} of {island}")
+        return await within(
+            self.progress_seconds, self._arrivals[number, island].get(), f"piece {index} of {island}"
+        )
 
     async def _exchange(self, transport: Transport, number: int, part: Slice, payload: Payload) -> None:
         """My payload to an owner, its reduced pieces back."""
@@ -124,14 +139,20 @@ class Reduction:
 
     async def _send_pieces(self, stream: Stream, part: Slice, payload: Payload) -> None:
         for index in part.pieces:
-            await within(2 * self.progress_seconds, stream.send(Piece(index), payload.piece(index)), stream.peer)
+            await within(
+                2 * self.progress_seconds, stream.send(Piece(index), payload.piece(index)), stream.peer
+            )
 
     async def _receive_pieces(self, stream: Stream, part: Slice) -> None:
         for index in part.pieces:
             message, data = await stream.receive(2 * self.progress_seconds)
             if expect(message, Piece).index != index:
-                raise TransportError(f"{stream.peer} sent piece {expect(message, Piece).index} in place of {index}")
+                raise TransportError(
+                    f"{stream.peer} sent piece {expect(message, Piece).index} in place of {index}"
+                )
             await self.assembly.put(index, data)
 
     async def _fault(self, peer: str, kind: str, text: str) -> None:
-        await self._report(Fault(self.attempt.step, self.attempt.number, peer, kind, text))
+        await self._report(
+            Fault(step=self.attempt.step, number=self.attempt.number, peer=peer, kind=kind, text=text)
+        )

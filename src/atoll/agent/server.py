@@ -39,18 +39,29 @@ RECORDS_AT_ONCE = 64
 class Agent:
     """One island's agent, or a relay."""
 
-    def __init__(self, settings: Settings, island: str, run: m.RunInfo, recipe_digest: str, transport: Transport,
-                 trainer: Trainer | None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        settings: Settings,
+        island: str,
+        run: m.RunInfo,
+        recipe_digest: str,
+        transport: Transport,
+        trainer: Trainer | None,
+    ) -> None:
         self.settings = settings
         self.run_info = run
         self.state = OuterState(settings.directory / "state", run.layout)
         self.log = UpdateLog(settings.directory / "log", run.layout, run.record_key)
         own_checkpoints = settings.directory / "outer"
-        self.recovery = Recovery(self.state, self.log, run.genesis_root, [own_checkpoints, *settings.checkpoint_dirs])
+        self.recovery = Recovery(
+            self.state, self.log, run.genesis_root, [own_checkpoints, *settings.checkpoint_dirs]
+        )
         self.data = PartialData(run.data_digest, settings.data_dirs)
         self.donor = Donor(self.state, self.log, run.genesis_root, self.data.block)
         self._partitions = {} if settings.relay else partition_numbers(settings.private_dir, run.recipe)
-        self.machine = OuterStep(island, settings.relay, load_term(settings.directory), self.log.head)
+        self.machine = OuterStep(
+            island=island, relay=settings.relay, term=load_term(settings.directory), head=self.log.head
+        )
         self.machine.head_root = self.log.root(self.log.head, run.genesis_root)
         self.payload = payload.load(settings.directory, run.layout)
         if self.payload is not None and self.payload.proposal.step == self.log.head:
@@ -74,12 +85,20 @@ class Agent:
         self._session = secrets.token_hex(8)
         self._port = 0
         self._self_test = b""
-        self._link = Link(transport, lambda: self.coordinators, self._hello, self._beat, self._received, self._link_changed)
+        self._link = Link(
+            transport, lambda: self.coordinators, self._hello, self._beat, self._received, self._link_changed
+        )
 
     async def run(self) -> str:
-        """Take part until the trainer or the coordinator ends it; returns why ("" when the run is finished)."""
+        """Take part until the trainer or the coordinator ends it; returns why ("" when the run is
+        finished).
+        """
         self._self_test = await asyncio.to_thread(diloco.self_test)  # compile before joining
-        services: dict[str, Service] = {"Ping": _pong, "Reduce": self._serve_reduce, "Fetch": self.donor.serve}
+        services: dict[str, Service] = {
+            "Ping": _pong,
+            "Reduce": self._serve_reduce,
+            "Fetch": self.donor.serve,
+        }
         if not self.settings.dial_only:
             self._port = await self._transport.serve(self.settings.host, self.settings.port, services)
         self._work.start("advance", self._advance)  # look at what is here; state 0 or an old one
@@ -148,7 +167,9 @@ class Agent:
         try:
             async with self._state_lock:
                 codec = self.run_info.recipe["outer"]["codec"]
-                own = await unbroken(asyncio.to_thread(payload.make, self.settings.directory, self.state, codec, work.proposal))
+                own = await unbroken(
+                    asyncio.to_thread(payload.make, self.settings.directory, self.state, codec, work.proposal)
+                )
         except (ValueError, UserError) as error:
             self._events.put_nowait(outer_step.Failed(work, "", str(error)))
             return
@@ -181,7 +202,9 @@ class Agent:
         attempt = work.attempt
         head = header(attempt, work.assembled)
         try:
-            reduction = await within(PROGRESS_SECONDS, self._reduction_of(lambda a: a == attempt), "this attempt")
+            reduction = await within(
+                PROGRESS_SECONDS, self._reduction_of(lambda a: a == attempt), "this attempt"
+            )
         except TransportError as error:
             self._events.put_nowait(outer_step.Failed(work, "", str(error)))
             return
@@ -195,7 +218,9 @@ class Agent:
                     await fetch_slice(donors, attempt.step, part, slice_root, size, assembly.put, part.pieces)
             async with self._state_lock:
                 self.note = f"holding step {attempt.step}"
-                table = await unbroken(asyncio.to_thread(assembly.apply_and_finish, self.state, self.log, head))
+                table = await unbroken(
+                    asyncio.to_thread(assembly.apply_and_finish, self.state, self.log, head)
+                )
         except (NobodyHas, UserError) as error:
             self._events.put_nowait(outer_step.Failed(work, "", str(error)))
             return
@@ -205,7 +230,9 @@ class Agent:
         self._events.put_nowait(outer_step.Holding(held))
 
     async def _advance(self, pause: float = 0.0) -> None:
-        """To the log's head; then an outer checkpoint, where one is due. `pause`: seconds until then, unless there is news."""
+        """To the log's head; then an outer checkpoint, where one is due. `pause`: seconds until then, unless
+        there is news.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await self._news.wait()
@@ -248,7 +275,14 @@ class Agent:
         every = self.run_info.recipe["outer"]["checkpoint_every"]
         if version % every and version != self._last_step:
             return
-        checkpoint.save(self._checkpoints, self.state.layout, version, state_root, self.state.parameters, self.state.momentum)
+        checkpoint.save(
+            self._checkpoints,
+            self.state.layout,
+            version,
+            state_root,
+            self.state.parameters,
+            self.state.momentum,
+        )
         # Two intervals of updates stay, so that a laggard and a repair find them.
         self.log.prune(min(checkpoint.keep_newest(self._checkpoints, 2), version - 2 * every))
 
@@ -269,21 +303,46 @@ class Agent:
     async def _reduction_of(self, matches: Callable[[Attempt], bool]) -> Reduction:
         """The reduction of an attempt; a participant, or our own Hold, may come before it has begun here."""
         async with self._reduction_changed:
-            await self._reduction_changed.wait_for(lambda: self._reduction and matches(self._reduction.attempt))
+            await self._reduction_changed.wait_for(
+                lambda: self._reduction and matches(self._reduction.attempt)
+            )
         assert self._reduction is not None
         return self._reduction
 
-    # ------------------------------------------------------------------------------------- coordinator, trainer
+    # ----------------------------------------------------------------------------------- coordinator, trainer
     def _hello(self) -> m.Hello:
         machine = self.machine
-        return m.Hello(self._session, m.VERSION, self._recipe_digest, self._self_test, self.settings.contributor,
-                       self.settings.relay, self._port, machine.head, machine.head_root, machine.term,
-                       len(self.log.rewinds), self._partitions)  # fmt: skip
+        return m.Hello(
+            session=self._session,
+            version=m.VERSION,
+            recipe_digest=self._recipe_digest,
+            self_test=self._self_test,
+            contributor=self.settings.contributor,
+            relay=self.settings.relay,
+            port=self._port,
+            head=machine.head,
+            head_root=machine.head_root,
+            term=machine.term,
+            branch=len(self.log.rewinds),
+            partitions=self._partitions,
+        )
 
     def _beat(self) -> m.Beat:
         p, s = self._progress, self._seconds
-        return m.Beat(p.step, p.inner_step, p.loss, p.tokens_per_second, self._transport.sent_bytes, s["compute"],
-                      s["communicate"], s["wait"], self.note, *self.donor.progress)  # fmt: skip
+        attempt, pieces = self.donor.progress
+        return m.Beat(
+            step=p.step,
+            inner_step=p.inner_step,
+            loss=p.loss,
+            tokens_per_second=p.tokens_per_second,
+            sent_bytes=self._transport.sent_bytes,
+            compute_seconds=s["compute"],
+            communicate_seconds=s["communicate"],
+            wait_seconds=s["wait"],
+            note=self.note,
+            attempt=attempt,
+            pieces=pieces,
+        )
 
     def _received(self, message: m.AnyMessage) -> None:
         if isinstance(message, m.View):

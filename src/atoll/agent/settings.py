@@ -10,7 +10,7 @@ from atoll.swarm.records import Term
 TERM, COORDINATORS = "term.json", "coordinators.json"
 
 
-class Settings(msgspec.Struct, frozen=True):
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How one agent takes part."""
 
     directory: Path
@@ -26,7 +26,9 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class Arguments(msgspec.Struct, frozen=True, array_like=True):
-    """Of an agent's process. `ticket` may be empty once a membership is kept; `handle` is its socket, -1 for none."""
+    """Of an agent's process. `ticket` may be empty once a membership is kept; `handle` is its socket, -1 for
+    none.
+    """
 
     settings: Settings
     ticket: str

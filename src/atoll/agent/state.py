@@ -1,7 +1,9 @@
-"""The outer state of an island: parameters and momentum, fp32, flat, in memory-mapped files, moved on chunk by chunk.
+"""The outer state of an island: parameters and momentum, fp32, flat, in memory-mapped files, moved on chunk
+by chunk.
 
-A chunk is what its hash says; version numbers are hints that live only as long as the process. A table has one row
-per chunk: the digest of its parameters, then of its momentum, so that a trainer can prove the half that it loads.
+A chunk is what its hash says; version numbers are hints that live only as long as the process. A table has
+one row per chunk: the digest of its parameters, then of its momentum, so that a trainer can prove the half
+that it loads.
 """
 
 import threading
@@ -22,7 +24,9 @@ UNKNOWN = -1
 
 
 class OuterState:
-    """Chunks with versions. Applying, reading and writing a chunk exclude one another; different chunks do not wait."""
+    """Chunks with versions. Applying, reading and writing a chunk exclude one another; different chunks do
+    not wait.
+    """
 
     def __init__(self, directory: Path, layout: Layout) -> None:
         """Map the files in `directory`, making them where absent. Raises UserError when the disk is full."""
@@ -69,11 +73,15 @@ class OuterState:
             self.versions[chunk] = version
 
     def apply(self, header: UpdateHeader, update: Bytes, chunk: int, expected_row: bytes) -> bool:
-        """Move a chunk from header.step to header.step + 1; False, and version UNKNOWN, if it is not what it should be."""
+        """Move a chunk from header.step to header.step + 1; False, and version UNKNOWN, if it is not what it
+        should be.
+        """
         elements = self.layout.chunk(chunk)
         with self._lock, self._changing():
             self.versions[chunk] = UNKNOWN
-            diloco.apply(self.layout, header, update, chunk, self.parameters[elements], self.momentum[elements])
+            diloco.apply(
+                self.layout, header, update, chunk, self.parameters[elements], self.momentum[elements]
+            )
             if self.row(chunk) != expected_row:
                 return False
             self.versions[chunk] = header.step + 1
@@ -91,7 +99,9 @@ class OuterState:
 
     @contextmanager
     def _changing(self) -> Generator[None]:
-        """The generation is odd while the parameters change: ranks copy them out only between two even, equal readings."""
+        """The generation is odd while the parameters change: ranks copy them out only between two even, equal
+        readings.
+        """
         self._generation[0] += 1
         try:
             yield

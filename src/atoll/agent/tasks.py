@@ -10,7 +10,9 @@ class Tasks:
 
     def __init__(self) -> None:
         self.crash: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._tasks: dict[str, list[asyncio.Task[None]]] = {}  # of a kind: the newest, after those that are still ending
+        self._tasks: dict[
+            str, list[asyncio.Task[None]]
+        ] = {}  # of a kind: the newest, after those that are still ending
 
     def start(self, kind: str, work: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
         """Begin work of a kind once what is under way of it, cancelled now, has ended."""
@@ -18,8 +20,9 @@ class Tasks:
 
         async def after_those() -> None:
             if before:
-                # Of all of them: one that is replaced before it began has not waited. Not `await task`: that would
-                # hand our own cancellation on to a task that is ending, and not tell it from the task's.
+                # Of all of them: one that is replaced before it began has not waited. Not `await task`: that
+                # would hand our own cancellation on to a task that is ending, and not tell it from the
+                # task's.
                 await asyncio.wait(before)
             try:
                 await work(*arguments)

@@ -1,4 +1,6 @@
-"""The agent's end of the socket to its trainer. A lost socket is the trainer's death: it is an inherited pair."""
+"""The agent's end of the socket to its trainer. A lost socket is the trainer's death: it is an inherited
+pair.
+"""
 
 import asyncio
 import socket
@@ -32,7 +34,9 @@ class SocketTrainer:
     @staticmethod
     async def open(handle: int) -> "SocketTrainer":
         """On an inherited file descriptor."""
-        reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=handle), limit=2 * MAX_FRAME_BYTES)
+        reader, writer = await asyncio.open_connection(
+            sock=socket.socket(fileno=handle), limit=2 * MAX_FRAME_BYTES
+        )
         return SocketTrainer(reader, writer)
 
     def tell(self, message: Message) -> None:
@@ -55,7 +59,9 @@ def frame(message: Message) -> bytes:
 
 
 def read_frame(connection: socket.socket) -> AnyMessage:
-    """The next message, blocking within the socket's timeout. Raises TransportError when the other end is gone."""
+    """The next message, blocking within the socket's timeout. Raises TransportError when the other end is
+    gone.
+    """
     (length,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
     if length > MAX_FRAME_BYTES:
         raise TransportError("the agent sent an oversized frame")

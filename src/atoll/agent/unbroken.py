@@ -1,4 +1,6 @@
-"""Work that a cancellation lets come to its end: a thread cannot be stopped, and must not outlive the lock it works under."""
+"""Work that a cancellation lets come to its end: a thread cannot be stopped, and must not outlive the lock it
+works under.
+"""
 
 import asyncio
 from collections.abc import Coroutine

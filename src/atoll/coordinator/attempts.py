@@ -1,4 +1,6 @@
-"""One attempt at the open step's update, as its coordinator sees it: who reduces, what is assembled, who holds it."""
+"""One attempt at the open step's update, as its coordinator sees it: who reduces, what is assembled, who
+holds it.
+"""
 
 import numpy as np
 
@@ -19,9 +21,13 @@ class OpenAttempt:
         self.assembled: Assembled | None = None
         self.assembled_at = 0.0
         self.holders = Holders()
-        self.missing = dict.fromkeys(share.island for share in record.participants)  # who does not hold it yet
+        self.missing = dict.fromkeys(
+            share.island for share in record.participants
+        )  # who does not hold it yet
         self._digests: dict[int, bytes] = {}  # by slice
-        self._progress: dict[str, tuple[int, float]] = {}  # island -> (pieces of the update there, since when)
+        self._progress: dict[
+            str, tuple[int, float]
+        ] = {}  # island -> (pieces of the update there, since when)
 
     @property
     def participants(self) -> set[str]:
@@ -31,7 +37,9 @@ class OpenAttempt:
         return (message.step, message.number) == (self.record.step, self.record.number)
 
     def reduced(self, island: str, message: m.Reduced, now: float) -> bool:
-        """Note a slice that its owner has reduced; whether that was the last one, and so the update is assembled."""
+        """Note a slice that its owner has reduced; whether that was the last one, and so the update is
+        assembled.
+        """
         slices = self.record.slices
         if self.assembled or not 0 <= message.slice < len(slices) or slices[message.slice].owner != island:
             return False
@@ -50,7 +58,11 @@ class OpenAttempt:
 
     def stalled_since(self) -> dict[str, float]:
         """When owners whose slices are not reduced yet were last seen to bring theirs on."""
-        late = {s.owner for number, s in enumerate(self.record.slices) if s.num_pieces and number not in self._digests}
+        late = {
+            s.owner
+            for number, s in enumerate(self.record.slices)
+            if s.num_pieces and number not in self._digests
+        }
         return {owner: self._progress.get(owner, (0, self.opened_at))[1] for owner in late}
 
     def is_held(self, island: str, held: m.Held) -> bool:
@@ -62,21 +74,44 @@ class OpenAttempt:
         return True
 
     def awaited(self, ready: set[str], members: Members) -> list[str]:
-        """Whose `Held` is waited for: that of participants; of anybody while one alone holds, or none that can be dialled."""
+        """Whose `Held` is waited for: that of participants; of anybody while one alone holds, or none that
+        can be dialled.
+        """
         few = len(self.holders) < 2 or not members.can_reach_any(self.holders)
         return sorted((ready if few else ready & self.participants) - self.holders.keys())
 
 
-def make_attempt(term: Term, step: int, number: int, parent: bytes, proposals: dict[str, m.Propose],
-                 addresses: dict[str, str], rules: Rules) -> Attempt:  # fmt: skip
-    """Reduce these proposals, weighted by their tokens, at the owners that `addresses` names, in its order."""
+def make_attempt(
+    term: Term,
+    step: int,
+    number: int,
+    parent: bytes,
+    proposals: dict[str, m.Propose],
+    addresses: dict[str, str],
+    rules: Rules,
+) -> Attempt:
+    """Reduce these proposals, weighted by their tokens, at the owners that `addresses` names, in its
+    order.
+    """
     total = sum(proposal.tokens for proposal in proposals.values())
     shares = tuple(
-        Share(island, p.payload, p.tokens, float(np.float32(p.tokens / total))) for island, p in sorted(proposals.items())
+        Share(island, p.payload, p.tokens, float(np.float32(p.tokens / total)))
+        for island, p in sorted(proposals.items())
     )
     slices = equal_slices(list(addresses), rules.num_pieces)
     owners = {part.owner: addresses[part.owner] for part in slices}
-    return Attempt(term, step, number, parent, rules.codec, rules.lr, rules.momentum, shares, slices, owners)
+    return Attempt(
+        term=term,
+        step=step,
+        number=number,
+        parent=parent,
+        codec=rules.codec,
+        lr=rules.lr,
+        momentum=rules.momentum,
+        participants=shares,
+        slices=slices,
+        addresses=owners,
+    )
 
 
 def equal_slices(owners: list[str], num_pieces: int) -> tuple[Slice, ...]:

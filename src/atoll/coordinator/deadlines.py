@@ -35,7 +35,9 @@ class Deadline:
         return self.middle + max(self._margin(), FLOOR_SECONDS) if self._seen else self.initial_seconds
 
     def usual(self) -> float:
-        """After so long whoever still could be in time is so: half-way from the median to what ordinary jitter may take."""
+        """After so long whoever still could be in time is so: half-way from the median to what ordinary
+        jitter may take.
+        """
         return self.middle + self._margin() / 2 if self._seen else self.initial_seconds
 
     def _margin(self) -> float:

@@ -10,7 +10,7 @@ from atoll.swarm import messages as m
 from atoll.swarm import records as r
 
 
-# ---------------------------------------------------------------------------------------------------- what happens
+# ----------------------------------------------------------------------------------------------- what happens
 class Joined(msgspec.Struct, frozen=True):
     """An island said Hello. Nobody is sent to it before it is `Reached`."""
 
@@ -40,7 +40,9 @@ class Received(msgspec.Struct, frozen=True):
 
 
 class Reign(msgspec.Struct, frozen=True):
-    """The store gave this coordinator a higher term: an island had already seen one that outranks the last."""
+    """The store gave this coordinator a higher term: an island had already seen one that outranks the
+    last.
+    """
 
     term: r.Term
 
@@ -52,7 +54,7 @@ class Tick(msgspec.Struct, frozen=True):
 Event = Joined | Reached | Left | Received | Reign | Tick
 
 
-# ------------------------------------------------------------------------------------------------------ what to do
+# ------------------------------------------------------------------------------------------------- what to do
 class Doubted(r.Message, frozen=True):
     """Whether this database may be an old backup: whoever leads next must know it too."""
 
@@ -116,7 +118,9 @@ class Effects(list[Effect]):
         self += [Send(member.island, message) for member in members]
 
     def report_ready(self, member: Member, ready: m.Ready, now: float) -> None:
-        """At the head; for the first time on this line, where there was a head to come to, that is a recovery."""
+        """At the head; for the first time on this line, where there was a head to come to, that is a
+        recovery.
+        """
         text = f"{member.island} holds state {ready.step}, root {ready.root[:6].hex()}"
         self.report("ready", text, member.island, trainer=bool(ready.loaded), root=ready.root.hex())
         if ready.step and member.ready_step < 0:

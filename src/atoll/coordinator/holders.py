@@ -10,7 +10,9 @@ class Holders(dict[str, Held]):
     def best(self, members: Members) -> tuple[Held | None, set[str]]:
         """The next root that most hold, and who does; a relay breaks a tie, and with none nothing is best."""
         relays = {island for island, member in members.items() if member.relay}
-        ranked = sorted(((len(group), len(group & relays), group) for group in self.groups()), key=lambda g: g[:2])
+        ranked = sorted(
+            ((len(group), len(group & relays), group) for group in self.groups()), key=lambda g: g[:2]
+        )
         if not ranked or (len(ranked) > 1 and ranked[-1][:2] == ranked[-2][:2]):
             return None, set()
         best = ranked[-1][2]

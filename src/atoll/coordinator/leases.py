@@ -1,13 +1,19 @@
-"""Leases: which samples are spent, out, or free. The order of samples is a function, so a lease is a few integers."""
+"""Leases: which samples are spent, out, or free. The order of samples is a function, so a lease is a few
+integers.
+"""
 
 from atoll.samples import Ranges, first_sample, merge, number_of
 
 
 class Leases:
-    """Every sample index is in exactly one place: spent, out with one island, free again, or never handed out."""
+    """Every sample index is in exactly one place: spent, out with one island, free again, or never handed
+    out.
+    """
 
     def __init__(self) -> None:
-        self._fresh: dict[int, int] = {}  # by number (0: the mixture): everything from here on was never handed out
+        self._fresh: dict[
+            int, int
+        ] = {}  # by number (0: the mixture): everything from here on was never handed out
         self._free: list[tuple[int, int]] = []
 
     @property
@@ -23,7 +29,9 @@ class Leases:
         return self._first_fresh(number) - first_sample(number)
 
     def take(self, count: int, number: int = 0) -> Ranges:
-        """`count` samples of the mixture or a partition, returned ones first: the set of spent ones has no lasting gap."""
+        """`count` samples of the mixture or a partition, returned ones first: the set of spent ones has no
+        lasting gap.
+        """
         taken: list[tuple[int, int]] = []
         kept: list[tuple[int, int]] = []
         for first, size in self._free:
@@ -43,7 +51,9 @@ class Leases:
         self._free = list(merge([*self._free, *ranges]))
 
     def spend(self, ranges: Ranges) -> None:
-        """A commit that this coordinator had forgotten spent these. Raises ValueError where they are not free."""
+        """A commit that this coordinator had forgotten spent these. Raises ValueError where they are not
+        free.
+        """
         for first, count in ranges:
             end, fresh = first + count, self._first_fresh(number_of(first))
             if end > fresh:

@@ -11,7 +11,7 @@ ASLEEP_SECONDS = 2.0  # between two looks at who is silent
 MAX_DONORS = 16  # named in a View; more would only make the message long
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Member:
     """One island as its coordinator sees it."""
 
@@ -64,7 +64,9 @@ class Members(dict[str, Member]):
     def __init__(self) -> None:
         super().__init__()
         self._looked = 0.0
-        self.donors: dict[str, str] = {}  # island -> address of those who can give state, as all were told last
+        self.donors: dict[
+            str, str
+        ] = {}  # island -> address of those who can give state, as all were told last
 
     def reached(self, island: str, session: str, address: str) -> None:
         if (member := self.get(island)) and member.hello.session == session:
@@ -77,7 +79,7 @@ class Members(dict[str, Member]):
 
     def admit(self, island: str, hello: Hello, now: float) -> Member:
         """It said Hello: a new line, a new member; how often it left is remembered."""
-        member, before = Member(island, hello, now, now), self.get(island)
+        member, before = Member(island=island, hello=hello, joined_at=now, last_heard=now), self.get(island)
         if before is not None:
             member.flaps, member.probation = before.flaps, before.probation
             if before.hello.session == hello.session:
@@ -105,7 +107,9 @@ class Members(dict[str, Member]):
         return {island for island in islands if not self.connected(island)}
 
     def waited_for(self, island: str, returning: bool) -> bool:
-        """Whether a step waits for an island with a plan; `returning`: those not back since a restart have time yet."""
+        """Whether a step waits for an island with a plan; `returning`: those not back since a restart have
+        time yet.
+        """
         return self[island].present and not self[island].probation if island in self else returning
 
     def can_reach_any(self, islands: Iterable[str]) -> bool:
@@ -113,19 +117,25 @@ class Members(dict[str, Member]):
         return any(island in self and self[island].connected and self[island].address for island in islands)
 
     def choose_donors(self, step: int) -> bool:
-        """Who can give state, relays first; whether that has changed. With nobody at the head yet the last ones stay."""
+        """Who can give state, relays first; whether that has changed. With nobody at the head yet the last
+        ones stay.
+        """
         if len(self.donors) == MAX_DONORS and all(self.at(island, step) for island in self.donors):
             return False
         able = sorted((m for m in self.ready(step) if m.address), key=lambda m: (not m.relay, m.island))
         chosen = {member.island: member.address for member in able[:MAX_DONORS]}
-        before, self.donors = self.donors, chosen or {i: a for i, a in self.donors.items() if self.connected(i)}
+        before, self.donors = (
+            self.donors,
+            chosen or {i: a for i, a in self.donors.items() if self.connected(i)},
+        )
         return self.donors != before
 
     def fall_silent(self, now: float, limit_seconds: float) -> tuple[list[Member], float]:
-        """(those that were not heard for too long, and were not known to be frozen; when the next may be). Ask every second.
+        """(those that were not heard for too long, and were not known to be frozen; when the next may be).
+        Ask every second.
 
-        A coordinator that did not ask for longer was itself asleep, and has yet to read what came meanwhile: it asks again
-        a second later, not at once.
+        A coordinator that did not ask for longer was itself asleep, and has yet to read what came meanwhile:
+        it asks again a second later, not at once.
         """
         asleep, self._looked = now - self._looked > ASLEEP_SECONDS, now
         if asleep:
@@ -133,4 +143,6 @@ class Members(dict[str, Member]):
         frozen = [m for m in self.values() if m.present and now >= m.last_heard + limit_seconds]
         for member in frozen:
             member.frozen = True
-        return frozen, min((m.last_heard for m in self.values() if m.present), default=math.inf) + limit_seconds
+        return frozen, min(
+            (m.last_heard for m in self.values() if m.present), default=math.inf
+        ) + limit_seconds

@@ -1,4 +1,6 @@
-"""Who trains on what in the open outer step: one plan per island, its samples leased, its inner steps in proportion."""
+"""Who trains on what in the open outer step: one plan per island, its samples leased, its inner steps in
+proportion.
+"""
 
 import math
 from collections import Counter
@@ -23,17 +25,23 @@ class Plans(dict[str, Plan]):
         self.leases = Leases()
         self.stage_starts: tuple[int, ...] = ()
         self.began = math.inf  # when the step's first plan was made; after a restart: when we began
-        self._restored: float | None = None  # usual seconds in the earlier reign that began the step; who knows when
+        self._restored: float | None = (
+            None  # usual seconds in the earlier reign that began the step; who knows when
+        )
         self.arrivals = Deadline(math.inf)  # from then to a proposal
         self.handover = Deadline(0.0)  # from the last inner step to a proposal, as islands say
         self.missing: dict[str, None] = {}  # who has not proposed, in the order of the plans
         self._begun: dict[str, tuple[float, str]] = {}  # when plans were told first, and to which session
         self._fastest = 0.0  # seconds per inner step, of those present when the step began
         self._rules = rules
-        self._given: Counter[str] = Counter()  # samples of this stage, spent or out: in all (""), and by private source
+        self._given: Counter[str] = (
+            Counter()
+        )  # samples of this stage, spent or out: in all (""), and by private source
         self._given_stage = 0
 
-    def restore(self, plans: list[Plan], commits: list[CommitRecord], stage_starts: tuple[int, ...], now: float) -> None:
+    def restore(
+        self, plans: list[Plan], commits: list[CommitRecord], stage_starts: tuple[int, ...], now: float
+    ) -> None:
         """After a restart: the open step's plans stand, and so do the leases that commits spent."""
         stage = self._stage(len(commits))
         self.update({plan.island: plan for plan in plans})
@@ -47,24 +55,40 @@ class Plans(dict[str, Plan]):
             self.began, self._restored = now, max(plan.seconds for plan in plans)
             self.arrivals = _seen(self._restored)
             self.handover = _seen(max(plan.handover for plan in plans))
-        leases = [lease for record in commits if self._stage(record.step) == stage for _, lease in record.leases]
+        leases = [
+            lease for record in commits if self._stage(record.step) == stage for _, lease in record.leases
+        ]
         self._given_stage = stage
         for lease in [*leases, *(plan.lease for plan in self.values())]:
             self._count(lease, 1)
 
     def make(self, term: Term, step: int, root: bytes, member: Member, members: Members, now: float) -> Plan:
-        """A plan for `member` from state `step`, however late: whoever takes part is at the next head in time."""
+        """A plan for `member` from state `step`, however late: whoever takes part is at the next head in
+        time.
+        """
         rules = self._rules
         if not self:
-            self._fastest = min((m.pace.middle for m in members.values() if m.present and m.pace.middle), default=0.0)
+            self._fastest = min(
+                (m.pace.middle for m in members.values() if m.present and m.pace.middle), default=0.0
+            )
         inner_steps, seconds = self._fair_share(member), self.seconds_left(member.island, members, now)
         stage = self._stage(step)
         while len(self.stage_starts) <= stage:
             self.stage_starts = (*self.stage_starts, max((self.leases.fresh, *self.stage_starts)))
         lease = self._draw(inner_steps * rules.windows_per_step, stage, member.hello.partitions)
         first = step * rules.inner_steps
-        plan = Plan(term, step, root, member.island, lease, self.stage_starts, inner_steps, first, seconds,
-                    self.handover.middle)  # fmt: skip
+        plan = Plan(
+            term=term,
+            step=step,
+            parent=root,
+            island=member.island,
+            lease=lease,
+            stage_starts=self.stage_starts,
+            inner_steps=inner_steps,
+            first_inner_step=first,
+            seconds=seconds,
+            handover=self.handover.middle,
+        )
         self[member.island] = plan
         self.missing[member.island] = None
         self._begun[member.island] = now, member.hello.session
@@ -76,7 +100,9 @@ class Plans(dict[str, Plan]):
         others = [members[i] for i in self if i != island and i in members and members[i].present]
         under_way = [member for member in others if member.island in self.missing]
         late, usual = max(0.0, now - self.began), self.arrivals.usual()
-        if (not under_way or late >= self.arrivals.seconds()) and len(others) - len(under_way) < self._rules.min_participants:
+        if (not under_way or late >= self.arrivals.seconds()) and len(others) - len(
+            under_way
+        ) < self._rules.min_participants:
             return usual  # without the one who asks, the step cannot open
         if self._restored is None and usual < math.inf:
             return max(0.0, usual - late)
@@ -85,7 +111,9 @@ class Plans(dict[str, Plan]):
         return (1.0 - furthest) * whole if furthest < 1.0 else 0.0
 
     def _draw(self, count: int, stage: int, partitions: dict[str, int]) -> Ranges:
-        """Samples for a plan: what its island's partitions owe to their sources' weight over the swarm, else the mixture's."""
+        """Samples for a plan: what its island's partitions owe to their sources' weight over the swarm, else
+        the mixture's.
+        """
         self._enter(stage)
         drawn: list[tuple[int, int]] = []
         left = count
@@ -119,9 +147,13 @@ class Plans(dict[str, Plan]):
         return sum(step * self._rules.inner_steps >= end for end in self._rules.stage_ends[:-1])
 
     def allows(self, island: str, proposal: Propose) -> bool:
-        """Whether a proposal is of its island's first samples, of no more tokens than they have, and finite."""
+        """Whether a proposal is of its island's first samples, of no more tokens than they have, and
+        finite.
+        """
         plan = self[island]
-        if not 0 < proposal.inner_steps <= plan.inner_steps or proposal.lease != plan.used(proposal.inner_steps):
+        if not 0 < proposal.inner_steps <= plan.inner_steps or proposal.lease != plan.used(
+            proposal.inner_steps
+        ):
             return False
         most = num_samples(proposal.lease) * self._rules.context_length
         sound = 0 < proposal.tokens <= most and len(proposal.payload) == DIGEST_BYTES
@@ -149,7 +181,9 @@ class Plans(dict[str, Plan]):
         self.stage_starts = max(self.stage_starts, stage_starts, key=len)
 
     def settle(self, inner_steps: dict[str, int], members: Members, now: float) -> None:
-        """The step is committed with so many of participants: their samples are spent, all others are free again."""
+        """The step is committed with so many of participants: their samples are spent, all others are free
+        again.
+        """
         for island, plan in self.items():
             if island in inner_steps:
                 self._give_back(plan.parted(inner_steps[island])[1])
@@ -163,7 +197,9 @@ class Plans(dict[str, Plan]):
         self.began, self._restored = math.inf, None
 
     def _observe_unfinished(self, plan: Plan, member: Member | None, now: float) -> None:
-        """Too slow for the step: a fair share follows from its pace so far, and it would have come later than now."""
+        """Too slow for the step: a fair share follows from its pace so far, and it would have come later than
+        now.
+        """
         if member and member.present and (done := member.inner_steps_done(plan.step)) is not None:
             self._observe_pace(member, max(1, done), now)
             self.arrivals.observe(now - self.began)
@@ -174,11 +210,17 @@ class Plans(dict[str, Plan]):
             member.pace.observe((now - began) / inner_steps)
 
     def _fair_share(self, member: Member) -> int:
-        """All of H for the fastest; fewer for a slower island, so that all are ready at about the same time."""
+        """All of H for the fastest; fewer for a slower island, so that all are ready at about the same
+        time.
+        """
         if not member.pace.middle or not self._fastest:
             return self._rules.inner_steps
         ratio = self._fastest / member.pace.middle
-        return self._rules.inner_steps if ratio >= CLOSE_ENOUGH else max(1, round(ratio * self._rules.inner_steps))
+        return (
+            self._rules.inner_steps
+            if ratio >= CLOSE_ENOUGH
+            else max(1, round(ratio * self._rules.inner_steps))
+        )
 
     def _fraction_done(self, member: Member) -> float:
         plan = self[member.island]

@@ -1,7 +1,8 @@
 """The coordinator's decisions: who trains on what, who reduces, what is committed (PROTOCOL 2 and 3).
 
-`Coordinator.step(event, now)` is pure apart from its own state: no I/O, no clock, no randomness. Effects are carried
-out in order, a `Send` only after the `Persist` before it. A restart is `restore`: a fold over the records.
+`Coordinator.step(event, now)` is pure apart from its own state: no I/O, no clock, no randomness. Effects are
+carried out in order, a `Send` only after the `Persist` before it. A restart is `restore`: a fold over the
+records.
 """
 
 import math
@@ -36,9 +37,13 @@ class Coordinator:
         self.holdings = Deadline(rules.hold_seconds)  # from an assembly to a Held
         self._sign = sign
         self._handlers: dict[type, Callable[[Member, Any, float], bool]] = {
-            m.Records: self._import, m.Ready: self._ready, m.Propose: self._propose,
-            m.Reduced: self._reduced, m.Fault: self._fault, m.Held: self._held,
-        }  # fmt: skip
+            m.Records: self._import,
+            m.Ready: self._ready,
+            m.Propose: self._propose,
+            m.Reduced: self._reduced,
+            m.Fault: self._fault,
+            m.Held: self._held,
+        }
         self._do = e.Effects()
         self.plans, self.doubt, self.standing = Plans(rules), Doubt(), Standing()
         self.newest: r.CommitRecord | None = None
@@ -57,7 +62,9 @@ class Coordinator:
         """Fold the records of earlier reigns: the chain, and what is known of the open step."""
         for record in commits:
             self._fold(record)
-        still_open = [plan for plan in known.plans if plan.step == self.head and plan.parent == self.head_root]
+        still_open = [
+            plan for plan in known.plans if plan.step == self.head and plan.parent == self.head_root
+        ]
         self.plans.restore(still_open, commits, known.stage_starts, now)
         self.number, self.rewinds = known.last_number, known.rewinds
         self.grace_until = now + self.rules.grace_seconds if self.plans else 0.0
@@ -65,7 +72,9 @@ class Coordinator:
             self._doubt(now)
 
     def _doubt(self, now: float) -> None:
-        """Nothing begins until those that this database knows last have spoken, and the others had time to."""
+        """Nothing begins until those that this database knows last have spoken, and the others had time
+        to.
+        """
         awaited = self.plans.keys() | (self.newest.islands if self.newest else set[str]())
         self.doubt.begin(self.members.unconnected(awaited), now + self.rules.doubt_seconds)
 
@@ -118,8 +127,13 @@ class Coordinator:
             self._learn_from(member, now)
         self._do.send(island, m.Welcome(self.term, self.head, self.head_root))
         self._do.send(island, m.View(self.members.donors))
-        self._do.report("joined", f"{island} joined as {'a relay' if hello.relay else 'an island'}", island,
-                     contributor=hello.contributor, relay=hello.relay)  # fmt: skip
+        self._do.report(
+            "joined",
+            f"{island} joined as {'a relay' if hello.relay else 'an island'}",
+            island,
+            contributor=hello.contributor,
+            relay=hello.relay,
+        )
 
     def _reign(self, term: r.Term, now: float) -> None:
         """Rule under a higher term; what the last one opened is void, what it committed stands."""
@@ -129,7 +143,9 @@ class Coordinator:
         self._do.send_all(self.members.here, m.Welcome(term, self.head, self.head_root))
 
     def _learn_from(self, member: Member, now: float) -> None:
-        """An island knows what this database does not: a restored backup. Ask, and decide nothing meanwhile."""
+        """An island knows what this database does not: a restored backup. Ask, and decide nothing
+        meanwhile.
+        """
         if not self.doubt.is_open:
             self._doubt(now)
             self._do.append(e.Persist(e.Doubted(True)))
@@ -139,12 +155,18 @@ class Coordinator:
             more = "a rewind that it does not: host it with that --rewind again"
         else:
             self._do.send(member.island, m.Want(self.head))
-        self._do.report("behind", f"this database is an old backup: {member.island} knows {more}", member.island)
+        self._do.report(
+            "behind", f"this database is an old backup: {member.island} knows {more}", member.island
+        )
 
     def _import(self, member: Member, told: m.Records, now: float) -> bool:
-        """Records from an island, verified by the server as the run's and as a chain: history, whatever the term."""
+        """Records from an island, verified by the server as the run's and as a chain: history, whatever the
+        term.
+        """
         for record in told.records:
-            if (record.step, record.previous) == (self.head, self.head_digest) and r.is_valid_after(record, self.rewinds):
+            if (record.step, record.previous) == (self.head, self.head_digest) and r.is_valid_after(
+                record, self.rewinds
+            ):
                 self._do.append(e.Persist(record))
                 self.plans.learn(record, self.members, now)
                 self._fold(record)
@@ -192,7 +214,11 @@ class Coordinator:
         if ready.step != self.head:
             return False  # the records it lacks are on their way
         if ready.root != self.head_root or ready.loaded not in (b"", self.head_root):
-            self._do.report("unequal", f"{member.island} holds other bits than the swarm at step {ready.step}", member.island)
+            self._do.report(
+                "unequal",
+                f"{member.island} holds other bits than the swarm at step {ready.step}",
+                member.island,
+            )
             return False
         if member.ready_step != ready.step:
             self._do.report_ready(member, ready, now)
@@ -223,7 +249,9 @@ class Coordinator:
         if plan is None or (proposal.step, proposal.parent) != (self.head, self.head_root):
             return False  # too late; it keeps nothing of it and goes on from the head
         if not self.plans.allows(member.island, proposal):
-            text = f"{member.island} proposed other samples or more tokens than its lease, or what is not finite"
+            text = (
+                f"{member.island} proposed other samples or more tokens than its lease, or what is not finite"
+            )
             self._do.report("refused", text, member.island)
             return False
         if member.island not in self.proposals:
@@ -233,7 +261,9 @@ class Coordinator:
 
     def _awaits(self, island: str, now: float) -> bool:
         """Whether the step waits for the proposal of an island that has a plan."""
-        return island not in self.standing.out and self.members.waited_for(island, returning=now < self.grace_until)
+        return island not in self.standing.out and self.members.waited_for(
+            island, returning=now < self.grace_until
+        )
 
     # ------------------------------------------------------------------------------------ attempt, assembled
     def _decide(self, now: float) -> None:
@@ -276,7 +306,9 @@ class Coordinator:
         elif now >= due:
             late = {owner for owner, since in stalled.items() if now >= since + self.rules.stall_seconds}
             self.standing.late(late)
-            self._close(f"{', '.join(sorted(late))} brought nothing on for {self.rules.stall_seconds:.0f} s", now)
+            self._close(
+                f"{', '.join(sorted(late))} brought nothing on for {self.rules.stall_seconds:.0f} s", now
+            )
         else:
             self._do.append(e.Timer(due))
 
@@ -285,7 +317,11 @@ class Coordinator:
         if now < self.reopen_at:
             self._do.append(e.Timer(self.reopen_at))
             return
-        able = {i: p for i, p in self.proposals.items() if i not in self.standing.out and self.members.at(i, self.head)}
+        able = {
+            i: p
+            for i, p in self.proposals.items()
+            if i not in self.standing.out and self.members.at(i, self.head)
+        }
         if not able or len(able) < self.rules.min_participants:
             if self.standing.out and not able:
                 self.standing = Standing()  # nobody is left: everybody gets another chance
@@ -307,8 +343,11 @@ class Coordinator:
         if not owners:
             worst = self.standing.exclude_worst(sorted(able))
             why = f"{worst} is left out of step {self.head}: no owner can reach it"
-            self._do.report("excluded" if worst else "stuck", why if worst else "no agent can be reached by the others: "
-                         "start a relay", worst)  # fmt: skip
+            self._do.report(
+                "excluded" if worst else "stuck",
+                why if worst else "no agent can be reached by the others: start a relay",
+                worst,
+            )
             self.reopen_at = now + self.rules.stuck_seconds
             return
         self.number += 1
@@ -319,12 +358,23 @@ class Coordinator:
         self._do.send_all(self.members.ready(self.head), attempt)
         left_out = sorted(set(self.plans) - set(able))
         names = f"; without {', '.join(left_out)}" if left_out else ""
-        self._do.report("attempt", f"step {self.head}, attempt {self.number}: {len(able)} participants, "
-                     f"{len(attempt.addresses)} owners{names}", "", participants=sorted(able), left_out=left_out)  # fmt: skip
+        self._do.report(
+            "attempt",
+            f"step {self.head}, attempt {self.number}: {len(able)} participants, "
+            f"{len(attempt.addresses)} owners{names}",
+            "",
+            participants=sorted(able),
+            left_out=left_out,
+        )
 
     def _reduced(self, member: Member, reduced: m.Reduced, now: float) -> bool:
         attempt = self.attempt
-        if not (attempt and attempt.is_of(reduced) and attempt.reduced(member.island, reduced, now) and attempt.assembled):
+        if not (
+            attempt
+            and attempt.is_of(reduced)
+            and attempt.reduced(member.island, reduced, now)
+            and attempt.assembled
+        ):
             return False
         self._do.append(e.Persist(attempt.assembled))
         self._do.send_all(self.members.ready(self.head), attempt.assembled)
@@ -336,7 +386,9 @@ class Coordinator:
             return False
         accuser, peer = member.island, fault.peer or member.island
         self.standing.charge(accuser, peer, fault.kind, self.attempt.record)
-        self._do.report("fault", f"{accuser} about {peer}: {fault.text}", accuser, peer=peer, fault=fault.kind)
+        self._do.report(
+            "fault", f"{accuser} about {peer}: {fault.text}", accuser, peer=peer, fault=fault.kind
+        )
         self._close(f"{accuser} and {peer} could not exchange", now)
         return True
 
@@ -364,11 +416,19 @@ class Coordinator:
             return
         update, holders = attempt.holders.best(self.members)
         if len(attempt.holders.groups()) > 1:
-            self._do.report("unequal", f"step {self.head}: different next roots are held", groups=len(attempt.holders.groups()))
+            self._do.report(
+                "unequal",
+                f"step {self.head}: different next roots are held",
+                groups=len(attempt.holders.groups()),
+            )
         many = enough(holders, attempt.participants, len(ready))
         if update is not None and self.members.can_reach_any(holders) and (many or self.hold_misses):
             if not many:
-                self._do.report("thin", f"step {self.head} is committed with {len(holders)} holders", holders=sorted(holders))
+                self._do.report(
+                    "thin",
+                    f"step {self.head} is committed with {len(holders)} holders",
+                    holders=sorted(holders),
+                )
             self._commit(attempt, update, holders, now)
         else:
             self.hold_misses += 1
@@ -380,8 +440,19 @@ class Coordinator:
         names, shares = sorted(attempt.participants), attempt.record.participants
         proposals = attempt.proposals
         leases = tuple((island, proposals[island].lease) for island in names)
-        record = r.CommitRecord(self.term, len(self.rewinds), self.head, self.number, self.head_root, held.update,
-                                held.next_root, shares, leases, self.head_digest, self.plans.stage_starts)  # fmt: skip
+        record = r.CommitRecord(
+            term=self.term,
+            branch=len(self.rewinds),
+            step=self.head,
+            number=self.number,
+            parent=self.head_root,
+            update=held.update,
+            next_root=held.next_root,
+            participants=shares,
+            leases=leases,
+            previous=self.head_digest,
+            stage_starts=self.plans.stage_starts,
+        )
         record = msgspec.structs.replace(record, signature=self._sign(record.unsigned()))
         self._do.append(e.Persist(record))
         loss = sum(proposals[share.island].loss * share.weight for share in shares)
@@ -391,8 +462,16 @@ class Coordinator:
         self.number = 0
         self._new_step()
         self._do.send_all(self.members.here, m.Committed(record))
-        self._do.report("committed", f"step {record.step}: {len(names)} islands, {record.tokens:,} tokens, "
-                     f"loss {loss:.3f}, root {record.next_root[:6].hex()}", "", tokens=record.tokens, loss=loss,
-                     participants=names, holders=sorted(holders), root=record.next_root.hex())  # fmt: skip
+        self._do.report(
+            "committed",
+            f"step {record.step}: {len(names)} islands, {record.tokens:,} tokens, "
+            f"loss {loss:.3f}, root {record.next_root[:6].hex()}",
+            "",
+            tokens=record.tokens,
+            loss=loss,
+            participants=names,
+            holders=sorted(holders),
+            root=record.next_root.hex(),
+        )
         if self.finished:
             self._do.report("finished", f"all {self.head} outer steps are committed")

@@ -6,7 +6,7 @@ from atoll.samples import HASH_BITS, first_sample, private_source, source_of
 from atoll.swarm.messages import VERSION, Hello
 
 
-class Rules(msgspec.Struct, frozen=True):
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """From the recipe and the prepared run; the seconds at the end are floors and backstops, not settings."""
 
     recipe_digest: str
@@ -25,10 +25,16 @@ class Rules(msgspec.Struct, frozen=True):
     partitioned: tuple[str, ...] = ()  # the private sources, sorted
     private_shares: tuple[dict[str, float], ...] = ()  # of each stage's samples, by private source
     frozen_seconds: float = 2.5  # silent that long, of beats every second: not waited for
-    grace_seconds: float = 3.0  # a new leader waits so long for the islands of the open step; they dial every second
-    doubt_seconds: float = 60.0  # an old backup hears whoever comes for so long: one that knows more may have been cut off
+    grace_seconds: float = (
+        3.0  # a new leader waits so long for the islands of the open step; they dial every second
+    )
+    doubt_seconds: float = (
+        60.0  # an old backup hears whoever comes for so long: one that knows more may have been cut off
+    )
     fault_seconds: float = 0.1  # between a fault and the next attempt: news of a death may be on its way
-    stall_seconds: float = 30.0  # an owner that brings its slice on by nothing for so long is late; never a total time
+    stall_seconds: float = (
+        30.0  # an owner that brings its slice on by nothing for so long is late; never a total time
+    )
     hold_seconds: float = 60.0
     last_seconds: float = 30.0  # whoever is here has so long to store the last update before the others end
     stuck_seconds: float = 1.0  # between attempts to find an owner
@@ -36,11 +42,17 @@ class Rules(msgspec.Struct, frozen=True):
     def objection(self, hello: Hello) -> str:
         """Why an agent cannot be a member; empty if it can."""
         if hello.version != VERSION:
-            return f"it speaks version {hello.version} of the protocol, the run {VERSION}; install the host's version of atoll"
+            return (
+                f"it speaks version {hello.version} of the protocol, the run {VERSION}; install the "
+                "host's version of atoll"
+            )
         if hello.recipe_digest != self.recipe_digest:
             return "its recipe is not the run's; join with a ticket of this run in an empty directory"
         if hello.self_test != self.self_test:
-            return "its arithmetic gives other bits than the coordinator's (another kernel version or processor fault)"
+            return (
+                "its arithmetic gives other bits than the coordinator's (another kernel version or "
+                "processor fault)"
+            )
         for name, number in hello.partitions.items():
             held = self.partitioned and 0 < number >> HASH_BITS <= len(self.partitioned)
             if not held or private_source(first_sample(number), self.partitioned) != source_of(name):

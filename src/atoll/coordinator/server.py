@@ -10,7 +10,20 @@ from typing import Any
 import msgspec
 
 from atoll import __version__
-from atoll.coordinator.effects import Doubted, Event, Joined, Left, Persist, Reached, Received, Reign, Report, Send, Tick, Timer
+from atoll.coordinator.effects import (
+    Doubted,
+    Event,
+    Joined,
+    Left,
+    Persist,
+    Reached,
+    Received,
+    Reign,
+    Report,
+    Send,
+    Tick,
+    Timer,
+)
 from atoll.coordinator.protocol import Coordinator
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.store import Store
@@ -37,8 +50,15 @@ CountSamples = Callable[[Ranges, tuple[int, ...]], Mapping[str, int]]
 class CoordinatorServer:
     """One reign: from `begin` until cancelled or deposed."""
 
-    def __init__(self, rules: Rules, run: m.RunInfo, keys: RunKeys, store: Store, events: EventLog,
-                 transport: Transport) -> None:  # fmt: skip
+    def __init__(
+        self,
+        rules: Rules,
+        run: m.RunInfo,
+        keys: RunKeys,
+        store: Store,
+        events: EventLog,
+        transport: Transport,
+    ) -> None:
         self.run = run
         self.store = store
         self.address = ""  # host:port for tickets
@@ -51,7 +71,9 @@ class CoordinatorServer:
         self.deposed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.protocol = Coordinator(rules, Term(), keys.sign)
         self._begun = False
-        self.count_samples: CountSamples = lambda ranges, stage_starts: {}  # of each source: the host knows the mixture
+        self.count_samples: CountSamples = (
+            lambda ranges, stage_starts: {}
+        )  # of each source: the host knows the mixture
         self._sources: defaultdict[str, Counter[str]] = defaultdict(Counter)  # committed samples, by island
         self._num_counted = 0  # commits that are in it
         self._addresses: tuple[str, ...] = ()  # of all coordinators: where islands look when this one is gone
@@ -59,8 +81,8 @@ class CoordinatorServer:
     def begin(self, restored: bool = False, rewind: int | None = None) -> None:
         """Take the next term and go on from the records.
 
-        `restored`: the operator says that these are an old backup's. `rewind`: the operator goes back to that state; raises
-        UserError where there is none.
+        `restored`: the operator says that these are an old backup's. `rewind`: the operator goes back to that
+        state; raises UserError where there is none.
         """
         self.protocol.term = self.store.begin_term()
         if rewind is not None:
@@ -71,17 +93,29 @@ class CoordinatorServer:
         self.protocol.restore(commits, self.store.open_step(len(commits)), time.monotonic())
         self._begun = True
         term, head = self.protocol.term.counter, self.protocol.head
-        self._events.write("term", f"coordinator of {self.run.run_id} begins term {term} at step {head}", term=term)
+        self._events.write(
+            "term", f"coordinator of {self.run.run_id} begins term {term} at step {head}", term=term
+        )
 
     def _rewind(self, step: int) -> None:
         """A new branch, from an older state: a signed record, which islands follow."""
         commits = self.store.commits()
         if not 0 <= step < len(commits):
-            raise UserError(f"--rewind {step}: this run has {len(commits)} commits; go back to a state before the last")
+            raise UserError(
+                f"--rewind {step}: this run has {len(commits)} commits; go back to a state before the last"
+            )
         branch = len(self.store.open_step(len(commits)).rewinds) + 1
-        record = Rewind(branch, step, commits[step].parent, commits[step - 1].digest() if step else b"")
+        record = Rewind(
+            branch=branch,
+            step=step,
+            root=commits[step].parent,
+            previous=commits[step - 1].digest() if step else b"",
+        )
         self.store.append([msgspec.structs.replace(record, signature=self._keys.sign(record.unsigned()))])
-        text = f"the operator goes back to state {step}: {len(commits) - step} commits are abandoned, branch {branch} begins"
+        text = (
+            f"the operator goes back to state {step}: {len(commits) - step} commits are abandoned, branch "
+            f"{branch} begins"
+        )
         self._events.write("rewound", text, step=step)
 
     @property
@@ -96,7 +130,8 @@ class CoordinatorServer:
         return Ticket(common_name(authority), self.address, fingerprint(authority), secret).text()
 
     async def stand_by(self) -> bool:
-        """Until the leader has been silent for LEADER_SECONDS by the database's clock; whether a backup was restored meanwhile.
+        """Until the leader has been silent for LEADER_SECONDS by the database's clock; whether a backup was
+        restored meanwhile.
 
         Whoever restores one says so to the coordinator that they host, and a standby may be quicker.
         """
@@ -110,7 +145,9 @@ class CoordinatorServer:
             await asyncio.sleep(RENEW_SECONDS)
 
     async def keep_time(self) -> None:
-        """Tick whenever a deadline may have passed, and show the database that this leader lives; until deposed."""
+        """Tick whenever a deadline may have passed, and show the database that this leader lives; until
+        deposed.
+        """
         renew_at = 0.0
         while not self.deposed.done():
             if time.monotonic() >= renew_at:
@@ -146,7 +183,9 @@ class CoordinatorServer:
 
     # -------------------------------------------------------------------------------------------- carry out
     def _step(self, event: Event) -> None:
-        """One event through the protocol. Persists are done, synchronously, before the sends that follow them."""
+        """One event through the protocol. Persists are done, synchronously, before the sends that follow
+        them.
+        """
         if self.deposed.done():
             return
         now = time.monotonic()
@@ -156,7 +195,9 @@ class CoordinatorServer:
         try:
             effects = self.protocol.step(event, now)
         except Exception as error:
-            self._depose(error)  # half a decision must not be followed by others: a restart folds what is durable
+            self._depose(
+                error
+            )  # half a decision must not be followed by others: a restart folds what is durable
             raise
         for effect in effects:
             if isinstance(effect, Persist):
@@ -173,7 +214,9 @@ class CoordinatorServer:
                 case Timer():
                     self._next_tick = min(self._next_tick, effect.at)
                 case Report():
-                    self._events.write(effect.kind, effect.text, island=effect.island, step=effect.step, **effect.facts)
+                    self._events.write(
+                        effect.kind, effect.text, island=effect.island, step=effect.step, **effect.facts
+                    )
         if records:
             self._persist(records)
         self._wake.set()
@@ -198,7 +241,9 @@ class CoordinatorServer:
         except UserError as error:
             await stream.send(m.Refused(str(error)))
             return
-        self._events.write("enrolled", f"{island} enrolled for {request.contributor or 'nobody named'}", island=island)
+        self._events.write(
+            "enrolled", f"{island} enrolled for {request.contributor or 'nobody named'}", island=island
+        )
         await stream.send(m.Enrolled(kept, self.run))
 
     async def _control(self, stream: Stream) -> None:
@@ -207,7 +252,10 @@ class CoordinatorServer:
         try:
             message, _ = await stream.receive(HELLO_SECONDS)
         except NotUnderstood as error:
-            text = f"{island} was not understood ({error}); does it run the run's version of atoll, {__version__}?"
+            text = (
+                f"{island} was not understood ({error}); does it run the run's version of atoll, "
+                f"{__version__}?"
+            )
             self._events.write("refused", text, island=island)
             await stream.send(m.Refused(text))
             return
@@ -221,7 +269,9 @@ class CoordinatorServer:
         self._outboxes[island] = outbox
         if self._addresses:
             outbox.put_nowait(m.Coordinators(self._addresses))
-        if not self.protocol.term.outranks(hello.term):  # this database forgot a reign that the island remembers
+        if not self.protocol.term.outranks(
+            hello.term
+        ):  # this database forgot a reign that the island remembers
             self._renew()  # or it is not ours any more
             if self.deposed.done() or hello.term.counter > self.protocol.term.counter + MAX_FORGOTTEN_TERMS:
                 raise TransportError(f"{island} knows a term that this coordinator cannot outrank")
@@ -229,7 +279,11 @@ class CoordinatorServer:
         self._step(Joined(island, hello))
         reason = "its line closed"
         try:
-            await together(self._read(stream, island, outbox), self._write(stream, outbox), self._reach(stream, island, hello))
+            await together(
+                self._read(stream, island, outbox),
+                self._write(stream, outbox),
+                self._reach(stream, island, hello),
+            )
         except TransportError as error:
             reason = str(error)
         finally:
@@ -268,7 +322,10 @@ class CoordinatorServer:
 
     def _vouched(self, records: m.Records) -> bool:
         """Whether the run's own key signed every one of them."""
-        return all(verify_record(self.run.record_key, record.unsigned(), record.signature) for record in records.records)
+        return all(
+            verify_record(self.run.record_key, record.unsigned(), record.signature)
+            for record in records.records
+        )
 
     async def _write(self, stream: Stream, outbox: "asyncio.Queue[Message]") -> None:
         while True:
@@ -284,7 +341,9 @@ class CoordinatorServer:
             await stream.send(m.StatusReply(self.status()))
             return
         if stream.peer != OPERATOR:
-            await stream.send(m.Refused("only the run's operator may do this: use the machine that hosts the run"))
+            await stream.send(
+                m.Refused("only the run's operator may do this: use the machine that hosts the run")
+            )
             return
         match request:
             case m.Invite():
@@ -295,10 +354,14 @@ class CoordinatorServer:
                 except UserError as error:
                     await stream.send(m.Refused(str(error)))
                     return
-                self.protocol.doubt.awaited.discard(request.island)  # whoever is lost for good is not waited for
+                self.protocol.doubt.awaited.discard(
+                    request.island
+                )  # whoever is lost for good is not waited for
                 if (outbox := self._outboxes.get(request.island)) is not None:
                     outbox.put_nowait(m.Evict(request.reason or "evicted by the operator"))
-                self._events.write("evicted", f"{request.island} is evicted: {request.reason}", island=request.island)
+                self._events.write(
+                    "evicted", f"{request.island} is evicted: {request.reason}", island=request.island
+                )
                 await stream.send(m.Done())
             case _:
                 await stream.send(m.Refused(f"{type(request).__name__} is nothing to ask of a coordinator"))
@@ -314,30 +377,44 @@ class CoordinatorServer:
         for island in sorted(protocol.members.keys() | protocol.ledger.keys()):
             member = protocol.members.get(island)
             beat = member.beat if member else None
-            islands.append({
-                "island": island,
-                "contributor": names.get(island, ""),
-                "relay": bool(member and member.relay),
-                "present": bool(member and member.present),
-                "address": member.address if member else "",
-                "ready": bool(member and member.ready(protocol.head)),
-                "tokens": protocol.ledger[island],
-                "sources": {name: n * protocol.rules.context_length for name, n in self._sources[island].items()},
-                "inner_step": beat.inner_step if beat and beat.step == protocol.head else 0,
-                "loss": beat.loss if beat else 0.0,
-                "tokens_per_second": beat.tokens_per_second if beat else 0.0,
-                "sent_bytes": beat.sent_bytes if beat else 0,
-                "compute_seconds": beat.compute_seconds if beat else 0.0,
-                "communicate_seconds": beat.communicate_seconds if beat else 0.0,
-                "wait_seconds": beat.wait_seconds if beat else 0.0,
-                "note": beat.note if beat else "",
-            })  # fmt: skip
+            islands.append(
+                {
+                    "island": island,
+                    "contributor": names.get(island, ""),
+                    "relay": bool(member and member.relay),
+                    "present": bool(member and member.present),
+                    "address": member.address if member else "",
+                    "ready": bool(member and member.ready(protocol.head)),
+                    "tokens": protocol.ledger[island],
+                    "sources": {
+                        name: n * protocol.rules.context_length for name, n in self._sources[island].items()
+                    },
+                    "inner_step": beat.inner_step if beat and beat.step == protocol.head else 0,
+                    "loss": beat.loss if beat else 0.0,
+                    "tokens_per_second": beat.tokens_per_second if beat else 0.0,
+                    "sent_bytes": beat.sent_bytes if beat else 0,
+                    "compute_seconds": beat.compute_seconds if beat else 0.0,
+                    "communicate_seconds": beat.communicate_seconds if beat else 0.0,
+                    "wait_seconds": beat.wait_seconds if beat else 0.0,
+                    "note": beat.note if beat else "",
+                }
+            )
         rules = protocol.rules
         return {
-            "run": self.run.run_id, "name": self.run.name, "step": protocol.head, "outer_steps": rules.num_outer_steps,
-            "inner_steps": rules.inner_steps, "finished": protocol.finished, "root": protocol.head_root.hex(),
-            "term": protocol.term.counter, "tokens": sum(protocol.ledger.values()), "islands": islands,
-            "proposed": sorted(protocol.proposals), "attempt": protocol.number,
+            "run": self.run.run_id,
+            "name": self.run.name,
+            "step": protocol.head,
+            "outer_steps": rules.num_outer_steps,
+            "inner_steps": rules.inner_steps,
+            "finished": protocol.finished,
+            "root": protocol.head_root.hex(),
+            "term": protocol.term.counter,
+            "tokens": sum(protocol.ledger.values()),
+            "islands": islands,
+            "proposed": sorted(protocol.proposals),
+            "attempt": protocol.number,
             "sent_bytes": self._transport.sent_bytes,
-            "events": [{"time": event.time, "kind": event.kind, "text": event.text} for event in self._events.notable],
-        }  # fmt: skip
+            "events": [
+                {"time": event.time, "kind": event.kind, "text": event.text} for event in self._events.notable
+            ],
+        }

@@ -1,4 +1,6 @@
-"""Who may own and who may take part in an outer step, after what went wrong in its attempts and in the last steps."""
+"""Who may own and who may take part in an outer step, after what went wrong in its attempts and in the last
+steps.
+"""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,7 +17,9 @@ class Standing:
     no_owner: dict[str, int] = field(default_factory=dict[str, int])  # island -> steps yet, this one included
     out: set[str] = field(default_factory=set[str])
     _charges: Counter[str] = field(default_factory=Counter[str])
-    _refusals: dict[str, set[str]] = field(default_factory=dict[str, set[str]])  # sender -> owners that refused it
+    _refusals: dict[str, set[str]] = field(
+        default_factory=dict[str, set[str]]
+    )  # sender -> owners that refused it
 
     def next_step(self) -> "Standing":
         """Everybody takes part again; who lost ownership owns nothing for some steps more."""
@@ -26,7 +30,9 @@ class Standing:
         self.no_owner.pop(island, None)
 
     def charge(self, accuser: str, peer: str, kind: str, attempt: Attempt) -> None:
-        """An edge failed: somebody on it loses ownership, or, where the fault is surely its own, participation."""
+        """An edge failed: somebody on it loses ownership, or, where the fault is surely its own,
+        participation.
+        """
         self._charges.update({accuser, peer})
         if kind == "lost":  # my own payload is gone
             self.out.add(accuser)
@@ -54,7 +60,9 @@ class Standing:
         return []
 
     def exclude_worst(self, participants: list[str]) -> str:
-        """With no owner left, the participant on most failed edges goes, and ownership is free again; "" if none failed."""
+        """With no owner left, the participant on most failed edges goes, and ownership is free again; "" if
+        none failed.
+        """
         charged = [island for island in participants if self._charges[island]]
         self.no_owner = {}
         if not charged:

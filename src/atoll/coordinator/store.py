@@ -1,7 +1,7 @@
 """The coordinator's durable log: SQLAlchemy Core over SQLite (default) or PostgreSQL.
 
-A commit is one transaction, and only then an answer: the leader's term is checked inside it, the outer step is the
-primary key, so a step is committed once whatever two leaders may believe.
+A commit is one transaction, and only then an answer: the leader's term is checked inside it, the outer step
+is the primary key, so a step is committed once whatever two leaders may believe.
 """
 
 import time
@@ -26,7 +26,8 @@ from atoll.swarm.records import Assembled, Attempt, CommitRecord, Plan, Rewind, 
 
 _tables = sql.MetaData()
 _run = sql.Table(
-    "run", _tables,
+    "run",
+    _tables,
     sql.Column("id", sql.Integer, primary_key=True),
     sql.Column("info", sql.LargeBinary, nullable=False),
     sql.Column("database_id", sql.String, nullable=False),
@@ -35,53 +36,60 @@ _run = sql.Table(
     sql.Column("stage_starts", sql.String, nullable=False),
     sql.Column("renewed", sql.Float, nullable=False),  # by the database's clock
     sql.Column("doubted", sql.Boolean, nullable=False),  # it may be an old backup
-)  # fmt: skip
+)
 _coordinator = sql.Table(
-    "coordinator", _tables,
+    "coordinator",
+    _tables,
     sql.Column("address", sql.String, primary_key=True),
     sql.Column("seen", sql.Float, nullable=False),
-)  # fmt: skip
+)
 _ticket = sql.Table(
-    "ticket", _tables,
+    "ticket",
+    _tables,
     sql.Column("hash", sql.LargeBinary, primary_key=True),
     sql.Column("expiry", sql.Float, nullable=False),
     sql.Column("uses", sql.Integer, nullable=False),
-)  # fmt: skip
+)
 _island = sql.Table(
-    "island", _tables,
+    "island",
+    _tables,
     sql.Column("id", sql.String, primary_key=True),
     sql.Column("contributor", sql.String, nullable=False),
     sql.Column("ticket", sql.LargeBinary, nullable=False),
     sql.Column("certificate", sql.LargeBinary, nullable=False),
     sql.Column("revoked", sql.String, nullable=False),
-)  # fmt: skip
+)
 _plan = sql.Table(
-    "plan", _tables,
+    "plan",
+    _tables,
     sql.Column("step", sql.Integer, primary_key=True),
     sql.Column("island", sql.String, primary_key=True),
     sql.Column("record", sql.LargeBinary, nullable=False),
-)  # fmt: skip
+)
 _attempt = sql.Table(
-    "attempt", _tables,
+    "attempt",
+    _tables,
     sql.Column("step", sql.Integer, primary_key=True),
     sql.Column("number", sql.Integer, primary_key=True),
     sql.Column("record", sql.LargeBinary, nullable=False),
     sql.Column("assembled", sql.LargeBinary),
-)  # fmt: skip
+)
 _commit, _abandoned = (
     sql.Table(
-        name, _tables,
+        name,
+        _tables,
         sql.Column("branch", sql.Integer, primary_key=True),
         sql.Column("step", sql.Integer, primary_key=True),
         sql.Column("record", sql.LargeBinary, nullable=False),
     )
     for name in ("commit_record", "abandoned_record")
-)  # fmt: skip
+)
 _rewind = sql.Table(
-    "rewind", _tables,
+    "rewind",
+    _tables,
     sql.Column("branch", sql.Integer, primary_key=True),
     sql.Column("record", sql.LargeBinary, nullable=False),
-)  # fmt: skip
+)
 
 ANNOUNCED_SECONDS = 600.0
 IDLE_TRANSACTION_MS = 2_000
@@ -98,7 +106,11 @@ class Store:
         """Open or create. Raises UserError when the database cannot be reached, or is of an older atoll."""
         self.url = url
         self._engine = _engine(url)
-        listen(self._engine, "connect", _durable_sqlite if self._engine.dialect.name == "sqlite" else _no_idle_locks)
+        listen(
+            self._engine,
+            "connect",
+            _durable_sqlite if self._engine.dialect.name == "sqlite" else _no_idle_locks,
+        )
         self.term = Term()
         self._spent: Ranges | None = None  # by all commits; None until this term's first
         try:
@@ -107,15 +119,20 @@ class Store:
         except (SQLAlchemyError, ImportError) as error:
             raise UserError(f"{self._engine.url}: the database cannot be used: {error}") from error
         if missing:
-            raise UserError(f"{self._engine.url}: made by an older atoll (it lacks {', '.join(missing)}); end that run with "
-                            "the version that began it, or begin a new one in another directory")  # fmt: skip
+            raise UserError(
+                f"{self._engine.url}: made by an older atoll (it lacks {', '.join(missing)}); end "
+                "that run with "
+                "the version that began it, or begin a new one in another directory"
+            )
 
     def close(self) -> None:
         self._engine.dispose()
 
     # ------------------------------------------------------------------------------------------------ the run
     def found(self, info: bytes) -> str:
-        """Insert the run, or return what is there: the database's id. Raises UserError if it holds another run."""
+        """Insert the run, or return what is there: the database's id. Raises UserError if it holds another
+        run.
+        """
         with self._engine.begin() as db:
             row = db.execute(sql.select(_run)).one_or_none()
             if row is None:
@@ -132,7 +149,10 @@ class Store:
                 db.execute(_run.insert().values(**values))
                 return str(values["database_id"])
             if bytes(row.info) != info:
-                raise UserError(f"{self._engine.url}: this database holds another run; give each run a directory of its own")
+                raise UserError(
+                    f"{self._engine.url}: this database holds another run; give each run a directory "
+                    "of its own"
+                )
             return str(row.database_id)
 
     def info(self) -> bytes | None:
@@ -141,7 +161,9 @@ class Store:
         return bytes(row.info) if row else None
 
     def begin_term(self, above: int = 0) -> Term:
-        """Take the next term, higher than `above`; whoever held an earlier one can persist nothing any more."""
+        """Take the next term, higher than `above`; whoever held an earlier one can persist nothing any
+        more.
+        """
         nonce = new_secret()
         next_term = sql.case((_run.c.term < above, above), else_=_run.c.term) + 1
         with self._engine.begin() as db:
@@ -165,7 +187,11 @@ class Store:
                 if db.execute(_run.update().where(this).values(renewed=self._clock())).rowcount != 1:
                     raise Deposed(f"term {db.execute(sql.select(_run.c.term)).scalar()} has begun elsewhere")
                 yield db
-        except (OperationalError, InternalError, InterfaceError) as error:  # gone, full, or tired of waiting for a sleeper
+        except (
+            OperationalError,
+            InternalError,
+            InterfaceError,
+        ) as error:  # gone, full, or tired of waiting for a sleeper
             reason = str(error.orig).partition("\n")[0]
             raise Deposed(f"the database broke off a transaction ({reason})") from error
 
@@ -199,8 +225,8 @@ class Store:
     def append(self, records: list[Record]) -> None:
         """Make records durable in one transaction.
 
-        Raises Deposed when another leader has taken over or the database fails, ValueError for a commit that spends a sample
-        again.
+        Raises Deposed when another leader has taken over or the database fails, ValueError for a commit that
+        spends a sample again.
         """
         commits = [record for record in records if isinstance(record, CommitRecord)]
         spent = None if any(isinstance(record, Rewind) for record in records) else self._spent
@@ -217,12 +243,19 @@ class Store:
 
     def open_step(self, step: int) -> OpenStep:
         with self._engine.connect() as db:
-            plans = [_decoded(r.record, Plan) for r in db.execute(sql.select(_plan.c.record).where(_plan.c.step == step))]
-            number = db.execute(sql.select(sql.func.max(_attempt.c.number)).where(_attempt.c.step == step)).scalar()
+            plans = [
+                _decoded(r.record, Plan)
+                for r in db.execute(sql.select(_plan.c.record).where(_plan.c.step == step))
+            ]
+            number = db.execute(
+                sql.select(sql.func.max(_attempt.c.number)).where(_attempt.c.step == step)
+            ).scalar()
             run = db.execute(sql.select(_run.c.stage_starts, _run.c.doubted)).one()
             rewinds = db.execute(sql.select(_rewind.c.record).order_by(_rewind.c.branch)).scalars()
             told = tuple(_decoded(record, Rewind) for record in rewinds)
-        return OpenStep(plans, number or 0, msgspec.json.decode(run.stage_starts, type=tuple[int, ...]), run.doubted, told)
+        return OpenStep(
+            plans, number or 0, msgspec.json.decode(run.stage_starts, type=tuple[int, ...]), run.doubted, told
+        )
 
     # ------------------------------------------------------------------------------------------------ people
     def new_ticket(self, uses: int, hours: float) -> str:
@@ -234,7 +267,9 @@ class Store:
         return secret
 
     def redeem(self, secret: str, island: str, contributor: str, certificate: bytes) -> bytes:
-        """The island's certificate, kept: for the same key always the first one. Raises UserError with the objection."""
+        """The island's certificate, kept: for the same key always the first one. Raises UserError with the
+        objection.
+        """
         key = digest(secret.encode())
         with self._engine.begin() as db:
             known = db.execute(sql.select(_island).where(_island.c.id == island)).one_or_none()
@@ -242,14 +277,20 @@ class Store:
                 if known.revoked:
                     raise UserError(f"{island} was evicted from this run: {known.revoked}")
                 return bytes(known.certificate)
-            ticket = db.execute(sql.select(_ticket).where(_ticket.c.hash == key).with_for_update()).one_or_none()
+            ticket = db.execute(
+                sql.select(_ticket).where(_ticket.c.hash == key).with_for_update()
+            ).one_or_none()
             if ticket is None:
-                raise UserError("the coordinator does not know this ticket; ask for a new one (`atoll invite`)")
+                raise UserError(
+                    "the coordinator does not know this ticket; ask for a new one (`atoll invite`)"
+                )
             if ticket.expiry < time.time():
                 raise UserError("this ticket has expired; ask for a new one (`atoll invite`)")
             used = db.execute(sql.select(sql.func.count()).where(_island.c.ticket == key)).scalar_one()
             if used >= ticket.uses:
-                raise UserError(f"this ticket is used up ({used} of {ticket.uses}); ask for a new one (`atoll invite`)")
+                raise UserError(
+                    f"this ticket is used up ({used} of {ticket.uses}); ask for a new one (`atoll invite`)"
+                )
             values: dict[str, Any] = {"id": island, "contributor": contributor, "ticket": key, "revoked": ""}
             db.execute(_island.insert().values(**values, certificate=certificate))
         return certificate
@@ -257,7 +298,9 @@ class Store:
     def revoke(self, island: str, reason: str) -> None:
         """Raises UserError for an island that is not in the run."""
         with self._engine.begin() as db:
-            done = db.execute(_island.update().where(_island.c.id == island).values(revoked=reason or "evicted"))
+            done = db.execute(
+                _island.update().where(_island.c.id == island).values(revoked=reason or "evicted")
+            )
         if not done.rowcount:
             raise UserError(f"{island}: no such island in this run; `atoll status` lists them")
 
@@ -268,7 +311,9 @@ class Store:
 
     def contributors(self) -> dict[str, str]:
         with self._engine.connect() as db:
-            return {row.id: row.contributor for row in db.execute(sql.select(_island.c.id, _island.c.contributor))}
+            return {
+                row.id: row.contributor for row in db.execute(sql.select(_island.c.id, _island.c.contributor))
+            }
 
 
 def _insert(db: sql.Connection, record: Record) -> None:
@@ -279,14 +324,18 @@ def _insert(db: sql.Connection, record: Record) -> None:
             db.execute(_plan.insert().values(step=record.step, island=record.island, record=encode(record)))
             db.execute(_run.update().values(stage_starts=msgspec.json.encode(record.stage_starts).decode()))
         case Attempt():
-            db.execute(_attempt.insert().values(step=record.step, number=record.number, record=encode(record)))
+            db.execute(
+                _attempt.insert().values(step=record.step, number=record.number, record=encode(record))
+            )
         case Assembled():
             this = (_attempt.c.step == record.step) & (_attempt.c.number == record.number)
             db.execute(_attempt.update().where(this).values(assembled=encode(record)))
         case Rewind():
             db.execute(_rewind.insert().values(branch=record.branch, record=encode(record)))
             gone = _commit.c.step >= record.step
-            db.execute(_abandoned.insert().from_select(["branch", "step", "record"], sql.select(_commit).where(gone)))
+            db.execute(
+                _abandoned.insert().from_select(["branch", "step", "record"], sql.select(_commit).where(gone))
+            )
             for table, where in ((_commit, gone), (_plan, sql.true()), (_attempt, sql.true())):
                 db.execute(table.delete().where(where))
         case CommitRecord():
@@ -319,14 +368,21 @@ def _engine(url: str) -> sql.Engine:
             f"not the URL of a database that can be used ({error}); as in postgresql+psycopg://host/name"
         ) from error
     except ImportError as error:
-        raise UserError(f"this database needs the Python package {error.name}, which is not installed here") from error
+        raise UserError(
+            f"this database needs the Python package {error.name}, which is not installed here"
+        ) from error
 
 
 def _missing_columns(engine: sql.Engine) -> list[str]:
     """What a database that was made earlier lacks; `create_all` adds tables, never columns."""
     there = sql.inspect(engine)
-    names = {table.name: {column["name"] for column in there.get_columns(table.name)} for table in _tables.sorted_tables}
-    return [f"{t.name}.{c.name}" for t in _tables.sorted_tables for c in t.columns if c.name not in names[t.name]]
+    names = {
+        table.name: {column["name"] for column in there.get_columns(table.name)}
+        for table in _tables.sorted_tables
+    }
+    return [
+        f"{t.name}.{c.name}" for t in _tables.sorted_tables for c in t.columns if c.name not in names[t.name]
+    ]
 
 
 def _durable_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:

@@ -1,1 +1,3 @@
-"""From raw text to exact, restartable mixtures of windows: sources -> tokenizer -> token shards -> samples."""
+"""From raw text to exact, restartable mixtures of windows: sources -> tokenizer -> token shards ->
+samples.
+"""

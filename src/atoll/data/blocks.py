@@ -1,4 +1,6 @@
-"""Files named by what is in them: a size and the BLAKE3 of every 1 MiB block, so that any block is checked alone."""
+"""Files named by what is in them: a size and the BLAKE3 of every 1 MiB block, so that any block is checked
+alone.
+"""
 
 import os
 from pathlib import Path
@@ -62,8 +64,9 @@ def read_block(path: Path, expected: FileBlocks, block: int) -> bytes | None:
 def write_block(path: Path, expected: FileBlocks, block: int, content: bytes) -> None:
     """Put a block that was checked into its place; what else is missing of the file is a hole.
 
-    In place, although files appear whole elsewhere: a block counts by its digest alone, so a torn one is fetched again,
-    and two islands of one machine may fill the same file. Raises UserError when the disk is full.
+    In place, although files appear whole elsewhere: a block counts by its digest alone, so a torn one is
+    fetched again, and two islands of one machine may fill the same file. Raises UserError when the disk is
+    full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,8 +82,8 @@ def write_block(path: Path, expected: FileBlocks, block: int, content: bytes) ->
 class CheckedFile:
     """A read-only mapped file whose blocks are compared with their digests the first time they are touched.
 
-    Checking as we read costs a third of a millisecond per block once, and makes a full pass before training needless.
-    The rest of the file may be holes.
+    Checking as we read costs a third of a millisecond per block once, and makes a full pass before training
+    needless. The rest of the file may be holes.
     """
 
     def __init__(self, path: Path, expected: FileBlocks) -> None:
@@ -91,13 +94,17 @@ class CheckedFile:
         except FileNotFoundError as error:
             raise UserError(f"{path}: missing; run `atoll prepare` again in a fresh directory") from error
         if num_bytes != expected.num_bytes:
-            raise UserError(f"{path}: damaged: {num_bytes} bytes, not {expected.num_bytes}; prepare the data again")
+            raise UserError(
+                f"{path}: damaged: {num_bytes} bytes, not {expected.num_bytes}; prepare the data again"
+            )
         # as a plain array: slices of a memmap cost three times as much
         self._bytes = np.memmap(path, np.uint8, "r").view(np.ndarray) if num_bytes else np.empty(0, np.uint8)
         self._checked = np.zeros(expected.num_blocks, bool)
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Bytes [start, stop) as a uint8 view; raises UserError naming file and block where a digest differs."""
+        """Bytes [start, stop) as a uint8 view; raises UserError naming file and block where a digest
+        differs.
+        """
         for block in covering(start, stop):
             if not self._checked[block]:
                 self._check(block)
@@ -110,6 +117,8 @@ class CheckedFile:
     def _check(self, block: int) -> None:
         content = self._bytes[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]
         if not self._expected.has(block, content.data):
-            raise UserError(f"{self.path}: block {block} is damaged, or was never fetched (its checksum differs); "
-                            "prepare the data again")  # fmt: skip
+            raise UserError(
+                f"{self.path}: block {block} is damaged, or was never fetched (its checksum differs); "
+                "prepare the data again"
+            )
         self._checked[block] = True

@@ -1,6 +1,8 @@
-"""Texts -> tokens on all cores, by child processes that each hold the tokenizer: `python -m atoll.data.encode`.
+"""Texts -> tokens on all cores, by child processes that each hold the tokenizer: `python -m
+atoll.data.encode`.
 
-Own processes, not `multiprocessing`: that imports the caller's script again, and leaves children behind when it is killed.
+Own processes, not `multiprocessing`: that imports the caller's script again, and leaves children behind when
+it is killed.
 """
 
 import contextlib
@@ -67,7 +69,9 @@ class Encoders:
             self._idle.put(None)
 
     def map(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Encoded]]:
-        """Each batch with its tokens, in order; a few batches are read ahead. Raises UserError when a process dies."""
+        """Each batch with its tokens, in order; a few batches are read ahead. Raises UserError when a process
+        dies.
+        """
         remaining = iter(batches)
         few = list(islice(remaining, SMALL + 1))
         if len(few) <= SMALL:
@@ -96,7 +100,9 @@ class Encoders:
     def __enter__(self) -> "Encoders":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         for process in self._processes:
             process.end()
@@ -104,7 +110,9 @@ class Encoders:
 
 
 class _Process:
-    """A child that reads lists of texts and writes what they became; it ends when its input does, so also with us."""
+    """A child that reads lists of texts and writes what they became; it ends when its input does, so also
+    with us.
+    """
 
     def __init__(self, tokenizer_dir: Path, fraction: float) -> None:
         self._child = subprocess.Popen(
@@ -124,8 +132,10 @@ class _Process:
             return Encoded(*pickle.load(self._output))
         except (EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
             status = self._child.wait()
-            raise UserError(f"a tokenizing process ended with status {status} (is memory short?); prepare again, "
-                            "what is done is kept") from error  # fmt: skip
+            raise UserError(
+                f"a tokenizing process ended with status {status} (is memory short?); prepare again, "
+                "what is done is kept"
+            ) from error
 
     def end(self) -> None:
         self._child.kill()

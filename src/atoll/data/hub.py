@@ -1,4 +1,6 @@
-"""Hugging Face datasets: local folders laid out like them, and the hub itself. The one file that imports `datasets`."""
+"""Hugging Face datasets: local folders laid out like them, and the hub itself. The one file that imports
+`datasets`.
+"""
 
 import re
 from collections.abc import Iterator
@@ -16,8 +18,8 @@ SPLITS = {"train", "test", "validation", "valid", "dev", "eval"}
 def local_files(folder: Path, source: Source) -> list[Path]:
     """The files of one split in a local folder, by path; none where nothing fits.
 
-    A split's files have its name as a word of their path, as in `main/train-00000.parquet`; where no file names any
-    split, all are `train`.
+    A split's files have its name as a word of their path, as in `main/train-00000.parquet`; where no file
+    names any split, all are `train`.
     """
     if source.data_files is not None:
         return sorted(path for path in folder.glob(source.data_files) if path.name.endswith(SUFFIXES))
@@ -33,17 +35,25 @@ def local_files(folder: Path, source: Source) -> list[Path]:
 
 
 def stream(name: str, source: Source, skip: int) -> Iterator[Item]:
-    """The rows of a dataset of the hub from row `skip` on, read as they come. Raises UserError when that fails."""
+    """The rows of a dataset of the hub from row `skip` on, read as they come. Raises UserError when that
+    fails.
+    """
     if source.revision is None:
-        raise UserError(f"sources.{name}: there is no folder {source.dataset}; to read it from the hub, give a revision "
-                        "(a commit, so that every machine reads the same)")  # fmt: skip
+        raise UserError(
+            f"sources.{name}: there is no folder {source.dataset}; to read it from the hub, give a revision "
+            "(a commit, so that every machine reads the same)"
+        )
     import datasets  # here, as it takes seconds
 
     try:
         rows: Any = datasets.load_dataset(
-            str(source.dataset), source.config, split=source.split, revision=source.revision,
-            data_files=source.data_files, streaming=True,
-        )  # fmt: skip
+            str(source.dataset),
+            source.config,
+            split=source.split,
+            revision=source.revision,
+            data_files=source.data_files,
+            streaming=True,
+        )
         if skip:
             rows = rows.skip(skip)
         for number, row in enumerate(rows, skip + 1):
@@ -51,4 +61,6 @@ def stream(name: str, source: Source, skip: int) -> Iterator[Item]:
     except UserError:
         raise
     except Exception as error:  # the library raises its own, those of six network libraries, and ValueError
-        raise UserError(f"sources.{name}: {source.dataset}@{source.revision}: {type(error).__name__}: {error}") from error
+        raise UserError(
+            f"sources.{name}: {source.dataset}@{source.revision}: {type(error).__name__}: {error}"
+        ) from error

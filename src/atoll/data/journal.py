@@ -1,6 +1,7 @@
 """The journal of a directory that is being prepared, so that a kill costs at most the section it interrupts.
 
-A section is a train and a held-out shard that are closed together; where it ends depends on the documents only.
+A section is a train and a held-out shard that are closed together; where it ends depends on the documents
+only.
 """
 
 from pathlib import Path
@@ -16,7 +17,7 @@ from atoll.files import write_atomic
 FILE_NAME = "journal.json"
 
 
-class Progressed(msgspec.Struct, frozen=True):
+class Progressed(msgspec.Struct, frozen=True, kw_only=True):
     """What is done of a source."""
 
     files: list[tuple[str, int]]  # its raw files and their sizes: they must be the same when it goes on

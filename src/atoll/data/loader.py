@@ -1,7 +1,8 @@
 """Samples -> batches. There is no state: what a lease contains is a function of its sample indices.
 
-Window w of a source is tokens [w*L, w*L + L] of its documents put one after the other. The first L are inputs, so every
-token is an input exactly once a pass; labels are the inputs' successors within the same document.
+Window w of a source is tokens [w*L, w*L + L] of its documents put one after the other. The first L are
+inputs, so every token is an input exactly once a pass; labels are the inputs' successors within the same
+document.
 
 Shapes: B windows of a micro-batch, L context length.
 """
@@ -30,14 +31,17 @@ class Batch(NamedTuple):
 
     tokens: np.ndarray  # [B, L] int64
     labels: np.ndarray  # [B, L] int64: the next token, or NO_LABEL where a document or the source ends
-    documents: np.ndarray  # [B, L] int32: the document within the window, from 0; padding is a document of its own
+    documents: (
+        np.ndarray
+    )  # [B, L] int32: the document within the window, from 0; padding is a document of its own
 
 
 class Loader:
     """Reads windows of prepared data; every block of a shard is checked when it is first touched."""
 
     def __init__(self, data_dir: Path, recipe: Recipe, private: Sequence[Partition] = ()) -> None:
-        """Raises UserError when the data is missing, or does not fit the recipe's model or mixture, nor `private` the data.
+        """Raises UserError when the data is missing, or does not fit the recipe's model or mixture, nor
+        `private` the data.
 
         The manifest is enough; blocks must be there when a window that lies in them is read.
         """
@@ -54,7 +58,8 @@ class Loader:
     def batches(
         self, samples: Iterable[int], stage_starts: Sequence[int], windows_per_step: int, micro_batch: int
     ) -> Iterator[list[Batch]]:
-        """For each inner step its micro-batches, `windows_per_step` samples in all, in the order of `samples`.
+        """For each inner step its micro-batches, `windows_per_step` samples in all, in the order of
+        `samples`.
 
         Raises ValueError when the samples do not fill the last step, and UserError for a damaged shard.
         """
@@ -72,12 +77,19 @@ class Loader:
         if not number:
             return self.mixture.sample(index, stage_starts)
         if (partition := self._private.get(number)) is None:
-            raise UserError(f"sample {index} is of a partition that is not on this machine any more; prepare it again, or join "
-                            "under another --name")  # fmt: skip
-        return window_of(partition.name, index - first_sample(number), partition.num_windows(self._length), self._seed)
+            raise UserError(
+                f"sample {index} is of a partition that is not on this machine any more; prepare it "
+                "again, or join "
+                "under another --name"
+            )
+        return window_of(
+            partition.name, index - first_sample(number), partition.num_windows(self._length), self._seed
+        )
 
     def heldout(self, micro_batch: int, num_windows: int | None = None) -> Iterator[tuple[str, Batch]]:
-        """The held-out windows with their source: all, or at most `num_windows` of each source, evenly spaced."""
+        """The held-out windows with their source: all, or at most `num_windows` of each source, evenly
+        spaced.
+        """
         for source in self.manifest.sources:
             for part in _cut(self._heldout_windows(source, num_windows), micro_batch):
                 yield source, self._batch("heldout", part)
@@ -89,7 +101,11 @@ class Loader:
 
     def heldout_blocks(self, num_windows: int | None = None) -> Blocks:
         """What must be on the disk before `heldout` of as many windows is read."""
-        windows = (window for source in self.manifest.sources for window in self._heldout_windows(source, num_windows))
+        windows = (
+            window
+            for source in self.manifest.sources
+            for window in self._heldout_windows(source, num_windows)
+        )
         return self._blocks("heldout", windows)
 
     def _heldout_windows(self, source: str, num_windows: int | None) -> list[tuple[str, int]]:
@@ -116,7 +132,9 @@ class Loader:
             self._fill(self.stream(source, split), window, *(part[row] for part in batch))
         return batch
 
-    def _fill(self, stream: TokenStream, window: int, tokens: np.ndarray, labels: np.ndarray, documents: np.ndarray) -> None:
+    def _fill(
+        self, stream: TokenStream, window: int, tokens: np.ndarray, labels: np.ndarray, documents: np.ndarray
+    ) -> None:
         """Write one window into three rows of length L."""
         read, begins = stream.read(*self._span(stream, window))
         num_inputs = min(len(read), self._length)
@@ -140,7 +158,8 @@ def check_vocabulary(recipe: Recipe, vocab_size: int) -> None:
     """Raises UserError when the recipe gives the model fewer tokens than the tokenizer has."""
     if recipe.model.vocab_size is not None and recipe.model.vocab_size < vocab_size:
         raise UserError(
-            f"model.vocab_size = {recipe.model.vocab_size} does not fit the tokenizer, which has {vocab_size} tokens; "
+            f"model.vocab_size = {recipe.model.vocab_size} does not fit the tokenizer, which has "
+            f"{vocab_size} tokens; "
             "raise it or leave it out"
         )
 

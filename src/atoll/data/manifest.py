@@ -18,8 +18,10 @@ Split = Literal["train", "heldout"]
 Blocks = dict[str, tuple[int, ...]]  # numbers of blocks, by the path of their file under the data directory
 
 
-class Shard(msgspec.Struct, frozen=True):
-    """Whole documents, tokenized: a file of token ids, and a file of the index at which each document starts."""
+class Shard(msgspec.Struct, frozen=True, kw_only=True):
+    """Whole documents, tokenized: a file of token ids, and a file of the index at which each document
+    starts.
+    """
 
     tokens: str  # path under the data directory: uint16 or uint32, little-endian
     offsets: str  # path: uint64 little-endian, num_documents + 1 of them; the last is num_tokens
@@ -66,7 +68,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return "<u2" if self.vocab_size <= 1 << 16 else "<u4"
 
     def digest(self) -> str:
-        """The name of this data, hex: equal for equal text and tokenizer, wherever and however it was prepared."""
+        """The name of this data, hex: equal for equal text and tokenizer, wherever and however it was
+        prepared.
+        """
         content = msgspec.structs.replace(self, made_from={})
         return blake3(msgspec.json.encode(content, order="sorted")).hexdigest()
 
@@ -77,16 +81,22 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def load(cls, data_dir: Path) -> "Manifest":
-        """The manifest of a data directory. Raises UserError when there is none, or one that cannot be read."""
+        """The manifest of a data directory. Raises UserError when there is none, or one that cannot be
+        read.
+        """
         path = data_dir / FILE_NAME
         try:
             manifest = msgspec.json.decode(path.read_bytes(), type=cls)
         except FileNotFoundError as error:
             raise UserError(f"{data_dir}: no prepared data here; run `atoll prepare` first") from error
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: damaged: {error}; prepare the data again in a fresh directory") from error
+            raise UserError(
+                f"{path}: damaged: {error}; prepare the data again in a fresh directory"
+            ) from error
         if manifest.format != FORMAT:
-            raise UserError(f"{path}: format {manifest.format}, but this atoll reads {FORMAT}; prepare the data again")
+            raise UserError(
+                f"{path}: format {manifest.format}, but this atoll reads {FORMAT}; prepare the data again"
+            )
         return manifest
 
     def open(self, data_dir: Path, path: str) -> CheckedFile:

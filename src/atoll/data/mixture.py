@@ -1,11 +1,12 @@
 """Which window is sample number i: a pure function of recipe, data and i.
 
-Sources take turns in a pattern of 1,000 samples that repeats (`pattern.py`), so weights hold exactly in any 1,000 samples
-of a stage. A stage's pattern is laid so that they hold across the change as well: within 2 windows of each source in any
-1,000 samples.
+Sources take turns in a pattern of 1,000 samples that repeats (`pattern.py`), so weights hold exactly in any
+1,000 samples of a stage. A stage's pattern is laid so that they hold across the change as well: within 2
+windows of each source in any 1,000 samples.
 
-A source's windows come in a keyed order that is new in each pass: first the blocks of 64 windows are permuted, then the
-windows within a block, so that neighbouring samples of a large corpus lie in few places of it.
+A source's windows come in a keyed order that is new in each pass: first the blocks of 64 windows are
+permuted, then the windows within a block, so that neighbouring samples of a large corpus lie in few places of
+it.
 """
 
 from bisect import bisect_right
@@ -36,13 +37,20 @@ class Sample(NamedTuple):
 class Mixture:
     """The order of samples. The number of islands does not enter into it."""
 
-    def __init__(self, stages: Sequence[dict[str, float]], num_windows: dict[str, int], seed: int,
-                 partitioned: Sequence[str] = ()) -> None:  # fmt: skip
+    def __init__(
+        self,
+        stages: Sequence[dict[str, float]],
+        num_windows: dict[str, int],
+        seed: int,
+        partitioned: Sequence[str] = (),
+    ) -> None:
         """`stages`: weights per source, one dict per stage; `num_windows`: of each source's training split.
 
-        `partitioned`: the run's private sources. They are no part of this order; their samples are only counted here.
+        `partitioned`: the run's private sources. They are no part of this order; their samples are only
+        counted here.
 
-        Raises UserError for weights that are negative, all zero or too small to be met, and sources without windows.
+        Raises UserError for weights that are negative, all zero or too small to be met, and sources without
+        windows.
         """
         self._sources = sorted(num_windows)
         self._num_windows, self._seed, self._partitioned = num_windows, seed, partitioned
@@ -54,28 +62,37 @@ class Mixture:
 
     @classmethod
     def of(cls, recipe: Recipe, manifest: Manifest) -> "Mixture":
-        """The order of samples of a run over its prepared data; raises UserError for a source that is too small."""
+        """The order of samples of a run over its prepared data; raises UserError for a source that is too
+        small.
+        """
         length = recipe.inner.context_length
         num_windows: dict[str, int] = {}
         for name in recipe.sources.keys() - set(recipe.partitioned):
             if name not in manifest.sources:
-                raise UserError(f"sources.{name}: not in the prepared data; run `atoll prepare` in a fresh directory")
+                raise UserError(
+                    f"sources.{name}: not in the prepared data; run `atoll prepare` in a fresh directory"
+                )
             num_tokens = manifest.sources[name].num_tokens("train")
             if num_tokens < length and any(stage.mixture.get(name) for stage in recipe.stage):
-                raise UserError(f"sources.{name}: {num_tokens} tokens to train on, less than one window of {length}")
+                raise UserError(
+                    f"sources.{name}: {num_tokens} tokens to train on, less than one window of {length}"
+                )
             num_windows[name] = -(-num_tokens // length)
         stages = [recipe.mixture(number) for number in range(len(recipe.stage))]
         return cls(stages, num_windows, recipe.seed, recipe.partitioned)
 
     def sample(self, index: int, stage_starts: Sequence[int]) -> Sample:
-        """Sample number `index`, in microseconds. `stage_starts`: the index at which each stage so far began, [0, ...].
+        """Sample number `index`, in microseconds. `stage_starts`: the index at which each stage so far began,
+        [0, ...].
 
         A later stage goes on with each source where the earlier ones left it.
         """
         return self.window(*self.turn(index, stage_starts))
 
     def turn(self, index: int, stage_starts: Sequence[int]) -> tuple[str, int]:
-        """The source that sample `index` is of, and how many samples before it were: the part that needs no data."""
+        """The source that sample `index` is of, and how many samples before it were: the part that needs no
+        data.
+        """
         number = bisect_right(stage_starts, index) - 1
         if number < 0:
             raise ValueError(f"sample {index} lies before the first stage: {list(stage_starts)}")
@@ -86,7 +103,9 @@ class Mixture:
         return self._sources[source], drawn
 
     def count(self, ranges: Iterable[tuple[int, int]], stage_starts: Sequence[int]) -> dict[str, int]:
-        """How many samples of ranges (first, count) are of each source; however long they are. Needs no data either."""
+        """How many samples of ranges (first, count) are of each source; however long they are. Needs no data
+        either.
+        """
         stages = self._lay_out(tuple(stage_starts))
         private = Counter[str]()
         common: list[tuple[int, int]] = []
@@ -100,8 +119,13 @@ class Mixture:
             stage = stages[bisect_right(stage_starts, index) - 1]
             return stage.drawn_after(index - stage.start)
 
-        total = sum((before(first + count) - before(first) for first, count in common), np.zeros(len(self._sources), np.int64))
-        return {name: int(number) for name, number in zip(self._sources, total, strict=True) if number} | private
+        total = sum(
+            (before(first + count) - before(first) for first, count in common),
+            np.zeros(len(self._sources), np.int64),
+        )
+        return {
+            name: int(number) for name, number in zip(self._sources, total, strict=True) if number
+        } | private
 
     def window(self, source: str, turn: int) -> Sample:
         """The window that a source gives at its turn number `turn`, counted from 0."""
@@ -139,7 +163,9 @@ class _LaidOut(NamedTuple):
     pattern: list[int]  # the source of each sample of a period
     before: np.ndarray  # [PERIOD + 1, num_sources]: turns of each source before each place of the pattern
     drawn: np.ndarray  # [num_sources]: windows drawn by earlier stages
-    trail: np.ndarray  # [1 to PERIOD + 1, num_sources]: each source's lead before the samples that led here, and now
+    trail: (
+        np.ndarray
+    )  # [1 to PERIOD + 1, num_sources]: each source's lead before the samples that led here, and now
 
     def drawn_after(self, num_samples: int) -> np.ndarray:
         """[num_sources]: windows drawn when `num_samples` of this stage have passed."""
@@ -160,7 +186,9 @@ def _counts(weights: dict[str, float]) -> dict[str, int]:
     """Samples of each source in 1,000, by largest remainder; those of weight 0 are left out."""
     if not all(isfinite(weight) and weight >= 0 for weight in weights.values()) or not any(weights.values()):
         raise UserError(f"mixture: weights must be at least 0 and not all 0: {weights}")
-    exact = {name: Fraction(weight) for name, weight in weights.items()}  # so that the order of sums is nothing
+    exact = {
+        name: Fraction(weight) for name, weight in weights.items()
+    }  # so that the order of sums is nothing
     total = sum(exact.values())
     share = {name: weight * PERIOD / total for name, weight in exact.items() if weight}
     counts = {name: int(part) for name, part in share.items()}

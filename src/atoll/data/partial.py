@@ -1,4 +1,6 @@
-"""Prepared data of which not everything may be here: a manifest, and those blocks of its files that were needed so far."""
+"""Prepared data of which not everything may be here: a manifest, and those blocks of its files that were
+needed so far.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,8 +39,15 @@ class PartialData:
         return read_block(self.directory / file, named, index) if named else None
 
     def missing(self, blocks: Blocks) -> list[tuple[str, int]]:
-        """(file, block) of what is not here, or damaged. Every block is read: a third of a millisecond each."""
-        return [(file, index) for file, numbers in blocks.items() for index in numbers if self.block(file, index) is None]
+        """(file, block) of what is not here, or damaged. Every block is read: a third of a millisecond
+        each.
+        """
+        return [
+            (file, index)
+            for file, numbers in blocks.items()
+            for index in numbers
+            if self.block(file, index) is None
+        ]
 
     def put(self, file: str, index: int, content: bytes) -> None:
         """Keep a block that was checked. Raises UserError when the disk is full."""
@@ -51,11 +60,16 @@ class PartialData:
             manifest = msgspec.json.decode(raw, type=Manifest)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
-        inside = all((self.directory / name).resolve().is_relative_to(self.directory.resolve()) for name in manifest.files)
+        inside = all(
+            (self.directory / name).resolve().is_relative_to(self.directory.resolve())
+            for name in manifest.files
+        )
         return manifest if inside and manifest.digest() == self._digest else None
 
     def begin(self, manifest: Manifest, tokenizer: dict[str, bytes]) -> None:
-        """Keep the manifest and, before it, the files of the tokenizer, which are read whole and unchecked."""
+        """Keep the manifest and, before it, the files of the tokenizer, which are read whole and
+        unchecked.
+        """
         for name, content in tokenizer.items():
             write_atomic(self.directory / name, content)
         manifest.save(self.directory)

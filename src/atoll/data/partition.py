@@ -1,4 +1,6 @@
-"""A partition: the part of a private source that one machine holds. Prepared beside the run's data, never given away."""
+"""A partition: the part of a private source that one machine holds. Prepared beside the run's data, never
+given away.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,10 @@ class Partition:
     def check(self, common: Manifest) -> None:
         """Raises UserError where its tokens are not of the run's tokenizer."""
         if self.manifest.tokenizer != common.tokenizer:
-            raise UserError(f"{self.directory}: made with another tokenizer than the run's; delete it and prepare it again")
+            raise UserError(
+                f"{self.directory}: made with another tokenizer than the run's; delete it and prepare "
+                "it again"
+            )
 
 
 def partitions(directory: Path, recipe: Recipe) -> list[Partition]:
@@ -51,20 +56,32 @@ def partition_numbers(directory: Path, shared: dict[str, Any]) -> dict[str, int]
 
 
 def recipe_of(recipe: Recipe, wanted: str, data_dir: Path) -> tuple[str, Recipe]:
-    """(name, recipe) of a partition from `SOURCE/NAME=KIND:PATH`, with the run's tokenizer. Raises UserError."""
+    """(name, recipe) of a partition from `SOURCE/NAME=KIND:PATH`, with the run's tokenizer. Raises
+    UserError.
+    """
     name, equals, where = wanted.partition("=")
     source, slash, part = name.partition("/")
     kind, colon, path = where.partition(":")
     if not (equals and slash and colon and part.replace("-", "").replace("_", "").isalnum()):
-        raise UserError(f"--partition {wanted}: write it as SOURCE/NAME=KIND:PATH, as in mail/ada=jsonl:/home/ada/mail.jsonl")
+        raise UserError(
+            f"--partition {wanted}: write it as SOURCE/NAME=KIND:PATH, as in "
+            "mail/ada=jsonl:/home/ada/mail.jsonl"
+        )
     if source not in recipe.partitioned:
         known = ", ".join(recipe.partitioned) or "there is none"
-        raise UserError(f"--partition {wanted}: no partitioned source of the recipe is named {source} ({known})")
+        raise UserError(
+            f"--partition {wanted}: no partitioned source of the recipe is named {source} ({known})"
+        )
     tokenizer = data_dir / TOKENIZER_DIR / "tokenizer.json"
     if not tokenizer.exists():
-        raise UserError(f"{data_dir}: the run's tokenizer is not here yet; run `atoll prepare`, or join once, first")
+        raise UserError(
+            f"{data_dir}: the run's tokenizer is not here yet; run `atoll prepare`, or join once, first"
+        )
     tree: dict[str, Any] = recipe.shared()
     tree["sources"] = {source: tree["sources"][source] | {"partitioned": False, kind: path}}
-    tree |= {"tokenizer": {"file": str(tokenizer)}, "heldout_fraction": NOTHING_HELD_OUT,
-             "stage": [{"until": recipe.stage[-1].until, "mixture": {source: 1.0}}]}  # fmt: skip
+    tree |= {
+        "tokenizer": {"file": str(tokenizer)},
+        "heldout_fraction": NOTHING_HELD_OUT,
+        "stage": [{"until": recipe.stage[-1].until, "mixture": {source: 1.0}}],
+    }
     return name, recipes.parse(tree, f"--partition {wanted}")

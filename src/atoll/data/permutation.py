@@ -1,4 +1,6 @@
-"""A keyed order of windows: blocks of 64 are permuted, then the windows within each block. Nothing is stored."""
+"""A keyed order of windows: blocks of 64 are permuted, then the windows within each block. Nothing is
+stored.
+"""
 
 from math import isqrt
 
@@ -22,8 +24,10 @@ def permuted(position: int, num_windows: int, key: int) -> int:
 
 
 def _feistel(x: int, size: int, key: int) -> int:
-    """A keyed permutation of range(size). The network's domain, rows x columns, is the least that covers it; a result
-    outside is sent through again (cycle walking), which is rare and ends because the network is a permutation."""
+    """A keyed permutation of range(size). The network's domain, rows x columns, is the least that covers it;
+    a result outside is sent through again (cycle walking), which is rare and ends because the network is a
+    permutation.
+    """
     rows = isqrt(size - 1) + 1
     columns = -(-size // rows)
     while True:

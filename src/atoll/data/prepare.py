@@ -1,7 +1,7 @@
 """Sources -> tokenizer -> token shards -> manifest: what `atoll prepare` does.
 
-The output depends on the recipe and the text only, not on the number of processes or on how often it was interrupted.
-A directory with a manifest is complete: the manifest comes last.
+The output depends on the recipe and the text only, not on the number of processes or on how often it was
+interrupted. A directory with a manifest is complete: the manifest comes last.
 """
 
 import os
@@ -32,12 +32,15 @@ from atoll.recipe import Recipe, differing_keys
 SAMPLE_BYTES_PER_TOKEN = 1024  # a trained tokenizer sees of each source at most this, times its vocabulary
 
 
-def prepare(recipe: Recipe, data_dir: Path, progress: Report = lambda _: None, num_processes: int | None = None) -> Manifest:
+def prepare(
+    recipe: Recipe, data_dir: Path, progress: Report = lambda _: None, num_processes: int | None = None
+) -> Manifest:
     """The manifest of `data_dir`, which holds the recipe's sources as token shards when this returns.
 
-    What was prepared before is verified and kept; an interrupted preparation goes on where it was. `num_processes`: by
-    default one for each core. Raises UserError for bad input (named by file and row), a directory made from another
-    recipe (named by key) or damaged, and a full disk; no file is left half-written.
+    What was prepared before is verified and kept; an interrupted preparation goes on where it was.
+    `num_processes`: by default one for each core. Raises UserError for bad input (named by file and row), a
+    directory made from another recipe (named by key) or damaged, and a full disk; no file is left
+    half-written.
     """
     if (data_dir / FILE_NAME).exists():
         return check(recipe, data_dir)
@@ -47,7 +50,9 @@ def prepare(recipe: Recipe, data_dir: Path, progress: Report = lambda _: None, n
         raise disk_error(data_dir, error) from error
     try:
         if not lock.acquire():
-            raise UserError(f"{data_dir}: another process is preparing data here; wait, or choose another directory")
+            raise UserError(
+                f"{data_dir}: another process is preparing data here; wait, or choose another directory"
+            )
         if (data_dir / FILE_NAME).exists():  # somebody else's work of a moment ago
             return check(recipe, data_dir)
         return _prepare(recipe, data_dir, progress, num_processes or _num_cores())
@@ -95,7 +100,9 @@ def _prepare(recipe: Recipe, data_dir: Path, progress: Report, num_processes: in
     )
     with Encoders(data_dir / TOKENIZER_DIR, recipe.heldout_fraction, num_processes) as encoders:
         for name, source in common.items():
-            done = SourceWriter(name, source, data_dir, manifest.token_type, journal).write(encoders, progress)
+            done = SourceWriter(name, source, data_dir, manifest.token_type, journal).write(
+                encoders, progress
+            )
             manifest.sources[name] = done.prepared
             manifest.files.update(done.blocks)
     Mixture.of(recipe, manifest)  # a source too small for one window is told now, not when training starts
@@ -105,7 +112,9 @@ def _prepare(recipe: Recipe, data_dir: Path, progress: Report, num_processes: in
 
 
 def _begin(recipe: Recipe, data_dir: Path, progress: Report) -> tuple[Journal, Tokenizer]:
-    """What an interrupted preparation of this recipe left, or a new beginning; and the tokenizer, on the disk."""
+    """What an interrupted preparation of this recipe left, or a new beginning; and the tokenizer, on the
+    disk.
+    """
     journal = Journal.load(data_dir, data_keys(recipe))
     if journal is not None:
         tokenizer = Tokenizer.load(data_dir / TOKENIZER_DIR)
@@ -121,7 +130,9 @@ def _begin(recipe: Recipe, data_dir: Path, progress: Report) -> tuple[Journal, T
 
 
 def _tokenizer(recipe: Recipe, progress: Report) -> Tokenizer:
-    """The tokenizer that the recipe names, or one trained on the beginning of each source's training split."""
+    """The tokenizer that the recipe names, or one trained on the beginning of each source's training
+    split.
+    """
     if recipe.tokenizer.file is not None:
         return Tokenizer.load(Path(recipe.tokenizer.file).expanduser())
     vocab_size = recipe.tokenizer.train or 0

@@ -8,7 +8,7 @@ from typing import Literal
 Phase = Literal["tokenizer", "tokens"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Progress:
     """How far a phase is with a source."""
 
@@ -38,4 +38,12 @@ class Watch:
         if fraction is not None and fraction > self._first_fraction:
             left = seconds * (1 - fraction) / (fraction - self._first_fraction)
         rate = (num_bytes - self._first_bytes) / seconds
-        return Progress(self._phase, self._source, num_documents, num_bytes, fraction, rate, left)
+        return Progress(
+            phase=self._phase,
+            source=self._source,
+            num_documents=num_documents,
+            num_bytes=num_bytes,
+            fraction=fraction,
+            bytes_per_second=rate,
+            seconds_left=left,
+        )

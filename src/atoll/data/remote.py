@@ -13,7 +13,9 @@ READ_BYTES = 1 << 16
 
 
 def read_range(url: str, start: int, stop: int) -> bytes:
-    """Bytes [start, stop) of the file at a URL, fewer where it ends. Raises UserError for whatever stands in the way."""
+    """Bytes [start, stop) of the file at a URL, fewer where it ends. Raises UserError for whatever stands in
+    the way.
+    """
     try:
         if url.startswith("file:"):
             with Path(url2pathname(urlparse(url).path)).open("rb") as file:

@@ -1,4 +1,6 @@
-"""Documents as rows of files: JSON lines (also compressed), parquet. The file that imports pyarrow and zstandard."""
+"""Documents as rows of files: JSON lines (also compressed), parquet. The file that imports pyarrow and
+zstandard.
+"""
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -79,7 +81,9 @@ def read_jsonl(path: Path, source: Source, count: Count) -> Iterator[Item]:
 
 
 def read_parquet(path: Path, source: Source, count: Count) -> Iterator[Item]:
-    """The rows of a parquet file. Raises UserError when it is damaged or its column is missing or not text."""
+    """The rows of a parquet file. Raises UserError when it is damaged or its column is missing or not
+    text.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -160,7 +164,9 @@ def _counted(raw: Iterator[bytes], count: Count) -> Iterator[bytes]:
         count(len(data))
 
 
-def _decompressed(path: Path, raw: Iterator[bytes], start: Any, error_type: type[Exception]) -> Iterator[bytes]:
+def _decompressed(
+    path: Path, raw: Iterator[bytes], start: Any, error_type: type[Exception]
+) -> Iterator[bytes]:
     """The content of concatenated compressed members; the end of the file must be the end of one."""
     member = None
     try:
@@ -178,7 +184,11 @@ def _decompressed(path: Path, raw: Iterator[bytes], start: Any, error_type: type
 def _is_kept(value: Any, wanted: list[Any] | Range) -> bool:
     if isinstance(wanted, Range):
         low, high = wanted.min, wanted.max
-        return isinstance(value, int | float) and (low is None or low <= value) and (high is None or value <= high)
+        return (
+            isinstance(value, int | float)
+            and (low is None or low <= value)
+            and (high is None or value <= high)
+        )
     return (value.decode(errors="replace") if isinstance(value, bytes) else value) in wanted
 
 

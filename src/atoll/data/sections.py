@@ -1,6 +1,8 @@
-"""A source's documents -> its shards, section by section, each noted in the journal: what is lost by a kill is done again.
+"""A source's documents -> its shards, section by section, each noted in the journal: what is lost by a kill
+is done again.
 
-Batches and sections end where the documents say, so it is the same shards whoever tokenizes and however often it stops.
+Batches and sections end where the documents say, so it is the same shards whoever tokenizes and however often
+it stops.
 """
 
 import shutil
@@ -35,12 +37,14 @@ class SourceWriter:
     """Writes what is missing of a source's shards."""
 
     def __init__(self, name: str, source: Source, data_dir: Path, token_type: str, journal: Journal) -> None:
-        """Raises UserError when the source is missing. Shards of raw files that have changed since are thrown away."""
+        """Raises UserError when the source is missing. Shards of raw files that have changed since are thrown
+        away.
+        """
         self._name, self._source, self._data_dir, self._journal = name, source, data_dir, journal
         self._reading = Reading(name, source)
-        self._before = journal.sources.get(name, Progressed(self._reading.files))
+        self._before = journal.sources.get(name, Progressed(files=self._reading.files))
         if self._before.files != self._reading.files:
-            self._before = Progressed(self._reading.files)
+            self._before = Progressed(files=self._reading.files)
             shutil.rmtree(data_dir / SHARDS_DIR / name, ignore_errors=True)
         elif self._before.place != self._reading.place:
             self._reading = Reading(name, source, self._before.place)
@@ -49,7 +53,9 @@ class SourceWriter:
         self._heldout = ShardWriter(data_dir, f"{stem}/heldout", token_type, len(prepared.heldout))
 
     def write(self, encoders: Encoders, report: Report) -> Progressed:
-        """Bring the source to its end. Raises UserError for a bad row, and when there is nothing to train on."""
+        """Bring the source to its end. Raises UserError for a bad row, and when there is nothing to train
+        on.
+        """
         if self._before.complete:
             return self._before
         prepared = self._before.prepared
@@ -61,15 +67,20 @@ class SourceWriter:
             for batch, encoded in encoders.map(self._batches()):
                 for tokens, size, is_heldout in zip(*encoded, strict=True):
                     (self._heldout if is_heldout else self._train).append(tokens, size)
-                num_documents, num_bytes = num_documents + len(batch.texts), num_bytes + sum(encoded.num_bytes)
+                num_documents, num_bytes = (
+                    num_documents + len(batch.texts),
+                    num_bytes + sum(encoded.num_bytes),
+                )
                 report(watch.progress(num_documents, num_bytes, batch.fraction))
                 if self._train.num_tokens + self._heldout.num_tokens >= SECTION_TOKENS:
                     self._close(batch, complete=False)
             assert batch is not None  # the last one comes even when it is empty
             done = self._close(batch, complete=True)
         if not done.prepared.train:
-            raise UserError(f"sources.{self._name}: every document was held out; lower heldout_fraction, or give more "
-                            "documents")  # fmt: skip
+            raise UserError(
+                f"sources.{self._name}: every document was held out; lower heldout_fraction, or give more "
+                "documents"
+            )
         return done
 
     def _close(self, batch: Batch, complete: bool) -> Progressed:
@@ -84,7 +95,9 @@ class SourceWriter:
             before.num_unwanted + batch.num_unwanted,
         )
         blocks = self._before.blocks | self._train.files | self._heldout.files
-        done = Progressed(self._before.files, prepared, blocks, batch.place, complete)
+        done = Progressed(
+            files=self._before.files, prepared=prepared, blocks=blocks, place=batch.place, complete=complete
+        )
         self._journal.sources[self._name] = done
         self._journal.save(self._data_dir)
         return done

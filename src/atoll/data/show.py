@@ -15,16 +15,24 @@ from atoll.recipe import Recipe
 
 
 def checked(recipe: Recipe, data_dir: Path) -> str:
-    """What the data is, source by source, after all of it was verified. Raises UserError where anything is wrong."""
+    """What the data is, source by source, after all of it was verified. Raises UserError where anything is
+    wrong.
+    """
     manifest = check(recipe, data_dir)
-    lines = [f"data {manifest.digest()[:12]}: every block and every token is as it was written; "
-             f"vocabulary of {manifest.vocab_size:,}"]  # fmt: skip
+    lines = [
+        f"data {manifest.digest()[:12]}: every block and every token is as it was written; "
+        f"vocabulary of {manifest.vocab_size:,}"
+    ]
     for name, source in manifest.sources.items():
         for split in ("train", "heldout"):
-            tokens, documents, size = (count(split) for count in (source.num_tokens, source.num_documents, source.num_bytes))
+            tokens, documents, size = (
+                count(split) for count in (source.num_tokens, source.num_documents, source.num_bytes)
+            )
             windows = -(-tokens // recipe.inner.context_length)
-            lines.append(f"{name:16} {split:8} {tokens:14,} tokens {windows:11,} windows {documents:11,} documents "
-                         f"{size / 1e6:10,.1f} MB")  # fmt: skip
+            lines.append(
+                f"{name:16} {split:8} {tokens:14,} tokens {windows:11,} windows {documents:11,} documents "
+                f"{size / 1e6:10,.1f} MB"
+            )
         left_out = [(source.num_skipped, "bad rows skipped"), (source.num_unwanted, "rows left out by keep")]
         lines += [f"{name:16} {count:,} {what}" for count, what in left_out if count]
     return "\n".join(lines)
@@ -42,17 +50,29 @@ def sample(recipe: Recipe, data_dir: Path, index: int) -> str:
     starts = [0, *lengths[:-1]]
     found = loader.sample(index, starts)
     stage = int(np.searchsorted(starts, index, "right"))
-    head = (f"sample {index:,}: window {found.window:,} of {found.source}, pass {found.pass_number + 1}, "
-            f"stage {stage} of {len(starts)} (of one island alone)")  # fmt: skip
-    return "\n".join([head, *_documents(loader, Tokenizer.load(data_dir / TOKENIZER_DIR), recipe, found.source, found.window)])
+    head = (
+        f"sample {index:,}: window {found.window:,} of {found.source}, pass {found.pass_number + 1}, "
+        f"stage {stage} of {len(starts)} (of one island alone)"
+    )
+    return "\n".join(
+        [
+            head,
+            *_documents(loader, Tokenizer.load(data_dir / TOKENIZER_DIR), recipe, found.source, found.window),
+        ]
+    )
 
 
-def _documents(loader: Loader, tokenizer: Tokenizer, recipe: Recipe, source: str, window: int) -> Iterator[str]:
+def _documents(
+    loader: Loader, tokenizer: Tokenizer, recipe: Recipe, source: str, window: int
+) -> Iterator[str]:
     stream = loader.stream(source, "train")
     start = window * recipe.inner.context_length
     tokens, begins = stream.read(start, min(start + recipe.inner.context_length, stream.num_tokens))
     borders = sorted({0, *np.flatnonzero(begins).tolist(), len(tokens)})
     for low, high in pairwise(borders):
         number = stream.document_at(start + low)
-        yield f"──── document {number:,} of {source}{'' if begins[low] else ', continued'}, {high - low:,} tokens ────"
+        yield (
+            f"──── document {number:,} of {source}{'' if begins[low] else ', continued'}, {high - low:,} "
+            "tokens ────"
+        )
         yield tokenizer.decode(tokens[low:high], skip_special_tokens=False)

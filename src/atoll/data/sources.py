@@ -1,7 +1,8 @@
-"""Raw text, document by document, each with the file and row it came from: plain text, code, and rows of tables.
+"""Raw text, document by document, each with the file and row it came from: plain text, code, and rows of
+tables.
 
-A reader is a generator with bounded memory and a fixed order. It yields a `BadRow` for what it cannot use, and raises
-UserError for what cannot be read at all; `prepare` decides about bad rows.
+A reader is a generator with bounded memory and a fixed order. It yields a `BadRow` for what it cannot use,
+and raises UserError for what cannot be read at all; `prepare` decides about bad rows.
 """
 
 import os
@@ -19,7 +20,14 @@ from atoll.recipe import Source
 
 SAMPLE_DIR = Path(__file__).parents[1] / "sample"
 STDLIB_BYTES = 8_000_000  # enough for a demo, seconds to prepare
-STDLIB_LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "encodings", "pydoc_data"}  # tests, generated tables
+STDLIB_LEFT_OUT = {
+    "test",
+    "tests",
+    "idle_test",
+    "site-packages",
+    "encodings",
+    "pydoc_data",
+}  # tests, generated tables
 
 Reader = Callable[[Path, Source, Count], Iterator[Item]]
 
@@ -42,10 +50,14 @@ class Reading:
         self._name, self._source = name, source
         self.place = start
         files, reader = _find(name, source)
-        self.files = [(str(path), path.stat().st_size) for path in files]  # what a resumed prepare must find unchanged
+        self.files = [
+            (str(path), path.stat().st_size) for path in files
+        ]  # what a resumed prepare must find unchanged
         self._num_bytes = sum(size for _, size in self.files)  # on disk
         self._num_read = float(sum(size for _, size in self.files[: start.file]))
-        self._parts: list[Callable[[int], Iterator[Item]]] = [partial(self._rows, reader, path) for path in files]
+        self._parts: list[Callable[[int], Iterator[Item]]] = [
+            partial(self._rows, reader, path) for path in files
+        ]
         if not files:
             self._parts = [partial(hub.stream, name, source)]
 
@@ -57,7 +69,8 @@ class Reading:
     def __iter__(self) -> Iterator[Item]:
         """What is left; `place` is after what was yielded last.
 
-        Raises UserError for a file that cannot be read, is truncated or of another form, and when there was no text.
+        Raises UserError for a file that cannot be read, is truncated or of another form, and when there was
+        no text.
         """
         num_documents = num_unwanted = 0
         start = self.place
@@ -79,7 +92,9 @@ class Reading:
         try:
             yield from islice(reader(path, self._source, self._count), skip, None)
         except OSError as error:
-            raise UserError(f"sources.{self._name}: {path}: cannot be read: {error.strerror or error}") from error
+            raise UserError(
+                f"sources.{self._name}: {path}: cannot be read: {error.strerror or error}"
+            ) from error
 
     def _count(self, num_bytes: float) -> None:
         self._num_read += num_bytes
@@ -125,12 +140,16 @@ def _text_place(name: str, text: str) -> str:
         return text
     known = sorted(path.name for path in SAMPLE_DIR.iterdir() if path.is_dir())
     if package not in known:
-        raise UserError(f"sources.{name}: no text named {package!r} ships with atoll; there is: {', '.join(known)}")
+        raise UserError(
+            f"sources.{name}: no text named {package!r} ships with atoll; there is: {', '.join(known)}"
+        )
     return str(SAMPLE_DIR / package)
 
 
 def _stdlib_files() -> list[Path]:
-    """The interpreter's own modules, without tests and tables, in order of path: the first `STDLIB_BYTES` of them."""
+    """The interpreter's own modules, without tests and tables, in order of path: the first `STDLIB_BYTES` of
+    them.
+    """
     root = Path(sysconfig.get_paths()["stdlib"])
     found: list[Path] = []
     for folder, subfolders, names in os.walk(root):
@@ -171,7 +190,9 @@ def _read_text(path: Path, source: Source, count: Count) -> Iterator[Item]:
     elif source.separator:
         pieces = rows.split_stream(rows.chunks(path, count), source.separator.encode())
     else:
-        raise UserError(f"{path}: the separator of documents is empty; leave it out where a file is a document")
+        raise UserError(
+            f"{path}: the separator of documents is empty; leave it out where a file is a document"
+        )
     for number, piece in enumerate(pieces, 1):
         item = rows.decoded(piece, Origin(str(path), number))
         if isinstance(item, BadRow) or item.text.strip():

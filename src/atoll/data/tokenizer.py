@@ -29,7 +29,8 @@ from atoll.files import write_atomic
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Engine
 
-# How Llama 3 cuts text before merging bytes: words with their leading space, up to three digits, punctuation, space.
+# How Llama 3 cuts text before merging bytes: words with their leading space, up to three digits, punctuation,
+# space.
 LLAMA_3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -43,11 +44,13 @@ KNOWN_EOS = (END_OF_TEXT, "</s>", "<eos>", "<|endoftext|>")
 class Tokenizer:
     """A `tokenizer.json`, and the two files beside it that `transformers` reads."""
 
-    def __init__(self, engine: "Engine", origin: str, config: dict[str, Any], chat_template: str | None) -> None:
+    def __init__(
+        self, engine: "Engine", origin: str, config: dict[str, Any], chat_template: str | None
+    ) -> None:
         """`origin` names the tokenizer in errors.
 
-        Raises UserError unless `engine` puts one BOS before a text, and the template (in the configuration, for an old
-        one) before a chat.
+        Raises UserError unless `engine` puts one BOS before a text, and the template (in the configuration,
+        for an old one) before a chat.
         """
         engine.no_truncation()
         engine.no_padding()
@@ -60,7 +63,8 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
-        """A byte-level BPE tokenizer of exactly `vocab_size` tokens, special ones included; equal for equal texts.
+        """A byte-level BPE tokenizer of exactly `vocab_size` tokens, special ones included; equal for equal
+        texts.
 
         Raises UserError when `vocab_size` is too small, or larger than the texts can fill.
         """
@@ -80,7 +84,9 @@ class Tokenizer:
         )
         engine.train_from_iterator(texts, trainer)
         if (size := engine.get_vocab_size()) < vocab_size:
-            raise UserError(f"tokenizer.train = {vocab_size}: the text yields only {size} tokens; ask for at most that")
+            raise UserError(
+                f"tokenizer.train = {vocab_size}: the text yields only {size} tokens; ask for at most that"
+            )
         return cls._like_llama_3(engine, "the trained tokenizer")
 
     @classmethod
@@ -98,7 +104,8 @@ class Tokenizer:
     def load(cls, path: Path) -> "Tokenizer":
         """The tokenizer of any `tokenizer.json` (or of the folder that holds one), with what lies beside it.
 
-        Also of Llama 3's `tokenizer.model`. Raises UserError when it cannot be read, or gives a text no BOS or several.
+        Also of Llama 3's `tokenizer.model`. Raises UserError when it cannot be read, or gives a text no BOS
+        or several.
         """
         from tokenizers import Tokenizer as Engine
         from tokenizers import models
@@ -113,7 +120,9 @@ class Tokenizer:
             engine = Engine.from_str(path.read_text("utf-8"))
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-        except Exception as error:  # the library raises bare Exception, and ValueError for text that is not UTF-8
+        except (
+            Exception
+        ) as error:  # the library raises bare Exception, and ValueError for text that is not UTF-8
             raise UserError(f"{path}: not a tokenizer.json: {error}") from error
         config = _config_beside(path)
         template_path = path.with_name("chat_template.jinja")
@@ -121,9 +130,13 @@ class Tokenizer:
         if template_path.exists():
             template = template_path.read_text("utf-8")
         else:  # ours, for a tokenizer that has the words for it and no template of its own
-            fits = all(token in tokens for token in (END_OF_ROLE, END_OF_TURN)) and "chat_template" not in config
+            fits = (
+                all(token in tokens for token in (END_OF_ROLE, END_OF_TURN)) and "chat_template" not in config
+            )
             template = CHAT_TEMPLATE if fits else None
-        if "eos_token" not in config and (eos := next((token for token in KNOWN_EOS if token in tokens), None)):
+        if "eos_token" not in config and (
+            eos := next((token for token in KNOWN_EOS if token in tokens), None)
+        ):
             config["eos_token"] = eos
         return cls(engine, str(path), config, template)
 
@@ -136,17 +149,26 @@ class Tokenizer:
     def eos_ids(self) -> list[int]:
         """The tokens at which a model of this tokenizer stops: the end of a text, and the end of a turn."""
         vocabulary = self._engine.get_vocab()
-        return [vocabulary[token] for token in (self._config.get("eos_token"), END_OF_TURN) if token in vocabulary]
+        return [
+            vocabulary[token] for token in (self._config.get("eos_token"), END_OF_TURN) if token in vocabulary
+        ]
 
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Token ids of each text, [num_tokens] uint32, BOS first. Special tokens spelled out in a text are text.
+        """Token ids of each text, [num_tokens] uint32, BOS first. Special tokens spelled out in a text are
+        text.
 
-        The engine needs 150 bytes for each of a text, so long ones are cut between words and encoded part by part. For
-        tokenizers that split as Llama 3 or GPT-2 do the tokens are those of the whole text; for others, they decode to it.
+        The engine needs 150 bytes for each of a text, so long ones are cut between words and encoded part by
+        part. For tokenizers that split as Llama 3 or GPT-2 do the tokens are those of the whole text; for
+        others, they decode to it.
         """
         if all(len(text) <= LONG for text in texts):
-            return [np.array(encoding.ids, np.uint32) for encoding in self._engine.encode_batch_fast(list(texts))]
-        return [np.concatenate([self._ids(part)[number > 0 :] for number, part in enumerate(_parts(text))]) for text in texts]
+            return [
+                np.array(encoding.ids, np.uint32) for encoding in self._engine.encode_batch_fast(list(texts))
+            ]
+        return [
+            np.concatenate([self._ids(part)[number > 0 :] for number, part in enumerate(_parts(text))])
+            for text in texts
+        ]
 
     def _ids(self, text: str) -> np.ndarray:
         return np.array(self._engine.encode_batch_fast([text])[0].ids, np.uint32)
@@ -166,7 +188,8 @@ class Tokenizer:
         config = usual | self._config | special
         files = {
             "tokenizer.json": self._json(),
-            "tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True).encode() + b"\n",
+            "tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True).encode()
+            + b"\n",
         }
         if self._chat_template is not None:
             files["chat_template.jinja"] = self._chat_template.encode()
@@ -183,16 +206,20 @@ def _llama_3_engine(model: Any) -> "Engine":
     from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 
     engine = Tokenizer(model)
-    engine.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(LLAMA_3_SPLIT), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])  # fmt: skip
+    engine.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(LLAMA_3_SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     engine.decoder = decoders.ByteLevel()
     return engine
 
 
 def _parts(text: str) -> Iterator[str]:
-    """A text in parts of about `LONG` characters, cut at seams; where there is none for as long again, anywhere."""
+    """A text in parts of about `LONG` characters, cut at seams; where there is none for as long again,
+    anywhere.
+    """
     start = 0
     while len(text) - start > 2 * LONG:
         seam = SEAM.search(text, start + LONG, start + 2 * LONG)
@@ -218,9 +245,12 @@ def _bos_id(engine: "Engine", origin: str) -> int:
     head, tail = ids[:at], ids[at + len(bare) :]
     if len(head) != 1:
         raise UserError(
-            f"{origin}: puts {len(head) or 'no'} beginning-of-text tokens before a text, and every document needs "
+            f"{origin}: puts {len(head) or 'no'} beginning-of-text tokens before a text, and every "
+            "document needs "
             "exactly one at its head; give its post-processor a template with one"
         )
     if tail:
-        raise UserError(f"{origin}: adds {len(tail)} tokens after a text, where its post-processor may add none")
+        raise UserError(
+            f"{origin}: adds {len(tail)} tokens after a text, where its post-processor may add none"
+        )
     return head[0]

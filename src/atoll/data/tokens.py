@@ -34,8 +34,11 @@ class TokenShard:
         tokens = self._tokens.read(start * size, stop * size).view(self._type)
         if len(tokens) and (largest := int(tokens.max())) >= self._vocab_size:
             at = start + int(tokens.argmax())
-            raise UserError(f"{self._tokens.path}: token {at} is {largest}, but the vocabulary ends at {self._vocab_size}; "
-                            "prepare the data again")  # fmt: skip
+            raise UserError(
+                f"{self._tokens.path}: token {at} is {largest}, but the vocabulary ends at "
+                f"{self._vocab_size}; "
+                "prepare the data again"
+            )
         return tokens
 
 
@@ -52,7 +55,9 @@ class TokenStream:
         self.num_tokens = self._starts[-1]
 
     def read(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens [start, stop) as int64, and for each whether a document begins there as bool; 0 <= start < stop."""
+        """Tokens [start, stop) as int64, and for each whether a document begins there as bool; 0 <= start <
+        stop.
+        """
         tokens = np.empty(stop - start, np.int64)
         begins = np.zeros(stop - start, bool)
         for number, low, high in self._parts(start, stop):
@@ -68,7 +73,9 @@ class TokenStream:
         for number, low, high in self._parts(start, stop):
             shard = self._shards[number]
             yield from ((shard.tokens, block) for block in covering(low * size, high * size))
-            yield from ((shard.offsets, block) for block in range(self._manifest.files[shard.offsets].num_blocks))
+            yield from (
+                (shard.offsets, block) for block in range(self._manifest.files[shard.offsets].num_blocks)
+            )
 
     def _parts(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """(shard, first and last place within it) of tokens [start, stop)."""
@@ -91,10 +98,14 @@ class TokenStream:
 
 
 class ShardWriter:
-    """Appends documents to numbered shards; each appears whole or not at all. To be used in a `with` block."""
+    """Appends documents to numbered shards; each appears whole or not at all. To be used in a `with`
+    block.
+    """
 
     def __init__(self, data_dir: Path, stem: str, token_type: str, first: int = 0) -> None:
-        """`stem` is the path of the shards under `data_dir`, without number and suffix; `first` the next one's number."""
+        """`stem` is the path of the shards under `data_dir`, without number and suffix; `first` the next
+        one's number.
+        """
         self._data_dir, self._stem, self._type, self._first = data_dir, stem, token_type, first
         self._open = ExitStack()
         self._file: IO[bytes] | None = None
@@ -117,7 +128,9 @@ class ShardWriter:
         self._num_bytes += num_bytes
 
     def cut(self) -> None:
-        """End the shard, if it holds a document; the next document begins another. Raises UserError for a full disk."""
+        """End the shard, if it holds a document; the next document begins another. Raises UserError for a
+        full disk.
+        """
         if self._file is None:
             return
         self._file = None
@@ -125,7 +138,15 @@ class ShardWriter:
         tokens, offsets = self._path("tokens"), self._path("offsets")
         write_atomic(self._data_dir / offsets, np.array(self._offsets, "<u8").tobytes())
         self.files |= {path: hash_blocks(self._data_dir / path) for path in (tokens, offsets)}
-        self.shards.append(Shard(tokens, offsets, self._offsets[-1], len(self._offsets) - 1, self._num_bytes))
+        self.shards.append(
+            Shard(
+                tokens=tokens,
+                offsets=offsets,
+                num_tokens=self._offsets[-1],
+                num_documents=len(self._offsets) - 1,
+                num_bytes=self._num_bytes,
+            )
+        )
         self._offsets, self._num_bytes = array("Q", [0]), 0
 
     def _path(self, suffix: str) -> str:
@@ -134,7 +155,9 @@ class ShardWriter:
     def __enter__(self) -> "ShardWriter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if error is None:
             self.cut()
         else:

@@ -12,11 +12,16 @@ READ_TOKENS = 1 << 20
 
 
 def heldout_weights(manifest: Manifest, mixture: dict[str, float]) -> dict[str, float]:
-    """A mixture's weights over the sources that have held-out text, summing to 1: how held-out losses are averaged.
+    """A mixture's weights over the sources that have held-out text, summing to 1: how held-out losses are
+    averaged.
 
     Raises UserError when no source has any.
     """
-    weights = {name: weight for name, weight in mixture.items() if weight and _num_predicted(manifest, name, "heldout")}
+    weights = {
+        name: weight
+        for name, weight in mixture.items()
+        if weight and _num_predicted(manifest, name, "heldout")
+    }
     if not weights:
         raise UserError("no document is held out; raise heldout_fraction")
     total = sum(weights.values())
@@ -26,9 +31,9 @@ def heldout_weights(manifest: Manifest, mixture: dict[str, float]) -> dict[str, 
 def heldout_unigram_loss(data_dir: Path, mixture: dict[str, float]) -> float:
     """Nats per held-out token, when each token is predicted by its frequency in the training text.
 
-    Both texts are taken as the mixture presents them: token frequencies of each source, averaged by its weight. BOS is
-    never predicted (documents are isolated), so it counts on neither side. One is added to every training count, so
-    that no token is impossible.
+    Both texts are taken as the mixture presents them: token frequencies of each source, averaged by its
+    weight. BOS is never predicted (documents are isolated), so it counts on neither side. One is added to
+    every training count, so that no token is impossible.
     """
     manifest = Manifest.load(data_dir)
     weights = heldout_weights(manifest, mixture)

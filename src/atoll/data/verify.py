@@ -14,8 +14,8 @@ READ_TOKENS = 1 << 20
 def verify(data_dir: Path) -> Manifest:
     """The manifest, after every block of every file and every token was looked at.
 
-    Raises UserError naming the file, and what is wrong in it: a block, a token beyond the vocabulary, a document without
-    BOS at its head or with another one.
+    Raises UserError naming the file, and what is wrong in it: a block, a token beyond the vocabulary, a
+    document without BOS at its head or with another one.
     """
     manifest = Manifest.load(data_dir)
     for path in manifest.files:
@@ -30,7 +30,9 @@ def _verify_shard(data_dir: Path, manifest: Manifest, shard: Shard) -> None:
     opened = TokenShard(data_dir, manifest, shard)
     starts = opened.offsets
     if starts[0] != 0 or starts[-1] != shard.num_tokens or (np.diff(starts) < 1).any():
-        raise UserError(f"{data_dir / shard.offsets}: the starts of documents do not ascend from 0 to {shard.num_tokens}")
+        raise UserError(
+            f"{data_dir / shard.offsets}: the starts of documents do not ascend from 0 to {shard.num_tokens}"
+        )
     for start in range(0, shard.num_tokens, READ_TOKENS):
         tokens = opened.read(start, min(start + READ_TOKENS, shard.num_tokens))
         is_bos = tokens == manifest.bos_id
@@ -38,5 +40,7 @@ def _verify_shard(data_dir: Path, manifest: Manifest, shard: Shard) -> None:
         is_bos[starts[first:last] - start] ^= True
         if is_bos.any():
             at = start + int(is_bos.argmax())
-            raise UserError(f"{data_dir / shard.tokens}: token {at}: BOS must stand at the head of every document and "
-                            "nowhere else; prepare the data again")  # fmt: skip
+            raise UserError(
+                f"{data_dir / shard.tokens}: token {at}: BOS must stand at the head of every document and "
+                "nowhere else; prepare the data again"
+            )

@@ -1,10 +1,12 @@
 """The inner checkpoint: what an island needs, besides the outer state's weights, to go on bit-equal.
 
-That is the optimizers' state and the inner step. The weights are not in it: between outer steps they are the outer
-state, which the agent keeps. `DIRECTORY/inner-000000042/` holds torch.distributed.checkpoint's files and a manifest of
-their BLAKE3; it appears whole or not at all, so a kill during a save never costs the previous one.
+That is the optimizers' state and the inner step. The weights are not in it: between outer steps they are the
+outer state, which the agent keeps. `DIRECTORY/inner-000000042/` holds torch.distributed.checkpoint's files
+and a manifest of their BLAKE3; it appears whole or not at all, so a kill during a save never costs the
+previous one.
 
-Training waits for a copy in memory; a thread writes it, and copies it on to where `island.checkpoint_to` says.
+Training waits for a copy in memory; a thread writes it, and copies it on to where `island.checkpoint_to`
+says.
 """
 
 import shutil
@@ -38,14 +40,24 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class InnerCheckpoints:
-    """Saves an island's inner state under `directory`, which is rank 0's to choose, and keeps the newest `keep`.
+    """Saves an island's inner state under `directory`, which is rank 0's to choose, and keeps the newest
+    `keep`.
 
     A context: leaving it waits for the save under way. All ranks call everything.
     """
 
-    def __init__(self, island: Island, directory: Path, keep: int, ranks: Ranks, to: str = "",
-                 say: Callable[[str], None] = lambda _: None) -> None:  # fmt: skip
-        """Copies go to the folder or URL `to`, if any; `say` hears of those that fail. Raises UserError for a bad one."""
+    def __init__(
+        self,
+        island: Island,
+        directory: Path,
+        keep: int,
+        ranks: Ranks,
+        to: str = "",
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Copies go to the folder or URL `to`, if any; `say` hears of those that fail. Raises UserError for a
+        bad one.
+        """
         self._island = island
         self._directory = directory
         self._keep = keep
@@ -53,8 +65,8 @@ class InnerCheckpoints:
         self._ranks = ranks.another()  # the writing thread's
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._saving: Future[None] | None = None
-        # The state itself, which steps change in place; taken once, since finding its names costs as much as a copy.
-        # The learning rates in it go stale: they are functions of the step, and every step sets them.
+        # The state itself, which steps change in place; taken once, since finding its names costs as much as
+        # a copy. The learning rates in it go stale: they are functions of the step, and every step sets them.
         self._live: dict[str, Any] | None = None
         # Copies into the same memory every time: fresh pages would cost three times the copy itself.
         self._stager = BlockingAsyncStager(cache_staged_state_dict=True)
@@ -62,7 +74,9 @@ class InnerCheckpoints:
     def __enter__(self) -> "InnerCheckpoints":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._thread.shutdown()
         if kind is None:
             self.wait()
@@ -75,7 +89,9 @@ class InnerCheckpoints:
         self.wait()
         if self._live is None:
             self._live = self._state()
-            if next(self._island.model.parameters()).device.type == "cpu":  # elsewhere the stager makes its own memory, pinned
+            if (
+                next(self._island.model.parameters()).device.type == "cpu"
+            ):  # elsewhere the stager makes its own memory, pinned
                 self._stager.state_dict_cache = BlockingAsyncStager().stage(self._live)
         staged = self._stager.stage(self._live)
         self._saving = self._thread.submit(self._write, step, staged)
@@ -87,7 +103,8 @@ class InnerCheckpoints:
             saving.result()
 
     def restore(self) -> int | None:
-        """Load the newest checkpoint and return its inner step; None where there is none, here nor in the remote.
+        """Load the newest checkpoint and return its inner step; None where there is none, here nor in the
+        remote.
 
         Sweeps what a kill left half-written. Raises UserError naming the file if it is damaged.
         """
@@ -144,7 +161,8 @@ class InnerCheckpoints:
 def _plain_errors() -> Generator[None]:
     """torch.distributed.checkpoint with Exceptions.
 
-    Its own CheckpointException is a BaseException that hides the system's error, a full disk for one, in a chain.
+    Its own CheckpointException is a BaseException that hides the system's error, a full disk for one, in a
+    chain.
     """
     try:
         yield

@@ -1,4 +1,6 @@
-"""The next batch, read and on its way to the device while this one is trained on. Shapes: B windows, L tokens each."""
+"""The next batch, read and on its way to the device while this one is trained on. Shapes: B windows, L tokens
+each.
+"""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +38,9 @@ class Placed(NamedTuple):
 
 
 def place(batch: MicroBatch, device: torch.device) -> Placed:
-    """Copy a micro-batch to the device; the copy from pinned memory does not wait for what the device is doing."""
+    """Copy a micro-batch to the device; the copy from pinned memory does not wait for what the device is
+    doing.
+    """
 
     def moved(array: np.ndarray) -> Tensor:
         # torch.tensor copies: a loader may hand out read-only mappings, which torch must not alias.
@@ -48,7 +52,8 @@ def place(batch: MicroBatch, device: torch.device) -> Placed:
 
 
 def ahead(items: Iterable[Raw], prepare: Callable[[Raw], Ready]) -> Generator[Ready]:
-    """`prepare` of each item, made by a thread while its predecessor is used. An error comes where its item would.
+    """`prepare` of each item, made by a thread while its predecessor is used. An error comes where its item
+    would.
 
     Closing it waits for the item in the making.
     """

@@ -6,8 +6,12 @@ from collections.abc import Iterable, Mapping
 from atoll.island.step import Island, MicroBatch
 
 
-def heldout_loss(island: Island, batches: Iterable[tuple[str, MicroBatch]], weights: Mapping[str, float]) -> float:
-    """Mean cross-entropy per token in nats: of each source alone, then averaged by `weights` (which sum to 1)."""
+def heldout_loss(
+    island: Island, batches: Iterable[tuple[str, MicroBatch]], weights: Mapping[str, float]
+) -> float:
+    """Mean cross-entropy per token in nats: of each source alone, then averaged by `weights` (which sum to
+    1).
+    """
     sums: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
     for source, batch in batches:

@@ -14,14 +14,18 @@ def build(model: Model, optimizer: recipe.AdamW | recipe.Muon) -> list[torch.opt
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if isinstance(optimizer, recipe.AdamW):
-        optimizers = [_adamw(parameters, optimizer.lr, optimizer.betas, optimizer.eps, optimizer.weight_decay)]
+        optimizers = [
+            _adamw(parameters, optimizer.lr, optimizer.betas, optimizer.eps, optimizer.weight_decay)
+        ]
     else:
         inside = {id(parameter) for parameter in model.blocks.parameters()}
         hidden = [parameter for parameter in parameters if parameter.ndim == 2 and id(parameter) in inside]
         rest = [parameter for parameter in parameters if parameter.ndim != 2 or id(parameter) not in inside]
         adamw = recipe.AdamW()
         optimizers = [
-            torch.optim.Muon(hidden, lr=optimizer.lr, momentum=optimizer.momentum, weight_decay=optimizer.weight_decay),
+            torch.optim.Muon(
+                hidden, lr=optimizer.lr, momentum=optimizer.momentum, weight_decay=optimizer.weight_decay
+            ),
             _adamw(rest, optimizer.adamw_lr, adamw.betas, adamw.eps, optimizer.weight_decay),
         ]
     for group in (group for each in optimizers for group in each.param_groups):

@@ -5,7 +5,13 @@ from functools import partial
 
 import torch
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
 from torch.utils.checkpoint import checkpoint
 
 from atoll import recipe
@@ -31,8 +37,8 @@ def device(name: str) -> torch.device:
 def parallelize(model: Model, mesh: DeviceMesh, island: recipe.Island) -> Model:
     """The same model, in place, under the same names: on the mesh's device, in the order that the steps need.
 
-    A model on the meta device gets memory, but no values. On an accelerator it computes in bf16, with fp32 master
-    weights and reduction; on the CPU in fp32. Raises UserError for float8 that is not to be had.
+    A model on the meta device gets memory, but no values. On an accelerator it computes in bf16, with fp32
+    master weights and reduction; on the CPU in fp32. Raises UserError for float8 that is not to be had.
     """
     if island.float8:  # first: it puts other modules in the place of these
         _multiply_in_float8(model, mesh.device_type)
@@ -40,11 +46,12 @@ def parallelize(model: Model, mesh: DeviceMesh, island: recipe.Island) -> Model:
         # Innermost, so that compile sees what is computed again and may fuse it.
         if island.activation_checkpointing:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-        # Block by block: equal blocks are compiled once. Before sharding, whose hooks must stay outside the graph.
+        # Block by block: equal blocks are compiled once. Before sharding, whose hooks must stay outside the
+        # graph.
         if island.compile:
             block.compile()
-    # FSDP2 also on a single accelerator, where it is what keeps fp32 masters of bf16 weights. A single CPU rank has
-    # nothing to shard nor to narrow.
+    # FSDP2 also on a single accelerator, where it is what keeps fp32 masters of bf16 weights. A single CPU
+    # rank has nothing to shard nor to narrow.
     if mesh.size() > 1 or mesh.device_type != "cpu":
         _shard(model, mesh, island.cpu_offload)
     where = torch.device("cpu" if island.cpu_offload else mesh.device_type)
@@ -52,7 +59,9 @@ def parallelize(model: Model, mesh: DeviceMesh, island: recipe.Island) -> Model:
 
 
 def _multiply_in_float8(model: Model, device_type: str) -> None:
-    """The blocks' linear layers under the same names, their products in float8 with a scale a row, where sizes allow."""
+    """The blocks' linear layers under the same names, their products in float8 with a scale a row, where
+    sizes allow.
+    """
     try:
         from torchao import float8  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -62,7 +71,9 @@ def _multiply_in_float8(model: Model, device_type: str) -> None:
     config = replace(float8.Float8LinearConfig.from_recipe_name("rowwise"), emulate=device_type == "cpu")
 
     def fits(module: torch.nn.Module, _: str) -> bool:
-        return isinstance(module, torch.nn.Linear) and module.in_features % 16 == module.out_features % 16 == 0
+        return (
+            isinstance(module, torch.nn.Linear) and module.in_features % 16 == module.out_features % 16 == 0
+        )
 
     float8.convert_to_float8_training(model.blocks, config=config, module_filter_fn=fits)
 
@@ -72,7 +83,8 @@ def _shard(model: Model, mesh: DeviceMesh, cpu_offload: bool) -> None:
     on_cpu = mesh.device_type == "cpu"
     policy = MixedPrecisionPolicy() if on_cpu else narrow
     offload = CPUOffloadPolicy(pin_memory=not on_cpu) if cpu_offload else OffloadPolicy()
-    # Ranks gather a block when they run it, so all of them must run it equally often; else the model is one unit.
+    # Ranks gather a block when they run it, so all of them must run it equally often; else the model is one
+    # unit.
     for block in model.blocks if model.one_pass else ():
         fully_shard(block, mesh=mesh, mp_policy=policy, offload_policy=offload)
     fully_shard(model, mesh=mesh, mp_policy=policy, offload_policy=offload)

@@ -1,4 +1,6 @@
-"""Where the time and the memory of a few inner steps go: a trace for chrome://tracing or ui.perfetto.dev, a snapshot."""
+"""Where the time and the memory of a few inner steps go: a trace for chrome://tracing or ui.perfetto.dev, a
+snapshot.
+"""
 
 from collections.abc import Generator
 from pathlib import Path
@@ -34,7 +36,9 @@ def profiled(steps: Generator[Step], path: Path, device: torch.device) -> Genera
     if records:
         memory._record_memory_history(max_entries=MEMORY_EVENTS)
     try:
-        with profile(schedule=when, on_trace_ready=write, profile_memory=True, record_shapes=True, acc_events=True) as traced:
+        with profile(
+            schedule=when, on_trace_ready=write, profile_memory=True, record_shapes=True, acc_events=True
+        ) as traced:
             for step in steps:
                 yield step
                 traced.step()

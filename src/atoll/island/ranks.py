@@ -1,7 +1,7 @@
 """The processes of one island: those that torchrun started, or this one alone. Fixed for the island's life.
 
-Everything here is called by all ranks, in the same order. Ranks share a file system: rank 0 talks to the island's
-agent, and each maps the agent's files for its own rows.
+Everything here is called by all ranks, in the same order. Ranks share a file system: rank 0 talks to the
+island's agent, and each maps the agent's files for its own rows.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch.distributed.tensor import DTensor
 
 from atoll.errors import UserError
 
-# The other ranks wait while rank 0 waits for the swarm. It gives up by itself, within an hour, on an agent that says
-# nothing; and the death of a rank closes its sockets, which is noticed at once.
+# The other ranks wait while rank 0 waits for the swarm. It gives up by itself, within an hour, on an agent
+# that says nothing; and the death of a rank closes its sockets, which is noticed at once.
 PATIENCE = timedelta(hours=2)
 T = TypeVar("T")
 
@@ -58,7 +58,9 @@ class Ranks:
         return Ranks(_gloo())
 
     def device_mesh(self, device: torch.device) -> DeviceMesh:
-        """A mesh of one dimension over all ranks, on devices like `device`; of several, each rank has its own."""
+        """A mesh of one dimension over all ranks, on devices like `device`; of several, each rank has its
+        own.
+        """
         if device.type != "cpu":
             torch.accelerator.set_device_index(device.index or int(os.environ.get("LOCAL_RANK", "0")))
         return init_device_mesh(device.type, (self.count,), mesh_dim_names=("rows",))
@@ -92,7 +94,8 @@ class Ranks:
 def own_rows(parameter: Tensor) -> tuple[int, Tensor]:
     """This rank's part of a parameter, sharing its memory, and the number of elements that lie before it.
 
-    The whole, and 0, where the parameter is not sharded. FSDP2 gives each rank neighbouring rows, as torch.chunk does.
+    The whole, and 0, where the parameter is not sharded. FSDP2 gives each rank neighbouring rows, as
+    torch.chunk does.
     """
     if not isinstance(parameter, DTensor):
         return 0, parameter

@@ -40,11 +40,14 @@ class Remote:
             self._remove([*whole, path.name][:-keep])
         except Exception as error:  # each file system has its own
             self._say(
-                f"{self._url}: {path.name} could not be copied there ({error}); it is here, and the next one will be tried"
+                f"{self._url}: {path.name} could not be copied there ({error}); it is here, and the "
+                "next one will be tried"
             )
 
     def fetch_newest(self, directory: Path) -> None:
-        """Copy the last whole one in the alphabet into `directory`, if there is any. Raises UserError if that fails."""
+        """Copy the last whole one in the alphabet into `directory`, if there is any. Raises UserError if that
+        fails.
+        """
         try:
             for name in self._names()[-1:]:
                 with atomic_dir(directory / name) as temporary:
@@ -59,7 +62,9 @@ class Remote:
             return []
         names = sorted(Path(path).name for path in self._files.ls(self._root, detail=False))
         names = [name for name in names if name.startswith(self._prefix)]  # others may keep other things here
-        return [name for name in names if not whole or self._files.exists(f"{self._root}/{name}/{self._marker}")]
+        return [
+            name for name in names if not whole or self._files.exists(f"{self._root}/{name}/{self._marker}")
+        ]
 
     def _remove(self, names: list[str]) -> None:
         for name in names:

@@ -6,7 +6,8 @@ from atoll.recipe import Schedule
 
 
 def factor(schedule: Schedule, step: int, total_steps: int) -> float:
-    """The factor for inner step `step` (from 0) of `total_steps`: linear warm-up, then the schedule's own shape.
+    """The factor for inner step `step` (from 0) of `total_steps`: linear warm-up, then the schedule's own
+    shape.
 
     Steps at and beyond the end get `final` (1 for constant).
     """
@@ -31,5 +32,7 @@ def factor(schedule: Schedule, step: int, total_steps: int) -> float:
 
 
 def rewarmed(step: int, since: int, steps: int) -> float:
-    """A further factor: linear over the `steps` inner steps from `since` on, at which an optimizer began anew."""
+    """A further factor: linear over the `steps` inner steps from `since` on, at which an optimizer began
+    anew.
+    """
     return min(1.0, (step - since + 1) / (steps + 1))

@@ -1,7 +1,8 @@
-"""One island's inner step: forward, backward, clip, optimizer. The host enqueues it and never waits for the device.
+"""One island's inner step: forward, backward, clip, optimizer. The host enqueues it and never waits for the
+device.
 
-The loss is exact in tokens, whatever the micro-batches and ranks: a sum over all tokens of the island's step, divided
-by their number.
+The loss is exact in tokens, whatever the micro-batches and ranks: a sum over all tokens of the island's step,
+divided by their number.
 """
 
 import math
@@ -46,7 +47,9 @@ class Unread(NamedTuple):
 
 
 class LossNotFiniteError(ArithmeticError):
-    """The loss or the gradient is NaN or infinite. The weights are ruined; the swarm's, and the checkpoint, are not."""
+    """The loss or the gradient is NaN or infinite. The weights are ruined; the swarm's, and the checkpoint,
+    are not.
+    """
 
 
 class Island:
@@ -65,7 +68,9 @@ class Island:
         self._anew = 0, 0
 
     def warm_up_again(self, step: int, steps: int) -> None:
-        """The optimizers begin anew at inner step `step`: their learning rates grow over `steps` steps from there."""
+        """The optimizers begin anew at inner step `step`: their learning rates grow over `steps` steps from
+        there.
+        """
         self._anew = step, steps
 
     def inner_step(self, micro_batches: Sequence[Placed], step: int) -> None:
@@ -74,7 +79,9 @@ class Island:
         Every rank brings as many micro-batches. What came of it is told by `read`.
         """
         self.model.train()
-        num_tokens = self._summed(torch.full((), sum(b.num_labels for b in micro_batches), device=self.device))
+        num_tokens = self._summed(
+            torch.full((), sum(b.num_labels for b in micro_batches), device=self.device)
+        )
         loss_sums: list[Tensor] = []
         try:
             for batch in micro_batches:
@@ -109,7 +116,8 @@ class Island:
             loss = loss_sum / tokens if tokens else math.nan
             if not math.isfinite(loss) or not math.isfinite(norm):
                 raise LossNotFiniteError(
-                    f"inner step {of.step}: loss {loss}, gradient norm {norm}, {tokens} tokens; start this island again to go "
+                    f"inner step {of.step}: loss {loss}, gradient norm {norm}, {tokens} tokens; start "
+                    "this island again to go "
                     "on from the swarm's weights; a lower inner.optimizer.lr or a longer warm-up may help"
                 )
             metrics.append(InnerMetrics(loss, norm, tokens, of.learning_rate))
@@ -117,7 +125,9 @@ class Island:
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[MicroBatch]) -> tuple[float, int]:
-        """The summed cross-entropy in nats, and the number of tokens it is of. Every rank gives the same batches."""
+        """The summed cross-entropy in nats, and the number of tokens it is of. Every rank gives the same
+        batches.
+        """
         self.model.eval()
         loss_sum, num_tokens = 0.0, 0
         for batch in batches:
@@ -125,7 +135,8 @@ class Island:
             loss_sum += self._sums(placed, z_loss=0.0).loss.item()
             num_tokens += placed.num_labels
         if isinstance(self.model, FSDPModule):
-            self.model.reshard()  # which otherwise the backward pass does; until then parameters() would be whole ones
+            # which otherwise the backward pass does; until then parameters() would be whole ones
+            self.model.reshard()
         return loss_sum, num_tokens
 
     def parameters(self) -> dict[str, Tensor]:
@@ -133,10 +144,14 @@ class Island:
         return {name: value.detach() for name, value in self.model.named_parameters() if value.requires_grad}
 
     def load(self, parameters: Mapping[str, Tensor | np.ndarray]) -> None:
-        """Copy values into the parameters; ValueError unless the names and shapes are exactly those we have."""
+        """Copy values into the parameters; ValueError unless the names and shapes are exactly those we
+        have.
+        """
         ours = self.parameters()
         if ours.keys() != parameters.keys():
-            raise ValueError(f"these parameters are on one side only: {sorted(ours.keys() ^ parameters.keys())}")
+            raise ValueError(
+                f"these parameters are on one side only: {sorted(ours.keys() ^ parameters.keys())}"
+            )
         for name, target in ours.items():
             value = parameters[name]
             if target.shape != value.shape:
@@ -144,7 +159,9 @@ class Island:
             target.copy_(value if isinstance(value, Tensor) else torch.tensor(value))
 
     def _sums(self, batch: Placed, z_loss: float) -> Sums:
-        return cross_entropy(self.model(batch.tokens, batch.mask), self.model.head_weight, batch.labels, z_loss)
+        return cross_entropy(
+            self.model(batch.tokens, batch.mask), self.model.head_weight, batch.labels, z_loss
+        )
 
     def _summed(self, values: Tensor) -> Tensor:
         """`values` summed over the ranks, on the device."""

@@ -1,4 +1,6 @@
-"""Causal attention in which no token sees another document. Shapes: B windows, L tokens each, H heads of size E."""
+"""Causal attention in which no token sees another document. Shapes: B windows, L tokens each, H heads of size
+E.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,11 @@ from torch.nn.functional import scaled_dot_product_attention
 
 @dataclass(frozen=True)
 class Mask:
-    """Which tokens a token sees: those before it in its segment. A segment is a window, or a document in a window.
+    """Which tokens a token sees: those before it in its segment. A segment is a window, or a document in a
+    window.
 
-    `runs` are (number of segments, length) of neighbours of equal length, in the order of the flattened tokens:
-    a run is one attention call, so a batch of whole windows costs what it does without documents.
+    `runs` are (number of segments, length) of neighbours of equal length, in the order of the flattened
+    tokens: a run is one attention call, so a batch of whole windows costs what it does without documents.
     """
 
     runs: tuple[tuple[int, int], ...]
@@ -27,7 +30,9 @@ class Mask:
 
     @classmethod
     def of_documents(cls, documents: Tensor) -> Mask:
-        """Every token sees its document up to itself; `documents` [B, L] ints, one value per contiguous document."""
+        """Every token sees its document up to itself; `documents` [B, L] ints, one value per contiguous
+        document.
+        """
         starts = torch.ones_like(documents, dtype=torch.bool)
         starts[:, 1:] = documents[:, 1:] != documents[:, :-1]
         edges = starts.flatten().nonzero().flatten().tolist()
@@ -40,7 +45,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
     sizes = [count * length for count, length in mask.runs]
     # split, not slices: its backward is one cat, where every slice's would fill a whole tensor with zeros.
     queries, keys, values = (x.flatten(0, 1).split(sizes) for x in (query, key, value))
-    outputs = [_segments(q, k, v, length) for q, k, v, (_, length) in zip(queries, keys, values, mask.runs, strict=True)]
+    outputs = [
+        _segments(q, k, v, length)
+        for q, k, v, (_, length) in zip(queries, keys, values, mask.runs, strict=True)
+    ]
     return torch.cat(outputs).view_as(query) if len(outputs) > 1 else outputs[0].view_as(query)
 
 

@@ -1,4 +1,5 @@
-"""Any causal language model of `transformers` behind Llama's `forward`, so that fine-tuning can start from it.
+"""Any causal language model of `transformers` behind Llama's `forward`, so that fine-tuning can start from
+it.
 
 Shapes: B windows, L tokens each, D = hidden_size. Parameters keep the names they have in `transformers`.
 """
@@ -23,12 +24,15 @@ class Foreign(nn.Module):
     """
 
     one_pass = False  # an island's ranks run its blocks as often as each has runs of documents: not in step
-    # Set past nn.Module, which would make children of them: ours are `causal`'s own, under the names that they have there.
+    # Set past nn.Module, which would make children of them: ours are `causal`'s own, under the names that
+    # they have there.
     _causal: Any
     blocks: nn.ModuleList
 
     def __init__(self, causal: Any, where: Path) -> None:
-        """Raises UserError, naming `where`, for a model whose logits are not hidden states times output embeddings."""
+        """Raises UserError, naming `where`, for a model whose logits are not hidden states times output
+        embeddings.
+        """
         super().__init__()
         causal.eval()
         head = causal.get_output_embeddings()
@@ -42,7 +46,9 @@ class Foreign(nn.Module):
         for name, child in causal.named_children():
             self.add_module(name, child)
         lists = [module for module in causal.base_model.modules() if isinstance(module, nn.ModuleList)]
-        largest = max(lists, key=lambda each: sum(p.numel() for p in each.parameters()), default=nn.ModuleList())
+        largest = max(
+            lists, key=lambda each: sum(p.numel() for p in each.parameters()), default=nn.ModuleList()
+        )
         self.__dict__.update(_causal=causal, blocks=largest)
 
     @property
@@ -53,8 +59,8 @@ class Foreign(nn.Module):
     def forward(self, tokens: Tensor, mask: Mask) -> Tensor:
         """Hidden states [B, L, D] after the last norm, for `tokens` int64 [B, L].
 
-        Each segment of the mask is a sequence of its own, with positions from 0: then no kind of attention, recurrence
-        or position can look across, and no model's own idea of packing has to be trusted.
+        Each segment of the mask is a sequence of its own, with positions from 0: then no kind of attention,
+        recurrence or position can look across, and no model's own idea of packing has to be trusted.
         """
         base = self.get_submodule(self._base)
         pieces = tokens.flatten().split([count * length for count, length in mask.runs])
@@ -87,12 +93,15 @@ def described(directory: Path) -> Foreign:
         with torch.device("cpu"):
             causal = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except (ValueError, OSError, ImportError) as error:
-        raise UserError(f"{directory}: transformers cannot make a causal language model of this: {_first(error)}") from error
+        raise UserError(
+            f"{directory}: transformers cannot make a causal language model of this: {_first(error)}"
+        ) from error
     return Foreign(causal, directory)
 
 
 def load(directory: Path) -> Foreign:
-    """The model in a checkpoint directory, in fp32 on the CPU, proven to be what its head makes of its hidden states.
+    """The model in a checkpoint directory, in fp32 on the CPU, proven to be what its head makes of its hidden
+    states.
 
     Raises UserError as `described` does, and where weights are missing or damaged.
     """
@@ -105,10 +114,14 @@ def load(directory: Path) -> Foreign:
             directory, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
     except (ValueError, OSError, ImportError, RuntimeError) as error:
-        raise UserError(f"{directory}: transformers cannot load a causal language model from this: {_first(error)}") from error
+        raise UserError(
+            f"{directory}: transformers cannot load a causal language model from this: {_first(error)}"
+        ) from error
     causal, found = loaded
     if wrong := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):
-        raise UserError(f"{directory}: {', '.join(wrong[:5])} missing or of another shape; copy the checkpoint again")
+        raise UserError(
+            f"{directory}: {', '.join(wrong[:5])} missing or of another shape; copy the checkpoint again"
+        )
     model = Foreign(causal, directory)
     tokens = torch.arange(PROBE_TOKENS)[None]
     with torch.no_grad():
@@ -120,8 +133,11 @@ def load(directory: Path) -> Foreign:
 
 
 def _unfit(causal: Any, where: Path) -> UserError:
-    return UserError(f"{where}: a {type(causal).__name__} cannot be trained here; its logits are not its hidden states times "
-                     "output embeddings alone")  # fmt: skip
+    return UserError(
+        f"{where}: a {type(causal).__name__} cannot be trained here; its logits are not its hidden "
+        "states times "
+        "output embeddings alone"
+    )
 
 
 def _first(error: Exception) -> str:

@@ -20,8 +20,8 @@ def generate(
 ) -> list[int]:
     """At most `max_tokens` tokens that follow the non-empty `prompt`; the same for the same seed.
 
-    Temperature 0 takes the likeliest token; `top_p` samples from the likeliest tokens of that total probability.
-    A stop token ends the sequence and is not part of it.
+    Temperature 0 takes the likeliest token; `top_p` samples from the likeliest tokens of that total
+    probability. A stop token ends the sequence and is not part of it.
     """
     device = model.head_weight.device
     generator = torch.Generator().manual_seed(seed)  # on the CPU: equal draws on every device
@@ -41,6 +41,8 @@ def _sample(logits: Tensor, temperature: float, top_p: float, generator: torch.G
     if temperature == 0:
         return int(logits.argmax())
     probabilities, order = (logits / temperature).softmax(0).sort(descending=True)
-    before = probabilities.cumsum(0) - probabilities  # of all likelier tokens; 0 for the first, so one always stays
+    before = (
+        probabilities.cumsum(0) - probabilities
+    )  # of all likelier tokens; 0 for the first, so one always stays
     probabilities = probabilities.where(before < top_p, 0.0)
     return int(order[torch.multinomial(probabilities, 1, generator=generator)])

@@ -1,4 +1,5 @@
-"""Losses from hidden states without ever holding logits [tokens, vocabulary]: one chunked head for every objective.
+"""Losses from hidden states without ever holding logits [tokens, vocabulary]: one chunked head for every
+objective.
 
 Shapes: N tokens, D hidden size, V vocabulary, n tokens of one chunk.
 """
@@ -10,8 +11,8 @@ import torch
 from torch import Tensor
 
 IGNORED = -100  # the label of a token that does not count
-# A chunk's logits stay in a core's cache (2 MB in fp32), but it never has so few rows that adding up the gradient of
-# `weight`, all of which each chunk touches, costs more than computing it.
+# A chunk's logits stay in a core's cache (2 MB in fp32), but it never has so few rows that adding up the
+# gradient of `weight`, all of which each chunk touches, costs more than computing it.
 CHUNK_ELEMENTS = 1 << 19
 CHUNK_ROWS = 256
 
@@ -25,7 +26,9 @@ class ChunkSums(NamedTuple):
     weights: Tensor  # [n, 1]; so that no pass over [n, V] is spent on it
 
 
-Objective = Callable[..., ChunkSums]  # of the chunk's logits [n, V], which it may overwrite, and rows of the per-token inputs
+Objective = Callable[
+    ..., ChunkSums
+]  # of the chunk's logits [n, V], which it may overwrite, and rows of the per-token inputs
 
 
 class Sums(NamedTuple):
@@ -62,10 +65,12 @@ def cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float 
 
 
 def top_k_divergence(hidden: Tensor, weight: Tensor, labels: Tensor, words: Tensor, teacher: Tensor) -> Sums:
-    """KL(teacher || model) of the tokens whose label is not -100, for hidden [..., D], weight [V, D], labels [...].
+    """KL(teacher || model) of the tokens whose label is not -100, for hidden [..., D], weight [V, D], labels
+    [...].
 
-    The teacher is known by its logits (or log-probabilities) `teacher` [..., k] of `words` int64 [..., k], all
-    different, and taken to say nothing else: they are normalised over these k words, the model over all V.
+    The teacher is known by its logits (or log-probabilities) `teacher` [..., k] of `words` int64 [..., k],
+    all different, and taken to say nothing else: they are normalised over these k words, the model over all
+    V.
     """
 
     def objective(logits: Tensor, labels: Tensor, words: Tensor, teacher: Tensor) -> ChunkSums:
@@ -83,21 +88,26 @@ def top_k_divergence(hidden: Tensor, weight: Tensor, labels: Tensor, words: Tens
 
 
 def log_probabilities(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-    """Each label's log-probability, fp32 [...] like `labels`, and 0 where it is -100; for hidden [..., D], weight [V, D].
+    """Each label's log-probability, fp32 [...] like `labels`, and 0 where it is -100; for hidden [..., D],
+    weight [V, D].
 
-    Carries a gradient to `hidden` and `weight`, whatever is made of the numbers; for it, logits are computed again.
+    Carries a gradient to `hidden` and `weight`, whatever is made of the numbers; for it, logits are computed
+    again.
     """
     flat = labels.flatten()
-    return _LogProbabilities.apply(hidden.flatten(0, -2), weight, flat).view(labels.shape)  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+    # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+    return _LogProbabilities.apply(hidden.flatten(0, -2), weight, flat).view(labels.shape)
 
 
 def chunked(hidden: Tensor, weight: Tensor, objective: Objective, *inputs: Tensor) -> tuple[Tensor, Tensor]:
     """The objective's two sums over all N tokens, for hidden [N, D], weight [V, D] and inputs [N, ...].
 
-    Only the first carries a gradient, to `hidden` and `weight`, and once. Logits are fp32 (fp64 where the weights are).
+    Only the first carries a gradient, to `hidden` and `weight`, and once. Logits are fp32 (fp64 where the
+    weights are).
     """
     with_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    return _Chunked.apply(hidden, weight, objective, with_gradient, *inputs)  # pyright: ignore[reportReturnType]
+    # pyright: ignore[reportReturnType]
+    return _Chunked.apply(hidden, weight, objective, with_gradient, *inputs)
 
 
 class Gradients(NamedTuple):
@@ -108,7 +118,8 @@ class Gradients(NamedTuple):
 class _Chunked(torch.autograd.Function):
     """Takes the gradient in the forward pass, since backward only multiplies it by a scalar.
 
-    So no logits are computed twice, and what is kept has the size of `hidden` and `weight`, not of the logits.
+    So no logits are computed twice, and what is kept has the size of `hidden` and `weight`, not of the
+    logits.
     """
 
     @staticmethod
@@ -164,7 +175,8 @@ class _LogProbabilities(torch.autograd.Function):
 
 
 def _chunks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """The logits [n, V] of a few tokens at a time, in fp32 (fp64 where the weights are); gone when the next ones come.
+    """The logits [n, V] of a few tokens at a time, in fp32 (fp64 where the weights are); gone when the next
+    ones come.
 
     All in the same memory, since the first touch of fresh pages is dear beside the product (docs/LOG.md).
     """
@@ -176,8 +188,11 @@ def _chunks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
         yield chunk, product.to(torch.promote_types(weight.dtype, torch.float32))
 
 
-def _gradients(hidden: Tensor, weight: Tensor, at_logits: Callable[..., tuple[Tensor, Tensor]], *inputs: Tensor) -> Gradients:
-    """The gradients of what has, at the logits, the gradient that `at_logits(logits, *inputs)` gives with its rows' weights.
+def _gradients(
+    hidden: Tensor, weight: Tensor, at_logits: Callable[..., tuple[Tensor, Tensor]], *inputs: Tensor
+) -> Gradients:
+    """The gradients of what has, at the logits, the gradient that `at_logits(logits, *inputs)` gives with its
+    rows' weights.
 
     Summed in fp32 (fp64) over the chunks.
     """

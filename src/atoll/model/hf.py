@@ -24,17 +24,21 @@ Model = Llama | Foreign  # forward(tokens, mask) -> hidden states; head_weight; 
 
 
 def build(described: recipe.Model, vocab_size: int) -> Model:
-    """The model of a recipe, for a tokenizer of `vocab_size` words; its weights mean nothing. Raises UserError.
+    """The model of a recipe, for a tokenizer of `vocab_size` words; its weights mean nothing. Raises
+    UserError.
 
-    A Llama is on torch's default device, which may be meta; a foreign model on the CPU, since it computes buffers.
+    A Llama is on torch's default device, which may be meta; a foreign model on the CPU, since it computes
+    buffers.
     """
     try:
         return Llama(resolve(described, vocab_size))
     except ForeignError:
         model = foreign.described(Path(described.from_ or ""))
     if vocab_size > len(model.head_weight):
-        raise UserError(f"model.from: the tokenizer has {vocab_size} words and the model only {len(model.head_weight)}; "
-                        "give the tokenizer of that model")  # fmt: skip
+        raise UserError(
+            f"model.from: the tokenizer has {vocab_size} words and the model only {len(model.head_weight)}; "
+            "give the tokenizer of that model"
+        )
     return model
 
 
@@ -49,12 +53,16 @@ def open_model(directory: Path) -> Model:
     return model
 
 
-def save_model(directory: Path, model: Model, bos_token_id: int | None, eos_token_id: int | list[int] | None) -> None:
+def save_model(
+    directory: Path, model: Model, bos_token_id: int | None, eos_token_id: int | list[int] | None
+) -> None:
     """Write a directory that `from_pretrained` loads; it is there already."""
     if isinstance(model, Foreign):
         model.save(directory, bos_token_id, eos_token_id)
     else:
-        save(directory, model.config, model.state_dict(), bos_token_id=bos_token_id, eos_token_id=eos_token_id)
+        save(
+            directory, model.config, model.state_dict(), bos_token_id=bos_token_id, eos_token_id=eos_token_id
+        )
 
 
 def save(
@@ -71,7 +79,8 @@ def save(
     The files hold the tensors' own dtype. More than `shard_bytes` become several files and an index.
     Raises OSError as writing does.
     """
-    # Written even where None: transformers would put Llama-2's ids 1 and 2 in their place, and stop at token 2.
+    # Written even where None: transformers would put Llama-2's ids 1 and 2 in their place, and stop at token
+    # 2.
     special = {"bos_token_id": bos_token_id, "eos_token_id": eos_token_id}
     dtype = str(next(iter(state_dict.values())).dtype).removeprefix("torch.")
     _write_json(directory / "config.json", {**_config_tree(config, dtype), **special})
@@ -113,16 +122,21 @@ def load(directory: Path) -> tuple[LlamaConfig, dict[str, Tensor]]:
         try:
             state_dict |= load_file(directory / name)
         except FileNotFoundError as error:
-            raise UserError(f"{directory / name}: no such file; only safetensors checkpoints can be read") from error
+            raise UserError(
+                f"{directory / name}: no such file; only safetensors checkpoints can be read"
+            ) from error
         except SafetensorError as error:
             raise UserError(f"{directory / name}: damaged ({error}); copy the checkpoint again") from error
     if config.tie_word_embeddings:
         state_dict.pop("lm_head.weight", None)  # some writers store the tied head twice
-    state_dict = {name: value for name, value in state_dict.items() if not name.endswith("rotary_emb.inv_freq")}
+    state_dict = {
+        name: value for name, value in state_dict.items() if not name.endswith("rotary_emb.inv_freq")
+    }
     num_parameters = sum(value.numel() for value in state_dict.values())
     if num_parameters != config.num_parameters:
         raise UserError(
-            f"{directory}: holds {num_parameters:,} parameters where config.json describes {config.num_parameters:,}; "
+            f"{directory}: holds {num_parameters:,} parameters where config.json describes "
+            f"{config.num_parameters:,}; "
             "copy the checkpoint again"
         )
     return config, state_dict

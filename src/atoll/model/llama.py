@@ -1,7 +1,8 @@
 """Llama under Hugging Face's parameter names; knows nothing of parallelism.
 
-Shapes: B windows, L tokens each, D = hidden_size, H heads of size E = head_dim. Logits are bit-equal to transformers'
-LlamaForCausalLM on CPU in fp32; `model/head.py` turns hidden states into losses without holding logits.
+Shapes: B windows, L tokens each, D = hidden_size, H heads of size E = head_dim. Logits are bit-equal to
+transformers' LlamaForCausalLM on CPU in fp32; `model/head.py` turns hidden states into losses without holding
+logits.
 """
 
 import math
@@ -53,7 +54,9 @@ class MLP(nn.Module):
 
 
 class _Gated(torch.autograd.Function):
-    """silu(gate) * up. Keeps no third tensor of that size for the backward pass, and touches as little fresh memory."""
+    """silu(gate) * up. Keeps no third tensor of that size for the backward pass, and touches as little fresh
+    memory.
+    """
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
@@ -85,8 +88,11 @@ class Trunk(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        # Tied, its rows' gradients are added to the head's, which is there first and dense: not a second [vocabulary, D].
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, sparse=config.tie_word_embeddings)
+        # Tied, its rows' gradients are added to the head's, which is there first and dense: not a second
+        # [vocabulary, D].
+        self.embed_tokens = nn.Embedding(
+            config.vocab_size, config.hidden_size, sparse=config.tie_word_embeddings
+        )
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
 
@@ -114,7 +120,8 @@ class Llama(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Mask) -> Tensor:
         """Hidden states [B, L, D] after the last norm, for `tokens` int64 [B, L]."""
-        # Positions count from the window's start, not the document's: rotary attention sees only their differences.
+        # Positions count from the window's start, not the document's: rotary attention sees only their
+        # differences.
         rotary = rotary_tables(self.config, tokens.shape[1], tokens.device)
         x = self.model.embed_tokens(tokens)
         for block in self.model.layers:
@@ -123,12 +130,13 @@ class Llama(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Fill the weights: a pure function of config and seed, whatever the device, the threads and the order.
+        """Fill the weights: a pure function of config and seed, whatever the device, the threads and the
+        order.
 
-        "Small init" (Nguyen and Salazar 2019): at the demo's size a standard deviation of 0.02 cost 0.5 nats after
-        400 k tokens, and held the loss at the unigrams' for as long where the rate was high.
-        Each matrix draws from a generator of its own, named by seed and parameter. numpy's, because its normal draws
-        are scalar code, where torch's change bits with the width of the CPU's vectors.
+        "Small init" (Nguyen and Salazar 2019): at the demo's size a standard deviation of 0.02 cost 0.5 nats
+        after 400 k tokens, and held the loss at the unigrams' for as long where the rate was high. Each
+        matrix draws from a generator of its own, named by seed and parameter. numpy's, because its normal
+        draws are scalar code, where torch's change bits with the width of the CPU's vectors.
         """
         small = math.sqrt(2 / (5 * self.config.hidden_size))
         residual_scale = 1 / math.sqrt(2 * self.config.num_hidden_layers)
@@ -140,7 +148,9 @@ class Llama(nn.Module):
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 std *= residual_scale  # so that the residual stream does not grow with depth
             key = int.from_bytes(blake3(f"{seed}:{name}".encode()).digest(length=16), "little")
-            draws = np.random.Generator(np.random.Philox(key=key)).standard_normal(parameter.shape, np.float32)
+            draws = np.random.Generator(np.random.Philox(key=key)).standard_normal(
+                parameter.shape, np.float32
+            )
             parameter.copy_(torch.from_numpy(draws * np.float32(std)))
 
 
@@ -152,11 +162,14 @@ def rotate(x: Tensor, rotary: Rotary) -> Tensor:
 
 
 def rotary_tables(config: LlamaConfig, length: int, device: torch.device) -> Rotary:
-    """Cosine and sine of every position and element, fp32, with Llama-3's scaling where the config asks for it."""
+    """Cosine and sine of every position and element, fp32, with Llama-3's scaling where the config asks for
+    it.
+    """
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device) / config.head_dim
     frequencies = 1.0 / config.rope_theta**exponents
     if scaling := config.rope_scaling:
-        # Waves longer than the original context are stretched by `factor`, short ones kept, those between blended.
+        # Waves longer than the original context are stretched by `factor`, short ones kept, those between
+        # blended.
         turns = scaling.original_max_position_embeddings / (2 * math.pi / frequencies)
         blend = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
         blend = blend.clamp(0, 1)

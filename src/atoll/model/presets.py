@@ -1,4 +1,6 @@
-"""What a Llama is made of: `LlamaConfig`, the presets, and the two ways a recipe names one. Never imports torch."""
+"""What a Llama is made of: `LlamaConfig`, the presets, and the two ways a recipe names one. Never imports
+torch.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ class ForeignError(UserError):
 
 
 class RopeScaling(msgspec.Struct, frozen=True, kw_only=True):
-    """Llama-3's stretching of the slow rotary frequencies, under the names of transformers' `rope_scaling`."""
+    """Llama-3's stretching of the slow rotary frequencies, under the names of transformers'
+    `rope_scaling`.
+    """
 
     factor: float = 8.0
     low_freq_factor: float = 1.0
@@ -49,37 +53,80 @@ class LlamaConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 PRESETS = {
-    # Measured on one core over English text: of the shapes tried, the lowest held-out loss per second. Two layers
-    # beat four by 1.5x in speed at equal loss; an untied head costs no time and stays stable at high rates.
+    # Measured on one core over English text: of the shapes tried, the lowest held-out loss per second. Two
+    # layers beat four by 1.5x in speed at equal loss; an untied head costs no time and stays stable at high
+    # rates.
     "demo": LlamaConfig(
-        vocab_size=2048, hidden_size=128, intermediate_size=512, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, head_dim=64, max_position_embeddings=2048, rope_theta=10_000.0,
+        vocab_size=2048,
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=64,
+        max_position_embeddings=2048,
+        rope_theta=10_000.0,
     ),
     # 154 M besides the embeddings, for experiments.
     "150m": LlamaConfig(
-        vocab_size=32_000, hidden_size=1024, intermediate_size=2816, num_hidden_layers=12, num_attention_heads=16,
-        num_key_value_heads=16, head_dim=64, max_position_embeddings=2048, rope_theta=10_000.0, tie_word_embeddings=True,
+        vocab_size=32_000,
+        hidden_size=1024,
+        intermediate_size=2816,
+        num_hidden_layers=12,
+        num_attention_heads=16,
+        num_key_value_heads=16,
+        head_dim=64,
+        max_position_embeddings=2048,
+        rope_theta=10_000.0,
+        tie_word_embeddings=True,
     ),
     # Llama 3.2 1B and 3B, Llama 3.1 8B.
     "1b": LlamaConfig(
-        vocab_size=128_256, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
-        num_key_value_heads=8, head_dim=64, max_position_embeddings=131_072, rope_scaling=RopeScaling(factor=32.0),
+        vocab_size=128_256,
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=16,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=64,
+        max_position_embeddings=131_072,
+        rope_scaling=RopeScaling(factor=32.0),
         tie_word_embeddings=True,
     ),
     "3b": LlamaConfig(
-        vocab_size=128_256, hidden_size=3072, intermediate_size=8192, num_hidden_layers=28, num_attention_heads=24,
-        num_key_value_heads=8, head_dim=128, max_position_embeddings=131_072, rope_scaling=RopeScaling(factor=32.0),
+        vocab_size=128_256,
+        hidden_size=3072,
+        intermediate_size=8192,
+        num_hidden_layers=28,
+        num_attention_heads=24,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=131_072,
+        rope_scaling=RopeScaling(factor=32.0),
         tie_word_embeddings=True,
     ),
     "8b": LlamaConfig(
-        vocab_size=128_256, hidden_size=4096, intermediate_size=14_336, num_hidden_layers=32, num_attention_heads=32,
-        num_key_value_heads=8, head_dim=128, max_position_embeddings=131_072, rope_scaling=RopeScaling(),
+        vocab_size=128_256,
+        hidden_size=4096,
+        intermediate_size=14_336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=131_072,
+        rope_scaling=RopeScaling(),
     ),
     "intellect-1": LlamaConfig(
-        vocab_size=128_256, hidden_size=4096, intermediate_size=14_336, num_hidden_layers=42, num_attention_heads=32,
-        num_key_value_heads=8, head_dim=128, max_position_embeddings=8192,
+        vocab_size=128_256,
+        hidden_size=4096,
+        intermediate_size=14_336,
+        num_hidden_layers=42,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=8192,
     ),
-}  # fmt: skip
+}
 
 
 def resolve(model: recipe.Model, vocab_size: int) -> LlamaConfig:
@@ -95,10 +142,14 @@ def resolve(model: recipe.Model, vocab_size: int) -> LlamaConfig:
     }
     if model.from_ is not None:
         if overrides:
-            raise UserError(f"model.{next(iter(overrides))}: the dimensions of model.from are fixed; leave it out")
+            raise UserError(
+                f"model.{next(iter(overrides))}: the dimensions of model.from are fixed; leave it out"
+            )
         config = read_config(Path(model.from_))
     elif model.preset not in PRESETS:
-        raise UserError(f"model.preset: no preset is named {model.preset!r}; the presets are {', '.join(PRESETS)}")
+        raise UserError(
+            f"model.preset: no preset is named {model.preset!r}; the presets are {', '.join(PRESETS)}"
+        )
     else:
         config = _overridden(PRESETS[model.preset], overrides)
     if vocab_size > config.vocab_size:
@@ -112,8 +163,8 @@ def resolve(model: recipe.Model, vocab_size: int) -> LlamaConfig:
 def read_config(directory: Path) -> LlamaConfig:
     """The dimensions in the `config.json` of a transformers checkpoint, with the old rope keys or the new.
 
-    Raises UserError where the file is missing or broken, and ForeignError where it describes something else than a
-    plain Llama.
+    Raises UserError where the file is missing or broken, and ForeignError where it describes something else
+    than a plain Llama.
     """
     path = directory / "config.json"
     try:
@@ -125,8 +176,13 @@ def read_config(directory: Path) -> LlamaConfig:
     plain = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
     for key, value in plain.items():
         if tree.get(key, value) != value:
-            raise ForeignError(f"{path}: {key} is {tree[key]!r}; only plain Llama checkpoints ({value!r}) can be read")
-    rope = tree.get("rope_parameters") or {**(tree.get("rope_scaling") or {}), "rope_theta": tree.get("rope_theta")}
+            raise ForeignError(
+                f"{path}: {key} is {tree[key]!r}; only plain Llama checkpoints ({value!r}) can be read"
+            )
+    rope = tree.get("rope_parameters") or {
+        **(tree.get("rope_scaling") or {}),
+        "rope_theta": tree.get("rope_theta"),
+    }
     rope_type = rope.get("rope_type") or rope.get("type", "default")
     if rope_type not in ("default", "llama3"):
         raise ForeignError(f"{path}: rope_type is {rope_type!r}; only 'default' and 'llama3' can be read")

@@ -7,7 +7,9 @@ from atoll.recipe import Recipe
 def card(recipe: Recipe, step: int, root: bytes, ledger: dict[str, int]) -> str:
     """A README.md for the hub; `ledger` holds committed tokens per island."""
     tokens = sum(ledger.values())
-    rows = "\n".join(f"| `{island}` | {count:,} |" for island, count in sorted(ledger.items(), key=lambda x: -x[1]))
+    rows = "\n".join(
+        f"| `{island}` | {count:,} |" for island, count in sorted(ledger.items(), key=lambda x: -x[1])
+    )
     sources = ", ".join(sorted(recipe.sources))
     return f"""---
 library_name: transformers
@@ -16,8 +18,8 @@ tags: [atoll, diloco]
 ---
 # {recipe.name}
 
-A language model trained together by {len(ledger)} islands with [DiLoCo](https://arxiv.org/abs/2311.08105), with atoll
-{__version__}.
+A language model trained together by {len(ledger)} islands with [DiLoCo](https://arxiv.org/abs/2311.08105),
+with atoll {__version__}.
 
 | | |
 |---|---|

@@ -1,4 +1,6 @@
-"""`atoll export`: a checkpoint for `transformers`, from the newest outer state that the run's records vouch for."""
+"""`atoll export`: a checkpoint for `transformers`, from the newest outer state that the run's records vouch
+for.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,10 @@ from atoll.data.manifest import TOKENIZER_DIR, Manifest
 from atoll.data.tokenizer import Tokenizer
 from atoll.errors import UserError
 from atoll.files import atomic_dir
-from atoll.genesis import RunDir
 from atoll.model import hf
 from atoll.publish.card import card
 from atoll.recipe import Recipe
+from atoll.run.directory import RunDir
 
 
 def export(run_dir: RunDir, out: Path) -> tuple[Path, checkpoint.OuterCheckpoint]:
@@ -37,7 +39,9 @@ def export(run_dir: RunDir, out: Path) -> tuple[Path, checkpoint.OuterCheckpoint
 
 
 def newest_state(run_dir: RunDir) -> tuple[Recipe, checkpoint.OuterCheckpoint, dict[str, int]]:
-    """(recipe, newest verified outer checkpoint of any island here, committed tokens per contributor's island)."""
+    """(recipe, newest verified outer checkpoint of any island here, committed tokens per contributor's
+    island).
+    """
     damaged = ""
     candidates: list[tuple[checkpoint.OuterCheckpoint, membership.Membership, Path]] = []
     for directory in sorted(run_dir.islands.glob("*")):
@@ -58,8 +62,10 @@ def newest_state(run_dir: RunDir) -> tuple[Recipe, checkpoint.OuterCheckpoint, d
             for share in record.participants:
                 ledger[share.island] = ledger.get(share.island, 0) + share.tokens
         return recipes.parse(member.run.recipe, member.run_id), saved, ledger
-    raise UserError(f"{run_dir.path}: no outer checkpoint here that the run's records vouch for{damaged}; "
-                    "let a run commit some steps first")  # fmt: skip
+    raise UserError(
+        f"{run_dir.path}: no outer checkpoint here that the run's records vouch for{damaged}; "
+        "let a run commit some steps first"
+    )
 
 
 def load_model(recipe: Recipe, vocab_size: int, saved: checkpoint.OuterCheckpoint) -> hf.Model:

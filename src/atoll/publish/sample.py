@@ -15,6 +15,13 @@ def sample(directory: Path, prompt: str, max_tokens: int, temperature: float, se
     model = hf.open_model(directory)
     tokenizer = Tokenizer.load(directory / "tokenizer.json")
     tokens = [int(token) for token in tokenizer.encode_documents([prompt])[0]]
-    new = generate(model.eval(), tokens, max_tokens=max_tokens, temperature=temperature, top_p=0.95, seed=seed,
-                   stop_tokens=frozenset(tokenizer.eos_ids))  # fmt: skip
+    new = generate(
+        model.eval(),
+        tokens,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=0.95,
+        seed=seed,
+        stop_tokens=frozenset(tokenizer.eos_ids),
+    )
     return prompt + tokenizer.decode(new)

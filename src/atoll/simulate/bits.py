@@ -1,4 +1,6 @@
-"""A tiny real state: production's kernels, tables and roots over a few numbers, so that wrong bits show as wrong roots."""
+"""A tiny real state: production's kernels, tables and roots over a few numbers, so that wrong bits show as
+wrong roots.
+"""
 
 import threading
 from functools import cached_property
@@ -62,8 +64,12 @@ def trained(outer: Floats, plan: Plan, lease: Ranges, island: str) -> Floats:
     return (outer - (noise.astype(np.float32) - np.float32(127.5)) / np.float32(1024)).astype(np.float32)
 
 
-def expected(parameters: Floats, momentum: Floats, header: UpdateHeader, payloads: dict[bytes, Bytes]) -> tuple[Floats, Floats]:
-    """The next state by the formulas of the paper, in numpy alone: what a commit of these participants must lead to."""
+def expected(
+    parameters: Floats, momentum: Floats, header: UpdateHeader, payloads: dict[bytes, Bytes]
+) -> tuple[Floats, Floats]:
+    """The next state by the formulas of the paper, in numpy alone: what a commit of these participants must
+    lead to.
+    """
     total = np.zeros_like(parameters)
     for share, weight in zip(header.participants, weights(header.participants), strict=True):
         total += np.float32(weight) * payloads[share.payload].view(np.float32)

@@ -1,4 +1,6 @@
-"""The coordinator's durable store, with the semantics of `coordinator/store.py`: terms, keys, one transaction."""
+"""The coordinator's durable store, with the semantics of `coordinator/store.py`: terms, keys, one
+transaction.
+"""
 
 from dataclasses import dataclass, field
 
@@ -30,7 +32,9 @@ class Database:
         return self._begin(self.term.counter + 1)
 
     def raise_term(self, held: Term, above: int) -> Term:
-        """The leader's own term, raised above one that an island remembers. Raises Deposed for any but the leader."""
+        """The leader's own term, raised above one that an island remembers. Raises Deposed for any but the
+        leader.
+        """
         self.check(held)
         return self._begin(max(held.counter, above) + 1)
 
@@ -47,7 +51,14 @@ class Database:
     def append(self, term: Term, records: list[Record]) -> None:
         """All or nothing. Raises Deposed, or Conflict where a key is taken."""
         self.check(term)
-        before = dict(self.plans), dict(self.attempts), list(self.commits), list(self._backups), self.stage_starts, self.doubted
+        before = (
+            dict(self.plans),
+            dict(self.attempts),
+            list(self.commits),
+            list(self._backups),
+            self.stage_starts,
+            self.doubted,
+        )
         try:
             for record in records:
                 if (key := _key(record)) is not None and self._is_taken(key):
@@ -84,9 +95,19 @@ class Database:
             case CommitRecord():
                 self.commits.append(record)
                 self.plans = {key: plan for key, plan in self.plans.items() if key[0] >= record.step}
-                self.attempts = {key: attempt for key, attempt in self.attempts.items() if key[0] >= record.step}
-                self._backups.append(Database(self.term, self.stage_starts, self.doubted, self.plans.copy(),
-                                              self.attempts.copy(), self.commits.copy()))  # fmt: skip
+                self.attempts = {
+                    key: attempt for key, attempt in self.attempts.items() if key[0] >= record.step
+                }
+                self._backups.append(
+                    Database(
+                        self.term,
+                        self.stage_starts,
+                        self.doubted,
+                        self.plans.copy(),
+                        self.attempts.copy(),
+                        self.commits.copy(),
+                    )
+                )
             case Doubted():
                 self.doubted = record.is_open
             case Assembled():
@@ -94,14 +115,18 @@ class Database:
 
 
 def _key(record: Record) -> tuple[int, str | int | None] | None:
-    """The primary key of a record in its table: islands name plans, numbers attempts, the step alone commits."""
+    """The primary key of a record in its table: islands name plans, numbers attempts, the step alone
+    commits.
+    """
     match record:
         case Plan():
             return record.step, record.island
         case Attempt():
             return record.step, record.number
         case CommitRecord():
-            merge([span for _, lease in record.leases for span in lease])  # overlapping leases: refused here too
+            merge(
+                [span for _, lease in record.leases for span in lease]
+            )  # overlapping leases: refused here too
             return record.step, None
         case Assembled() | Doubted():
             return None

@@ -19,9 +19,11 @@ def sign(data: bytes) -> bytes:
     return blake3(data, key=b"the key that signs all records..").digest()
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Disk:
-    """Survives its process. All of it is synced when written, except the outer state, which is a mapped file."""
+    """Survives its process. All of it is synced when written, except the outer state, which is a mapped
+    file.
+    """
 
     parameters: Floats
     momentum: Floats
@@ -59,7 +61,9 @@ class Disk:
         return [update for (at, _), update in self.updates.items() if at == step]
 
     def hold(self, entry: Entry, data: bytes) -> None:
-        self.updates[entry.header.step, entry.header.digest()] = Update(entry, np.frombuffer(data, np.uint8), LAYOUT)
+        self.updates[entry.header.step, entry.header.digest()] = Update(
+            entry, np.frombuffer(data, np.uint8), LAYOUT
+        )
 
     def keep_payload(self, kept: Kept, data: bytes) -> Payload:
         self.payload = Payload(kept, np.frombuffer(data, np.uint8), LAYOUT)

@@ -1,4 +1,6 @@
-"""An island's part of one attempt's all-reduce, slice by slice, with production's waits and faults (`agent/reduce.py`)."""
+"""An island's part of one attempt's all-reduce, slice by slice, with production's waits and faults
+(`agent/reduce.py`).
+"""
 
 from itertools import repeat
 from typing import TYPE_CHECKING
@@ -49,7 +51,9 @@ class Exchange:
                 self.island.spawn(self._offer(number, part, self._payload))
 
     def close(self, silently: bool = False) -> None:
-        """Stop; the streams to me break (`silently`: nobody is told). What has arrived stays for `hold` and readers."""
+        """Stop; the streams to me break (`silently`: nobody is told). What has arrived stays for `hold` and
+        readers.
+        """
         if not self.closed:
             self.closed = True
             for (number, _), offer in self._offers.items():
@@ -64,17 +68,26 @@ class Exchange:
     def table(self, part: Slice) -> bytes:
         return b"".join(digest(self.pieces[i]) for i in part.pieces)
 
-    # ------------------------------------------------------------------------------------------------ an owner
+    # ----------------------------------------------------------------------------------------------- an owner
     def take(self, offer: Offer) -> None:
         """A participant's copy of a slice of mine, checked against what it proposed."""
-        if offer.number >= len(self.attempt.slices):  # of another attempt with this number, from before a backup
+        if offer.number >= len(
+            self.attempt.slices
+        ):  # of another attempt with this number, from before a backup
             offer.break_off()
             return
         part, sender = self.attempt.slices[offer.number], offer.sender.name
         share = self.attempt.share_of(sender)
-        if share is None or self.closed or part.owner != self.island.name or root(offer.table) != share.payload:
+        if (
+            share is None
+            or self.closed
+            or part.owner != self.island.name
+            or root(offer.table) != share.payload
+        ):
             offer.break_off()
-        elif len(offer.pieces) != part.num_pieces or not all(map(check_piece, repeat(offer.table), part.pieces, offer.pieces)):
+        elif len(offer.pieces) != part.num_pieces or not all(
+            map(check_piece, repeat(offer.table), part.pieces, offer.pieces)
+        ):
             self._fault(sender, "refused", "a piece is not the one that was proposed")
             offer.break_off()
         else:
@@ -130,7 +143,7 @@ class Exchange:
             self._fault(self.attempt.participants[at].island, "silent", "no piece came in time")
             self._settle(number)
 
-    # ------------------------------------------------------------------------------------------- a participant
+    # ------------------------------------------------------------------------------------------ a participant
     def _offer(self, number: int, part: Slice, payload: Payload) -> Work:
         island, owner = self.island, self.island.world.agents[part.owner]
         if not (yield from island.dial(owner, PROGRESS_SECONDS)):
@@ -138,7 +151,9 @@ class Exchange:
             return
         incarnation = owner.incarnation
         island.later(2 * PROGRESS_SECONDS, self.broke, number)
-        yield island.network.seconds(island.name, owner.name, SLICE_BYTES * part.num_pieces / LAYOUT.num_pieces)
+        yield island.network.seconds(
+            island.name, owner.name, SLICE_BYTES * part.num_pieces / LAYOUT.num_pieces
+        )
         while not island.network.both_ways(island.name, owner.name):
             yield 0.5
         if self.closed or number not in self.unfinished:
@@ -163,7 +178,9 @@ class Exchange:
 
     # ------------------------------------------------------------------------------------------- small things
     def _fault(self, peer: str, kind: str, text: str) -> None:
-        self.island.put(Fault(self.attempt.step, self.attempt.number, peer, kind, text))
+        self.island.put(
+            Fault(step=self.attempt.step, number=self.attempt.number, peer=peer, kind=kind, text=text)
+        )
 
     def _settle(self, *numbers: int) -> None:
         self.unfinished -= set(numbers)

@@ -1,7 +1,7 @@
 """What a fault is: a value that strikes a world at a moment.
 
-`who` counts agents (the relays first), `place` counts them too with the coordinator as the last; both wrap around, so
-that every number names somebody. `at` and durations are seconds of true time.
+`who` counts agents (the relays first), `place` counts them too with the coordinator as the last; both wrap
+around, so that every number names somebody. `at` and durations are seconds of true time.
 """
 
 from abc import ABC, abstractmethod

@@ -1,4 +1,6 @@
-"""What goes wrong. Each fault is a value: drawn by hypothesis (so that a failing schedule shrinks), or by seed."""
+"""What goes wrong. Each fault is a value: drawn by hypothesis (so that a failing schedule shrinks), or by
+seed.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,15 +13,31 @@ if TYPE_CHECKING:
     from atoll.simulate.world import World
 
 __all__ = [
-    "Backup", "ClockJump", "ClockRate", "Congestion", "CoordinatorCrash", "Crash", "Cut", "FalseBytes", "Fault", "Freeze",
-    "Leave", "Partition", "Reset", "Slow", "Stall", "Takeover",
-]  # fmt: skip
+    "Backup",
+    "ClockJump",
+    "ClockRate",
+    "Congestion",
+    "CoordinatorCrash",
+    "Crash",
+    "Cut",
+    "FalseBytes",
+    "Fault",
+    "Freeze",
+    "Leave",
+    "Partition",
+    "Reset",
+    "Slow",
+    "Stall",
+    "Takeover",
+]
 ARMED_SECONDS = 3.0  # an armed crash strikes between two effects, or after this at the latest
 
 
 @dataclass(frozen=True)
 class Crash(Fault):
-    """An agent dies after so many more effects, and comes back; in the dark its unsynced pages are lost too."""
+    """An agent dies after so many more effects, and comes back; in the dark its unsynced pages are lost
+    too.
+    """
 
     who: int
     effects: int = 0
@@ -45,7 +63,9 @@ class CoordinatorCrash(Fault):
 
 @dataclass(frozen=True)
 class Takeover(Fault):
-    """A standby begins a new term while the old leader lives; new lines reach the old one for `lag` seconds more."""
+    """A standby begins a new term while the old leader lives; new lines reach the old one for `lag` seconds
+    more.
+    """
 
     lag: float = 0.0
 
@@ -159,7 +179,9 @@ class Leave(Fault):
 
 
 def doom(world: "World", process: "Process", effects: int, dark: bool) -> None:
-    """Let a process die after so many more of its effects, and at once if it has none to carry out for a while."""
+    """Let a process die after so many more of its effects, and at once if it has none to carry out for a
+    while.
+    """
     if not process.up or process.doom is not None:
         return
     incarnation = process.incarnation

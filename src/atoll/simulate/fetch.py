@@ -1,4 +1,6 @@
-"""One island asks others for bytes that a digest names; each answer is checked (`agent/fetch.py`, `agent/donor.py`)."""
+"""One island asks others for bytes that a digest names; each answer is checked (`agent/fetch.py`,
+`agent/donor.py`).
+"""
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -30,7 +32,9 @@ class Donors:
         self._island = island
         self._dialled: set[str] = set()
 
-    def ask(self, find: Find, check: Callable[[bytes, int], bool], num_bytes: float, prefer: str = "") -> Work:
+    def ask(
+        self, find: Find, check: Callable[[bytes, int], bool], num_bytes: float, prefer: str = ""
+    ) -> Work:
         """The first answer that passes `check`. Raises NobodyHas."""
         for name in sorted(self.names, key=lambda name: name != prefer):
             try:
@@ -68,7 +72,7 @@ class Donors:
         raise NotGiven
 
 
-# ------------------------------------------------------------------------------------------------- what a donor has
+# ------------------------------------------------------------------------------------------- what a donor has
 def header_of(step: int, update: bytes) -> Find:
     def find(donor: "Island") -> Answer | None:
         held = donor.disk.updates.get((step, update))

@@ -1,4 +1,6 @@
-"""What must never happen (PROTOCOL 9), looked at after every decision, every stored record and every promise."""
+"""What must never happen (PROTOCOL 9), looked at after every decision, every stored record and every
+promise.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +48,20 @@ class Invariants:
         """A record became durable. `plans` are those that were durable before."""
         match record:
             case Plan():
-                self._must(record.parent == self._roots[record.step], f"a plan of step {record.step} from another state")
+                self._must(
+                    record.parent == self._roots[record.step],
+                    f"a plan of step {record.step} from another state",
+                )
             case Attempt():
                 self._headers[record.step, record.number] = record
-                agents = {share.island for share in record.participants} | {s.owner for s in record.slices if s.num_pieces}
+                agents = {share.island for share in record.participants} | {
+                    s.owner for s in record.slices if s.num_pieces
+                }
                 behind = sorted(i for i in agents if self._ready_at.get(i) != record.step)
-                self._must(not behind, f"attempt {record.number} of step {record.step} counts on {behind}, not at the head")
+                self._must(
+                    not behind,
+                    f"attempt {record.number} of step {record.step} counts on {behind}, not at the head",
+                )
             case CommitRecord():
                 self._committed(reign, record, plans)
             case _:
@@ -69,11 +79,14 @@ class Invariants:
         names = [share.island for share in record.participants]
         self._must(names == sorted(set(names)) and names, "participants are not a sorted set")
         self._must(
-            [s.weight for s in record.participants] == weights(record.participants), "weights are not of the reduced set"
+            [s.weight for s in record.participants] == weights(record.participants),
+            "weights are not of the reduced set",
         )
         for island, lease in record.leases:
             plan = plans.get((step, island))
-            of_plan = plan and any(plan.used(inner_steps + 1) == lease for inner_steps in range(plan.inner_steps))
+            of_plan = plan and any(
+                plan.used(inner_steps + 1) == lease for inner_steps in range(plan.inner_steps)
+            )
             self._must(of_plan, f"{island}'s lease is not of the first samples of its plan")
         for share, (_, lease) in zip(record.participants, record.leases, strict=True):
             used = self.trained_on[share.payload]
@@ -98,21 +111,37 @@ class Invariants:
         spans = [(s.first_piece, s.num_pieces) for s in attempt.slices]
         roots = slice_roots(total.view(np.uint8), spans)
         slices = tuple((*span, digest) for span, digest in zip(spans, roots, strict=True))
-        header = UpdateHeader(record.step, record.parent, CODEC, attempt.lr, attempt.momentum, record.participants, slices)
-        self._must(header.digest() == record.update, f"the update of step {record.step} is not the sum of its payloads")
+        header = UpdateHeader(
+            step=record.step,
+            parent=record.parent,
+            codec=CODEC,
+            lr=attempt.lr,
+            momentum=attempt.momentum,
+            participants=record.participants,
+            slices=slices,
+        )
+        self._must(
+            header.digest() == record.update,
+            f"the update of step {record.step} is not the sum of its payloads",
+        )
         self._states.append(expected(*self._states[-1], header, self.payloads))
         self._must(
-            root(table_of(*self._states[-1])) == record.next_root, f"step {record.step} leads to other bits than it must"
+            root(table_of(*self._states[-1])) == record.next_root,
+            f"step {record.step} leads to other bits than it must",
         )
 
     def _held_durably(self, reign: "Reign", record: CommitRecord) -> None:
         holders = {
             agent.name
             for agent in self._world.agents.values()
-            if (held := agent.disk.updates.get((record.step, record.update))) and root(held.next_table) == record.next_root
+            if (held := agent.disk.updates.get((record.step, record.update)))
+            and root(held.next_table) == record.next_root
         }
         majority = 2 * len(holders & record.islands) > len(record.islands)
-        self._must(holders and (majority or reign.protocol_was_thin), f"step {record.step} is committed, held by {holders}")
+        self._must(
+            holders and (majority or reign.protocol_was_thin),
+            f"step {record.step} is committed, held by {holders}",
+        )
 
     def leases_partition(self, reign: "Reign") -> None:
         """Below the cursor every sample is spent, out or free, once."""
@@ -125,12 +154,17 @@ class Invariants:
         except ValueError as error:
             self.violated(f"leases overlap: {error}")
             return
-        self._must(all_of_them in ((), ((0, leases.fresh),)), f"leases have a gap: {all_of_them}, cursor {leases.fresh}")
+        self._must(
+            all_of_them in ((), ((0, leases.fresh),)),
+            f"leases have a gap: {all_of_them}, cursor {leases.fresh}",
+        )
 
     def forget_unseen(self) -> None:
         """A database was lost. A commit that no island ever heard of was lost with it: it never happened."""
         agents, kept = self._world.agents.values(), len(self._world.database.commits)
-        while len(self.history) > kept and not any(self.history[-1] in agent.disk.records for agent in agents):
+        while len(self.history) > kept and not any(
+            self.history[-1] in agent.disk.records for agent in agents
+        ):
             for agent in agents:
                 agent.never_heard(self.history[-1])
             self.history.pop()
@@ -148,13 +182,24 @@ class Invariants:
             case m.Ready():
                 self._ready_at[island.name] = message.step
                 right = message.step < len(self._roots) and message.root == self._roots[message.step]
-                self._must(right, f"{island.name} is ready at {message.step} with another root than the committed one")
-                self._must(message.loaded in (b"", message.root), f"{island.name}'s trainer loaded other bits")
+                self._must(
+                    right,
+                    f"{island.name} is ready at {message.step} with another root than the committed one",
+                )
+                self._must(
+                    message.loaded in (b"", message.root), f"{island.name}'s trainer loaded other bits"
+                )
                 real = root(island.state.table())
-                self._must(real == message.root, f"{island.name} says that it is ready with bits that it has not")
+                self._must(
+                    real == message.root, f"{island.name} says that it is ready with bits that it has not"
+                )
             case m.Held():
                 held = island.disk.updates.get((message.step, message.update))
                 kept = held is not None and root(held.next_table) == message.next_root
-                self._must(kept, f"{island.name} promised to hold an update of step {message.step} that is not on its disk")
+                self._must(
+                    kept,
+                    f"{island.name} promised to hold an update of step {message.step} that is not on "
+                    "its disk",
+                )
             case _:
                 pass

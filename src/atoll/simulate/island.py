@@ -1,7 +1,7 @@
 """An island (or a relay): carries out what production's `outer_step.step` decides, as `agent/server.py` does.
 
-The effects are carried out one by one, and the process may die before any of them. What takes time (encode, reduce,
-hold, advance) is in `work.py` and `exchange.py`.
+The effects are carried out one by one, and the process may die before any of them. What takes time (encode,
+reduce, hold, advance) is in `work.py` and `exchange.py`.
 """
 
 import random
@@ -33,8 +33,15 @@ FSYNC_SECONDS = 0.01
 class Island(Process):
     """One agent with its trainer. `disk` outlives the process."""
 
-    def __init__(self, world: "World", name: str, disk: Disk, relay: bool = False, dial_only: bool = False,
-                 step_seconds: float = 0.5) -> None:  # fmt: skip
+    def __init__(
+        self,
+        world: "World",
+        name: str,
+        disk: Disk,
+        relay: bool = False,
+        dial_only: bool = False,
+        step_seconds: float = 0.5,
+    ) -> None:
         super().__init__(name, world.timeline, world.network)
         self.world = world
         self.disk = disk
@@ -61,7 +68,7 @@ class Island(Process):
         self.exchange: Exchange | None = None
         self.early: list[Offer] = []  # participants that heard of an attempt before us
         self.progress = m.Progress(-1, 0, 0.0, 0.0)
-        self.machine = OuterStep(self.name, self.relay, disk.term, disk.head)
+        self.machine = OuterStep(island=self.name, relay=self.relay, term=disk.term, head=disk.head)
         self.machine.head_root = disk.root(disk.head)
         self.payload = disk.payload
         if self.payload is not None and self.payload.proposal.step == disk.head:
@@ -187,7 +194,9 @@ class Island(Process):
         self.die()
 
     def died(self, dark: bool) -> None:
-        """What a death in the middle of a write leaves: a torn chunk; without power, pages that were never synced."""
+        """What a death in the middle of a write leaves: a torn chunk; without power, pages that were never
+        synced.
+        """
         if self.applying >= 0:
             elements = self.state.layout.chunk(self.applying)
             self.disk.momentum[elements] += 1
@@ -197,7 +206,7 @@ class Island(Process):
             self.exchange.close(silently=dark)
         self.world.process_died(self)
 
-    # ------------------------------------------------------------------------------------- what others have of it
+    # --------------------------------------------------------------------------------- what others have of it
     def hear(self, line: Line, message: Any) -> None:
         self.link.hear(line, message)
 
@@ -205,7 +214,9 @@ class Island(Process):
         self.link.broke(line)
 
     def never_heard(self, record: CommitRecord) -> None:
-        """A record that nobody has stored, in a frozen agent's socket: its line's end, which is dead, takes it along."""
+        """A record that nobody has stored, in a frozen agent's socket: its line's end, which is dead, takes
+        it along.
+        """
         message = m.Committed(record)
         self._backlog = [entry for entry in self._backlog if message not in entry[2]]
 

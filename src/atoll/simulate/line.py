@@ -1,8 +1,8 @@
 """A control line: one connection between an island and a coordinator, as TCP under gRPC behaves.
 
-In order, nothing lost while it lives; a cut parks what is under way, and what is parked arrives after the cut, late.
-Each end learns by itself that the line is dead: told by the other end, or by its keepalive. So for a while one end may
-believe in a line that the other has long replaced.
+In order, nothing lost while it lives; a cut parks what is under way, and what is parked arrives after the
+cut, late. Each end learns by itself that the line is dead: told by the other end, or by its keepalive. So for
+a while one end may believe in a line that the other has long replaced.
 """
 
 from collections import deque
@@ -25,7 +25,10 @@ class Line:
         self._timeline = network.timeline
         self._incarnations = (island.incarnation, coordinator.incarnation)
         self._open = [True, True]
-        self._queues: tuple[deque[tuple[float, Message | None]], ...] = (deque(), deque())  # None: the end of it
+        self._queues: tuple[deque[tuple[float, Message | None]], ...] = (
+            deque(),
+            deque(),
+        )  # None: the end of it
         self._last = [0.0, 0.0]
         self._held_until = [0.0, 0.0]  # retransmissions after a cut take their time
         network.lines[self] = None
@@ -37,7 +40,11 @@ class Line:
         """From `ends[end]` to the other; dropped where that end is already closed."""
         if self._open[end] or message is None:
             source, target = self.edges[end]
-            at = max(self._last[end], self._timeline.now + self._network.delay(source, target), self._held_until[end])
+            at = max(
+                self._last[end],
+                self._timeline.now + self._network.delay(source, target),
+                self._held_until[end],
+            )
             self._last[end] = at
             self._queues[end].append((at, message))
             self._timeline.at(at, self._pump, end)
@@ -69,11 +76,15 @@ class Line:
         for end in (ISLAND, COORDINATOR_END):
             if not one_end or self.ends[end].name == by:
                 self._queues[1 - end].clear()
-                self.ends[end].do(self._incarnations[end], self._break, (end, "the connection was reset", True))
+                self.ends[end].do(
+                    self._incarnations[end], self._break, (end, "the connection was reset", True)
+                )
         self.watch()
 
     def owner_ended(self, process: Process, dark: bool) -> None:
-        """A process died. Its kernel still sends what it was handed, then the end; a machine without power, nothing."""
+        """A process died. Its kernel still sends what it was handed, then the end; a machine without power,
+        nothing.
+        """
         end = self.ends.index(process)
         if not self._open[end]:
             return
@@ -97,7 +108,11 @@ class Line:
                 continue
             process = self.ends[receiver]
             if message is None:
-                process.do(self._incarnations[receiver], self._break, (receiver, f"{self.ends[end].name} closed the line"))
+                process.do(
+                    self._incarnations[receiver],
+                    self._break,
+                    (receiver, f"{self.ends[end].name} closed the line"),
+                )
             else:
                 process.do(self._incarnations[receiver], self._deliver, (receiver, message))
 
@@ -111,7 +126,12 @@ class Line:
         mine, other = self.ends[end], self.ends[1 - end]
         if mine.frozen:
             return  # watched again when it thaws
-        answers = self._open[1 - end] and other.up and not other.frozen and self._network.both_ways(mine.name, other.name)
+        answers = (
+            self._open[1 - end]
+            and other.up
+            and not other.frozen
+            and self._network.both_ways(mine.name, other.name)
+        )
         if not answers:
             mine.do(self._incarnations[end], self._break, (end, f"no answer from {other.name}"))
 

@@ -1,4 +1,6 @@
-"""An island's end of its control lines, as `agent/link.py`: dials for ever, a Hello first and Beats throughout."""
+"""An island's end of its control lines, as `agent/link.py`: dials for ever, a Hello first and Beats
+throughout.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +37,20 @@ class Link:
             if (yield from island.dial(coordinator, CONNECT_SECONDS)):
                 self._line = line = Line(island.network, island, coordinator)
                 machine, port = island.machine, 1 if island.serving else 0
-                self.send(m.Hello(session, m.VERSION, "recipe", b"self-test", island.name, island.relay, port,
-                                  machine.head, machine.head_root, machine.term))  # fmt: skip
+                self.send(
+                    m.Hello(
+                        session=session,
+                        version=m.VERSION,
+                        recipe_digest="recipe",
+                        self_test=b"self-test",
+                        contributor=island.name,
+                        relay=island.relay,
+                        port=port,
+                        head=machine.head,
+                        head_root=machine.head_root,
+                        term=machine.term,
+                    )
+                )
                 self._beat(line)
                 pause = 0.2
                 while line.is_open(ISLAND):
@@ -65,5 +79,20 @@ class Link:
         if self._line is line and line.is_open(ISLAND):
             p, exchange = self._island.progress, self._island.exchange
             attempt, pieces = (exchange.attempt.number, len(exchange.pieces)) if exchange else (0, 0)
-            line.send(ISLAND, m.Beat(p.step, p.inner_step, p.loss, p.tokens_per_second, 0, 0.0, 0.0, 0.0, "", attempt, pieces))
+            line.send(
+                ISLAND,
+                m.Beat(
+                    step=p.step,
+                    inner_step=p.inner_step,
+                    loss=p.loss,
+                    tokens_per_second=p.tokens_per_second,
+                    sent_bytes=0,
+                    compute_seconds=0.0,
+                    communicate_seconds=0.0,
+                    wait_seconds=0.0,
+                    note="",
+                    attempt=attempt,
+                    pieces=pieces,
+                ),
+            )
             self._island.later(BEAT_SECONDS, self._beat, line)

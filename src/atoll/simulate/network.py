@@ -1,7 +1,7 @@
 """The modelled internet: delays, rates, cuts one way or both, and who notices what, when.
 
-A name is a place on the network: an agent's, or "coordinator". What TCP and TLS rule out does not happen here:
-within a connection nothing is lost, doubled, reordered or altered; a connection delays, or breaks.
+A name is a place on the network: an agent's, or "coordinator". What TCP and TLS rule out does not happen
+here: within a connection nothing is lost, doubled, reordered or altered; a connection delays, or breaks.
 """
 
 import random
@@ -31,14 +31,16 @@ class Network:
         self._cuts: Counter[Edge] = Counter()
         self._congestion: dict[Edge, float] = {}
 
-    # ------------------------------------------------------------------------------------------------- quality
+    # ------------------------------------------------------------------------------------------------ quality
     def delay(self, source: str, target: str) -> float:
         """One way, with jitter, seconds."""
         edge = (source, target)
         base = self._base_delay.get(edge)
         if base is None:
             pair = random.Random(f"{self._seed} {min(edge)} {max(edge)}")
-            base = self._base_delay[edge] = 0.003 * 50 ** pair.random()  # 3 to 150 ms, log-uniform, same both ways
+            base = self._base_delay[edge] = (
+                0.003 * 50 ** pair.random()
+            )  # 3 to 150 ms, log-uniform, same both ways
         return base * (1.0 + 0.5 * self.random.random() ** 4) * self._congestion.get(edge, 1.0)
 
     def seconds(self, source: str, target: str, num_bytes: float) -> float:
@@ -52,7 +54,7 @@ class Network:
     def both_ways(self, left: str, right: str) -> bool:
         return self.open(left, right) and self.open(right, left)
 
-    # -------------------------------------------------------------------------------------------------- faults
+    # ------------------------------------------------------------------------------------------------- faults
     def cut(self, edges: Iterable[Edge]) -> None:
         """Nothing passes any more; connections learn of it by their keepalive only."""
         edges = list(edges)

@@ -42,7 +42,9 @@ class Process:
 
     # ------------------------------------------------------------------------------------------ what it does
     def later(self, seconds: float, action: Callable[..., None], *arguments: object) -> None:
-        """Do it after so many seconds of its own clock, if it still lives then; a frozen one does it when it thaws."""
+        """Do it after so many seconds of its own clock, if it still lives then; a frozen one does it when it
+        thaws.
+        """
         self.timeline.after(seconds / self.clock_rate, self.do, self.incarnation, action, arguments)
 
     def do(self, incarnation: int, action: Callable[..., None], arguments: tuple[Any, ...]) -> None:
@@ -105,7 +107,7 @@ class Process:
             self.do(*entry)
         self.network.process_frozen(self)
 
-    # ----------------------------------------------------------------------------- what subclasses have to say
+    # ---------------------------------------------------------------------------- what subclasses have to say
     def died(self, dark: bool) -> None:
         """What the death did to what it leaves behind."""
 

@@ -1,4 +1,6 @@
-"""How long the swarm takes to commit while PROTOCOL 9 says that it must: the bound that the simulator prints."""
+"""How long the swarm takes to commit while PROTOCOL 9 says that it must: the bound that the simulator
+prints.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -10,9 +12,11 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Calm: a coordinator, a majority of islands, an owner that all of these reach, and somebody who has the head.
+    """Calm: a coordinator, a majority of islands, an owner that all of these reach, and somebody who has the
+    head.
 
-    What the others do meanwhile (dead, frozen, stalled, cut off) does not matter: progress must not depend on them.
+    What the others do meanwhile (dead, frozen, stalled, cut off) does not matter: progress must not depend on
+    them.
     """
 
     def __init__(self, world: "World") -> None:
@@ -59,10 +63,14 @@ class Progress:
         return works and trains and agent.network.both_ways(agent.name, COORDINATOR)
 
     def _can_own(self, agent: "Island", participants: list["Island"]) -> bool:
-        return agent.serving and all(agent.network.both_ways(agent.name, other.name) for other in participants)
+        return agent.serving and all(
+            agent.network.both_ways(agent.name, other.name) for other in participants
+        )
 
     def _can_have_head(self, agent: "Island", others: list["Island"]) -> bool:
-        """An owner must be ready: it has the head, or can fetch it from somebody who has and who can be dialled."""
+        """An owner must be ready: it has the head, or can fetch it from somebody who has and who can be
+        dialled.
+        """
         reach = agent.network.both_ways
         return self._has_head(agent) or any(
             self._has_head(other) and other.serving and reach(agent.name, other.name) for other in others

@@ -1,4 +1,6 @@
-"""Brings an island's outer state to the head of its log, as `agent/recovery.py` does: by chunks, then by updates."""
+"""Brings an island's outer state to the head of its log, as `agent/recovery.py` does: by chunks, then by
+updates.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -98,7 +100,9 @@ def _recognise(island: "Island", target: int) -> None:
     for chunk, version in enumerate(state.versions):
         if version == UNKNOWN:
             own = state.row(chunk)
-            known = (step for step, table in tables if table is not None and row(table, chunk, ROW_BYTES) == own)
+            known = (
+                step for step, table in tables if table is not None and row(table, chunk, ROW_BYTES) == own
+            )
             state.versions[chunk] = next(known, UNKNOWN)
 
 
@@ -154,7 +158,9 @@ def _table(island: "Island", step: int, donors: Donors) -> Work:
 
 def _fetch_update(island: "Island", step: int, chunks: list[int], donors: Donors) -> Work:
     record = island.disk.records[step]
-    raw, _ = yield from donors.ask(header_of(step, record.update), lambda d, _: digest(d) == record.update, 1_000)
+    raw, _ = yield from donors.ask(
+        header_of(step, record.update), lambda d, _: digest(d) == record.update, 1_000
+    )
     head = m.decode(raw)
     assert isinstance(head, UpdateHeader)
     table = yield from _table(island, step + 1, donors)

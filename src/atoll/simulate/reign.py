@@ -1,12 +1,26 @@
-"""A coordinator's process: carries out what production's `Coordinator.step` decides, as `coordinator/server.py` does.
+"""A coordinator's process: carries out what production's `Coordinator.step` decides, as
+`coordinator/server.py` does.
 
-Persists are gathered until the next send and appended in one transaction; the process may die before any effect.
+Persists are gathered until the next send and appended in one transaction; the process may die before any
+effect.
 """
 
 import math
 from typing import TYPE_CHECKING, Any
 
-from atoll.coordinator.effects import Doubted, Event, Joined, Left, Persist, Reached, Received, Report, Send, Tick, Timer
+from atoll.coordinator.effects import (
+    Doubted,
+    Event,
+    Joined,
+    Left,
+    Persist,
+    Reached,
+    Received,
+    Report,
+    Send,
+    Tick,
+    Timer,
+)
 from atoll.coordinator.effects import Reign as HigherTerm
 from atoll.coordinator.protocol import Coordinator
 from atoll.coordinator.server import REACH_AGAIN_SECONDS, REACH_SECONDS, RECORDS_AT_ONCE
@@ -58,8 +72,12 @@ class Reign(Process):
             self._next_tick = now + 1.0
         try:
             self._carry_out(self.protocol.step(event, now))
-            if self.up and self.protocol.term == self.database.term:  # else it knows nothing of what another has decided
-                self.world.invariants.leases_partition(self)  # not before: what it decided together is durable bit by bit
+            if (
+                self.up and self.protocol.term == self.database.term
+            ):  # else it knows nothing of what another has decided
+                self.world.invariants.leases_partition(
+                    self
+                )  # not before: what it decided together is durable bit by bit
         except Deposed as error:
             self._deposed(error)
             return
@@ -69,7 +87,9 @@ class Reign(Process):
         self._tick_at(self._next_tick)
 
     def _renew(self) -> None:
-        """A leader renews its row, and so learns that it leads no longer although it had nothing to persist."""
+        """A leader renews its row, and so learns that it leads no longer although it had nothing to
+        persist.
+        """
         try:
             self.database.check(self.protocol.term)
         except Deposed as error:
@@ -133,7 +153,9 @@ class Reign(Process):
             records = tuple(self.database.commits[since : since + RECORDS_AT_ONCE])
             if (outbox := self.outboxes.get(island)) is not None:
                 outbox.send(COORDINATOR_END, m.Records(records))
-        elif not isinstance(message, m.Records) or all(r.signature == sign(r.unsigned()) for r in message.records):
+        elif not isinstance(message, m.Records) or all(
+            r.signature == sign(r.unsigned()) for r in message.records
+        ):
             self._step(Received(island, message))
 
     def _admit(self, line: Line, hello: m.Hello) -> None:
@@ -141,7 +163,9 @@ class Reign(Process):
         island = line.ends[0]
         self._hello[line] = hello
         self.outboxes[island.name] = line
-        if not self.protocol.term.outranks(hello.term):  # this database forgot a reign that the island remembers
+        if not self.protocol.term.outranks(
+            hello.term
+        ):  # this database forgot a reign that the island remembers
             try:
                 term = self.database.raise_term(self.protocol.term, above=hello.term.counter)
             except Deposed as error:

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Setting:
     """What swarm is simulated."""
 
@@ -19,7 +19,7 @@ class Setting:
     step_seconds: float = 0.5
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Result:
     """What became of one schedule."""
 

@@ -1,4 +1,6 @@
-"""Virtual time: a heap of what happens next, and tasks that wait in it. Same seed, same order, to the last event."""
+"""Virtual time: a heap of what happens next, and tasks that wait in it. Same seed, same order, to the last
+event.
+"""
 
 import heapq
 from collections.abc import Callable, Generator
@@ -54,7 +56,9 @@ Work = Generator[Wait, Any, Any]
 
 
 class Task:
-    """A generator that lives in a process: it yields what it waits for, and is told whether a signal came in time."""
+    """A generator that lives in a process: it yields what it waits for, and is told whether a signal came in
+    time.
+    """
 
     def __init__(self, process: "Process", work: Work) -> None:
         self.ended = Signal()
@@ -66,7 +70,8 @@ class Task:
         self.wake(0, None)
 
     def wake(self, turn: int, value: object) -> None:
-        # A dead incarnation's generators are closed whenever Python collects them: what they then fire must not count.
+        # A dead incarnation's generators are closed whenever Python collects them: what they then fire must
+        # not count.
         if self._process.incarnation == self._incarnation:
             self._process.later(0.0, self._resume, turn, value)
 

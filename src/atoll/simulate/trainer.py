@@ -62,7 +62,15 @@ class Trainer:
         self._island.state.local[:] = trained(self._parameters, plan, lease, self._island.name)
         self._island.trained_on = lease
         tokens = CONTEXT_LENGTH * num_samples(lease)
-        self._island.put(m.Proposed(plan.step, tokens, done, 1.0, timeline.now - began))
+        self._island.put(
+            m.Proposed(
+                step=plan.step,
+                tokens=tokens,
+                inner_steps=done,
+                loss=1.0,
+                compute_seconds=timeline.now - began,
+            )
+        )
 
     def _pass(self, seconds: float) -> Work:
         yield seconds * self.slowness

@@ -36,10 +36,14 @@ def encode(island: "Island", work: Encode) -> Work:
         values = np.empty(LAYOUT.piece_elements, np.float32)
         for index in range(LAYOUT.num_pieces):
             elements = LAYOUT.piece(index)
-            square += float(pseudo_gradient(island.state.parameters[elements], island.state.local[elements], values))
+            square += float(
+                pseudo_gradient(island.state.parameters[elements], island.state.local[elements], values)
+            )
             encode_piece(CODEC, values, data[piece_bytes(LAYOUT, CODEC, index)])
         (table,) = slice_tables(data, [(0, LAYOUT.num_pieces)])
-        proposal = msgspec.structs.replace(work.proposal, payload=root(table), norm=math.sqrt(square), handover=ENCODE_SECONDS)
+        proposal = msgspec.structs.replace(
+            work.proposal, payload=root(table), norm=math.sqrt(square), handover=ENCODE_SECONDS
+        )
         island.survive()
         island.payload = island.disk.keep_payload(Kept(proposal, CODEC, table), data.tobytes())
         island.world.invariants.payloads[root(table)] = data
@@ -82,4 +86,8 @@ def hold(island: "Island", work: Hold) -> Work:
 
 def entry_of(head: UpdateHeader, data: bytes, table: bytes) -> Entry:
     """What is kept beside an update's bytes."""
-    return Entry(head, slice_tables(np.frombuffer(data, np.uint8), [(first, count) for first, count, _ in head.slices]), table)
+    return Entry(
+        head,
+        slice_tables(np.frombuffer(data, np.uint8), [(first, count) for first, count, _ in head.slices]),
+        table,
+    )

@@ -38,12 +38,27 @@ class World:
         parameters, momentum = bits.genesis(seed)
         self.genesis_root = root(bits.table_of(parameters, momentum))
         num_inner_steps = setting.inner_steps * setting.outer_steps
-        stage_ends = tuple(num_inner_steps * (number + 1) // setting.stages for number in range(setting.stages))
-        self.rules = Rules("recipe", b"self-test", self.genesis_root, setting.outer_steps, setting.inner_steps, 2,
-                           CONTEXT_LENGTH, stage_ends, bits.CODEC, 0.7, 0.9, 1, bits.LAYOUT.num_pieces)  # fmt: skip
+        stage_ends = tuple(
+            num_inner_steps * (number + 1) // setting.stages for number in range(setting.stages)
+        )
+        self.rules = Rules(
+            recipe_digest="recipe",
+            self_test=b"self-test",
+            genesis_root=self.genesis_root,
+            num_outer_steps=setting.outer_steps,
+            inner_steps=setting.inner_steps,
+            windows_per_step=2,
+            context_length=CONTEXT_LENGTH,
+            stage_ends=stage_ends,
+            codec=bits.CODEC,
+            lr=0.7,
+            momentum=0.9,
+            min_participants=1,
+            num_pieces=bits.LAYOUT.num_pieces,
+        )
         self.invariants = Invariants(self, parameters, momentum)
         self.progress = Progress(self)
-        self.result = Result(seed)
+        self.result = Result(seed=seed)
         self.reigns: list[Reign] = []
         self._lagging_until = 0.0
         self._most_commits = 0  # that the database ever had
@@ -56,7 +71,12 @@ class World:
             self._settle_in(f"relay{number}", with_state=True, relay=True)
         for number in range(setting.islands):
             late, dial_only = number >= setting.islands - setting.late, number < setting.dial_only
-            self._settle_in(f"i{number:03}", with_state=not late, dial_only=dial_only, at=8.0 + 3 * number if late else 0.0)
+            self._settle_in(
+                f"i{number:03}",
+                with_state=not late,
+                dial_only=dial_only,
+                at=8.0 + 3 * number if late else 0.0,
+            )
         self.islands = [agent for agent in self.agents.values() if not agent.relay]
         self.relays = [agent for agent in self.agents.values() if agent.relay]
         self.place_names = [*self.agents, COORDINATOR]
@@ -78,11 +98,18 @@ class World:
                 )
                 break
         end = self.timeline.now + SETTLE_SECONDS
-        while not self.invariants.violations and not self.result.stalls and self.timeline.now < end and self.timeline.advance():
+        while (
+            not self.invariants.violations
+            and not self.result.stalls
+            and self.timeline.now < end
+            and self.timeline.advance()
+        ):
             pass
         result = self.result
         result.commits, result.violations = len(self.database.commits), self.invariants.violations
-        result.laggards = [a.name for a in self.agents.values() if a.up and not a.frozen and a.disk.reached < result.commits]
+        result.laggards = [
+            a.name for a in self.agents.values() if a.up and not a.frozen and a.disk.reached < result.commits
+        ]
         result.virtual_seconds, result.events = self.timeline.now, self.timeline.num_events
         result.worst_gap_seconds = self.progress.worst_gap
         result.fingerprint = self._fingerprint.hexdigest()[:16]
@@ -94,9 +121,11 @@ class World:
         return gone or (self.timeline.now > self._last_fault + LOST_SECONDS and not self.progress.is_calm)
 
     # ------------------------------------------------------------------------------------------------- agents
-    def _settle_in(self, name: str, with_state: bool, relay: bool = False, dial_only: bool = False, at: float = 0.0) -> None:
+    def _settle_in(
+        self, name: str, with_state: bool, relay: bool = False, dial_only: bool = False, at: float = 0.0
+    ) -> None:
         parameters, momentum = bits.genesis(self.seed)
-        disk = Disk(parameters, momentum, self.genesis_root)
+        disk = Disk(parameters=parameters, momentum=momentum, genesis_root=self.genesis_root)
         if with_state:
             disk.checkpoints[0] = (parameters.copy(), momentum.copy())
             disk.tables[0] = bits.table_of(parameters, momentum)
@@ -144,16 +173,24 @@ class World:
     @property
     def leader(self) -> Reign | None:
         """The living coordinator that holds the database's term."""
-        return next((r for r in reversed(self.reigns) if r.up and r.protocol.term == self.database.term), None)
+        return next(
+            (r for r in reversed(self.reigns) if r.up and r.protocol.term == self.database.term), None
+        )
 
     def route(self, island: str) -> Reign:
-        """Where a new line of an island leads: the newest coordinator; while a takeover gets about, perhaps an older one."""
+        """Where a new line of an island leads: the newest coordinator; while a takeover gets about, perhaps
+        an older one.
+        """
         up = [reign for reign in self.reigns if reign.up]
-        if len(up) > 1 and self.timeline.now < self._lagging_until and self.agents[island].random.random() < 0.5:
+        if (
+            len(up) > 1
+            and self.timeline.now < self._lagging_until
+            and self.agents[island].random.random() < 0.5
+        ):
             return up[-2]
         return up[-1] if up else self.reigns[-1]
 
-    # --------------------------------------------------------------------------------------------- what happens
+    # ------------------------------------------------------------------------------------------- what happens
     def after(self, seconds: float, action: Callable[..., None], *arguments: object) -> None:
         """The end of a fault."""
 
@@ -178,7 +215,9 @@ class World:
         self.progress.disturbed()
 
     def persisted(self, reign: Reign, record: Record, plans: dict[tuple[int, str], Plan]) -> None:
-        self._fingerprint.update(f"{self.timeline.now!r} {self.timeline.num_events}".encode() + encode(record))
+        self._fingerprint.update(
+            f"{self.timeline.now!r} {self.timeline.num_events}".encode() + encode(record)
+        )
         self.invariants.persisted(reign, record, plans)
         if isinstance(record, CommitRecord):
             self._most_commits = max(self._most_commits, len(self.database.commits))

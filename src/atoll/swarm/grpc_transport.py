@@ -71,7 +71,11 @@ class GrpcStream:
         try:
             return await work
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, grpc.aio.InternalError) as error:
-            reason = (error.details() or str(error.code())) if isinstance(error, grpc.aio.AioRpcError) else str(error)
+            reason = (
+                (error.details() or str(error.code()))
+                if isinstance(error, grpc.aio.AioRpcError)
+                else str(error)
+            )
             raise TransportError(f"{self.peer}: {reason}") from None
         except asyncio.InvalidStateError:  # "RPC already finished": the peer went between two of our calls
             raise TransportError(f"{self.peer}: the other end closed the stream") from None
@@ -101,13 +105,17 @@ class GrpcTransport:
 
     async def serve(self, host: str, port: int, services: dict[str, Service]) -> int:
         own = self._credentials
-        secure = grpc.ssl_server_credentials([(own.key, own.certificate)], own.authority, require_client_auth=True)
+        secure = grpc.ssl_server_credentials(
+            [(own.key, own.certificate)], own.authority, require_client_auth=True
+        )
         return await self._serve(host, port, services, secure)
 
     async def serve_strangers(self, host: str, port: int, services: dict[str, Service]) -> int:
         """Like `serve`, for peers that have no certificate yet: the enrolment port."""
         own = self._credentials
-        return await self._serve(host, port, services, grpc.ssl_server_credentials([(own.key, own.certificate)]))
+        return await self._serve(
+            host, port, services, grpc.ssl_server_credentials([(own.key, own.certificate)])
+        )
 
     async def close(self) -> None:
         for server in self._servers:
@@ -145,11 +153,14 @@ class GrpcTransport:
         return handle
 
 
-async def enrolment_stream(ticket: Ticket, seconds: float = 10.0) -> tuple[Stream, bytes, Callable[[], Awaitable[None]]]:
-    """A stream to the enrolment port of the run that a ticket names, the run's certificate (PEM), and how to close.
+async def enrolment_stream(
+    ticket: Ticket, seconds: float = 10.0
+) -> tuple[Stream, bytes, Callable[[], Awaitable[None]]]:
+    """A stream to the enrolment port of the run that a ticket names, the run's certificate (PEM), and how to
+    close.
 
-    The certificate is fetched unverified and must then have the fingerprint in the ticket; the call itself is made
-    over TLS that trusts nothing else. Raises TransportError; UserError when another run answers there.
+    The certificate is fetched unverified and must then have the fingerprint in the ticket; the call itself is
+    made over TLS that trusts nothing else. Raises TransportError; UserError when another run answers there.
     """
     host, _, port = ticket.address.rpartition(":")
     where = (host, int(port) + 1)
@@ -159,7 +170,10 @@ async def enrolment_stream(ticket: Ticket, seconds: float = 10.0) -> tuple[Strea
         raise TransportError(f"{ticket.address}: no coordinator answers there ({error})") from None
     authority = pem.encode()
     if fingerprint(authority) != ticket.fingerprint:
-        raise UserError(f"{ticket.address}: another run answers there than the one this ticket is for; ask for a new ticket")
+        raise UserError(
+            f"{ticket.address}: another run answers there than the one this ticket is for; ask for a "
+            "new ticket"
+        )
     address = f"{host}:{where[1]}"
     channel = _channel(address, ticket.run_id, authority, None)
     try:
@@ -173,12 +187,17 @@ async def enrolment_stream(ticket: Ticket, seconds: float = 10.0) -> tuple[Strea
 def _why_not_served(host: str, port: int) -> str:
     """gRPC does not say why it could not bind; a plain socket does."""
     try:
-        with socket.create_server((host.strip("[]"), port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+        with socket.create_server(
+            (host.strip("[]"), port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        ):
             return "cannot be served on just now; try again or choose another port"
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return "the port is in use; stop what holds it or choose another port"
-        return f"cannot be served on ({error.strerror}); give an address of this machine and a port that is free to you"
+        return (
+            f"cannot be served on ({error.strerror}); give an address of this machine and a port that is "
+            "free to you"
+        )
 
 
 def _channel(address: str, peer: str, authority: bytes, own: Credentials | None) -> grpc.aio.Channel:
@@ -186,11 +205,19 @@ def _channel(address: str, peer: str, authority: bytes, own: Credentials | None)
         secure = grpc.ssl_channel_credentials(authority)
     else:
         secure = grpc.ssl_channel_credentials(authority, own.key, own.certificate)
-    return grpc.aio.secure_channel(address, secure, options=[*_OPTIONS, ("grpc.ssl_target_name_override", peer)])
+    return grpc.aio.secure_channel(
+        address, secure, options=[*_OPTIONS, ("grpc.ssl_target_name_override", peer)]
+    )
 
 
-async def _open(channel: grpc.aio.Channel, address: str, peer: str, service: str, seconds: float,
-                count: Callable[[int], None]) -> GrpcStream:  # fmt: skip
+async def _open(
+    channel: grpc.aio.Channel,
+    address: str,
+    peer: str,
+    service: str,
+    seconds: float,
+    count: Callable[[int], None],
+) -> GrpcStream:
     call = cast(Any, channel.stream_stream(f"/atoll/{service}")())  # pyright: ignore[reportUnknownMemberType]
     try:
         await within(seconds, call.wait_for_connection(), f"{peer} at {address}")

@@ -1,4 +1,5 @@
-"""Who is who: a certificate authority per run, one certificate per member, tickets that turn strangers into members.
+"""Who is who: a certificate authority per run, one certificate per member, tickets that turn strangers into
+members.
 
 TLS keys are P-256 (BoringSSL, inside gRPC, does not offer Ed25519 by default); commit records are signed with
 Ed25519, whose signatures are a pure function of key and bytes, so that the coordinator stays deterministic.
@@ -53,7 +54,9 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
     @staticmethod
     def parse(text: str) -> "Ticket":
         """Raises UserError for a text that is not a whole ticket."""
-        wrong = UserError(f"{text[:24]}…: not a ticket, or not all of one; copy the whole line that `atoll host` printed")
+        wrong = UserError(
+            f"{text[:24]}…: not a ticket, or not all of one; copy the whole line that `atoll host` printed"
+        )
         if not text.startswith(TICKET_PREFIX):
             raise wrong
         try:
@@ -68,7 +71,9 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
         # The run's name becomes a directory, and enrolment is on the port after the one named.
         named = re.fullmatch(r"[A-Za-z0-9_-]+", ticket.run_id) and host and re.fullmatch(r"[0-9]{1,5}", port)
         if not named or not 1 <= int(port) <= MAX_PORT:
-            raise UserError(f"{text[:24]}…: this ticket's run or address cannot be true; ask for a new ticket")
+            raise UserError(
+                f"{text[:24]}…: this ticket's run or address cannot be true; ask for a new ticket"
+            )
         return ticket
 
 
@@ -98,7 +103,9 @@ class RunKeys:
             _create_run_keys(name, made)
         _move_into_place(made, directory)
         if missing := ", ".join(path.name for path in paths if not path.exists()):
-            raise UserError(f"{directory}: the run's keys are incomplete ({missing} missing); restore them from a backup")
+            raise UserError(
+                f"{directory}: the run's keys are incomplete ({missing} missing); restore them from a backup"
+            )
         self._key = _load_key(paths[0], ec.EllipticCurvePrivateKey)
         self._record_key = _load_key(paths[2], ed25519.Ed25519PrivateKey)
         self.authority = paths[1].read_bytes()
@@ -116,7 +123,9 @@ class RunKeys:
         return self._record_key.sign(data)
 
     def issue(self, csr: bytes) -> bytes:
-        """A certificate for the key in a signing request; its name is the key's fingerprint, whatever was asked."""
+        """A certificate for the key in a signing request; its name is the key's fingerprint, whatever was
+        asked.
+        """
         try:
             request = x509.load_pem_x509_csr(csr)
         except ValueError as error:
@@ -150,7 +159,11 @@ def fingerprint(certificate: bytes) -> bytes:
 
 
 def common_name(certificate: bytes) -> str:
-    name = x509.load_pem_x509_certificate(certificate).subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
+    name = (
+        x509.load_pem_x509_certificate(certificate)
+        .subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0]
+        .value
+    )
     return name if isinstance(name, str) else name.decode()
 
 
@@ -188,7 +201,9 @@ def _create_run_keys(run_name: str, directory: Path) -> None:
     """Make `directory` with all of a run's keys in it: whole or not at all."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = f"{run_name}-{secrets.token_hex(4)}"
-    usage = x509.KeyUsage(True, False, False, False, False, True, False, False, False)  # sign data, sign certificates
+    usage = x509.KeyUsage(
+        True, False, False, False, False, True, False, False, False
+    )  # sign data, sign certificates
     certificate = (
         _builder(name, key.public_key(), _subject(name))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -237,7 +252,9 @@ def _load_key(path: Path, kind: type[_Key]) -> _Key:
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise UserError(f"{path}: not a readable private key; restore it from a backup") from error
     if not isinstance(key, kind):
-        raise UserError(f"{path}: a private key of another kind than {kind.__name__}; restore it from a backup")
+        raise UserError(
+            f"{path}: a private key of another kind than {kind.__name__}; restore it from a backup"
+        )
     return key
 
 

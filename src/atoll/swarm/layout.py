@@ -34,7 +34,11 @@ class Layout(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True)
     piece_elements: int = 1 << 16
 
     def __post_init__(self) -> None:
-        if self.piece_elements <= 0 or self.piece_elements % BLOCK or self.chunk_elements % self.piece_elements:
+        if (
+            self.piece_elements <= 0
+            or self.piece_elements % BLOCK
+            or self.chunk_elements % self.piece_elements
+        ):
             raise ValueError("a piece must be whole blocks and a chunk whole pieces")
 
     @cached_property

@@ -1,4 +1,6 @@
-"""A transport inside one process, for tests: the same frames, bounds and errors, and switches to break edges."""
+"""A transport inside one process, for tests: the same frames, bounds and errors, and switches to break
+edges.
+"""
 
 import asyncio
 from collections import deque
@@ -27,7 +29,9 @@ class Network:
 
     def sever(self, island: str) -> None:
         """Break every stream of an island and refuse its address, as its death would."""
-        self.services = {address: served for address, served in self.services.items() if served[0].island != island}
+        self.services = {
+            address: served for address, served in self.services.items() if served[0].island != island
+        }
         for left, right, near, far in self.streams:
             if island in (left, right):
                 near.break_off(f"{island} is gone")
@@ -43,7 +47,9 @@ class Network:
 
 
 class Pipe:
-    """One direction of a call: frames in order, a bound on how many are unread, and a reason once it is broken."""
+    """One direction of a call: frames in order, a bound on how many are unread, and a reason once it is
+    broken.
+    """
 
     def __init__(self) -> None:
         self._frames: deque[bytes] = deque()
@@ -125,7 +131,10 @@ class MemoryTransport:
         if served is None or served[0].island != peer or frozenset((self.island, peer)) in self.network.cut:
             raise TransportError(f"{peer} at {address} cannot be reached")
         there, back = Pipe(), Pipe()
-        near, far = MemoryStream(peer, back, there, self._add), MemoryStream(self.island, there, back, served[0]._add)
+        near, far = (
+            MemoryStream(peer, back, there, self._add),
+            MemoryStream(self.island, there, back, served[0]._add),
+        )
         self.network.streams.append((self.island, peer, near, far))
         handler = served[1].get(service)
         if handler is None:

@@ -18,11 +18,13 @@ from atoll.swarm.records import (
 
 VERSION = 1  # of this protocol: raise it with every change that an agent of before would misread
 
-# ------------------------------------------------------------------------------------------------ one outer step
+# --------------------------------------------------------------------------------------------- one outer step
 
 
-class Propose(Message, frozen=True):
-    """An island's finished work. `payload` is the root of its encoded pseudo-gradient's pieces, fixed before sending."""
+class Propose(Message, frozen=True, kw_only=True):
+    """An island's finished work. `payload` is the root of its encoded pseudo-gradient's pieces, fixed before
+    sending.
+    """
 
     step: int
     parent: bytes
@@ -32,7 +34,9 @@ class Propose(Message, frozen=True):
     inner_steps: int
     loss: float
     norm: float  # of the pseudo-gradient
-    handover: float = 0.0  # seconds from its last inner step until this could be sent: copying, encoding, keeping
+    handover: float = (
+        0.0  # seconds from its last inner step until this could be sent: copying, encoding, keeping
+    )
 
 
 class Reduced(Message, frozen=True):
@@ -57,7 +61,7 @@ class Committed(Message, frozen=True):
     record: CommitRecord
 
 
-class Fault(Message, frozen=True):
+class Fault(Message, frozen=True, kw_only=True):
     """Something went wrong with a peer in an attempt; charged to both ends of the edge."""
 
     step: int
@@ -70,7 +74,7 @@ class Fault(Message, frozen=True):
 # ------------------------------------------------------------------------------------------------ membership
 
 
-class RunInfo(Message, frozen=True):
+class RunInfo(Message, frozen=True, kw_only=True):
     """What a run is: all that a stranger needs besides a certificate."""
 
     run_id: str
@@ -95,7 +99,7 @@ class Enrolled(Message, frozen=True):
     run: RunInfo
 
 
-class Hello(Message, frozen=True):
+class Hello(Message, frozen=True, kw_only=True):
     """First on every control stream."""
 
     session: str  # new at every start of the agent
@@ -152,14 +156,16 @@ class Records(Message, frozen=True):
 
 
 class Ready(Message, frozen=True):
-    """My state is `step` with this root; `loaded` is the root over the weights that the trainer really holds."""
+    """My state is `step` with this root; `loaded` is the root over the weights that the trainer really
+    holds.
+    """
 
     step: int
     root: bytes
     loaded: bytes  # empty for a relay
 
 
-class Beat(Message, frozen=True):
+class Beat(Message, frozen=True, kw_only=True):
     """Every BEAT_SECONDS: alive, and how far."""
 
     step: int
@@ -214,7 +220,7 @@ class Done(Message, frozen=True):
     pass
 
 
-# ------------------------------------------------------------------------------------------------ between agents
+# --------------------------------------------------------------------------------------------- between agents
 
 
 class Ping(Message, frozen=True):
@@ -222,7 +228,9 @@ class Ping(Message, frozen=True):
 
 
 class ReduceOpen(Message, frozen=True):
-    """Participant to owner: my payload's pieces for your slice follow; the bulk of this frame is its piece table."""
+    """Participant to owner: my payload's pieces for your slice follow; the bulk of this frame is its piece
+    table.
+    """
 
     step: int
     number: int
@@ -263,7 +271,9 @@ class FetchTable(Message, frozen=True):
 
 
 class FetchChunk(Message, frozen=True):
-    """A chunk of the outer state (parameters, then momentum), shrunk, at whatever logged version the donor has."""
+    """A chunk of the outer state (parameters, then momentum), shrunk, at whatever logged version the donor
+    has.
+    """
 
     index: int
 
@@ -279,11 +289,15 @@ class FetchBlock(Message, frozen=True):
     index: int
 
 
-FRAME_BYTES = 128 << 10  # what a slow link must carry within fetch.ANSWER_SECONDS, for each request that shares it
+FRAME_BYTES = (
+    128 << 10
+)  # what a slow link must carry within fetch.ANSWER_SECONDS, for each request that shares it
 
 
 class Found(Message, frozen=True):
-    """The answer to a Fetch: `size` bytes follow in the bulk of this and further frames, FRAME_BYTES in all but the last."""
+    """The answer to a Fetch: `size` bytes follow in the bulk of this and further frames, FRAME_BYTES in all
+    but the last.
+    """
 
     size: int
     step: int = -1  # version of a chunk
@@ -293,21 +307,27 @@ class Missing(Message, frozen=True):
     reason: str
 
 
-# ------------------------------------------------------------------------------------------------ agent and trainer
+# ------------------------------------------------------------------------------------------ agent and trainer
 
 
 class Attached(Message, frozen=True):
-    """Trainer to agent: I am here, and began from this state; a new agent in the place of a dead one lets me go on."""
+    """Trainer to agent: I am here, and began from this state; a new agent in the place of a dead one lets me
+    go on.
+    """
 
     loaded: bytes = b""  # as in Adopted; empty: I hold nothing yet, or not that any more
 
 
 class Pulse(Message, frozen=True):
-    """I am not frozen: from a coordinator in answer to every Beat, from an agent to its trainer every few seconds."""
+    """I am not frozen: from a coordinator in answer to every Beat, from an agent to its trainer every few
+    seconds.
+    """
 
 
 class WantData(Message, frozen=True):
-    """Trainer to agent: have these blocks of the prepared data here. Replaces an earlier one, which is not answered then."""
+    """Trainer to agent: have these blocks of the prepared data here. Replaces an earlier one, which is not
+    answered then.
+    """
 
     number: int
     blocks: dict[str, tuple[int, ...]]  # by file; manifest and tokenizer come without being named
@@ -331,7 +351,7 @@ class Progress(Message, frozen=True):
     tokens_per_second: float
 
 
-class Proposed(Message, frozen=True):
+class Proposed(Message, frozen=True, kw_only=True):
     """My local parameters lie in the mapping."""
 
     step: int
@@ -362,14 +382,61 @@ class Stopped(Message, frozen=True):
 
 
 AnyMessage = (
-    Plan | Propose | Attempt | Reduced | Assembled | UpdateHeader | Held | CommitRecord | Rewind | Committed | Fault
-    | RunInfo | Enroll | Enrolled | Hello | Welcome | Refused | View
-    | Coordinators | Rewound | Want | Records | Ready | Beat | Finished | Evict
-    | Status | StatusReply | Invite | Invited | EvictIsland | Done
-    | Ping | ReduceOpen | Piece | FetchHeader | FetchPieces | FetchSliceTable | FetchTable | FetchChunk
-    | FetchManifest | FetchBlock | Found | Missing
-    | Attached | Pulse | WantData | DataAt | Work | Progress | Proposed | Adopt | Adopted | Stopped
-)  # fmt: skip
+    Plan
+    | Propose
+    | Attempt
+    | Reduced
+    | Assembled
+    | UpdateHeader
+    | Held
+    | CommitRecord
+    | Rewind
+    | Committed
+    | Fault
+    | RunInfo
+    | Enroll
+    | Enrolled
+    | Hello
+    | Welcome
+    | Refused
+    | View
+    | Coordinators
+    | Rewound
+    | Want
+    | Records
+    | Ready
+    | Beat
+    | Finished
+    | Evict
+    | Status
+    | StatusReply
+    | Invite
+    | Invited
+    | EvictIsland
+    | Done
+    | Ping
+    | ReduceOpen
+    | Piece
+    | FetchHeader
+    | FetchPieces
+    | FetchSliceTable
+    | FetchTable
+    | FetchChunk
+    | FetchManifest
+    | FetchBlock
+    | Found
+    | Missing
+    | Attached
+    | Pulse
+    | WantData
+    | DataAt
+    | Work
+    | Progress
+    | Proposed
+    | Adopt
+    | Adopted
+    | Stopped
+)
 
 _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
 

@@ -1,6 +1,8 @@
-"""The durable records of a swarm, and the base of everything that travels. Messages proper are in `messages.py`.
+"""The durable records of a swarm, and the base of everything that travels. Messages proper are in
+`messages.py`.
 
-Digests and roots are 32 raw bytes. A *step* is an outer step: update `step` turns state `step` into `step + 1`.
+Digests and roots are 32 raw bytes. A *step* is an outer step: update `step` turns state `step` into `step +
+1`.
 """
 
 import math
@@ -26,11 +28,13 @@ class Term(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nonce: str = ""
 
     def outranks(self, other: "Term") -> bool:
-        """Whether this reign is the same as `other`, or began after it; of two with one number neither does."""
+        """Whether this reign is the same as `other`, or began after it; of two with one number neither
+        does.
+        """
         return self == other or self.counter > other.counter
 
 
-class Plan(Message, frozen=True):
+class Plan(Message, frozen=True, kw_only=True):
     """Coordinator to an island: train alone from state `step` on these samples."""
 
     term: Term
@@ -54,13 +58,19 @@ class Plan(Message, frozen=True):
         groups: defaultdict[int, list[int]] = defaultdict(list)
         for first, count in self.lease:
             groups[number_of(first)] += range(first, first + count)
-        placed = [((place + 0.5) / len(group), number, index) for number, group in groups.items()
-                  for place, index in enumerate(group)]  # fmt: skip
+        placed = [
+            ((place + 0.5) / len(group), number, index)
+            for number, group in groups.items()
+            for place, index in enumerate(group)
+        ]
         return [index for _, _, index in sorted(placed)]
 
     def is_again(self, other: "Plan") -> bool:
         """Whether it is the same work, whoever says so, and when."""
-        return msgspec.structs.replace(self, term=other.term, seconds=other.seconds, handover=other.handover) == other
+        return (
+            msgspec.structs.replace(self, term=other.term, seconds=other.seconds, handover=other.handover)
+            == other
+        )
 
     def parted(self, inner_steps: int) -> tuple[Ranges, Ranges]:
         """(the samples of the first so many inner steps, those of the others)."""
@@ -78,7 +88,9 @@ class Plan(Message, frozen=True):
         return self.parted(inner_steps)[0]
 
     def has_time(self, done: int, more: int, elapsed: float) -> bool:
-        """Whether `more` inner steps fit as well, at the pace of the `done` ones, which took `elapsed` seconds."""
+        """Whether `more` inner steps fit as well, at the pace of the `done` ones, which took `elapsed`
+        seconds.
+        """
         return not done or elapsed * (done + more) <= (self.seconds - self.handover) * done
 
 
@@ -103,7 +115,7 @@ class Slice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return range(self.first_piece, self.first_piece + self.num_pieces)
 
 
-class Attempt(Message, frozen=True):
+class Attempt(Message, frozen=True, kw_only=True):
     """Coordinator to all ready agents: reduce these payloads, by these owners."""
 
     term: Term
@@ -138,7 +150,7 @@ class Assembled(Message, frozen=True):
     digests: tuple[bytes, ...]
 
 
-class UpdateHeader(Message, frozen=True):
+class UpdateHeader(Message, frozen=True, kw_only=True):
     """What an update is, apart from its bytes. Its digest names the update."""
 
     step: int
@@ -155,12 +167,24 @@ class UpdateHeader(Message, frozen=True):
 
 def header(attempt: Attempt, assembled: Assembled) -> UpdateHeader:
     """The header of the update that `attempt` assembled into."""
-    slices = tuple((s.first_piece, s.num_pieces, d) for s, d in zip(attempt.slices, assembled.digests, strict=True))
-    return UpdateHeader(attempt.step, attempt.parent, attempt.codec, attempt.lr, attempt.momentum, attempt.participants, slices)
+    slices = tuple(
+        (s.first_piece, s.num_pieces, d) for s, d in zip(attempt.slices, assembled.digests, strict=True)
+    )
+    return UpdateHeader(
+        step=attempt.step,
+        parent=attempt.parent,
+        codec=attempt.codec,
+        lr=attempt.lr,
+        momentum=attempt.momentum,
+        participants=attempt.participants,
+        slices=slices,
+    )
 
 
-class CommitRecord(Message, frozen=True):
-    """The one decision about a step: a chain (by `previous`), signed with the run's key, valid whatever the term."""
+class CommitRecord(Message, frozen=True, kw_only=True):
+    """The one decision about a step: a chain (by `previous`), signed with the run's key, valid whatever the
+    term.
+    """
 
     term: Term
     branch: int
@@ -172,7 +196,9 @@ class CommitRecord(Message, frozen=True):
     participants: tuple[Share, ...]
     leases: tuple[tuple[str, tuple[tuple[int, int], ...]], ...]  # spent by this commit, per participant
     previous: bytes  # digest of the record before
-    stage_starts: tuple[int, ...] = ()  # of the mixture, so that who knows the records knows what each sample was
+    stage_starts: tuple[
+        int, ...
+    ] = ()  # of the mixture, so that who knows the records knows what each sample was
     signature: bytes = b""
 
     @property
@@ -192,8 +218,10 @@ class CommitRecord(Message, frozen=True):
         return digest(encode(self))
 
 
-class Rewind(Message, frozen=True):
-    """The operator's decision to go on from an older state: what was committed from `step` on is abandoned."""
+class Rewind(Message, frozen=True, kw_only=True):
+    """The operator's decision to go on from an older state: what was committed from `step` on is
+    abandoned.
+    """
 
     branch: int  # that it opens; a run begins on branch 0
     step: int
@@ -207,7 +235,9 @@ class Rewind(Message, frozen=True):
 
 def is_valid_after(record: CommitRecord, rewinds: Sequence[Rewind]) -> bool:
     """Whether a record is history still. `rewinds`: all there were, in order."""
-    return record.branch <= len(rewinds) and all(record.step < rewind.step for rewind in rewinds[record.branch :])
+    return record.branch <= len(rewinds) and all(
+        record.step < rewind.step for rewind in rewinds[record.branch :]
+    )
 
 
 def encode(message: Message) -> bytes:

@@ -1,8 +1,8 @@
 """How messages travel: one kind of call. A stream carries frames (a message and some bulk bytes) both ways.
 
-A service is an async callable that takes a `Stream`; a transport connects streams to services. Everything else
-(unary calls, uploads, downloads, the control plane) is a use of that. `grpc_transport.py` is the real one,
-`memory_transport.py` the one for tests.
+A service is an async callable that takes a `Stream`; a transport connects streams to services. Everything
+else (unary calls, uploads, downloads, the control plane) is a use of that. `grpc_transport.py` is the real
+one, `memory_transport.py` the one for tests.
 """
 
 import asyncio
@@ -70,7 +70,9 @@ def pack(message: Message, bulk: bytes | memoryview = b"") -> bytes:
 
 
 def unpack(frame: bytes) -> tuple[AnyMessage, memoryview]:
-    """The message and bulk of a frame. Raises TransportError for anything malformed, NotUnderstood for what it says."""
+    """The message and bulk of a frame. Raises TransportError for anything malformed, NotUnderstood for what
+    it says.
+    """
     if len(frame) < _LENGTH.size or len(frame) > MAX_FRAME_BYTES:
         raise TransportError(f"a frame of {len(frame)} bytes is not valid")
     (length,) = _LENGTH.unpack_from(frame)
@@ -94,8 +96,15 @@ def expect(message: Message, kind: type[T]) -> T:
     return message
 
 
-async def call(transport: Transport, address: str, peer: str, service: str, request: Message, kind: type[T],
-               seconds: float = 10.0) -> T:  # fmt: skip
+async def call(
+    transport: Transport,
+    address: str,
+    peer: str,
+    service: str,
+    request: Message,
+    kind: type[T],
+    seconds: float = 10.0,
+) -> T:
     """One request, one answer of `kind`. Raises TransportError."""
     stream = await transport.connect(address, peer, service, seconds)
     try:
@@ -118,10 +127,13 @@ async def within(seconds: float, work: Awaitable[R], what: str) -> R:
 async def together(*work: Coroutine[Any, Any, None]) -> None:
     """Run all; when one fails the others are cancelled and its error is raised, as from a single coroutine.
 
-    Not a TaskGroup: that of Python 3.11 forgets a cancellation from outside when a child fails at the same time.
+    Not a TaskGroup: that of Python 3.11 forgets a cancellation from outside when a child fails at the same
+    time.
     """
     tasks = [asyncio.create_task(part) for part in work]
-    failed: list[BaseException] = []  # in the order of time: what came first is the cause, the rest may follow from it
+    failed: list[
+        BaseException
+    ] = []  # in the order of time: what came first is the cause, the rest may follow from it
 
     def note(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

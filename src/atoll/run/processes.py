@@ -1,4 +1,6 @@
-"""Child processes on a leash: a socket pair whose end, however it comes, ends the child. Nothing is left behind."""
+"""Child processes on a leash: a socket pair whose end, however it comes, ends the child. Nothing is left
+behind.
+"""
 
 import os
 import signal
@@ -14,8 +16,14 @@ LEASH = "ATOLL_LEASH"  # the file descriptor of a child's end, where the child d
 class Child:
     """A process that dies with us, even when we are killed with SIGKILL."""
 
-    def __init__(self, arguments: list[str], *, log: Path | None = None, leash: bool = True,
-                 environment: dict[str, str] | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        arguments: list[str],
+        *,
+        log: Path | None = None,
+        leash: bool = True,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         """Run `python -m` with `arguments`; "{fd}" in them becomes its end of the pair.
 
         With `leash` the child watches its end by itself (`watch_leash`); without, the arguments tell it.

@@ -1,9 +1,9 @@
 """The golden losses: what the first 21 inner and 3 outer steps of golden.toml give, on the loop that ships.
 
-    python tests/golden/golden.py        # rewrites golden.json: only with a change that is meant to change computation
+    python tests/golden/first_steps.py      # rewrites golden.json: with changes of computation only
 
-`train.train` runs as it does on an island. Its agent is a thread here, without a coordinator and a clock, so that
-nothing depends on time; what the agent does to bytes (encode, reduce, apply) is production's.
+`train.train` runs as it does on an island. Its agent is a thread here, without a coordinator and a clock, so
+that nothing depends on time; what the agent does to bytes (encode, reduce, apply) is production's.
 """
 
 import asyncio
@@ -26,10 +26,11 @@ from atoll.agent.reduce import Reduction
 from atoll.agent.settings import Settings
 from atoll.agent.state import OuterState
 from atoll.agent.trainer import frame, read_frame
-from atoll.genesis import RunDir, prepare
 from atoll.island.ranks import Ranks
 from atoll.mesh import ElasticDeviceMesh, Swarm
 from atoll.recipe import Recipe
+from atoll.run.directory import RunDir
+from atoll.run.genesis import prepare
 from atoll.swarm import messages as m
 from atoll.swarm.identity import RunKeys, common_name, island_key
 from atoll.swarm.layout import root
@@ -48,13 +49,22 @@ def environment() -> dict[str, str]:
     """What decides the last bits of a matrix product on a CPU."""
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else []
-    vendor = next((line.partition(": ")[2] for line in lines if line.startswith("vendor_id")), platform.processor())
+    vendor = next(
+        (line.partition(": ")[2] for line in lines if line.startswith("vendor_id")), platform.processor()
+    )
     capability = torch.backends.cpu.get_cpu_capability()
-    return {"torch": torch.__version__, "vectors": capability, "vendor": vendor, "machine": platform.machine()}
+    return {
+        "torch": torch.__version__,
+        "vectors": capability,
+        "vendor": vendor,
+        "machine": platform.machine(),
+    }
 
 
 def losses_and_roots(case: str, directory: Path) -> dict[str, list[str]]:
-    """The loss of every inner step, as hexadecimal fp64, and the root of every outer state after the first."""
+    """The loss of every inner step, as hexadecimal fp64, and the root of every outer state after the
+    first.
+    """
     recipe = recipes.load(HERE / "golden.toml", CASES[case])
     run_dir = RunDir(directory)
     prepare(recipe, run_dir, lambda _: None)
@@ -67,7 +77,9 @@ def losses_and_roots(case: str, directory: Path) -> dict[str, list[str]]:
         agent = ThreadAgent(island, run, run_dir, recipe)
         swarm = swarm_with(agent, island, ranks)
         with ElasticDeviceMesh(ranks, swarm) as mesh:
-            train(mesh, recipe.island, island, lambda plan, number, metrics: losses.append(metrics.loss.hex()))
+            train(
+                mesh, recipe.island, island, lambda plan, number, metrics: losses.append(metrics.loss.hex())
+            )
     finally:
         ranks.close()
         torch.set_num_threads(before)
@@ -77,10 +89,22 @@ def losses_and_roots(case: str, directory: Path) -> dict[str, list[str]]:
 def enrol(run_dir: RunDir, island: Path, recipe: Recipe) -> m.RunInfo:
     """Make `island` a member of a run without a coordinator."""
     keys, state_0 = RunKeys(run_dir.coordinator, recipe.name), run_dir.state_0()
-    run = m.RunInfo(common_name(keys.authority), recipe.name, recipe.shared(), state_0.root, state_0.layout, "",
-                    keys.record_key)  # fmt: skip
+    run = m.RunInfo(
+        run_id=common_name(keys.authority),
+        name=recipe.name,
+        recipe=recipe.shared(),
+        genesis_root=state_0.root,
+        layout=state_0.layout,
+        data_digest="",
+        record_key=keys.record_key,
+    )
     certificate = keys.issue(island_key(island)[2])
-    membership._keep(island, membership.Membership("", run.run_id, certificate, keys.authority, run))
+    membership._keep(
+        island,
+        membership.Membership(
+            address="", run_id=run.run_id, certificate=certificate, authority=keys.authority, run=run
+        ),
+    )
     return run
 
 
@@ -91,7 +115,7 @@ def swarm_with(agent: "ThreadAgent", island: Path, ranks: Ranks) -> Swarm:
         def _start_agent(self) -> None:
             self._agent = agent  # type: ignore[assignment]
 
-    return ItsSwarm(Settings(island, ""), "", ranks)
+    return ItsSwarm(Settings(directory=island, coordinator=""), "", ranks)
 
 
 class ThreadAgent:
@@ -103,7 +127,10 @@ class ThreadAgent:
         self.roots: list[str] = []
         self.socket, self._far = socket.socketpair()
         self._run, self._run_dir, self._recipe, self._island = run, run_dir, recipe, island
-        self._state, self._log = OuterState(island / "state", run.layout), UpdateLog(island / "log", run.layout, b"")
+        self._state, self._log = (
+            OuterState(island / "state", run.layout),
+            UpdateLog(island / "log", run.layout, b""),
+        )
         state_0 = run_dir.state_0()
         for chunk in range(run.layout.num_chunks):
             self._state.write(chunk, 0, state_0.chunk(chunk))
@@ -156,15 +183,43 @@ class ThreadAgent:
     def _plan(self) -> Plan:
         step, inner_steps = self._state.version, self._recipe.outer.inner_steps
         count = inner_steps * self._recipe.windows_per_step
-        return Plan(Term(), step, b"", "me", ((step * count, count),), (0,), inner_steps, step * inner_steps)
+        return Plan(
+            term=Term(),
+            step=step,
+            parent=b"",
+            island="me",
+            lease=((step * count, count),),
+            stage_starts=(0,),
+            inner_steps=inner_steps,
+            first_inner_step=step * inner_steps,
+        )
 
     def _commit(self, done: m.Proposed) -> None:
         state, outer, layout = self._state, self._recipe.outer, self._run.layout
-        empty = m.Propose(done.step, b"", (), b"", done.tokens, done.inner_steps, done.loss, 0.0)
+        empty = m.Propose(
+            step=done.step,
+            parent=b"",
+            lease=(),
+            payload=b"",
+            tokens=done.tokens,
+            inner_steps=done.inner_steps,
+            loss=done.loss,
+            norm=0.0,
+        )
         mine = payload.make(self._island, state, outer.codec, empty)
         slices = (Slice("me", 0, layout.num_pieces),)
-        attempt = Attempt(Term(), done.step, 1, b"", outer.codec, outer.lr, outer.momentum,
-                          (Share("me", mine.proposal.payload, done.tokens, 1.0),), slices, {"me": ""})  # fmt: skip
+        attempt = Attempt(
+            term=Term(),
+            step=done.step,
+            number=1,
+            parent=b"",
+            codec=outer.codec,
+            lr=outer.lr,
+            momentum=outer.momentum,
+            participants=(Share("me", mine.proposal.payload, done.tokens, 1.0),),
+            slices=slices,
+            addresses={"me": ""},
+        )
         reduced: list[Any] = []
 
         async def reduce() -> Assembly:

@@ -1,57 +1,30 @@
-"""What must exist before a run: prepared data and state 0, a pure function of the recipe (`atoll prepare`)."""
+"""What must exist before a run: prepared data and state 0, a pure function of the recipe (`atoll
+prepare`).
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from atoll import recipe as recipes
 from atoll.agent import checkpoint
 from atoll.data.manifest import Manifest
 from atoll.data.progress import Report
-from atoll.errors import UserError
-from atoll.files import write_atomic
 from atoll.recipe import Recipe
+from atoll.run.directory import RunDir
 from atoll.swarm.layout import Layout, TensorSpec
 
-SMALL_PIECE, LARGE_PIECE = 1 << 16, 1 << 18  # elements; large where a table of small ones would outgrow a frame
-LARGE_MODEL = 1_000_000_000
-
-
-class RunDir:
-    """Where everything about a run lies on one machine."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.data = path / "data"
-        self.private = path / "private"
-        self.genesis = path / "genesis"
-        self.coordinator = path / "coordinator"
-        self.islands = path / "islands"
-        self.recipe = path / "recipe.json"
-
-    def claim(self, recipe: Recipe) -> None:
-        """Make the directory this recipe's. Raises UserError, naming keys, if it belongs to another."""
-        if self.recipe.exists():
-            known = recipes.load(self.recipe)
-            if keys := recipes.differing_keys(known, recipe):
-                raise UserError(f"{self.path}: made for another recipe; these keys differ: {', '.join(keys)}; "
-                                "choose another --dir, or delete this one")  # fmt: skip
-        else:
-            write_atomic(self.recipe, msgspec.json.encode(recipe.shared()))
-
-    def state_0(self) -> checkpoint.OuterCheckpoint:
-        """Raises UserError when nothing is prepared here, or it is damaged."""
-        found = checkpoint.newest([self.genesis])
-        if not found:
-            raise UserError(f"{self.path}: no state 0 here; run `atoll prepare` first")
-        return found[0]
+SMALL_PIECE_ELEMENTS = 1 << 16
+LARGE_PIECE_ELEMENTS = 1 << 18  # where a table of small ones would outgrow a frame
+LARGE_MODEL_PARAMETERS = 1_000_000_000
 
 
 def prepare(recipe: Recipe, run_dir: RunDir, report: Report) -> Manifest:
-    """Data and state 0 of a run; what is there already is verified and kept. Raises UserError for bad input."""
+    """Data and state 0 of a run; what is there already is verified and kept. Raises UserError for bad
+    input.
+    """
     from atoll.data.prepare import prepare as prepare_data
 
     run_dir.claim(recipe)
@@ -62,7 +35,9 @@ def prepare(recipe: Recipe, run_dir: RunDir, report: Report) -> Manifest:
 
 
 def prepare_partition(recipe: Recipe, run_dir: RunDir, wanted: str, report: Report) -> Manifest:
-    """This machine's part of a partitioned source, `SOURCE/NAME=KIND:PATH`. Raises UserError for bad input."""
+    """This machine's part of a partitioned source, `SOURCE/NAME=KIND:PATH`. Raises UserError for bad
+    input.
+    """
     from atoll.data.partition import recipe_of
     from atoll.data.prepare import prepare as prepare_data
 
@@ -72,7 +47,9 @@ def prepare_partition(recipe: Recipe, run_dir: RunDir, wanted: str, report: Repo
 
 
 def found(directory: Path, recipe: str, parameters: Mapping[str, Any]) -> None:
-    """State 0 of a run with a module of your own (`model.own` in the recipe): its named parameters, as they are."""
+    """State 0 of a run with a module of your own (`model.own` in the recipe): its named parameters, as they
+    are.
+    """
     run_dir = RunDir(directory)
     run_dir.claim(recipes.load(recipe))
     write_state_0(run_dir, {name: value.detach() for name, value in parameters.items()})
@@ -83,7 +60,9 @@ def write_state_0(run_dir: RunDir, parameters: Mapping[str, Any]) -> None:
     arrays = {name: np.asarray(value, np.float32) for name, value in parameters.items()}
     size = sum(array.size for array in arrays.values())
     specs = tuple(TensorSpec(name, array.shape) for name, array in arrays.items())
-    layout = Layout(specs, piece_elements=LARGE_PIECE if size >= LARGE_MODEL else SMALL_PIECE)
+    layout = Layout(
+        specs, piece_elements=LARGE_PIECE_ELEMENTS if size >= LARGE_MODEL_PARAMETERS else SMALL_PIECE_ELEMENTS
+    )
     flat = np.zeros(layout.num_elements, np.float32)
     for tensor, where in layout.places():
         flat[where] = arrays[tensor.name].reshape(-1)

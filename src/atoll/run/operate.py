@@ -8,7 +8,7 @@ from typing import Any
 
 from atoll.agent import membership
 from atoll.errors import UserError
-from atoll.genesis import RunDir
+from atoll.run.directory import RunDir
 from atoll.swarm import messages as m
 from atoll.swarm.grpc_transport import GrpcTransport
 from atoll.swarm.identity import COORDINATOR, OPERATOR, Credentials, RunKeys, Ticket
@@ -35,7 +35,9 @@ def ledger(islands: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
 
 
 async def ask(run_dir: RunDir, request: Message) -> m.AnyMessage:
-    """One question to the coordinator, as the operator where the run's keys are here, else as an island of ours."""
+    """One question to the coordinator, as the operator where the run's keys are here, else as an island of
+    ours.
+    """
     address, credentials = _who(run_dir)
     transport = GrpcTransport(credentials)
     try:
@@ -43,7 +45,9 @@ async def ask(run_dir: RunDir, request: Message) -> m.AnyMessage:
         await stream.send(request)
         answer, _ = await stream.receive(ANSWER_SECONDS)
     except TransportError as error:
-        raise UserError(f"the coordinator at {address} does not answer ({error}); is `atoll host` running?") from None
+        raise UserError(
+            f"the coordinator at {address} does not answer ({error}); is `atoll host` running?"
+        ) from None
     finally:
         await transport.close()
     if isinstance(answer, m.Refused):
@@ -60,4 +64,6 @@ def _who(run_dir: RunDir) -> tuple[str, Credentials]:
     for directory in sorted(run_dir.islands.glob("*")) if run_dir.islands.exists() else []:
         if (member := membership.load(directory)) is not None:
             return member.address, member.credentials(directory)
-    raise UserError(f"{run_dir.path}: no run here; name its directory, as in `atoll status {Path('runs') / 'demo'}`")
+    raise UserError(
+        f"{run_dir.path}: no run here; name its directory, as in `atoll status {Path('runs') / 'demo'}`"
+    )

@@ -21,9 +21,9 @@ from atoll.data.mixture import Mixture
 from atoll.errors import UserError
 from atoll.events import EventLog
 from atoll.files import DirectoryLock, write_atomic
-from atoll.genesis import RunDir
-from atoll.processes import Child
 from atoll.recipe import Recipe
+from atoll.run.directory import RunDir
+from atoll.run.processes import Child
 from atoll.swarm import messages as m
 from atoll.swarm.grpc_transport import GrpcTransport
 from atoll.swarm.identity import COORDINATOR, RunKeys, common_name
@@ -34,7 +34,7 @@ RELAY_CHECK_SECONDS = 1.0
 PORT_TRIES = 5  # where any port will do
 
 
-class HostSettings(msgspec.Struct, frozen=True):
+class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where and how a coordinator serves."""
 
     host: str = "0.0.0.0"
@@ -48,11 +48,15 @@ class HostSettings(msgspec.Struct, frozen=True):
 
 
 async def host(recipe: Recipe, run_dir: RunDir, settings: HostSettings, ready: Callable[[str], None]) -> None:
-    """Coordinate until told to stop; `ready` hears the ticket. Raises UserError, also when another has taken over."""
+    """Coordinate until told to stop; `ready` hears the ticket. Raises UserError, also when another has taken
+    over.
+    """
     run_dir.claim(recipe)
     with DirectoryLock(run_dir.coordinator) as lock:
         if not lock.acquire():
-            raise UserError(f"{run_dir.coordinator}: another coordinator works here; stop it or choose another --dir")
+            raise UserError(
+                f"{run_dir.coordinator}: another coordinator works here; stop it or choose another --dir"
+            )
         keys = RunKeys(run_dir.coordinator, recipe.name)
         run, rules = _describe(recipe, run_dir, keys)
         with (
@@ -67,14 +71,22 @@ async def host(recipe: Recipe, run_dir: RunDir, settings: HostSettings, ready: C
             try:
                 await _serve(run_dir, settings, server, transport, strangers, ready)
             except Deposed as error:
-                raise UserError(f"{error}; this one stops (host it again with --standby to stand by)") from None
+                raise UserError(
+                    f"{error}; this one stops (host it again with --standby to stand by)"
+                ) from None
             finally:
                 await transport.close()
                 await strangers.close()
 
 
-async def _serve(run_dir: RunDir, settings: HostSettings, server: CoordinatorServer, transport: GrpcTransport,
-                 strangers: GrpcTransport, ready: Callable[[str], None]) -> None:  # fmt: skip
+async def _serve(
+    run_dir: RunDir,
+    settings: HostSettings,
+    server: CoordinatorServer,
+    transport: GrpcTransport,
+    strangers: GrpcTransport,
+    ready: Callable[[str], None],
+) -> None:
     """Open the ports, begin a term, keep a relay; until cancelled or deposed."""
     port = await _open_ports(settings, server, transport, strangers)
     server.address = f"{settings.advertise or _own_address(settings.host)}:{port}"
@@ -92,8 +104,9 @@ async def _serve(run_dir: RunDir, settings: HostSettings, server: CoordinatorSer
             await asyncio.gather(relay, return_exceptions=True)
 
 
-async def _open_ports(settings: HostSettings, server: CoordinatorServer, transport: GrpcTransport,
-                      strangers: GrpcTransport) -> int:  # fmt: skip
+async def _open_ports(
+    settings: HostSettings, server: CoordinatorServer, transport: GrpcTransport, strangers: GrpcTransport
+) -> int:
     """The port for members; strangers enrol on the next one, which a free port's neighbour may not be."""
     for attempt in range(PORT_TRIES):
         port = await transport.serve(settings.host, settings.port, server.services)
@@ -126,29 +139,55 @@ def _describe(recipe: Recipe, run_dir: RunDir, keys: RunKeys) -> tuple[m.RunInfo
     state_0 = run_dir.state_0()
     state_0.verify()
     data_digest = "" if recipe.model.own else Manifest.load(run_dir.data).digest()
-    run = m.RunInfo(common_name(keys.authority), recipe.name, recipe.shared(), state_0.root, state_0.layout, data_digest,
-                    keys.record_key)  # fmt: skip
+    run = m.RunInfo(
+        run_id=common_name(keys.authority),
+        name=recipe.name,
+        recipe=recipe.shared(),
+        genesis_root=state_0.root,
+        layout=state_0.layout,
+        data_digest=data_digest,
+        record_key=keys.record_key,
+    )
     outer = recipe.outer
     rules = Rules(
-        recipe.digest(), diloco.self_test(), state_0.root, recipe.num_outer_steps, outer.inner_steps,
-        recipe.windows_per_step, recipe.inner.context_length, tuple(stage.until for stage in recipe.stage),
-        outer.codec, outer.lr, outer.momentum, outer.min_participants, state_0.layout.num_pieces, tuple(recipe.partitioned),
-        tuple(recipe.private_shares(stage) for stage in range(len(recipe.stage))),
-    )  # fmt: skip
+        recipe_digest=recipe.digest(),
+        self_test=diloco.self_test(),
+        genesis_root=state_0.root,
+        num_outer_steps=recipe.num_outer_steps,
+        inner_steps=outer.inner_steps,
+        windows_per_step=recipe.windows_per_step,
+        context_length=recipe.inner.context_length,
+        stage_ends=tuple(stage.until for stage in recipe.stage),
+        codec=outer.codec,
+        lr=outer.lr,
+        momentum=outer.momentum,
+        min_participants=outer.min_participants,
+        num_pieces=state_0.layout.num_pieces,
+        partitioned=tuple(recipe.partitioned),
+        private_shares=tuple(recipe.private_shares(stage) for stage in range(len(recipe.stage))),
+    )
     return run, rules
 
 
 def _check_database(database_id: str, path: Path) -> None:
     """The id also lies beside the run's keys: a copied or exchanged database must not go on as this run."""
     if path.exists() and path.read_text() != database_id:
-        raise UserError(f"{path}: this is not the database that belongs to these keys; give the one that does")
+        raise UserError(
+            f"{path}: this is not the database that belongs to these keys; give the one that does"
+        )
     write_atomic(path, database_id.encode())
 
 
 async def _keep_relay(run_dir: RunDir, ticket: str) -> None:
     """A relay beside the coordinator, started again whenever it dies."""
-    settings = Settings(run_dir.islands / "relay", "", "relay", True, checkpoint_dirs=(run_dir.genesis,),
-                        data_dirs=(run_dir.data,))  # fmt: skip
+    settings = Settings(
+        directory=run_dir.islands / "relay",
+        coordinator="",
+        contributor="relay",
+        relay=True,
+        checkpoint_dirs=(run_dir.genesis,),
+        data_dirs=(run_dir.data,),
+    )
     log = run_dir.coordinator / "relay.log"
     child = Child(command(settings, ticket), log=log, leash=False)
     try:

@@ -15,15 +15,17 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from atoll import operate, report
 from atoll import recipe as recipes
+from atoll.demo import report
+from atoll.demo.story import Story
 from atoll.errors import UserError
 from atoll.events import read_events
 from atoll.files import write_atomic
-from atoll.genesis import RunDir, prepare
-from atoll.host import wait_for_ticket
-from atoll.processes import Child
-from atoll.story import Story
+from atoll.run import operate
+from atoll.run.directory import RunDir
+from atoll.run.genesis import prepare
+from atoll.run.host import wait_for_ticket
+from atoll.run.processes import Child
 from atoll.terminal import Terminal, status_table
 
 NUM_ISLANDS = 3
@@ -36,7 +38,9 @@ SHOWN_EVENTS = 8
 
 
 def demo(recipe_name: str, overrides: list[str], directory: Path) -> None:
-    """Run it all; the summary is printed, and kept in `directory`/summary.json. Raises UserError, RuntimeError."""
+    """Run it all; the summary is printed, and kept in `directory`/summary.json. Raises UserError,
+    RuntimeError.
+    """
     started = time.time()
     terminal = Terminal()
     recipe = recipes.load(recipe_name, overrides)
@@ -50,7 +54,9 @@ def demo(recipe_name: str, overrides: list[str], directory: Path) -> None:
     finally:
         terminal.say("stopping what was started")
         demonstration.stop()
-    summary = report.summarise(run_dir, recipe, demonstration.story, demonstration.names, demonstration.totals(), started)
+    summary = report.summarise(
+        run_dir, recipe, demonstration.story, demonstration.names, demonstration.totals(), started
+    )
     write_atomic(run_dir.path / "summary.json", json.dumps(summary, indent=1).encode())
     report.show(summary, terminal)
 
@@ -75,7 +81,9 @@ class Demo:
         self._doomed = 0
 
     def start(self) -> None:
-        """The coordinator first, then the islands, each with a process for its trainer and one for its agent."""
+        """The coordinator first, then the islands, each with a process for its trainer and one for its
+        agent.
+        """
         log = self.run_dir.coordinator / "host.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         since = time.time()
@@ -128,7 +136,11 @@ class Demo:
             if number := pressed or (DOOMED if due else 0):
                 self._kill(number)
         elif not story.restarted_at and story.noticed is not None:
-            without = [c for c in story.commits if c.time > story.killed_at and story.watched not in c.facts["participants"]]
+            without = [
+                c
+                for c in story.commits
+                if c.time > story.killed_at and story.watched not in c.facts["participants"]
+            ]
             if len(without) >= STEPS_WITHOUT:
                 self._note(f"starting island-{self._doomed} again, with the command it was started with")
                 story.restarted_at = time.time()
@@ -150,11 +162,26 @@ class Demo:
         name = f"island-{number}"
         log = self.run_dir.islands / name / "trainer.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        own = [f"island.threads={self.recipe.island.threads or 1}", f"island.micro_batch={self.recipe.island.micro_batch}"]
+        own = [
+            f"island.threads={self.recipe.island.threads or 1}",
+            f"island.micro_batch={self.recipe.island.micro_batch}",
+        ]
         if number == 1:
             own.append("island.evaluate_every=1")
-        arguments = ["atoll", "join", self._ticket, *own, "--dir", str(self.run_dir.path), "--name", name,
-                     "--contributor", name, "--listen", "127.0.0.1:0"]  # fmt: skip
+        arguments = [
+            "atoll",
+            "join",
+            self._ticket,
+            *own,
+            "--dir",
+            str(self.run_dir.path),
+            "--name",
+            name,
+            "--contributor",
+            name,
+            "--listen",
+            "127.0.0.1:0",
+        ]
         # Several trainers share the cores: a second thread each would make all of them ten times slower.
         self._islands[number] = Child(arguments, log=log, environment={"OMP_NUM_THREADS": "1"})
 
@@ -165,7 +192,9 @@ class Demo:
             dead = not child.alive and child.process.returncode != 0
             killed = number == self._doomed and not self.story.restarted_at
             if dead and not killed:
-                raise RuntimeError(f"island-{number} died; see {self.run_dir.islands / f'island-{number}' / 'trainer.log'}")
+                raise RuntimeError(
+                    f"island-{number} died; see {self.run_dir.islands / f'island-{number}' / 'trainer.log'}"
+                )
 
     # ------------------------------------------------------------------------------------------------ looking
     def _read_events(self) -> None:
@@ -204,7 +233,9 @@ def _clear(run_dir: RunDir) -> None:
     """Make room for a new demo where an old one was; anything else is left alone."""
     marker = run_dir.path / MARKER
     if run_dir.path.exists() and any(run_dir.path.iterdir()) and not marker.exists():
-        raise UserError(f"{run_dir.path}: already there and not from an earlier demo; give another with --dir")
+        raise UserError(
+            f"{run_dir.path}: already there and not from an earlier demo; give another with --dir"
+        )
     if run_dir.path.exists():
         shutil.rmtree(run_dir.path)
     write_atomic(marker, b"`atoll demo` may delete this directory\n")

@@ -1,7 +1,7 @@
 """`atoll join`: this machine becomes an island. Also how `atoll train` makes a swarm of one.
 
-Under torchrun (`torchrun --nproc-per-node 8 -m atoll join TICKET`) all its processes are one island: rank 0 takes the
-directory, has the agent and speaks; every rank trains.
+Under torchrun (`torchrun --nproc-per-node 8 -m atoll join TICKET`) all its processes are one island: rank 0
+takes the directory, has the agent and speaks; every rank trains.
 """
 
 from __future__ import annotations
@@ -13,54 +13,51 @@ from typing import TYPE_CHECKING
 
 from atoll import recipe as recipes
 from atoll.agent.settings import Settings
-from atoll.errors import UserError
-from atoll.files import DirectoryLock
-from atoll.genesis import RunDir, prepare
-from atoll.processes import Child
 from atoll.recipe import Recipe
+from atoll.run.directory import IslandDir, RunDir
+from atoll.run.genesis import prepare
+from atoll.run.processes import Child
 from atoll.swarm.identity import Ticket
 from atoll.terminal import Terminal
 
 if TYPE_CHECKING:  # they need torch, which `--help` must not wait for
     from atoll.island.ranks import Ranks
 
-ISLAND_PREFIX = "island-"
 
-
-class IslandDir:
-    """A directory for one island, ours while this process lives."""
-
-    def __init__(self, run_dir: RunDir, name: str) -> None:
-        """`name` may be empty: the first that no living process holds, so that whoever died comes back as itself.
-
-        Raises UserError when the named one is taken.
-        """
-        if name:
-            self.path, self._lock = run_dir.islands / name, DirectoryLock(run_dir.islands / name / "trainer")
-            if not self._lock.acquire():
-                raise UserError(f"{self.path}: another process trains here; choose another --name")
-            return
-        number = 1
-        while True:
-            self.path = run_dir.islands / f"{ISLAND_PREFIX}{number}"
-            self._lock = DirectoryLock(self.path / "trainer")
-            if self._lock.acquire():
-                return
-            self._lock.release()
-            number += 1
-
-
-def agent_settings(run_dir: RunDir, directory: Path, contributor: str, listen: str, dial_only: bool,
-                   relay: bool = False) -> Settings:  # fmt: skip
-    """How an agent in `directory` takes part; state 0 and data are taken from the run directory where they are there."""
+def agent_settings(
+    run_dir: RunDir, directory: Path, contributor: str, listen: str, dial_only: bool, relay: bool = False
+) -> Settings:
+    """How an agent in `directory` takes part; state 0 and data are taken from the run directory where they
+    are there.
+    """
     host, _, port = listen.rpartition(":")
-    return Settings(directory, "", contributor, relay, host or "0.0.0.0", int(port), dial_only, (run_dir.genesis,),
-                    (run_dir.data,), run_dir.private)  # fmt: skip
+    return Settings(
+        directory=directory,
+        coordinator="",
+        contributor=contributor,
+        relay=relay,
+        host=host or "0.0.0.0",
+        port=int(port),
+        dial_only=dial_only,
+        checkpoint_dirs=(run_dir.genesis,),
+        data_dirs=(run_dir.data,),
+        private_dir=run_dir.private,
+    )
 
 
-def join(ticket: str, run_dir: RunDir | None, name: str, contributor: str, listen: str, dial_only: bool,
-         own: recipes.Island, terminal: Terminal) -> None:  # fmt: skip
-    """Train as an island of the run that the ticket names, until that run is finished. All ranks call this."""
+def join(
+    ticket: str,
+    run_dir: RunDir | None,
+    name: str,
+    contributor: str,
+    listen: str,
+    dial_only: bool,
+    own: recipes.Island,
+    terminal: Terminal,
+) -> None:
+    """Train as an island of the run that the ticket names, until that run is finished. All ranks call
+    this.
+    """
     from atoll.island.ranks import Ranks
 
     with closing(Ranks.of_torchrun()) as ranks:
@@ -69,9 +66,11 @@ def join(ticket: str, run_dir: RunDir | None, name: str, contributor: str, liste
 
 
 def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal) -> None:
-    """A swarm of one, on the same loop: a coordinator of its own on loopback, and this island. All ranks call this."""
-    from atoll.host import wait_for_ticket
+    """A swarm of one, on the same loop: a coordinator of its own on loopback, and this island. All ranks call
+    this.
+    """
     from atoll.island.ranks import Ranks
+    from atoll.run.host import wait_for_ticket
 
     with ExitStack() as stack:
         ranks = stack.enter_context(closing(Ranks.of_torchrun()))
@@ -90,8 +89,17 @@ def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal) -> None:
         _train(ranks, ticket, run_dir, "alone", "", "127.0.0.1:0", False, recipe.island, terminal)
 
 
-def _train(ranks: Ranks, ticket: str, run_dir: RunDir, name: str, contributor: str, listen: str, dial_only: bool,
-           own: recipes.Island, terminal: Terminal) -> None:  # fmt: skip
+def _train(
+    ranks: Ranks,
+    ticket: str,
+    run_dir: RunDir,
+    name: str,
+    contributor: str,
+    listen: str,
+    dial_only: bool,
+    own: recipes.Island,
+    terminal: Terminal,
+) -> None:
     from atoll.mesh import ElasticDeviceMesh, Swarm
     from atoll.train import train
 

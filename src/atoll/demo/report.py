@@ -1,4 +1,6 @@
-"""The end of a demo: the model measured and exported, and the facts of the run, for people and for programs."""
+"""The end of a demo: the model measured and exported, and the facts of the run, for people and for
+programs.
+"""
 
 import math
 import time
@@ -12,12 +14,12 @@ from atoll.agent import checkpoint
 from atoll.data.loader import Loader
 from atoll.data.tokenizer import Tokenizer
 from atoll.data.unigram import heldout_bytes_per_token, heldout_unigram_loss, heldout_weights
-from atoll.genesis import RunDir
+from atoll.demo.story import Story
 from atoll.island.heldout import heldout_loss
 from atoll.island.step import Island
 from atoll.publish.export import export, load_model, newest_state
 from atoll.recipe import Recipe
-from atoll.story import Story
+from atoll.run.directory import RunDir
 from atoll.terminal import Terminal, duration, human
 from atoll.train import HELDOUT_FILE
 
@@ -27,8 +29,14 @@ LOGIT_TOLERANCE = 1e-4
 BARS = "▁▂▃▄▅▆▇█"
 
 
-def summarise(run_dir: RunDir, recipe: Recipe, story: Story, names: dict[str, str], totals: dict[str, Any],
-              started: float) -> dict[str, Any]:  # fmt: skip
+def summarise(
+    run_dir: RunDir,
+    recipe: Recipe,
+    story: Story,
+    names: dict[str, str],
+    totals: dict[str, Any],
+    started: float,
+) -> dict[str, Any]:
     """Evaluate, export, compare with `transformers`, and collect the facts."""
     data = Loader(run_dir.data, recipe)
     mixture = recipe.mixture(-1)
@@ -91,10 +99,14 @@ def compare(out: Path, run_dir: RunDir) -> tuple[float, str]:
         mine = ours(tokens, Mask.causal(*tokens.shape)) @ ours.head_weight.T
         difference = float((mine - theirs(tokens).logits).abs().max())
     if difference > LOGIT_TOLERANCE:
-        raise RuntimeError(f"our logits and those of transformers differ by {difference}: the export is wrong")
+        raise RuntimeError(
+            f"our logits and those of transformers differ by {difference}: the export is wrong"
+        )
     torch.manual_seed(0)
     generator = pipeline("text-generation", model=theirs, tokenizer=AutoTokenizer.from_pretrained(out))
-    text = generator(PROMPT, max_new_tokens=SAMPLE_TOKENS, do_sample=True, temperature=0.8)[0]["generated_text"]
+    text = generator(PROMPT, max_new_tokens=SAMPLE_TOKENS, do_sample=True, temperature=0.8)[0][
+        "generated_text"
+    ]
     return difference, text
 
 
@@ -111,26 +123,45 @@ def show(summary: dict[str, Any], terminal: Terminal) -> None:
     say = terminal.tell
     before, after, unigram = (summary[f"heldout_{k}"] for k in ("loss_before", "loss_after", "unigram_loss"))
     say("")
-    say(f"held-out loss   {before:.3f} -> {after:.3f} nats per token ({summary['heldout_bits_per_byte']:.2f} bits per "
-        f"byte); guessing by frequency: {unigram:.3f}")  # fmt: skip
+    say(
+        f"held-out loss   {before:.3f} -> {after:.3f} nats per token "
+        f"({summary['heldout_bits_per_byte']:.2f} bits per "
+        f"byte); guessing by frequency: {unigram:.3f}"
+    )
     if losses := [loss for _, loss in summary["heldout_curve"]]:
         say(f"  on its way    {spark(losses)}  {losses[0]:.2f} .. {losses[-1]:.2f}")
-    say(f"outer steps     {summary['outer_steps']}, {human(summary['tokens'])} tokens: "
-        + ", ".join(f"{name} {human(count)}" for name, count in sorted(summary["islands"].items())))  # fmt: skip
+    say(
+        f"outer steps     {summary['outer_steps']}, {human(summary['tokens'])} tokens: "
+        + ", ".join(f"{name} {human(count)}" for name, count in sorted(summary["islands"].items()))
+    )
     if summary["killed"] and summary["rejoined"]:
         killed, back = summary["killed"], summary["rejoined"]
-        say(f"death           {killed['island']} at outer step {killed['outer_step']}, noticed after "
-            f"{duration(killed['seconds'])}; the others committed without it {duration(summary['survived_seconds'])} "
-            "after its death")  # fmt: skip
-        say(f"return          at the head again {duration(summary['recovered_seconds'])} after its start, in the commit of "
-            f"outer step {back['outer_step']} after {duration(back['seconds'])}")  # fmt: skip
+        say(
+            f"death           {killed['island']} at outer step {killed['outer_step']}, noticed after "
+            f"{duration(killed['seconds'])}; the others committed without it "
+            f"{duration(summary['survived_seconds'])} "
+            "after its death"
+        )
+        say(
+            f"return          at the head again {duration(summary['recovered_seconds'])} after its "
+            "start, in the commit of "
+            f"outer step {back['outer_step']} after {duration(back['seconds'])}"
+        )
     say(f"equal bits      {'yes, at every step, agents and trainers' if summary['roots_equal'] else 'NO'}")
-    say(f"sent            {human(summary['bytes_sent'])}B in all, {summary['reduction_factor']:.0f} times less than "
-        "data-parallel training would")  # fmt: skip
+    say(
+        f"sent            {human(summary['bytes_sent'])}B in all, {summary['reduction_factor']:.0f} "
+        "times less than "
+        "data-parallel training would"
+    )
     parts = [summary[f"{k}_seconds"] for k in ("compute", "communicate", "wait")]
     total = sum(parts) or 1.0
-    say("islands' time   " + ", ".join(f"{100 * p / total:.0f} % {name}" for p, name in
-        zip(parts, ("computing", "communicating", "waiting"), strict=True)))  # fmt: skip
+    say(
+        "islands' time   "
+        + ", ".join(
+            f"{100 * p / total:.0f} % {name}"
+            for p, name in zip(parts, ("computing", "communicating", "waiting"), strict=True)
+        )
+    )
     say(f"sample          {summary['sample']!r}")
     say(f"took            {duration(summary['seconds'])}")
     say(f"\nnext: atoll generate {summary['export_dir']} 'Once upon a time'    (then README, by hand)")
@@ -146,4 +177,8 @@ def spark(values: list[float]) -> str:
 def _moment(story: Story, names: dict[str, str], event: Any, since: float) -> dict[str, Any] | None:
     if event is None:
         return None
-    return {"island": names.get(story.watched, story.watched), "outer_step": event.step, "seconds": event.time - since}
+    return {
+        "island": names.get(story.watched, story.watched),
+        "outer_step": event.step,
+        "seconds": event.time - since,
+    }

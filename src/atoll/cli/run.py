@@ -1,0 +1,220 @@
+"""The verbs about a run: `atoll demo`, `host`, `join`, `train`, `status`, `invite`, `evict`, `simulate`."""
+
+import argparse
+from pathlib import Path
+
+from atoll.cli.verbs import Verbs
+from atoll.errors import UserError
+
+HOSTED_HERE = "the run's directory, on the machine that hosts it"
+
+
+def add_to(verbs: Verbs) -> None:
+    """Add this group's verbs."""
+    added = verbs.add(
+        demo, "three islands on this machine, a death, a return, a checkpoint: the whole idea in minutes"
+    )
+    added.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for instance outer.codec=fp32")
+    added.add_argument("--recipe", default="demo", help="another recipe (default demo)")
+    added.add_argument("--dir", type=Path, default=Path("runs/demo"), help="where (default runs/demo)")
+
+    added = verbs.add_with_recipe(host, "the coordinator (and a relay) of a run; prints a ticket")
+    added.add_argument("--listen", default="0.0.0.0:7700", help="HOST:PORT; strangers enrol on the next port")
+    added.add_argument("--advertise", default="", help="name or address of this machine that tickets give")
+    added.add_argument("--no-relay", action="store_true", help="no relay beside the coordinator")
+    added.add_argument(
+        "--database", default="", help="SQLAlchemy URL (default: SQLite in the run's directory)"
+    )
+    added.add_argument(
+        "--standby", action="store_true", help="take over when the leader is silent (same --database)"
+    )
+    added.add_argument(
+        "--restored", action="store_true", help="the database is a backup: hear the islands first"
+    )
+    added.add_argument(
+        "--rewind", type=int, metavar="STEP", help="abandon what was committed after this state"
+    )
+
+    added = verbs.add(join, "this machine becomes an island of a run")
+    added.add_argument("ticket", help="the line that `atoll host` or `atoll invite` printed")
+    added.add_argument(
+        "overrides", nargs="*", metavar="island.KEY=VALUE", help="for instance island.threads=2"
+    )
+    added.add_argument("--name", default="", help="directory of this island (default: the first free one)")
+    added.add_argument("--dir", type=Path, help="the run's directory (default runs/NAME)")
+    added.add_argument("--contributor", default="", help="who gets the credit")
+    added.add_argument("--listen", default="0.0.0.0:0", help="HOST:PORT for peers (default: any port)")
+    added.add_argument("--dial-only", action="store_true", help="do not listen: own nothing, donate nothing")
+    added.add_argument("--relay", action="store_true", help="an agent without a trainer: it owns and donates")
+
+    verbs.add_with_recipe(train, "one island alone, a swarm of one")
+
+    added = verbs.add_with_run(status, "who is in, what is committed, who gave how much")
+    added.add_argument("--json", action="store_true")
+    added = verbs.add_with_run(invite, "another ticket", HOSTED_HERE)
+    added.add_argument("--uses", type=int, default=1)
+    added.add_argument("--hours", type=float, default=24.0)
+    added = verbs.add_with_run(evict, "a member out", HOSTED_HERE)
+    added.add_argument("island", help="its id, as `atoll status` shows it")
+    added.add_argument("--reason", default="")
+
+    added = verbs.add(
+        simulate, "a swarm in virtual time, struck by faults: the protocol's own code, replayed by seed"
+    )
+    added.add_argument(
+        "--seed", type=int, default=0, help="of the swarm, its faults, and all else (default 0)"
+    )
+    added.add_argument(
+        "--schedules",
+        type=int,
+        default=1,
+        help="so many seeds; the story of a single one is told (default 1)",
+    )
+    added.add_argument("--islands", type=int, default=0, help="a swarm of so many (default: by seed)")
+    added.add_argument("--outer-steps", type=int, default=8, help="of such a swarm (default 8)")
+
+
+def demo(options: argparse.Namespace) -> None:
+    from atoll.demo.demo import demo as show
+
+    show(options.recipe, options.overrides, options.dir)
+
+
+def host(options: argparse.Namespace) -> None:
+    from atoll import recipe
+    from atoll.run.directory import RunDir
+    from atoll.run.host import HostSettings, run_until_told
+    from atoll.run.host import host as serve
+    from atoll.terminal import Terminal
+
+    loaded = recipe.load(options.recipe, options.overrides)
+    run_dir = RunDir(options.dir or Path("runs") / loaded.name)
+    listen, port = _address(options.listen)
+    settings = HostSettings(
+        host=listen,
+        port=port,
+        advertise=options.advertise,
+        relay=not options.no_relay,
+        database=options.database,
+        standby=options.standby,
+        restored=options.restored,
+        rewind=options.rewind,
+    )
+    terminal = Terminal()
+
+    def ready(ticket: str) -> None:
+        terminal.tell(f"{loaded.name} is hosted; on each machine that takes part:\n")
+        print(f"atoll join {ticket}\n", flush=True)
+        terminal.say(
+            f"who is in: atoll status {run_dir.path}; end with Ctrl-C, the run goes on when you host it again"
+        )
+
+    run_until_told(serve(loaded, run_dir, settings, ready))
+
+
+def join(options: argparse.Namespace) -> None:
+    from atoll import recipe
+    from atoll.run.directory import RunDir
+    from atoll.run.join import agent_settings
+    from atoll.run.join import join as join_run
+    from atoll.swarm.identity import Ticket
+    from atoll.terminal import Terminal
+
+    ticket = Ticket.parse(options.ticket)
+    run_dir = RunDir(options.dir or Path("runs") / ticket.run_name)
+    _address(options.listen)
+    if options.relay:
+        from atoll.agent.__main__ import relay
+
+        directory = run_dir.islands / (options.name or "relay")
+        settings = agent_settings(
+            run_dir, directory, options.contributor, options.listen, dial_only=False, relay=True
+        )
+        relay(settings, options.ticket)
+        return
+    own = recipe.own_island(options.overrides)
+    join_run(
+        options.ticket,
+        run_dir,
+        options.name,
+        options.contributor,
+        options.listen,
+        options.dial_only,
+        own,
+        Terminal(),
+    )
+
+
+def train(options: argparse.Namespace) -> None:
+    from atoll import recipe
+    from atoll.run.directory import RunDir
+    from atoll.run.join import train_alone
+    from atoll.terminal import Terminal
+
+    loaded = recipe.load(options.recipe, options.overrides)
+    run_dir = RunDir(options.dir or Path("runs") / loaded.name)
+    terminal = Terminal()
+    train_alone(loaded, run_dir, terminal)
+    terminal.tell(f"next: atoll export {run_dir.path} {run_dir.path / 'export'}")
+
+
+def status(options: argparse.Namespace) -> None:
+    import json
+
+    from atoll import terminal
+    from atoll.run import operate
+    from atoll.run.directory import RunDir
+
+    facts = operate.status(RunDir(options.run))
+    if options.json:
+        print(json.dumps(facts, indent=1))
+    else:
+        terminal.Terminal().console.print(terminal.status_table(facts))
+
+
+def invite(options: argparse.Namespace) -> None:
+    import asyncio
+
+    from atoll.run import operate
+    from atoll.run.directory import RunDir
+    from atoll.swarm.messages import Invite, Invited
+
+    answer = asyncio.run(operate.ask(RunDir(options.run), Invite(options.uses, options.hours)))
+    assert isinstance(answer, Invited)
+    print(f"atoll join {answer.ticket}")
+
+
+def evict(options: argparse.Namespace) -> None:
+    import asyncio
+
+    from atoll.run import operate
+    from atoll.run.directory import RunDir
+    from atoll.swarm.messages import EvictIsland
+
+    asyncio.run(operate.ask(RunDir(options.run), EvictIsland(options.island, options.reason)))
+    print(f"{options.island} is out of the run")
+
+
+def simulate(options: argparse.Namespace) -> int:
+    from atoll import simulate as simulator
+    from atoll.terminal import Terminal
+
+    tally, terminal = simulator.Tally(), Terminal()
+    seeds = range(options.seed, options.seed + options.schedules)
+    for seed in terminal.track(seeds, "schedules"):
+        setting = simulator.swarm(seed)
+        if options.islands:
+            setting = simulator.Setting(islands=options.islands, outer_steps=options.outer_steps)
+        result = simulator.run(seed, simulator.storm(seed), setting, tell=len(seeds) == 1)
+        tally.add(result)
+        if result.story:
+            terminal.tell("\n".join(result.story))
+    terminal.simulated(tally)
+    return 1 if tally.wrong else 0
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not port.isdigit() or int(port) > 65535:
+        raise UserError(f"--listen {text}: not an address; write it as HOST:PORT, as in 0.0.0.0:7700")
+    return host or "0.0.0.0", int(port)

@@ -5,7 +5,8 @@ tests/properties.
 import msgspec
 import pytest
 
-from atoll.agent.outer_step import Encode, Encoded, OuterStep, Send, Tell, step
+from atoll.agent.effects import Encode, Encoded, Send, Tell
+from atoll.agent.outer_step import OuterStep, step
 from atoll.swarm import messages as m
 from atoll.swarm.records import Plan, Term
 

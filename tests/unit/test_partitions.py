@@ -13,7 +13,7 @@ from atoll.coordinator.members import Members
 from atoll.coordinator.plans import Plans
 from atoll.coordinator.rules import Rules
 from atoll.data.loader import Loader
-from atoll.data.partition import partition_numbers, partitions, recipe_of
+from atoll.data.partition import partitions, recipe_of
 from atoll.data.prepare import prepare
 from atoll.errors import UserError
 from atoll.recipe import Recipe, parse
@@ -228,7 +228,8 @@ def prepared(run_dir: RunDir) -> Recipe:
 def test_what_is_private_lies_apart_and_is_read_only_where_it_is(run_dir) -> None:
     of_run = prepared(run_dir)
     (part,) = partitions(run_dir.private, of_run)
-    assert partition_numbers(run_dir.private, of_run.shared()) == {"mail/ada": part.number}
+    numbers = {found.name: found.number for found in partitions(run_dir.private, of_run)}
+    assert numbers == {"mail/ada": part.number}
     assert (
         not part.directory.is_relative_to(run_dir.data)
         and "mail" not in Loader(run_dir.data, of_run).manifest.sources

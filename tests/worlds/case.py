@@ -211,7 +211,7 @@ def check(swarm: Swarm) -> None:
         assert abs(sum(share.weight for share in record.participants) - 1) < 1e-6
     assert all(right.previous == left.digest() for left, right in pairwise(records))
     for name, agent in swarm.agents.items():
-        assert agent.log.records == records[: agent.log.head], f"{name} has another history"
+        assert agent.work.log.records == records[: agent.work.log.head], f"{name} has another history"
     for name, ready in swarm.claims:
         assert ready.root == roots[ready.step], f"{name} held other bits at {ready.step}"
         assert ready.loaded in (b"", roots[ready.step]), f"{name}'s trainer loaded other bits at {ready.step}"

@@ -67,5 +67,5 @@ def run(work: Coroutine[Any, Any, T], seconds: float = 600.0) -> T:
     """Run a world's story, which may take so many seconds of its own time; what it returns."""
     with asyncio.Runner(loop_factory=Loop) as runner:
         clock = SimpleNamespace(monotonic=runner.get_loop().time)
-        with mock.patch("atoll.coordinator.server.time", clock), mock.patch("atoll.agent.server.time", clock):
+        with mock.patch("atoll.coordinator.server.time", clock):
             return runner.run(asyncio.wait_for(work, seconds))

@@ -10,6 +10,7 @@ import numpy as np
 from worlds.network import Weather, WeatherTransport
 from worlds.trainer import NumpyTrainer
 
+from atoll import recipe as recipes
 from atoll.agent import checkpoint, diloco
 from atoll.agent.server import Agent
 from atoll.agent.settings import Settings
@@ -39,34 +40,26 @@ class Swarm:
         parameters = np.random.default_rng(0).standard_normal(LAYOUT.num_elements).astype(np.float32)
         self.genesis_root = checkpoint.flat_root(LAYOUT, parameters)
         checkpoint.save(directory / "genesis", LAYOUT, 0, self.genesis_root, parameters, None)
-        recipe = {
-            "outer": {"codec": "int8", "inner_steps": 4, "checkpoint_every": 10},
-            "stage": [{"until": 4 * num_outer_steps}],
-        }
+        self.recipe = recipes.parse(
+            {
+                "name": "test",
+                "model": {"own": True},
+                "stage": [{"until": 4 * num_outer_steps}],
+                "inner": {"context_length": 8, "tokens_per_step": 16},
+                "outer": {"codec": "int8", "inner_steps": 4},
+            },
+            "the worlds' recipe",
+        )
         self.run = m.RunInfo(
             run_id="test-1",
             name="test",
-            recipe=recipe,
+            recipe=self.recipe.shared(),
             genesis_root=self.genesis_root,
             layout=LAYOUT,
             data_digest="",
             record_key=self.keys.record_key,
         )
-        self.rules = Rules(
-            recipe_digest="digest",
-            self_test=diloco.self_test(),
-            genesis_root=self.genesis_root,
-            num_outer_steps=num_outer_steps,
-            inner_steps=4,
-            windows_per_step=2,
-            context_length=8,
-            stage_ends=(4 * num_outer_steps,),
-            codec="int8",
-            lr=0.7,
-            momentum=0.9,
-            min_participants=1,
-            num_pieces=LAYOUT.num_pieces,
-        )
+        self.rules = Rules.of(self.recipe, diloco.self_test(), self.genesis_root, LAYOUT.num_pieces)
         self.rules = msgspec.structs.replace(self.rules, **rules)
         self.agents: dict[str, Agent] = {}
         self.trainers: dict[str, NumpyTrainer] = {}
@@ -120,9 +113,9 @@ class Swarm:
         )
         options = msgspec.structs.replace(options, **settings)
         transport = WeatherTransport(self.network, name)
-        agent = Agent(options, name, self.run, "digest", transport, None)
+        agent = Agent(options, name, self.run, self.recipe, transport, None)
         if not relay:
-            trainer = NumpyTrainer(name, agent.state, self.network, len(self.claims), step_seconds)
+            trainer = NumpyTrainer(name, agent.work.state, self.network, len(self.claims), step_seconds)
             agent._trainer = self.trainers[name] = trainer
         self.agents[name] = agent
         self.tasks[name] = asyncio.create_task(agent.run(), name=name)
@@ -170,7 +163,7 @@ class Swarm:
         raise AssertionError(
             f"not within {seconds} s: {what}; "
             + "; ".join(e.text for e in self.events()[-12:])
-            + str({n: a.note for n, a in self.agents.items()})
+            + str({n: a.accounts.note for n, a in self.agents.items()})
         )
 
     async def until_step(self, step: int, seconds: float = 30.0) -> None:

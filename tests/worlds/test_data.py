@@ -82,8 +82,8 @@ def test_an_island_without_data_gets_its_leases_blocks_from_peers_and_a_liar_is_
         trainer, poor = DataTrainer(), swarm.agents["poor"]
         poor._trainer = trainer
         notes: list[str] = []
-        poor._say = notes.append
-        swarm.agents["r"].donor.data_block = lie
+        poor.accounts.say = notes.append
+        swarm.agents["r"].work.donor.data_block = lie
 
         async def provide(number, blocks):
             trainer.said.put_nowait(m.WantData(number, blocks))

@@ -39,7 +39,7 @@ def test_the_run_goes_on_from_an_older_state_on_a_new_branch(tmp_path) -> None:
         assert any(event.kind == "rewound" for event in swarm.events())
         swarm.assert_equal_roots()
         for name in NAMES:
-            assert swarm.agents[name].log.records == after
+            assert swarm.agents[name].work.log.records == after
         await swarm.stop()
 
     run(main())
@@ -57,9 +57,9 @@ def test_who_was_away_follows_two_rewinds(tmp_path) -> None:
         await swarm.until_step(5)
         swarm.start("c", step_seconds=0.02)
         await swarm.until_finished("a", "b", "c")
-        records = swarm.agents["c"].log.records
+        records = swarm.agents["c"].work.log.records
         assert records == swarm.store.commits()
-        assert all(is_valid_after(record, swarm.agents["c"].log.rewinds) for record in records)
+        assert all(is_valid_after(record, swarm.agents["c"].work.log.rewinds) for record in records)
         swarm.assert_equal_roots()
         await swarm.stop()
 

@@ -35,7 +35,7 @@ def test_three_islands_and_a_relay_agree_bit_for_bit(tmp_path) -> None:
         assert len(set(final)) == 1
         before, after = (
             abs(float(p[:1000].mean()) - float(TARGET))
-            for p in (genesis(swarm), swarm.agents["r"].state.parameters)
+            for p in (genesis(swarm), swarm.agents["r"].work.state.parameters)
         )
         assert after < 0.9 * before  # it learned
         records = swarm.store.commits()
@@ -252,7 +252,7 @@ def test_an_update_that_is_being_held_when_its_commit_comes_is_held_once(tmp_pat
 
         swarm.network.watches.append(pull)
         await swarm.until(lambda: pull not in swarm.network.watches, "the update is assembled")
-        step, log = swarm.head, swarm.agents["c"].log
+        step, log = swarm.head, swarm.agents["c"].work.log
         held: list[int] = []
         hold = log.hold
 

@@ -42,7 +42,7 @@ async def run(arguments: Arguments) -> str:
         recipe = recipes.parse(member.run.recipe, member.run_id)
         transport = GrpcTransport(member.credentials(settings.directory))
         settings = msgspec.structs.replace(settings, coordinator=member.address)
-        agent = Agent(settings, member.island, member.run, recipe.digest(), transport, trainer)
+        agent = Agent(settings, member.island, member.run, recipe, transport, trainer)
         return await agent.run()
     except UserError as error:
         if trainer is not None:

@@ -1,229 +1,112 @@
-"""The outer step, as an agent lives it: plan, propose, reduce, hold, commit, adopt. `train.py` is the
-trainer's page.
+"""The outer step as an agent lives it: plan, propose, reduce, hold, commit, adopt.
 
-`step(state, event) -> effects` is pure: no I/O, no clock, no randomness. The agent's server carries the
-effects out in order and feeds back what came of them. Read the handlers from top to bottom: that is the
-algorithm (PROTOCOL 3).
+`step(state, event)` returns what to do about one event, as a list of effects. It is pure: no I/O, no clock,
+no randomness. `agent/server.py` carries the effects out in order and reports what came of them;
+`agent/effects.py` lists the events and the effects. The handlers below stand in the order of an outer step:
+read from top to bottom, they are the algorithm. The trainer's half of it is `train.py`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
-from atoll.swarm.messages import (
-    Adopt,
-    Adopted,
-    Attached,
-    Committed,
-    Evict,
-    Fault,
-    Finished,
-    Held,
-    Propose,
-    Proposed,
-    Ready,
-    Records,
-    Reduced,
-    Refused,
-    Rewound,
-    Stopped,
-    Want,
-    Welcome,
-    Work,
-)
-from atoll.swarm.records import Assembled, Attempt, CommitRecord, Message, Plan, Rewind, Term
-
-
-# ----------------------------------------------------------------------------------------------- what happens
-class Stored(msgspec.Struct, frozen=True):
-    """A commit record passed its checks and is durable."""
-
-    record: CommitRecord
-
-
-class Encoded(msgspec.Struct, frozen=True):
-    """The payload is on disk."""
-
-    proposal: Propose
-
-
-class Holding(msgspec.Struct, frozen=True):
-    """An update and the table it leads to are durable here."""
-
-    held: Held
-
-
-class Advanced(msgspec.Struct, frozen=True):
-    """The outer state has this version, and this root by its own hashes."""
-
-    version: int
-    root: bytes
-    table: bytes
-
-
-class Failed(msgspec.Struct, frozen=True):
-    """A piece of work could not be done."""
-
-    work: "Encode | Reduce | Hold | Advance"
-    peer: str
-    reason: str
-
-
-Event = Stored | Encoded | Holding | Advanced | Failed | Message
-
-
-# ------------------------------------------------------------------------------------------------- what to do
-class Send(msgspec.Struct, frozen=True):
-    """To the coordinator."""
-
-    message: Message
-
-
-class Tell(msgspec.Struct, frozen=True):
-    """To the trainer."""
-
-    message: Message
-
-
-class Store(msgspec.Struct, frozen=True):
-    """Check a commit record and make it durable; then `Stored`."""
-
-    record: CommitRecord
-
-
-class SawTerm(msgspec.Struct, frozen=True):
-    """Remember the highest term durably."""
-
-    term: Term
-
-
-class Forget(msgspec.Struct, frozen=True):
-    """Make rewinds durable; what is here of the steps that they abandon counts no more."""
-
-    rewinds: tuple[Rewind, ...]
-
-
-class Encode(msgspec.Struct, frozen=True):
-    """Turn the trainer's local parameters into a payload; then `Encoded`."""
-
-    proposal: Propose
-
-
-class Reduce(msgspec.Struct, frozen=True):
-    """Do my part of the all-reduce; sends `Reduced` and `Fault` by itself. Replaces an earlier attempt's."""
-
-    attempt: Attempt
-
-
-class Hold(msgspec.Struct, frozen=True):
-    """Complete the update, compute where it leads, make both durable; then `Holding`."""
-
-    attempt: Attempt
-    assembled: Assembled
-
-
-class Advance(msgspec.Struct, frozen=True):
-    """Bring the outer state to the log's head; then `Advanced`."""
-
-
-class Retry(msgspec.Struct, frozen=True):
-    """Start `work` again after a pause."""
-
-    work: Advance
-
-
-Effect = Send | Tell | Store | SawTerm | Forget | Encode | Reduce | Hold | Advance | Retry
+from atoll.agent import effects as e
+from atoll.swarm import messages as m
+from atoll.swarm import records as r
 
 
 @dataclass(kw_only=True)
 class OuterStep:
-    """What an agent knows. Only `term`, the log and the state's files outlive it."""
+    """What an agent knows. Of this only the term, and what the log and the state's files say, outlives it."""
 
     island: str
     relay: bool
-    term: Term = field(default_factory=Term)
-    head: int = 0  # newest commit stored
-    head_root: bytes = b""
-    version: int = -1  # of the outer state; -1 until its hashes have been looked at
+    term: r.Term = field(default_factory=r.Term)
+    head: int = 0  # how many commit records are stored
+    head_root: bytes = b""  # of the state that they lead to
+    version: int = -1  # of the outer state here; -1 until its bytes have been hashed
     root: bytes = b""
     table: bytes = b""
-    advancing: bool = False
-    attached: bool = False  # a trainer is there
-    loaded: bytes = b""  # root over the trainer's own weights; empty while it has not adopted
-    plan: Plan | None = None
-    proposal: Propose | None = None  # encoded and ready to be sent again
-    attempt: Attempt | None = None
-    held: Held | None = None  # of that attempt
-    finished: bool = False
+    advancing: bool = False  # an Advance is under way
+    attached: bool = False  # there is a trainer
+    loaded: bytes = b""  # root of the weights that the trainer has loaded; empty until it has adopted
+    plan: r.Plan | None = None
+    proposal: m.Propose | None = None  # encoded, and ready to be sent again
+    attempt: r.Attempt | None = None
+    held: m.Held | None = None  # of that attempt
+    finished: bool = False  # the coordinator has said that the run is over
 
 
-def step(state: OuterStep, event: Event) -> list[Effect]:
-    """What to do about one event."""
+def step(state: OuterStep, event: e.Event) -> list[e.Effect]:
+    """What to do about one event; `state` is updated in place."""
     handler = _HANDLERS.get(type(event))
     return handler(state, event) if handler is not None else []
 
 
-# --------------------------------------------------------------------------------------------------- be ready
-def on_welcome(state: OuterStep, welcome: Welcome) -> list[Effect]:
-    """The coordinator knows us. Whoever is behind first asks for the records it lacks."""
+# -------------------------------------------------------------------------------- 1. join, and reach the head
+def on_welcome(state: OuterStep, welcome: m.Welcome) -> list[e.Effect]:
+    """The coordinator accepts us. If it knows more commits than we do, ask for their records first."""
     if not welcome.term.outranks(state.term):
-        return []  # a leader of the past, or a second one with the same number
-    effects: list[Effect] = [SawTerm(welcome.term)]
+        return []  # a leader of the past, or a second one that took the same number
+    effects: list[e.Effect] = [e.KeepTerm(welcome.term)]
     if welcome.term != state.term:
-        state.attempt = state.held = (
-            None  # attempts are a leader's decisions: the next one will be named again
-        )
+        # Attempts are one leader's decisions: a new leader opens its own.
+        state.attempt = state.held = None
     state.term = welcome.term
     if welcome.head > state.head:
-        return [*effects, Send(Want(state.head))]
+        return [*effects, e.Send(m.Want(state.head))]
     return effects + catch_up(state)
 
 
-def on_records(state: OuterStep, records: Records) -> list[Effect]:
+def on_records(state: OuterStep, records: m.Records) -> list[e.Effect]:
+    """Commit records that we asked for; ask on until an empty answer says that there are no more."""
     if not records.records:
         return catch_up(state)
-    stored: list[Effect] = [Store(record) for record in records.records]
-    return [*stored, Send(Want(records.records[-1].step + 1))]
+    stored: list[e.Effect] = [e.Store(record) for record in records.records]
+    return [*stored, e.Send(m.Want(records.records[-1].step + 1))]
 
 
-def on_rewound(state: OuterStep, rewound: Rewound) -> list[Effect]:
-    """The operator went back: so do we, where we know more; the Welcome that follows says how far the new
-    branch is.
+def on_rewound(state: OuterStep, rewound: m.Rewound) -> list[e.Effect]:
+    """The operator has gone back to an older state. Go back too; the Welcome that follows names the new
+    head.
     """
     back = min(rewound.rewinds, key=lambda rewind: rewind.step)
     if state.head > back.step:
         state.head, state.head_root = back.step, back.root
         state.plan = state.proposal = state.attempt = state.held = None
         state.loaded = b""
-    return [Forget(rewound.rewinds)]
+    return [e.Forget(rewound.rewinds)]
 
 
-def catch_up(state: OuterStep) -> list[Effect]:
-    """Advance to the head, then let the trainer adopt it, then say so."""
+def catch_up(state: OuterStep) -> list[e.Effect]:
+    """The next thing that is missing: the head's state here, then in the trainer; then say that we are
+    ready.
+    """
     if (state.version, state.root) != (state.head, state.head_root):
         if state.advancing:
             return []
         state.advancing = True
-        return [Advance()]
+        return [e.Advance()]
     if state.relay:
-        return [Send(Ready(state.version, state.root, b""))]
+        return [e.Send(m.Ready(state.version, state.root, b""))]
     if not state.attached:
         return []
     if state.loaded != state.root:
-        return [Tell(Adopt(state.version, state.root, state.table))]
-    return [Send(Ready(state.version, state.root, state.loaded))]
+        return [e.Tell(m.Adopt(state.version, state.root, state.table))]
+    return [e.Send(m.Ready(state.version, state.root, state.loaded))]
 
 
-def on_advanced(state: OuterStep, done: Advanced) -> list[Effect]:
+def on_advanced(state: OuterStep, done: e.Advanced) -> list[e.Effect]:
+    """The outer state has moved; the head may have moved on meanwhile."""
     state.advancing = False
     state.version, state.root, state.table = done.version, done.root, done.table
     return catch_up(state)
 
 
-def on_attached(state: OuterStep, attached: Attached) -> list[Effect]:
-    """A trainer is here. What plan it is at, or has done, the coordinator says again; only the trainer knows
+def on_attached(state: OuterStep, attached: m.Attached) -> list[e.Effect]:
+    """A trainer is here, and says which state its weights began from.
+
+    If it was at work for an agent that died, the coordinator repeats the plan, and the trainer alone knows
     how far it is.
     """
     state.attached = True
@@ -232,56 +115,51 @@ def on_attached(state: OuterStep, attached: Attached) -> list[Effect]:
     return catch_up(state)
 
 
-def on_adopted(state: OuterStep, adopted: Adopted) -> list[Effect]:
+def on_adopted(state: OuterStep, adopted: m.Adopted) -> list[e.Effect]:
+    """The trainer has proven what it loaded. Wrong weights end this island: its memory cannot be trusted."""
     if state.advancing or adopted.step != state.version:
-        # the state moves, or has moved, on: what was copied may be of two versions; another Adopt follows
+        # The state has moved since, so what was copied may mix two versions: another Adopt follows.
         return []
     state.loaded = adopted.loaded
-    effects: list[Effect] = [Send(Ready(state.version, state.root, state.loaded))]
+    effects: list[e.Effect] = [e.Send(m.Ready(state.version, state.root, state.loaded))]
     if state.loaded != state.root:
-        effects.append(
-            Tell(
-                Stopped(
-                    "the weights that the trainer loaded are not the swarm's; look at this machine's memory"
-                )
-            )
-        )
+        reason = "the weights that the trainer loaded are not the swarm's; look at this machine's memory"
+        effects.append(e.Tell(m.Stopped(reason)))
     elif state.finished and state.version == state.head:
-        effects.append(Tell(Stopped("")))
+        effects.append(e.Tell(m.Stopped("")))
     return effects
 
 
-# --------------------------------------------------------------------------------------- inner steps, propose
-def on_plan(state: OuterStep, plan: Plan) -> list[Effect]:
-    """Train alone on these samples. The same plan again (a new link, a new leader) means: have you
-    proposed?
-    """
+# -------------------------------------------------------------------------------------- 2. train, and propose
+def on_plan(state: OuterStep, plan: r.Plan) -> list[e.Effect]:
+    """Train alone on these samples. A plan that we know already asks whether we have proposed yet."""
     if plan.term != state.term or plan.step != state.version or plan.parent != state.root:
         return []
     if state.proposal is not None and _is_of(state.proposal, plan):
         state.plan = plan
-        return [Send(state.proposal)]
+        return [e.Send(state.proposal)]
     if state.plan is not None and state.plan.is_again(plan):
-        return []  # the trainer is at it
+        return []  # the trainer is at work on it
     if state.plan is not None or state.proposal is not None:
-        # A restored backup knows nothing of the samples that we trained on: anew, from the step's own state.
+        # A database restored from a backup has forgotten which samples we trained on: begin the step anew.
         state.plan = state.proposal = None
         state.loaded = b""
         return catch_up(state)
     state.plan = plan
-    return [Tell(Work(plan))]
+    return [e.Tell(m.Work(plan))]
 
 
-def on_proposed(state: OuterStep, done: Proposed) -> list[Effect]:
-    """The trainer's local parameters lie in the mapping: encode them once, for this step, whoever leads."""
+def on_proposed(state: OuterStep, done: m.Proposed) -> list[e.Effect]:
+    """The trainer has handed over its local parameters. Encode them once: the payload is the same for
+    every attempt.
+    """
     plan = state.plan
     if plan is None or done.step != plan.step or plan.step != state.version:
         return []  # too late: the swarm has moved on
-    lease = plan.used(done.inner_steps)
-    proposal = Propose(
+    proposal = m.Propose(
         step=plan.step,
         parent=plan.parent,
-        lease=lease,
+        lease=plan.used(done.inner_steps),
         payload=b"",
         tokens=done.tokens,
         inner_steps=done.inner_steps,
@@ -289,82 +167,84 @@ def on_proposed(state: OuterStep, done: Proposed) -> list[Effect]:
         norm=0.0,
         handover=done.handover,
     )
-    return [Encode(proposal)]
+    return [e.Encode(proposal)]
 
 
-def on_encoded(state: OuterStep, done: Encoded) -> list[Effect]:
+def on_encoded(state: OuterStep, done: e.Encoded) -> list[e.Effect]:
+    """The payload is on disk: from now on we can keep what we propose."""
     if state.plan is None or not _is_of(done.proposal, state.plan):
         return []
     state.proposal = done.proposal
-    return [Send(done.proposal)]
+    return [e.Send(done.proposal)]
 
 
-def _is_of(proposal: Propose, plan: Plan) -> bool:
+def _is_of(proposal: m.Propose, plan: r.Plan) -> bool:
     return (proposal.parent, proposal.lease) == (plan.parent, plan.used(proposal.inner_steps))
 
 
-# ----------------------------------------------------------------------------------------------- reduce, hold
-def on_attempt(state: OuterStep, attempt: Attempt) -> list[Effect]:
-    """Reduce. A newer attempt replaces an older one; payloads stay the same, nothing was applied."""
+# ---------------------------------------------------------------------------------------- 3. reduce, and hold
+def on_attempt(state: OuterStep, attempt: r.Attempt) -> list[e.Effect]:
+    """Reduce the named payloads. A newer attempt replaces an older one: nothing was applied, so nothing is
+    undone.
+    """
     if attempt.term != state.term or attempt.step != state.version or attempt.parent != state.root:
         return []
     if state.attempt is not None and attempt.number < state.attempt.number:
         return []
     if attempt == state.attempt:
-        return []  # under way; a link that was down has made the coordinator say it again
+        return []  # under way; the coordinator repeats it after a broken connection
     state.attempt = attempt
     share = attempt.share_of(state.island)
     if share is not None and (state.proposal is None or state.proposal.payload != share.payload):
-        return [
-            Send(
-                Fault(
-                    step=attempt.step,
-                    number=attempt.number,
-                    peer=state.island,
-                    kind="lost",
-                    text="the payload is no longer here",
-                )
-            )
-        ]
-    return [Reduce(attempt)]
+        lost = m.Fault(
+            step=attempt.step,
+            number=attempt.number,
+            peer=state.island,
+            kind="lost",
+            text="the payload is no longer here",
+        )
+        return [e.Send(lost)]
+    return [e.Reduce(attempt)]
 
 
-def on_assembled(state: OuterStep, assembled: Assembled) -> list[Effect]:
-    """The update is fixed. Hold it: a promise to keep the bytes until the step's commit record is stored."""
+def on_reported(_: OuterStep, report: m.Reduced | m.Fault) -> list[e.Effect]:
+    """What our own reduction has to say goes to the coordinator."""
+    return [e.Send(report)]
+
+
+def on_assembled(state: OuterStep, assembled: r.Assembled) -> list[e.Effect]:
+    """The update is fixed. Hold it: a promise to keep it until the step's commit record is stored."""
     attempt = state.attempt
-    if (
-        attempt is None
-        or assembled.term != state.term
-        or (assembled.step, assembled.number) != (attempt.step, attempt.number)
-    ):
+    if attempt is None or assembled.term != state.term or not _is_of_attempt(assembled, attempt):
         return []
-    if state.held is not None and (state.held.step, state.held.number) == (attempt.step, attempt.number):
-        return [Send(state.held)]
-    return [Hold(attempt, assembled)]
+    if state.held is not None and _is_of_attempt(state.held, attempt):
+        return [e.Send(state.held)]
+    return [e.Hold(attempt, assembled)]
 
 
-def on_holding(state: OuterStep, done: Holding) -> list[Effect]:
-    if (
-        state.attempt is None
-        or done.held.number != state.attempt.number
-        or done.held.step != state.attempt.step
-    ):
+def on_holding(state: OuterStep, done: e.Holding) -> list[e.Effect]:
+    """The update is on disk: promise it."""
+    if state.attempt is None or not _is_of_attempt(done.held, state.attempt):
         return []
     state.held = done.held
-    return [Send(done.held)]
+    return [e.Send(done.held)]
 
 
-# ---------------------------------------------------------------------------------------------- commit, apply
-def on_committed(state: OuterStep, committed: Committed) -> list[Effect]:
-    """Decided for all of us. A gap means that we missed some: ask."""
+def _is_of_attempt(message: r.Assembled | m.Held | r.Attempt, attempt: r.Attempt) -> bool:
+    return (message.step, message.number) == (attempt.step, attempt.number)
+
+
+# --------------------------------------------------------------------------------------- 4. commit, and apply
+def on_committed(state: OuterStep, committed: m.Committed) -> list[e.Effect]:
+    """Decided for the whole swarm. A gap before this record means that we missed some: ask for them."""
     if committed.record.step > state.head:
-        return [Send(Want(state.head))]
-    return [Store(committed.record)] if committed.record.step == state.head else []
+        return [e.Send(m.Want(state.head))]
+    return [e.Store(committed.record)] if committed.record.step == state.head else []
 
 
-def on_stored(state: OuterStep, stored: Stored) -> list[Effect]:
-    """Only now is anything settled: apply, and adopt together. Left out, we drop what we proposed and go
-    on.
+def on_stored(state: OuterStep, stored: e.Stored) -> list[e.Effect]:
+    """Now the step is settled: apply the update, and adopt it. If we were left out, our own work is
+    dropped.
     """
     record = stored.record
     state.head, state.head_root = record.step + 1, record.next_root
@@ -372,61 +252,58 @@ def on_stored(state: OuterStep, stored: Stored) -> list[Effect]:
     return catch_up(state)
 
 
-def on_finished(state: OuterStep, finished: Finished) -> list[Effect]:
+def on_finished(state: OuterStep, finished: m.Finished) -> list[e.Effect]:
+    """The last update is committed; the trainer ends once it has adopted it."""
     state.finished = True
     if state.head == finished.step and state.loaded and state.loaded == state.root:
-        return [Tell(Stopped(""))]
+        return [e.Tell(m.Stopped(""))]
     return []
 
 
-# -------------------------------------------------------------------------------------------- what goes wrong
-def on_failed(state: OuterStep, failed: Failed) -> list[Effect]:
-    """Work that failed is reported with its reason; only the way to the head is tried again for ever."""
+# ------------------------------------------------------------------------------------------ what can go wrong
+def on_failed(state: OuterStep, failed: e.Failed) -> list[e.Effect]:
+    """Report failed work with its reason. Only the way to the head is tried again, for ever."""
     work = failed.work
-    if isinstance(work, Advance):
-        return [Retry(work)]
-    if isinstance(work, Encode):
-        return [Tell(Stopped(failed.reason))]
-    attempt = work.attempt
-    if state.attempt is None or attempt.number != state.attempt.number or attempt.step != state.attempt.step:
+    if isinstance(work, e.Advance):
+        return [e.Retry(work)]
+    if isinstance(work, e.Encode):
+        return [e.Tell(m.Stopped(failed.reason))]
+    if state.attempt is None or not _is_of_attempt(work.attempt, state.attempt):
         return []
-    return [
-        Send(
-            Fault(
-                step=attempt.step, number=attempt.number, peer=failed.peer, kind="failed", text=failed.reason
-            )
-        )
-    ]
+    fault = m.Fault(
+        step=work.attempt.step,
+        number=work.attempt.number,
+        peer=failed.peer,
+        kind="failed",
+        text=failed.reason,
+    )
+    return [e.Send(fault)]
 
 
-def on_refused(state: OuterStep, refused: Refused | Evict) -> list[Effect]:
-    return [Tell(Stopped(refused.reason))]
+def on_refused(_: OuterStep, refused: m.Refused | m.Evict) -> list[e.Effect]:
+    """The coordinator wants no more of us."""
+    return [e.Tell(m.Stopped(refused.reason))]
 
 
-def on_reported(_: OuterStep, report: Reduced | Fault) -> list[Effect]:
-    """From our own reduction, for the coordinator."""
-    return [Send(report)]
-
-
-_HANDLERS: dict[type, Callable[[OuterStep, Any], list[Effect]]] = {
-    Welcome: on_welcome,
-    Rewound: on_rewound,
-    Records: on_records,
-    Advanced: on_advanced,
-    Attached: on_attached,
-    Adopted: on_adopted,
-    Plan: on_plan,
-    Proposed: on_proposed,
-    Encoded: on_encoded,
-    Attempt: on_attempt,
-    Assembled: on_assembled,
-    Holding: on_holding,
-    Committed: on_committed,
-    Stored: on_stored,
-    Finished: on_finished,
-    Failed: on_failed,
-    Refused: on_refused,
-    Evict: on_refused,
-    Reduced: on_reported,
-    Fault: on_reported,
+_HANDLERS: dict[type, Callable[[OuterStep, Any], list[e.Effect]]] = {
+    m.Welcome: on_welcome,
+    m.Records: on_records,
+    m.Rewound: on_rewound,
+    e.Advanced: on_advanced,
+    m.Attached: on_attached,
+    m.Adopted: on_adopted,
+    r.Plan: on_plan,
+    m.Proposed: on_proposed,
+    e.Encoded: on_encoded,
+    r.Attempt: on_attempt,
+    m.Reduced: on_reported,
+    m.Fault: on_reported,
+    r.Assembled: on_assembled,
+    e.Holding: on_holding,
+    m.Committed: on_committed,
+    e.Stored: on_stored,
+    m.Finished: on_finished,
+    e.Failed: on_failed,
+    m.Refused: on_refused,
+    m.Evict: on_refused,
 }

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from atoll.recipe import Recipe
 from atoll.samples import HASH_BITS, first_sample, private_source, source_of
 from atoll.swarm.messages import VERSION, Hello
 
@@ -38,6 +39,28 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     hold_seconds: float = 60.0
     last_seconds: float = 30.0  # whoever is here has so long to store the last update before the others end
     stuck_seconds: float = 1.0  # between attempts to find an owner
+
+    @staticmethod
+    def of(recipe: Recipe, self_test: bytes, genesis_root: bytes, num_pieces: int) -> "Rules":
+        """The rules that a recipe makes for a state 0 of so many pieces."""
+        outer = recipe.outer
+        return Rules(
+            recipe_digest=recipe.digest(),
+            self_test=self_test,
+            genesis_root=genesis_root,
+            num_outer_steps=recipe.num_outer_steps,
+            inner_steps=outer.inner_steps,
+            windows_per_step=recipe.windows_per_step,
+            context_length=recipe.inner.context_length,
+            stage_ends=tuple(stage.until for stage in recipe.stage),
+            codec=outer.codec,
+            lr=outer.lr,
+            momentum=outer.momentum,
+            min_participants=outer.min_participants,
+            num_pieces=num_pieces,
+            partitioned=tuple(recipe.partitioned),
+            private_shares=tuple(recipe.private_shares(stage) for stage in range(len(recipe.stage))),
+        )
 
     def objection(self, hello: Hello) -> str:
         """Why an agent cannot be a member; empty if it can."""

@@ -47,14 +47,6 @@ def partitions(directory: Path, recipe: Recipe) -> list[Partition]:
     return found
 
 
-def partition_numbers(directory: Path, shared: dict[str, Any]) -> dict[str, int]:
-    """Number by name of what is prepared under `directory`; `shared`: the run's part of the recipe."""
-    if not any(source.get("partitioned") for source in shared.get("sources", {}).values()):
-        return {}
-    recipe = recipes.parse(shared, "the run's recipe")
-    return {partition.name: partition.number for partition in partitions(directory, recipe)}
-
-
 def recipe_of(recipe: Recipe, wanted: str, data_dir: Path) -> tuple[str, Recipe]:
     """(name, recipe) of a partition from `SOURCE/NAME=KIND:PATH`, with the run's tokenizer. Raises
     UserError.

@@ -148,24 +148,7 @@ def _describe(recipe: Recipe, run_dir: RunDir, keys: RunKeys) -> tuple[m.RunInfo
         data_digest=data_digest,
         record_key=keys.record_key,
     )
-    outer = recipe.outer
-    rules = Rules(
-        recipe_digest=recipe.digest(),
-        self_test=diloco.self_test(),
-        genesis_root=state_0.root,
-        num_outer_steps=recipe.num_outer_steps,
-        inner_steps=outer.inner_steps,
-        windows_per_step=recipe.windows_per_step,
-        context_length=recipe.inner.context_length,
-        stage_ends=tuple(stage.until for stage in recipe.stage),
-        codec=outer.codec,
-        lr=outer.lr,
-        momentum=outer.momentum,
-        min_participants=outer.min_participants,
-        num_pieces=state_0.layout.num_pieces,
-        partitioned=tuple(recipe.partitioned),
-        private_shares=tuple(recipe.private_shares(stage) for stage in range(len(recipe.stage))),
-    )
+    rules = Rules.of(recipe, diloco.self_test(), state_0.root, state_0.layout.num_pieces)
     return run, rules
 
 

@@ -11,7 +11,7 @@ from atoll.agent.codec import add_decoded, encode
 from atoll.agent.diloco import piece_bytes
 from atoll.agent.log import check_piece
 from atoll.agent.payload import Payload
-from atoll.agent.server import PROGRESS_SECONDS
+from atoll.agent.work import PROGRESS_SECONDS
 from atoll.simulate.bits import CODEC, LAYOUT
 from atoll.simulate.offer import SLICE_BYTES, Offer
 from atoll.simulate.timeline import Signal, Work

@@ -8,9 +8,11 @@ import random
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from atoll.agent import effects as e
 from atoll.agent import outer_step
-from atoll.agent.outer_step import Advance, Effect, Encode, Hold, OuterStep, Reduce
-from atoll.agent.server import PROGRESS_SECONDS, RETRY_SECONDS
+from atoll.agent.effects import Advance, Effect, Encode, Hold, Reduce
+from atoll.agent.outer_step import OuterStep
+from atoll.agent.work import PROGRESS_SECONDS, RETRY_SECONDS
 from atoll.simulate import recovery, work
 from atoll.simulate.bits import TinyState
 from atoll.simulate.disk import Disk
@@ -73,7 +75,7 @@ class Island(Process):
         self.payload = disk.payload
         if self.payload is not None and self.payload.proposal.step == disk.head:
             self.machine.proposal = self.payload.proposal
-        self._events: deque[outer_step.Event] = deque()
+        self._events: deque[e.Event] = deque()
         self._work: dict[str, Task] = {}
         self.trainer: Trainer | None = None
         if not self.relay:
@@ -85,7 +87,7 @@ class Island(Process):
         self.spawn(self.link.run())
 
     # ------------------------------------------------------------------------------------------- the machine
-    def put(self, event: outer_step.Event) -> None:
+    def put(self, event: e.Event) -> None:
         self._events.append(event)
         if len(self._events) == 1:
             self.later(0.0, self._drain)
@@ -95,7 +97,7 @@ class Island(Process):
             event = self._events[0]
             for effect in outer_step.step(self.machine, event):
                 self.survive()
-                if isinstance(effect, outer_step.Tell) and isinstance(effect.message, m.Stopped):
+                if isinstance(effect, e.Tell) and isinstance(effect.message, m.Stopped):
                     self.stop(effect.message.reason)
                     return
                 self._carry_out(effect)
@@ -103,20 +105,20 @@ class Island(Process):
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
-            case outer_step.Send():
+            case e.Send():
                 self.world.invariants.island_says(self, effect.message)
                 self.link.send(effect.message)
-            case outer_step.Tell():
+            case e.Tell():
                 if self.trainer is not None:
                     self.trainer.tell(effect.message)
-            case outer_step.Store():
+            case e.Store():
                 if self.disk.objection(effect.record):
                     return
                 self.disk.records.append(effect.record)
                 self.world.invariants.island_stored(self, effect.record)
                 self._stop("reduce", "hold")
-                self.later(FSYNC_SECONDS, self.put, outer_step.Stored(effect.record))
-            case outer_step.SawTerm():
+                self.later(FSYNC_SECONDS, self.put, e.Stored(effect.record))
+            case e.KeepTerm():
                 self.disk.term = effect.term
             case Encode():
                 self._start("encode", work.encode(self, effect))
@@ -128,7 +130,7 @@ class Island(Process):
                 self._start("hold", work.hold(self, effect))
             case Advance():
                 self._start("advance", recovery.advance(self, 0.0))
-            case outer_step.Retry():
+            case e.Retry():
                 self._start("advance", recovery.advance(self, RETRY_SECONDS))
             case _:  # only Forget: the simulated operator never goes back
                 raise AssertionError(f"no simulated island does {effect}")

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atoll.agent import outer_step
+from atoll.agent import effects as e
+from atoll.agent.effects import Advance
 from atoll.agent.fetch import NobodyHas
 from atoll.agent.log import Update
-from atoll.agent.outer_step import Advance
 from atoll.agent.recovery import MAX_REPAIRS, MAX_REPLAY
 from atoll.agent.state import ROW_BYTES, UNKNOWN
 from atoll.simulate.bits import LAYOUT, TinyState, table_of
@@ -35,13 +35,13 @@ def advance(island: "Island", pause: float) -> Work:
         version = yield from _to_head(island, donors)
         table = island.state.table()
         island.disk.reached = version
-        island.put(outer_step.Advanced(version, root(table), table))
+        island.put(e.Advanced(version, root(table), table))
         if version and version != before and version % island.world.setting.checkpoint_every == 0:
             yield FSYNC_SECONDS
             island.survive()
             _checkpoint(island, version)
     except NobodyHas as error:
-        island.put(outer_step.Failed(Advance(), "", str(error)))
+        island.put(e.Failed(Advance(), "", str(error)))
     finally:
         island.lock.release()
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from atoll.agent import outer_step
+from atoll.agent import effects as e
 from atoll.agent.codec import encode as encode_piece
 from atoll.agent.diloco import piece_bytes, pseudo_gradient, update_bytes
+from atoll.agent.effects import Encode, Hold
 from atoll.agent.fetch import NobodyHas
 from atoll.agent.log import Entry
-from atoll.agent.outer_step import Encode, Hold
 from atoll.agent.payload import Kept
 from atoll.simulate.bits import CODEC, LAYOUT, slice_tables
 from atoll.simulate.fetch import Donors, fetch_slice
@@ -50,7 +50,7 @@ def encode(island: "Island", work: Encode) -> Work:
         island.world.invariants.trained_on[root(table)] = island.trained_on
     finally:
         island.lock.release()
-    island.put(outer_step.Encoded(proposal))
+    island.put(e.Encoded(proposal))
 
 
 def hold(island: "Island", work: Hold) -> Work:
@@ -79,9 +79,9 @@ def hold(island: "Island", work: Hold) -> Work:
         finally:
             island.lock.release()
     except NobodyHas as error:
-        island.put(outer_step.Failed(work, "", str(error)))
+        island.put(e.Failed(work, "", str(error)))
         return
-    island.put(outer_step.Holding(m.Held(attempt.step, attempt.number, head.digest(), root(table))))
+    island.put(e.Holding(m.Held(attempt.step, attempt.number, head.digest(), root(table))))
 
 
 def entry_of(head: UpdateHeader, data: bytes, table: bytes) -> Entry:

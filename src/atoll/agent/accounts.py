@@ -1,0 +1,64 @@
+"""What an island is doing, and what its seconds went into: the figures of its beats."""
+
+import asyncio
+
+from atoll.swarm import messages as m
+
+
+class Accounts:
+    """Kept by one agent, by the clock of its event loop."""
+
+    def __init__(self) -> None:
+        self.note = "starting"  # what the agent is doing, for people
+        self.progress = m.Progress(-1, 0, 0.0, 0.0)  # the trainer's newest
+        self._compute_seconds = 0.0
+        self._communicate_seconds = 0.0
+        self._wait_seconds = 0.0
+        self._proposed_at: float | None = None  # None: no proposal waits for its commit
+
+    def say(self, text: str) -> None:
+        """Note for people what the agent is doing."""
+        self.note = text
+
+    def trained(self, progress: m.Progress) -> None:
+        """The trainer has done another inner step."""
+        self.progress = progress
+        self.note = "training"
+
+    def proposed(self, done: m.Proposed) -> None:
+        """The inner steps are over; from now until the commit the island communicates or waits."""
+        self._compute_seconds += done.compute_seconds
+        self._proposed_at = now()
+
+    def communicated(self, since: float) -> None:
+        """What has passed since then was encoding or reducing, and so is no part of the waiting."""
+        seconds = now() - since
+        self._communicate_seconds += seconds
+        self._wait_seconds -= seconds
+
+    def committed(self) -> None:
+        """The step is committed: whatever else has passed since the proposal was waiting."""
+        if self._proposed_at is not None:
+            self._wait_seconds += now() - self._proposed_at
+            self._proposed_at = None
+
+    def beat(self, sent_bytes: int, attempt: int, num_pieces: int) -> m.Beat:
+        """All of it, for the coordinator; `num_pieces` of the update of that attempt are here."""
+        return m.Beat(
+            step=self.progress.step,
+            inner_step=self.progress.inner_step,
+            loss=self.progress.loss,
+            tokens_per_second=self.progress.tokens_per_second,
+            sent_bytes=sent_bytes,
+            compute_seconds=self._compute_seconds,
+            communicate_seconds=self._communicate_seconds,
+            wait_seconds=self._wait_seconds,
+            note=self.note,
+            attempt=attempt,
+            pieces=num_pieces,
+        )
+
+
+def now() -> float:
+    """Seconds by the event loop's clock."""
+    return asyncio.get_running_loop().time()

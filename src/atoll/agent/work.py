@@ -1,0 +1,271 @@
+"""What takes an agent time: encode, reduce, hold, advance, and fetching prepared data.
+
+Each kind of work runs in the background, one of a kind at a time (`tasks.py`), and ends with an event for the
+state machine (`effects.py`).
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from atoll.agent import checkpoint, payload
+from atoll.agent import effects as e
+from atoll.agent.accounts import Accounts, now
+from atoll.agent.assembly import Assembly
+from atoll.agent.dataset import Fetching
+from atoll.agent.donor import Donor
+from atoll.agent.fetch import Donors, NobodyHas, fetch_slice
+from atoll.agent.log import UpdateLog
+from atoll.agent.recovery import Recovery
+from atoll.agent.reduce import Reduction
+from atoll.agent.settings import Settings
+from atoll.agent.state import OuterState
+from atoll.agent.tasks import Tasks
+from atoll.agent.unbroken import unbroken
+from atoll.data.partial import PartialData
+from atoll.errors import UserError
+from atoll.recipe import Recipe
+from atoll.swarm import messages as m
+from atoll.swarm import records as r
+from atoll.swarm.layout import root
+from atoll.swarm.transport import Stream, Transport, TransportError, expect, within
+
+PROGRESS_SECONDS = 10.0  # an owner waits so long for a participant's next piece
+RETRY_SECONDS = 0.5  # until the way to the head, or to missing data, is tried again
+
+
+class BackgroundWork:
+    """The work of one agent, and what it works on: outer state, log, payload, prepared data."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        island: str,
+        run: m.RunInfo,
+        recipe: Recipe,
+        transport: Transport,
+        accounts: Accounts,
+        report: Callable[[e.Event], None],
+    ) -> None:
+        """`report` takes the events that work ends with."""
+        self.state = OuterState(settings.directory / "state", run.layout)
+        self.log = UpdateLog(settings.directory / "log", run.layout, run.record_key)
+        self.data = PartialData(run.data_digest, settings.data_dirs)
+        self.donor = Donor(self.state, self.log, run.genesis_root, self.data.block)
+        self.payload = payload.load(settings.directory, run.layout)
+        self.donors: dict[str, str] = {}  # addresses of those who can give state, updates and data
+        self.tasks = Tasks()
+        self._checkpoints = settings.directory / "outer"
+        checkpoint_dirs = [self._checkpoints, *settings.checkpoint_dirs]
+        self.recovery = Recovery(self.state, self.log, run.genesis_root, checkpoint_dirs)
+        self._directory = settings.directory
+        self._island = island
+        self._run = run
+        self._recipe = recipe
+        self._transport = transport
+        self._accounts = accounts
+        self._report = report
+        self._news = asyncio.Event()  # donors or a record came: what could not be done may be possible now
+        self._state_lock = asyncio.Lock()  # encode, hold and advance exclude one another
+        self._reduction: Reduction | None = None
+        self._reduction_changed = asyncio.Condition()
+
+    # ------------------------------------------------------------------------------------------ begin and end
+    def start(self, work: e.Encode | e.Reduce | e.Hold | e.Advance | e.Retry) -> None:
+        """Begin work, in place of any earlier work of its kind."""
+        match work:
+            case e.Encode():
+                self.tasks.start("encode", self._encode, work)
+            case e.Reduce():
+                self.tasks.start("reduce", self._reduce, work)
+            case e.Hold():
+                self.tasks.start("hold", self._hold, work)
+            case e.Advance():
+                self.tasks.start("advance", self._advance)
+            case e.Retry():
+                self.tasks.start("advance", self._advance, RETRY_SECONDS)
+
+    def provide(self, wanted: m.WantData, tell: Callable[[m.DataAt], None]) -> None:
+        """Fetch blocks of the prepared data, and `tell` the trainer where they are."""
+        self.tasks.start("data", self._provide_data, wanted, tell)
+
+    def told_donors(self, donors: dict[str, str]) -> None:
+        """These can give state, updates and data from now on."""
+        self.donors = donors
+        self._news.set()
+
+    async def store(self, record: r.CommitRecord) -> None:
+        """Write a commit record to the log. Raises ValueError when it is not the run's next one."""
+        await asyncio.to_thread(self.log.append, record)
+        self._accounts.committed()
+        self._news.set()
+        await self.tasks.stop("reduce", "hold")
+
+    async def forget(self, rewinds: Iterable[r.Rewind]) -> None:
+        """Write rewinds to the log; what they abandon becomes unknown. Raises UserError for those of
+        another run.
+        """
+        await self.tasks.stop("reduce", "hold")
+        async with self._state_lock:  # what is being applied ends first
+            await asyncio.to_thread(self.recovery.forget, tuple(rewinds))
+
+    async def stop(self) -> None:
+        """End all work, and leave no half-made update."""
+        await self.tasks.stop()
+        self._discard_assembly()
+
+    # ----------------------------------------------------------------------------------------- the outer step
+    async def _encode(self, work: e.Encode) -> None:
+        """Encode the pseudo-gradient into the payload."""
+        self._accounts.say("encoding")
+        started = now()
+        codec = self._recipe.outer.codec
+        try:
+            async with self._state_lock:
+                made = asyncio.to_thread(payload.make, self._directory, self.state, codec, work.proposal)
+                own = await unbroken(made)
+        except (ValueError, UserError) as error:
+            self._report(e.Failed(work, "", str(error)))
+            return
+        self.payload = own
+        self._accounts.communicated(started)
+        self._accounts.say("waiting for the others")
+        self._report(e.Encoded(own.proposal))
+
+    async def _reduce(self, work: e.Reduce) -> None:
+        """Do this agent's part of an attempt's all-reduce."""
+        attempt = work.attempt
+        self._accounts.say(f"reducing step {attempt.step}")
+        self._discard_assembly()
+        assembly = Assembly(self.log.directory, self._run.layout, attempt)
+        self.donor.assembly = (attempt, assembly)
+        mine = self.payload if attempt.share_of(self._island) else None
+
+        async def report(message: m.Reduced | m.Fault) -> None:
+            self._report(message)
+
+        reduction = Reduction(self._island, attempt, assembly, mine, PROGRESS_SECONDS, report)
+        async with self._reduction_changed:
+            self._reduction = reduction
+            self._reduction_changed.notify_all()
+        started = now()
+        await reduction.run(self._transport)
+        self._accounts.communicated(started)
+
+    async def _hold(self, work: e.Hold) -> None:
+        """Complete the update from whoever has its slices, compute the next table, keep both."""
+        attempt = work.attempt
+        head = r.header(attempt, work.assembled)
+        try:
+            reduction = await within(
+                PROGRESS_SECONDS, self._reduction_of(lambda a: a == attempt), "this attempt"
+            )
+        except TransportError as error:
+            self._report(e.Failed(work, "", str(error)))
+            return
+        assembly = reduction.assembly
+        donors = self._others({**self.donors, **attempt.addresses})
+        try:
+            await self.tasks.ended("reduce")  # its own waits have deadlines
+            for part, slice_root in zip(attempt.slices, work.assembled.digests, strict=True):
+                if not assembly.whole(part, slice_root):
+                    size = assembly.full_piece_bytes
+                    await fetch_slice(donors, attempt.step, part, slice_root, size, assembly.put, part.pieces)
+            async with self._state_lock:
+                self._accounts.say(f"holding step {attempt.step}")
+                finished = asyncio.to_thread(assembly.apply_and_finish, self.state, self.log, head)
+                table = await unbroken(finished)
+        except (NobodyHas, UserError) as error:
+            self._report(e.Failed(work, "", str(error)))
+            return
+        finally:
+            await donors.close()
+        held = m.Held(attempt.step, attempt.number, head.digest(), root(table))
+        self._report(e.Holding(held))
+
+    async def _advance(self, pause_seconds: float = 0.0) -> None:
+        """Bring the state to the log's head, and write an outer checkpoint where one is due.
+
+        It begins after the pause, or as soon as there is news.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_seconds):
+                await self._news.wait()
+        self._news.clear()
+        before = self.state.version
+        donors = self._others(self.donors)
+        try:
+            async with self._state_lock:
+                if before != self.log.head:
+                    since = before if before >= 0 else "?"
+                    self._accounts.say(f"moving from state {since} to {self.log.head}")
+                version = await self.recovery.advance(donors)
+                table = await asyncio.to_thread(self.recovery.table, version)
+                self._report(e.Advanced(version, root(table), table))
+                self._accounts.say(f"at state {version}")
+                if version and version != before:
+                    await unbroken(asyncio.to_thread(self._checkpoint, version, root(table)))
+        except (NobodyHas, UserError) as error:
+            self._accounts.say(str(error))
+            self._report(e.Failed(e.Advance(), "", str(error)))
+        finally:
+            await donors.close()
+
+    def _checkpoint(self, version: int, state_root: bytes) -> None:
+        """Write an outer checkpoint every so many steps and after the last one, and drop what it makes
+        superfluous.
+        """
+        every = self._recipe.outer.checkpoint_every
+        if version % every and version != self._recipe.num_outer_steps:
+            return
+        state = self.state
+        checkpoint.save(
+            self._checkpoints, state.layout, version, state_root, state.parameters, state.momentum
+        )
+        # Two intervals of updates stay, so that a laggard and a repair find them.
+        self.log.prune(min(checkpoint.keep_newest(self._checkpoints, 2), version - 2 * every))
+
+    # ------------------------------------------------------------------------------------------ prepared data
+    async def _provide_data(self, wanted: m.WantData, tell: Callable[[m.DataAt], None]) -> None:
+        path: Path | None = None
+        url = (self._recipe.data_url or "").rstrip("/")
+        while path is None:
+            donors = self._others(self.donors)
+            try:
+                path = await Fetching(self.data, url, donors, self._accounts.say).provide(wanted.blocks)
+            except (NobodyHas, UserError) as error:
+                self._accounts.say(str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+            finally:
+                await donors.close()
+        tell(m.DataAt(wanted.number, str(path)))
+
+    # ------------------------------------------------------------------------------------------------- peers
+    async def serve_reduce(self, stream: Stream) -> None:
+        """A participant's stream, for the slices of the open attempt that this agent owns."""
+        message, table = await stream.receive(PROGRESS_SECONDS)
+        opened = expect(message, m.ReduceOpen)
+        named = (opened.step, opened.number)
+        ours = self._reduction_of(lambda attempt: (attempt.step, attempt.number) == named)
+        reduction = await within(PROGRESS_SECONDS, ours, "this attempt")
+        await reduction.serve(stream, opened, bytes(table))
+
+    async def _reduction_of(self, matches: Callable[[r.Attempt], bool]) -> Reduction:
+        """The reduction of an attempt; a participant, or our own Hold, may come before it has begun here."""
+        async with self._reduction_changed:
+            await self._reduction_changed.wait_for(
+                lambda: self._reduction is not None and matches(self._reduction.attempt)
+            )
+        assert self._reduction is not None
+        return self._reduction
+
+    def _others(self, addresses: dict[str, str]) -> Donors:
+        """Agents to ask, never ourselves."""
+        others = {island: address for island, address in addresses.items() if island != self._island}
+        return Donors(self._transport, others, self._accounts.say)
+
+    def _discard_assembly(self) -> None:
+        if self.donor.assembly is not None:
+            self.donor.assembly[1].discard()
+            self.donor.assembly = None

@@ -126,6 +126,6 @@ def test_the_verb_tells_a_story_that_its_seed_replays(capsys: pytest.CaptureFixt
 def test_the_verb_fails_where_an_invariant_does(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(simulate, "run", lambda seed, *_, **__: Result(seed, violations=["broken"]))
+    monkeypatch.setattr(simulate, "run", lambda seed, *_, **__: Result(seed=seed, violations=["broken"]))
     assert cli.main(["simulate", "--seed", "3", "--schedules", "2"]) == 1
     assert "seed 4: broken (its story: atoll simulate --seed 4)" in capsys.readouterr().out

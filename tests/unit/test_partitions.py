@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("tokenizers")
 
+from atoll.coordinator.admission import objection_to_hello
 from atoll.coordinator.members import Members
 from atoll.coordinator.plans import Plans
 from atoll.coordinator.rules import Rules
@@ -19,9 +20,9 @@ from atoll.errors import UserError
 from atoll.recipe import Recipe, parse
 from atoll.run import genesis
 from atoll.run.directory import RunDir
-from atoll.samples import first_sample, merge, number_of, partition_number, private_source
+from atoll.samples import Ranges, first_sample, merge, number_of, partition_number, private_source
 from atoll.swarm import messages as m
-from atoll.swarm.records import Plan, Term
+from atoll.swarm.records import CommitRecord, Plan, Term
 
 TERM = Term(1, "n")
 ADA, BOB = (partition_number(["mail"], f"mail/{name}", "digest") for name in ("ada", "bob"))
@@ -97,6 +98,22 @@ def given(leases: list[tuple[tuple[int, int], ...]]) -> tuple[int, int]:
     return sum(count for _, count in parts), sum(count for first, count in parts if number_of(first))
 
 
+def record_of(step: int, leases: tuple[tuple[str, Ranges], ...]) -> CommitRecord:
+    return CommitRecord(
+        term=TERM,
+        branch=0,
+        step=step,
+        number=1,
+        parent=b"",
+        update=b"",
+        next_root=b"",
+        participants=(),
+        leases=leases,
+        previous=b"",
+        stage_starts=(0,),
+    )
+
+
 @pytest.mark.parametrize("restart", [False, True])
 def test_a_private_source_has_its_weight_over_the_swarm(restart) -> None:
     """Only one of three islands holds any of it; what is not committed is given back, and made up for."""
@@ -111,7 +128,7 @@ def test_a_private_source_has_its_weight_over_the_swarm(restart) -> None:
         taking_part = {"a", "b", "c"} if step % 5 else {"b", "c"}
         leases = tuple((island, plans[island].lease) for island in sorted(taking_part))
         spent += [lease for _, lease in leases]
-        commits.append(m.CommitRecord(TERM, 0, step, 1, b"", b"", b"", (), leases, b"", (0,)))
+        commits.append(record_of(step, leases))
         plans.settle(dict.fromkeys(taking_part, 4), members, 0.0)
         if restart:
             starts, plans = plans.stage_starts, Plans(RULES)
@@ -167,8 +184,8 @@ def test_a_partition_of_no_source_of_the_run_is_refused(name) -> None:
         term=Term(),
         partitions=partitions,
     )
-    assert "is of no partitioned source of this run" in RULES.objection(hello)
-    assert not RULES.objection(msgspec.structs.replace(hello, partitions={"mail/ada": number}))
+    assert "is of no partitioned source of this run" in objection_to_hello(RULES, hello)
+    assert not objection_to_hello(RULES, msgspec.structs.replace(hello, partitions={"mail/ada": number}))
 
 
 # ------------------------------------------------------------------------------------------------------- data

@@ -5,6 +5,7 @@ import math
 import msgspec
 import pytest
 
+from atoll.coordinator.admission import objection_to_proposal
 from atoll.coordinator.members import Member, Members
 from atoll.coordinator.plans import Plans
 from atoll.coordinator.rules import Rules
@@ -318,8 +319,9 @@ def test_a_proposal_is_of_the_first_samples_of_its_plan(changed) -> None:
     proposal = m.Propose(
         step=0, parent=b"", lease=((0, 6),), payload=b"d" * 32, tokens=48, inner_steps=3, loss=1.0, norm=1.0
     )  # 3 inner steps of 2 windows of 8 tokens
-    assert plans.allows("a", proposal)
-    assert not plans.allows("a", msgspec.structs.replace(proposal, **changed))
+    assert not objection_to_proposal(RULES, plans["a"], proposal)
+    changed = msgspec.structs.replace(proposal, **changed)
+    assert objection_to_proposal(RULES, plans["a"], changed)
 
 
 def test_a_new_line_of_the_same_agent_keeps_its_pace() -> None:

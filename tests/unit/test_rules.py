@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from unit.test_standing import RULES
 
+from atoll.coordinator.admission import objection_to_hello
 from atoll.swarm import messages as m
 from atoll.swarm.records import Term
 
@@ -22,7 +23,7 @@ HELLO = m.Hello(
 
 
 def test_an_agent_of_the_run_may_be_a_member() -> None:
-    assert not RULES.objection(HELLO)
+    assert not objection_to_hello(RULES, HELLO)
 
 
 @pytest.mark.parametrize(
@@ -39,4 +40,4 @@ def test_an_agent_of_the_run_may_be_a_member() -> None:
     ],
 )
 def test_an_agent_that_would_not_understand_the_others_is_refused(changes, objection) -> None:
-    assert objection in RULES.objection(msgspec.structs.replace(HELLO, **changes))
+    assert objection in objection_to_hello(RULES, msgspec.structs.replace(HELLO, **changes))

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from atoll.coordinator.attempts import equal_slices
 from atoll.coordinator.effects import Effect, Joined, Persist, Reached, Received, Send
+from atoll.coordinator.members import Member, Members
+from atoll.coordinator.owners import choose_owners, equal_slices
 from atoll.coordinator.protocol import Coordinator
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.standing import OWNERLESS_STEPS, Standing
@@ -26,6 +27,20 @@ ATTEMPT = r.Attempt(
     participants=tuple(r.Share(i, b"", 1, 0.25) for i in "abcd"),
     slices=(r.Slice("a", 0, 2), r.Slice("b", 2, 2)),
     addresses={},
+)
+
+
+HELLO = m.Hello(
+    session="",
+    version=m.VERSION,
+    recipe_digest="recipe",
+    self_test=b"test",
+    contributor="",
+    relay=False,
+    port=1,
+    head=0,
+    head_root=b"g" * 32,
+    term=r.Term(),
 )
 
 
@@ -64,15 +79,34 @@ def test_one_owner_that_refuses_twice_is_still_one() -> None:
     assert not charged(("a", "c", "refused"), ("a", "c", "refused")).out
 
 
+def owners(standing: Standing, reachable: str) -> list[str]:
+    """Of participants a, b and c, relay r and another island d, all ready at step 0."""
+    members = Members()
+    for island in "abcdr":
+        hello = msgspec.structs.replace(HELLO, relay=island == "r")
+        address = "host:1" if island in reachable else ""
+        members[island] = Member(
+            island=island, hello=hello, joined_at=0.0, last_heard=0.0, address=address, ready_step=0
+        )
+    return choose_owners(["c", "b", "a"], members, 0, standing)
+
+
 def test_owners_are_the_participants_that_can_be_reached() -> None:
-    standing = charged(("c", "a", "unreachable"))
-    assert standing.owners([["a", "b", "c"], ["r"]], {"a", "b", "r"}) == ["b"]
+    assert owners(charged(("c", "a", "unreachable")), reachable="abr") == ["b"]
 
 
 def test_relays_own_only_where_no_participant_can() -> None:
-    assert Standing().owners([["a", "b"], ["r"]], {"r"}) == ["r"]
-    assert Standing().owners([["a", "b"], ["r"]], {"a", "r"}) == ["a"]
-    assert charged(("c", "a", "x")).owners([["a"], []], {"a"}) == []
+    assert owners(Standing(), reachable="r") == ["r"]
+    assert owners(Standing(), reachable="ar") == ["a"]
+
+
+def test_another_island_owns_only_where_neither_participant_nor_relay_can() -> None:
+    assert owners(Standing(), reachable="d") == ["d"]
+    assert owners(Standing(), reachable="dr") == ["r"]
+
+
+def test_nobody_owns_where_the_only_one_has_lost_ownership() -> None:
+    assert owners(charged(("c", "a", "x")), reachable="a") == []
 
 
 def test_the_participant_on_most_failed_edges_goes_and_ownership_is_free_again() -> None:
@@ -122,12 +156,12 @@ RULES = Rules(
 def test_an_edge_that_failed_costs_ownership_for_some_steps() -> None:
     standing = charged(("c", "a", "unreachable"))
     lost = 0
-    while not standing.owners([["a"]], {"a"}):
+    while not owners(standing, reachable="a"):
         standing, lost = standing.next_step(), lost + 1
     assert lost == OWNERLESS_STEPS
     standing = charged(("c", "a", "unreachable")).next_step()
     standing.forgive("a")
-    assert standing.owners([["a"]], {"a"}) == ["a"]
+    assert owners(standing, reachable="a") == ["a"]
 
 
 class Step:
@@ -137,19 +171,7 @@ class Step:
         self.coordinator = Coordinator(RULES, r.Term(1, "n"), lambda data: b"signed")
         self.now = 0.0
         for island in "ab":
-            hello = m.Hello(
-                session=island,
-                version=m.VERSION,
-                recipe_digest="recipe",
-                self_test=b"test",
-                contributor=island,
-                relay=False,
-                port=1,
-                head=0,
-                head_root=RULES.genesis_root,
-                term=r.Term(),
-            )
-            self.step(Joined(island, hello))
+            self.step(Joined(island, msgspec.structs.replace(HELLO, session=island)))
             self.step(Reached(island, island, f"{island}:1"))
             self.hear(island, m.Ready(0, RULES.genesis_root, RULES.genesis_root))
 

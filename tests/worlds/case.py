@@ -224,7 +224,7 @@ def check(swarm: Swarm) -> None:
             tokens[share.island] += share.tokens
             assert share.tokens == 8 * sum(count for _, count in spent_by[share.island])
             assert share.weight > 0
-    assert protocol.ledger == tokens
+    assert protocol.history.tokens == tokens
     spent = [span for record in records for _, lease in record.leases for span in lease]
     out = [span for plan in protocol.plans.values() for span in plan.lease]
     assert merge([*spent, *out, *leases._free]) == ((0, leases.fresh),), "a sample is nowhere, or twice"

@@ -101,12 +101,12 @@ def test_an_island_without_data_gets_its_leases_blocks_from_peers_and_a_liar_is_
         await swarm.kill("r")
         await swarm.kill("a")
         await provide(3, needed(data))  # here now: nobody is asked
-        assert all(poor.data.block(file, i) for file, numbers in needed(data).items() for i in numbers)
+        assert all(poor.work.data.block(file, i) for file, numbers in needed(data).items() for i in numbers)
         absent = [
             (f, i)
             for f, b in data.manifest.files.items()
             for i in range(b.num_blocks)
-            if poor.data.block(f, i) is None
+            if poor.work.data.block(f, i) is None
         ]
         assert len(absent) > 10  # it took what it needed, and donates that alone
         await swarm.stop()

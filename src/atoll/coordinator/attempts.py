@@ -6,9 +6,10 @@ import numpy as np
 
 from atoll.coordinator.holders import Holders
 from atoll.coordinator.members import Members
+from atoll.coordinator.owners import equal_slices
 from atoll.coordinator.rules import Rules
 from atoll.swarm import messages as m
-from atoll.swarm.records import Assembled, Attempt, Share, Slice, Term, header
+from atoll.swarm.records import Assembled, Attempt, Share, Term, header
 
 
 class OpenAttempt:
@@ -32,6 +33,11 @@ class OpenAttempt:
     @property
     def participants(self) -> set[str]:
         return {share.island for share in self.record.participants}
+
+    @property
+    def mean_loss(self) -> float:
+        """Of the participants' inner steps, over their tokens."""
+        return sum(self.proposals[s.island].loss * s.weight for s in self.record.participants)
 
     def is_of(self, message: m.Reduced | m.Held | m.Fault) -> bool:
         return (message.step, message.number) == (self.record.step, self.record.number)
@@ -112,10 +118,3 @@ def make_attempt(
         slices=slices,
         addresses=owners,
     )
-
-
-def equal_slices(owners: list[str], num_pieces: int) -> tuple[Slice, ...]:
-    """Contiguous slices, equal to one piece; never an empty one."""
-    owners = owners[:num_pieces]
-    bounds = [num_pieces * k // len(owners) for k in range(len(owners) + 1)]
-    return tuple(Slice(owner, a, b - a) for owner, a, b in zip(owners, bounds, bounds[1:], strict=False))

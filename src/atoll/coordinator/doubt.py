@@ -1,24 +1,40 @@
-"""Doubt: this database may be an old backup; whom it must hear before it decides anything (PROTOCOL 2)."""
+"""Doubt: this database may be an old backup. Whom it must hear before it decides anything again."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from atoll.coordinator.effects import Effects
+from atoll.coordinator.history import History
+from atoll.coordinator.members import Member
+from atoll.swarm.messages import Want
+
 
 @dataclass
 class Doubt:
-    """Open until all that are awaited have spoken, and whoever else may know more had time to."""
+    """Open until all islands that are awaited have spoken, and any other that may know more had time to."""
 
     awaited: set[str] = field(default_factory=set[str])
     is_open: bool = False
-    until: float = 0.0  # no earlier
+    until: float = 0.0  # it closes no earlier
 
-    def begin(self, islands: Iterable[str], until: float) -> None:
-        """`islands` took part in what this database knows last: what it does not know, they or others may."""
+    def begin(self, awaited: Iterable[str], until: float) -> None:
+        """`awaited` took part in what this database knows last: they may know what it does not."""
         self.is_open, self.until = True, until
-        self.awaited = set(islands)
+        self.awaited = set(awaited)
 
     def ends(self, now: float) -> bool:
         """Close it if nobody is awaited any more; whether that was now."""
         over = self.is_open and not self.awaited and now >= self.until
         self.is_open = self.is_open and not over
         return over
+
+    def ask(self, member: Member, history: History, do: Effects) -> None:
+        """A member knows what this database does not: ask it for the records that are missing."""
+        self.awaited.add(member.island)
+        if member.hello.branch > len(history.rewinds):
+            more = "a rewind that it does not: host it with that --rewind again"
+        else:
+            more = f"{member.hello.head} commits, it only {history.head}; importing"
+            do.send(member.island, Want(history.head))
+        text = f"this database is an old backup: {member.island} knows {more}"
+        do.report("behind", text, member.island)

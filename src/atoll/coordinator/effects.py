@@ -127,6 +127,20 @@ class Effects(list[Effect]):
             text = f"{member.island} is at the head, {now - member.joined_at:.1f} s after it joined"
             self.report("recovered", text, member.island)
 
+    def report_committed(self, record: r.CommitRecord, loss: float, holders: set[str]) -> None:
+        """A step is committed; `loss` is the mean over its tokens."""
+        names = sorted(record.islands)
+        text = f"step {record.step}: {len(names)} islands, {record.tokens:,} tokens, loss {loss:.3f}"
+        self.report(
+            "committed",
+            f"{text}, root {record.next_root[:6].hex()}",
+            tokens=record.tokens,
+            loss=loss,
+            participants=names,
+            holders=sorted(holders),
+            root=record.next_root.hex(),
+        )
+
     def report(self, kind: str, text: str, island: str = "", **facts: object) -> None:
         """For people, at the outer step in which the event fell."""
         self.append(Report(kind, text, island, self._step, facts))

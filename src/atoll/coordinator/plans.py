@@ -9,8 +9,7 @@ from atoll.coordinator.deadlines import Deadline
 from atoll.coordinator.leases import Leases
 from atoll.coordinator.members import Member, Members
 from atoll.coordinator.rules import Rules
-from atoll.samples import Ranges, merge, num_samples, private_source, source_of
-from atoll.swarm.layout import DIGEST_BYTES
+from atoll.samples import Ranges, merge, private_source, source_of
 from atoll.swarm.messages import Propose
 from atoll.swarm.records import CommitRecord, Plan, Term
 
@@ -145,20 +144,6 @@ class Plans(dict[str, Plan]):
     def _stage(self, step: int) -> int:
         """Of the mixture, in an outer step."""
         return sum(step * self._rules.inner_steps >= end for end in self._rules.stage_ends[:-1])
-
-    def allows(self, island: str, proposal: Propose) -> bool:
-        """Whether a proposal is of its island's first samples, of no more tokens than they have, and
-        finite.
-        """
-        plan = self[island]
-        if not 0 < proposal.inner_steps <= plan.inner_steps or proposal.lease != plan.used(
-            proposal.inner_steps
-        ):
-            return False
-        most = num_samples(proposal.lease) * self._rules.context_length
-        sound = 0 < proposal.tokens <= most and len(proposal.payload) == DIGEST_BYTES
-        finite = map(math.isfinite, (proposal.norm, proposal.loss, proposal.handover))
-        return sound and all(finite) and proposal.handover >= 0
 
     def observe(self, member: Member, proposal: Propose, now: float) -> None:
         """`member` has proposed what it did: how long an inner step takes it, and what follows the last."""

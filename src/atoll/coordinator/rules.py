@@ -3,8 +3,6 @@
 import msgspec
 
 from atoll.recipe import Recipe
-from atoll.samples import HASH_BITS, first_sample, private_source, source_of
-from atoll.swarm.messages import VERSION, Hello
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +37,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     hold_seconds: float = 60.0
     last_seconds: float = 30.0  # whoever is here has so long to store the last update before the others end
     stuck_seconds: float = 1.0  # between attempts to find an owner
+    forgive_seconds: float = 2.0  # until all are tried again, after faults have put everybody out
 
     @staticmethod
     def of(recipe: Recipe, self_test: bytes, genesis_root: bytes, num_pieces: int) -> "Rules":
@@ -61,23 +60,3 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
             partitioned=tuple(recipe.partitioned),
             private_shares=tuple(recipe.private_shares(stage) for stage in range(len(recipe.stage))),
         )
-
-    def objection(self, hello: Hello) -> str:
-        """Why an agent cannot be a member; empty if it can."""
-        if hello.version != VERSION:
-            return (
-                f"it speaks version {hello.version} of the protocol, the run {VERSION}; install the "
-                "host's version of atoll"
-            )
-        if hello.recipe_digest != self.recipe_digest:
-            return "its recipe is not the run's; join with a ticket of this run in an empty directory"
-        if hello.self_test != self.self_test:
-            return (
-                "its arithmetic gives other bits than the coordinator's (another kernel version or "
-                "processor fault)"
-            )
-        for name, number in hello.partitions.items():
-            held = self.partitioned and 0 < number >> HASH_BITS <= len(self.partitioned)
-            if not held or private_source(first_sample(number), self.partitioned) != source_of(name):
-                return f"its partition {name} is of no partitioned source of this run"
-        return ""

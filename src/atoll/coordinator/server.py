@@ -374,7 +374,7 @@ class CoordinatorServer:
             self._num_counted += 1
             for island, lease in record.leases:
                 self._sources[island].update(self.count_samples(lease, record.stage_starts))
-        for island in sorted(protocol.members.keys() | protocol.ledger.keys()):
+        for island in sorted(protocol.members.keys() | protocol.history.tokens.keys()):
             member = protocol.members.get(island)
             beat = member.beat if member else None
             islands.append(
@@ -385,7 +385,7 @@ class CoordinatorServer:
                     "present": bool(member and member.present),
                     "address": member.address if member else "",
                     "ready": bool(member and member.ready(protocol.head)),
-                    "tokens": protocol.ledger[island],
+                    "tokens": protocol.history.tokens[island],
                     "sources": {
                         name: n * protocol.rules.context_length for name, n in self._sources[island].items()
                     },
@@ -409,7 +409,7 @@ class CoordinatorServer:
             "finished": protocol.finished,
             "root": protocol.head_root.hex(),
             "term": protocol.term.counter,
-            "tokens": sum(protocol.ledger.values()),
+            "tokens": sum(protocol.history.tokens.values()),
             "islands": islands,
             "proposed": sorted(protocol.proposals),
             "attempt": protocol.number,

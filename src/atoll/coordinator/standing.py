@@ -51,14 +51,6 @@ class Standing:
         self.no_owner |= dict.fromkeys(islands, OWNERLESS_STEPS)
         self._charges.update(islands)
 
-    def owners(self, ranked: list[list[str]], reachable: set[str]) -> list[str]:
-        """Of the first group that has any: those that the others can reach and that may still own."""
-        able = reachable - self.no_owner.keys()
-        for group in ranked:
-            if fit := [island for island in group if island in able]:
-                return fit
-        return []
-
     def exclude_worst(self, participants: list[str]) -> str:
         """With no owner left, the participant on most failed edges goes, and ownership is free again; "" if
         none failed.

@@ -1,0 +1,47 @@
+"""Who may be a member, and which proposals count: what a `Hello` and a `Propose` must satisfy."""
+
+import math
+
+from atoll.coordinator.rules import Rules
+from atoll.samples import HASH_BITS, first_sample, num_samples, private_source, source_of
+from atoll.swarm.layout import DIGEST_BYTES
+from atoll.swarm.messages import VERSION, Hello, Propose
+from atoll.swarm.records import Plan
+
+
+def objection_to_hello(rules: Rules, hello: Hello) -> str:
+    """Why an agent cannot be a member; empty if it can."""
+    if hello.version != VERSION:
+        return (
+            f"it speaks version {hello.version} of the protocol, the run {VERSION}; "
+            "install the host's version of atoll"
+        )
+    if hello.recipe_digest != rules.recipe_digest:
+        return "its recipe is not the run's; join with a ticket of this run in an empty directory"
+    if hello.self_test != rules.self_test:
+        return (
+            "its arithmetic gives other bits than the coordinator's "
+            "(another version of the kernels, or a faulty processor)"
+        )
+    for name, number in hello.partitions.items():
+        known = rules.partitioned and 0 < number >> HASH_BITS <= len(rules.partitioned)
+        if not known or private_source(first_sample(number), rules.partitioned) != source_of(name):
+            return f"its partition {name} is of no partitioned source of this run"
+    return ""
+
+
+def objection_to_proposal(rules: Rules, plan: Plan, proposal: Propose) -> str:
+    """Why the proposal of the island that has this plan cannot count; empty if it can."""
+    if not 0 < proposal.inner_steps <= plan.inner_steps:
+        return f"{proposal.inner_steps} inner steps, where {plan.inner_steps} were planned"
+    if proposal.lease != plan.used(proposal.inner_steps):
+        return "samples other than the first of its lease"
+    if not 0 < proposal.tokens <= num_samples(proposal.lease) * rules.context_length:
+        return f"{proposal.tokens} tokens, which its samples cannot hold"
+    if len(proposal.payload) != DIGEST_BYTES:
+        return "a payload that is no digest"
+    if not all(map(math.isfinite, (proposal.norm, proposal.loss, proposal.handover))):
+        return "a norm, loss or duration that is not finite"
+    if proposal.handover < 0:
+        return "a negative duration"
+    return ""

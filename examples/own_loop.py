@@ -1,4 +1,4 @@
-"""Your own module and loop, elastic. `own_loop.py found DIR`, `atoll host own --dir DIR`, then `own_loop.py
+"""Your own module and loop, elastic. `own_loop.py prepare DIR`, `atoll host own --dir DIR`, then `own_loop.py
 TICKET DIR/a`.
 """
 
@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 from atoll.mesh import Adopt, ElasticDeviceMesh
-from atoll.run.genesis import found
+from atoll.run.genesis import prepare_own
 
 model = torch.nn.Sequential(torch.nn.Linear(4, 64), torch.nn.Tanh(), torch.nn.Linear(64, 1))
 optimizer, loss = torch.optim.AdamW(model.parameters(), lr=1e-2), torch.zeros(())
 weights = dict(model.named_parameters())
-if sys.argv[1] == "found":
-    sys.exit(found(Path(sys.argv[2]), "own", weights))
+if sys.argv[1] == "prepare":
+    sys.exit(prepare_own(Path(sys.argv[2]), "own", weights))
 with ElasticDeviceMesh.join(sys.argv[1], Path(sys.argv[2])) as mesh:
     for order in mesh.swarm.orders():
         if isinstance(order, Adopt):

@@ -17,7 +17,8 @@ from atoll import recipe as recipes
 from atoll.agent import diloco
 from atoll.agent.link import BEAT_SECONDS
 from atoll.agent.membership import island_key
-from atoll.coordinator.store import Store, sqlite_url
+from atoll.coordinator.database import sqlite_url
+from atoll.coordinator.store import Store
 from atoll.run.directory import RunDir
 from atoll.run.processes import watch_leash
 from atoll.swarm import messages as m

@@ -18,7 +18,8 @@ from agents.supervised import Supervised
 from agents.trainer import TOKENS_PER_SAMPLE, Options
 from atoll.agent import membership
 from atoll.agent.log import UpdateLog
-from atoll.coordinator.store import Store, sqlite_url
+from atoll.coordinator.database import sqlite_url
+from atoll.coordinator.store import Store
 from atoll.errors import UserError
 from atoll.events import Event, read_events
 from atoll.recipe import load

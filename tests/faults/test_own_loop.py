@@ -28,7 +28,7 @@ def found(directory: Path, until: int) -> World:
     recipe.write_text(RECIPE.format(until=until))
     run = directory / "run"
     program = (EXAMPLES / "own_loop.py").read_text().replace('"own", weights', f'"{recipe}", weights')
-    subprocess.run([sys.executable, "-c", program, "found", str(run)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program, "prepare", str(run)], check=True, timeout=60)
     return World(run, str(recipe))
 
 

@@ -8,7 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
-from atoll.coordinator.store import Deposed, Store, sqlite_url
+from atoll.coordinator.database import sqlite_url
+from atoll.coordinator.store import Deposed, Store
 from atoll.simulate.database import Conflict, Database
 from atoll.swarm import records as r
 
@@ -110,7 +111,7 @@ def test_two_leaders_over_one_database(asked: list[tuple[int, list[Any]]], reign
         model, stores, held = Database(), [], [r.Term(), r.Term()]
         for _ in range(2):
             stores.append(Store(sqlite_url(Path(directory))))
-            stores[-1].found(b"run")
+            stores[-1].claim(b"run")
         for leader in [0, *reigns]:
             held[leader] = model.begin_term()
             stores[leader].begin_term()

@@ -11,7 +11,7 @@ import pytest
 
 from atoll import cli
 from atoll.run.directory import RunDir
-from atoll.run.genesis import found
+from atoll.run.genesis import prepare_own
 from atoll.swarm.identity import Ticket
 
 RECIPE = """
@@ -76,7 +76,7 @@ def test_hosting_before_preparing_says_what_to_do(capsys, tmp_path, recipe) -> N
 def test_a_port_in_use_is_named(capsys, tmp_path, recipe) -> None:
     import torch
 
-    found(tmp_path / "run", str(recipe), {"w": torch.zeros(3)})
+    prepare_own(tmp_path / "run", str(recipe), {"w": torch.zeros(3)})
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         text = complaint(capsys, "host", recipe, "--dir", tmp_path / "run", "--listen", listen, "--no-relay")
@@ -113,7 +113,7 @@ def test_generating_from_nothing_says_how_to_export(capsys, tmp_path) -> None:
 def test_a_damaged_state_0_is_refused(capsys, tmp_path, recipe) -> None:
     import torch
 
-    found(tmp_path / "run", str(recipe), {"w": torch.arange(9000.0)})
+    prepare_own(tmp_path / "run", str(recipe), {"w": torch.arange(9000.0)})
     path = next((tmp_path / "run" / "genesis").glob("*.safetensors"))
     data = bytearray(path.read_bytes())
     data[-40_000] ^= 1  # within the first tensor: what follows is padding

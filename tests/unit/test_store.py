@@ -10,8 +10,9 @@ from sqlalchemy.exc import IntegrityError, InternalError
 from worlds.swarm import Swarm
 
 from atoll.coordinator import store as store_module
+from atoll.coordinator.database import sqlite_url
 from atoll.coordinator.effects import Doubted
-from atoll.coordinator.store import Deposed, Store, sqlite_url
+from atoll.coordinator.store import Deposed, Store
 from atoll.errors import UserError
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Plan, Share, Slice, Term
 
@@ -21,7 +22,7 @@ TERM = Term(1, "nonce")
 @pytest.fixture
 def store(tmp_path):
     store = Store(sqlite_url(tmp_path))
-    store.found(b"run")
+    store.claim(b"run")
     store.begin_term()
     yield store
     store.close()
@@ -254,11 +255,11 @@ def test_a_term_can_be_asked_to_be_above_another(store) -> None:
 # -------------------------------------------------------------------------------------------------- databases
 def test_the_database_of_another_run_is_refused(store, second) -> None:
     with pytest.raises(UserError, match="another run"):
-        second.found(b"other")
+        second.claim(b"other")
 
 
 def test_the_same_run_finds_its_database(store, second) -> None:
-    assert second.found(b"run") == store.found(b"run")
+    assert second.claim(b"run") == store.claim(b"run")
     assert second.info() == b"run"
 
 

@@ -9,9 +9,7 @@ import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 from typing import Any, TypeVar
-from unittest import mock
 
 T = TypeVar("T")
 
@@ -66,6 +64,4 @@ class Loop(asyncio.SelectorEventLoop):
 def run(work: Coroutine[Any, Any, T], seconds: float = 600.0) -> T:
     """Run a world's story, which may take so many seconds of its own time; what it returns."""
     with asyncio.Runner(loop_factory=Loop) as runner:
-        clock = SimpleNamespace(monotonic=runner.get_loop().time)
-        with mock.patch("atoll.coordinator.server.time", clock):
-            return runner.run(asyncio.wait_for(work, seconds))
+        return runner.run(asyncio.wait_for(work, seconds))

@@ -14,9 +14,12 @@ from atoll import recipe as recipes
 from atoll.agent import checkpoint, diloco
 from atoll.agent.server import Agent
 from atoll.agent.settings import Settings
+from atoll.coordinator.database import sqlite_url
+from atoll.coordinator.requests import Requests
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.server import CoordinatorServer
-from atoll.coordinator.store import Store, sqlite_url
+from atoll.coordinator.status import CountSamples, StatusBoard, count_nothing
+from atoll.coordinator.store import Store
 from atoll.events import EventLog, read_events
 from atoll.swarm import messages as m
 from atoll.swarm.identity import COORDINATOR, RunKeys
@@ -66,17 +69,20 @@ class Swarm:
         self._commands: dict[str, tuple[bool, float, dict[str, object]]] = {}
         self.tasks: dict[str, asyncio.Task[str]] = {}
         self.events_path = directory / "events.jsonl"
+        self.count_samples: CountSamples = count_nothing
 
     async def start_coordinator(self, **begin: int | None) -> None:
         self.store = Store(sqlite_url(self.directory / "db"))
-        self.store.found(encode(self.run))
+        self.store.claim(encode(self.run))
         self._clock: asyncio.Task[None] | None = None
         transport = WeatherTransport(self.network, COORDINATOR)
         self._log = EventLog(self.events_path)
         self.coordinator = CoordinatorServer(
             self.rules, self.run, self.keys, self.store, self._log, transport
         )
-        await transport.serve("memory", 1, self.coordinator.services)
+        self.board = StatusBoard(self.coordinator, self.count_samples)
+        operate = Requests(self.coordinator, self.board).operate
+        await transport.serve("memory", 1, {"Control": self.coordinator.control, "Operate": operate})
         self.coordinator.address = "memory:1"
         self.coordinator.begin(**begin)
         self._clock = asyncio.create_task(self.coordinator.keep_time())

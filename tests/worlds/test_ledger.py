@@ -18,19 +18,18 @@ MIXTURE = Mixture([{"web": 3, "code": 1}], {"web": 10, "code": 10}, 0)
 def test_the_ledger_is_what_the_commits_say_also_after_a_restart(tmp_path) -> None:
     async def main() -> None:
         swarm = Swarm(tmp_path, num_outer_steps=6)
+        swarm.count_samples = MIXTURE.count
         await swarm.start_coordinator()
-        swarm.coordinator.count_samples = MIXTURE.count
-        assert operate.ledger(swarm.coordinator.status()["islands"]) == {}
+        assert operate.ledger(swarm.board.status()["islands"]) == {}
         for name in ("r", "a", "b"):
             swarm.start(name, relay=name == "r", step_seconds=0.01)
         await swarm.until_step(2)
-        early = swarm.coordinator.status()  # what was counted then is not counted again
+        early = swarm.board.status()  # what was counted then is not counted again
         await swarm.until_finished("a", "b")
-        told = [swarm.coordinator.status()]
+        told = [swarm.board.status()]
         await swarm.kill_coordinator()
         await swarm.start_coordinator()
-        swarm.coordinator.count_samples = MIXTURE.count
-        told.append(swarm.coordinator.status())
+        told.append(swarm.board.status())
 
         expected: Counter[tuple[str, str]] = Counter()
         for record in swarm.store.commits():

@@ -290,7 +290,7 @@ def test_an_agent_of_another_version_hears_why_it_is_refused(tmp_path) -> None:
     async def main() -> None:
         swarm, foreign = Swarm(tmp_path, num_outer_steps=1), Foreign()
         await swarm.start_coordinator()
-        await swarm.coordinator.services["Control"](foreign)
+        await swarm.coordinator.control(foreign)
         assert (
             isinstance(foreign.heard[0], m.Refused)
             and "the run's version of atoll" in foreign.heard[0].reason

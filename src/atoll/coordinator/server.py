@@ -1,10 +1,10 @@
-"""The coordinator's process: carries out what `protocol.py` decides, over streams and a durable store."""
+"""The coordinator's process: carries out what `protocol.py` decides, over streams and a durable store.
+
+What people ask of it is in `requests.py`.
+"""
 
 import asyncio
 import contextlib
-import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -29,22 +29,19 @@ from atoll.coordinator.rules import Rules
 from atoll.coordinator.store import Store
 from atoll.errors import UserError
 from atoll.events import EventLog
-from atoll.samples import Ranges
 from atoll.swarm import messages as m
-from atoll.swarm.identity import OPERATOR, RunKeys, Ticket, common_name, fingerprint, verify_record
+from atoll.swarm.identity import RunKeys, verify_record
 from atoll.swarm.records import Message, Rewind, Term
 from atoll.swarm.transport import NotUnderstood, Stream, Transport, TransportError, call, expect, together
 
-HELLO_SECONDS = 15.0
-REACH_SECONDS = 3.0
-REACH_AGAIN_SECONDS = 15.0
+HELLO_SECONDS = 15.0  # for the first message of a stream
 QUIET_SECONDS = 60.0  # an agent beats every second; the protocol notices silence much earlier
+REACH_SECONDS = 3.0  # for an agent to answer a Ping
+REACH_AGAIN_SECONDS = 15.0  # between two pings of an agent that did not answer
 RECORDS_AT_ONCE = 64
-RENEW_SECONDS = 1.0
-MAX_FORGOTTEN_TERMS = 10_000  # more, and a Hello is a lie
+RENEW_SECONDS = 1.0  # between two signs of life in the database
 LEADER_SECONDS = 3.0  # a leader silent for longer, by the database's clock, is replaced
-
-CountSamples = Callable[[Ranges, tuple[int, ...]], Mapping[str, int]]
+MAX_FORGOTTEN_TERMS = 10_000  # that an old backup can lack; a Hello with a higher term is a lie
 
 
 class CoordinatorServer:
@@ -60,29 +57,25 @@ class CoordinatorServer:
         transport: Transport,
     ) -> None:
         self.run = run
+        self.keys = keys
         self.store = store
-        self.address = ""  # host:port for tickets
-        self._keys = keys
-        self._events = events
-        self._transport = transport
-        self._outboxes: dict[str, asyncio.Queue[Message]] = {}
-        self._wake = asyncio.Event()
-        self._next_tick = 0.0
-        self.deposed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.events = events
+        self.transport = transport
+        self.address = ""  # host:port, for tickets
         self.protocol = Coordinator(rules, Term(), keys.sign)
+        self.deposed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
         self._begun = False
-        self.count_samples: CountSamples = (
-            lambda ranges, stage_starts: {}
-        )  # of each source: the host knows the mixture
-        self._sources: defaultdict[str, Counter[str]] = defaultdict(Counter)  # committed samples, by island
-        self._num_counted = 0  # commits that are in it
+        self._outboxes: dict[str, asyncio.Queue[Message]] = {}  # by island: what its stream is to send
         self._addresses: tuple[str, ...] = ()  # of all coordinators: where islands look when this one is gone
+        self._wake = asyncio.Event()  # something may be due earlier than was thought
+        self._next_tick = 0.0
 
     def begin(self, restored: bool = False, rewind: int | None = None) -> None:
-        """Take the next term and go on from the records.
+        """Take the next term, and go on from the durable records.
 
-        `restored`: the operator says that these are an old backup's. `rewind`: the operator goes back to that
-        state; raises UserError where there is none.
+        `restored`: the operator says that they are from an old backup. `rewind`: the operator goes back to
+        that state; raises UserError when the run has none of that number.
         """
         self.protocol.term = self.store.begin_term()
         if rewind is not None:
@@ -90,15 +83,15 @@ class CoordinatorServer:
         if restored:
             self.store.append([Doubted(True)])
         commits = self.store.commits()
-        self.protocol.restore(commits, self.store.open_step(len(commits)), time.monotonic())
+        self.protocol.restore(commits, self.store.open_step(len(commits)), self._loop.time())
         self._begun = True
         term, head = self.protocol.term.counter, self.protocol.head
-        self._events.write(
+        self.events.write(
             "term", f"coordinator of {self.run.run_id} begins term {term} at step {head}", term=term
         )
 
     def _rewind(self, step: int) -> None:
-        """A new branch, from an older state: a signed record, which islands follow."""
+        """Open a new branch at an older state, by a signed record that islands follow."""
         commits = self.store.commits()
         if not 0 <= step < len(commits):
             raise UserError(
@@ -111,29 +104,18 @@ class CoordinatorServer:
             root=commits[step].parent,
             previous=commits[step - 1].digest() if step else b"",
         )
-        self.store.append([msgspec.structs.replace(record, signature=self._keys.sign(record.unsigned()))])
+        self.store.append([msgspec.structs.replace(record, signature=self.keys.sign(record.unsigned()))])
         text = (
             f"the operator goes back to state {step}: {len(commits) - step} commits are abandoned, branch "
             f"{branch} begins"
         )
-        self._events.write("rewound", text, step=step)
-
-    @property
-    def services(self) -> dict[str, Any]:
-        """For members; `enroll` is for strangers, on a port of its own."""
-        return {"Control": self._control, "Operate": self._operate}
-
-    def ticket(self, uses: int, hours: float) -> str:
-        """A new ticket, as one line of text."""
-        authority = self._keys.authority
-        secret = self.store.new_ticket(uses, hours)
-        return Ticket(common_name(authority), self.address, fingerprint(authority), secret).text()
+        self.events.write("rewound", text, step=step)
 
     async def stand_by(self) -> bool:
-        """Until the leader has been silent for LEADER_SECONDS by the database's clock; whether a backup was
-        restored meanwhile.
+        """Wait until the leader is silent for LEADER_SECONDS; return whether a backup was restored meanwhile.
 
-        Whoever restores one says so to the coordinator that they host, and a standby may be quicker.
+        Silence is judged by the database's clock. An operator who restores a backup says so to the
+        coordinator that they host, but a standby may take over earlier: so it watches the database itself.
         """
         restored, before = False, (0, 0)
         while True:
@@ -145,20 +127,20 @@ class CoordinatorServer:
             await asyncio.sleep(RENEW_SECONDS)
 
     async def keep_time(self) -> None:
-        """Tick whenever a deadline may have passed, and show the database that this leader lives; until
-        deposed.
+        """Until deposed: tick whenever a deadline may have passed, and show the database that this leader
+        lives.
         """
         renew_at = 0.0
         while not self.deposed.done():
-            if time.monotonic() >= renew_at:
+            if self._loop.time() >= renew_at:
                 self._renew()
-                renew_at = time.monotonic() + RENEW_SECONDS
-            pause = min(1.0, max(0.01, self._next_tick - time.monotonic()))
+                renew_at = self._loop.time() + RENEW_SECONDS
+            pause = min(1.0, max(0.01, self._next_tick - self._loop.time()))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
             self._wake.clear()
-            if time.monotonic() >= self._next_tick:
+            if self._loop.time() >= self._next_tick:
                 self._step(Tick())
         await self.deposed
 
@@ -177,27 +159,24 @@ class CoordinatorServer:
     def _depose(self, error: Exception) -> None:
         """End this reign; whoever runs us hears why."""
         if not self.deposed.done():
-            self._events.write("deposed", f"this coordinator stops: {error}")
+            self.events.write("deposed", f"this coordinator stops: {error}")
             self.deposed.set_exception(error)
             self.deposed.exception()  # whoever runs us may have ended already, and will not ask
 
     # -------------------------------------------------------------------------------------------- carry out
     def _step(self, event: Event) -> None:
-        """One event through the protocol. Persists are done, synchronously, before the sends that follow
-        them.
-        """
+        """One event through the protocol. Records are durable before any message after them is sent."""
         if self.deposed.done():
             return
-        now = time.monotonic()
-        if isinstance(event, Tick):  # else what was due stays due
+        now = self._loop.time()
+        if isinstance(event, Tick):  # other events leave standing what was due
             self._next_tick = now + 1.0
         records: list[Any] = []
         try:
             effects = self.protocol.step(event, now)
         except Exception as error:
-            self._depose(
-                error
-            )  # half a decision must not be followed by others: a restart folds what is durable
+            # Half a decision must not be followed by others: a restart goes on from what is durable.
+            self._depose(error)
             raise
         for effect in effects:
             if isinstance(effect, Persist):
@@ -209,17 +188,21 @@ class CoordinatorServer:
                 records = []
             match effect:
                 case Send():
-                    if (outbox := self._outboxes.get(effect.island)) is not None:
-                        outbox.put_nowait(effect.message)
+                    self.tell(effect.island, effect.message)
                 case Timer():
                     self._next_tick = min(self._next_tick, effect.at)
                 case Report():
-                    self._events.write(
+                    self.events.write(
                         effect.kind, effect.text, island=effect.island, step=effect.step, **effect.facts
                     )
         if records:
             self._persist(records)
         self._wake.set()
+
+    def tell(self, island: str, message: Message) -> None:
+        """Send a message to a member; if its line is down it hears what it needs when it dials again."""
+        if (outbox := self._outboxes.get(island)) is not None:
+            outbox.put_nowait(message)
 
     def _persist(self, records: list[Any]) -> bool:
         try:
@@ -229,25 +212,9 @@ class CoordinatorServer:
             return False
         return True
 
-    # ---------------------------------------------------------------------------------------------- services
-    async def enroll(self, stream: Stream) -> None:
-        """A ticket against a certificate."""
-        message, _ = await stream.receive(HELLO_SECONDS)
-        request = expect(message, m.Enroll)
-        try:
-            certificate = self._keys.issue(request.csr)
-            island = common_name(certificate)
-            kept = self.store.redeem(request.secret, island, request.contributor[:80], certificate)
-        except UserError as error:
-            await stream.send(m.Refused(str(error)))
-            return
-        self._events.write(
-            "enrolled", f"{island} enrolled for {request.contributor or 'nobody named'}", island=island
-        )
-        await stream.send(m.Enrolled(kept, self.run))
-
-    async def _control(self, stream: Stream) -> None:
-        """An agent's line: a Hello, then messages both ways until it breaks."""
+    # --------------------------------------------------------------------------------------- control lines
+    async def control(self, stream: Stream) -> None:
+        """The service Control: an agent's line. A Hello, then messages both ways until it breaks."""
         island = stream.peer
         try:
             message, _ = await stream.receive(HELLO_SECONDS)
@@ -256,7 +223,7 @@ class CoordinatorServer:
                 f"{island} was not understood ({error}); does it run the run's version of atoll, "
                 f"{__version__}?"
             )
-            self._events.write("refused", text, island=island)
+            self.events.write("refused", text, island=island)
             await stream.send(m.Refused(text))
             return
         hello = expect(message, m.Hello)
@@ -269,10 +236,9 @@ class CoordinatorServer:
         self._outboxes[island] = outbox
         if self._addresses:
             outbox.put_nowait(m.Coordinators(self._addresses))
-        if not self.protocol.term.outranks(
-            hello.term
-        ):  # this database forgot a reign that the island remembers
-            self._renew()  # or it is not ours any more
+        if not self.protocol.term.outranks(hello.term):
+            # Another coordinator leads, or this database has forgotten a reign that the island remembers.
+            self._renew()
             if self.deposed.done() or hello.term.counter > self.protocol.term.counter + MAX_FORGOTTEN_TERMS:
                 raise TransportError(f"{island} knows a term that this coordinator cannot outrank")
             self._step(Reign(self.store.begin_term(above=hello.term.counter)))
@@ -292,16 +258,16 @@ class CoordinatorServer:
                 self._step(Left(island, hello.session, reason))
 
     async def _reach(self, stream: Stream, island: str, hello: m.Hello) -> None:
-        """Ping it back until it answers; an island that only dials out never will, and owns nothing."""
+        """Ping an agent until it answers. One that only dials out never will, and so owns nothing."""
         address = f"{stream.peer_host}:{hello.port}" if hello.port else ""
         told = False
         while address:
             try:
-                await call(self._transport, address, island, "Ping", m.Ping(), m.Done, REACH_SECONDS)
+                await call(self.transport, address, island, "Ping", m.Ping(), m.Done, REACH_SECONDS)
             except TransportError:
                 if not told:
                     text = f"{island} cannot be reached at {address}: it owns nothing"
-                    self._events.write("unreachable", text, island=island)
+                    self.events.write("unreachable", text, island=island)
                 told = True
                 await asyncio.sleep(REACH_AGAIN_SECONDS)
             else:
@@ -321,7 +287,7 @@ class CoordinatorServer:
                     self._step(Received(island, message))
 
     def _vouched(self, records: m.Records) -> bool:
-        """Whether the run's own key signed every one of them."""
+        """Whether every one of them is signed with the run's key."""
         return all(
             verify_record(self.run.record_key, record.unsigned(), record.signature)
             for record in records.records
@@ -333,88 +299,3 @@ class CoordinatorServer:
             await stream.send(message)
             if isinstance(message, m.Evict | m.Refused):
                 raise TransportError("it was sent away")
-
-    async def _operate(self, stream: Stream) -> None:
-        """What people ask: status, for any member; invite and evict, for who holds the run's keys."""
-        request, _ = await stream.receive(HELLO_SECONDS)
-        if isinstance(request, m.Status):
-            await stream.send(m.StatusReply(self.status()))
-            return
-        if stream.peer != OPERATOR:
-            await stream.send(
-                m.Refused("only the run's operator may do this: use the machine that hosts the run")
-            )
-            return
-        match request:
-            case m.Invite():
-                await stream.send(m.Invited(self.ticket(request.uses, request.hours)))
-            case m.EvictIsland():
-                try:
-                    self.store.revoke(request.island, request.reason)
-                except UserError as error:
-                    await stream.send(m.Refused(str(error)))
-                    return
-                self.protocol.doubt.awaited.discard(
-                    request.island
-                )  # whoever is lost for good is not waited for
-                if (outbox := self._outboxes.get(request.island)) is not None:
-                    outbox.put_nowait(m.Evict(request.reason or "evicted by the operator"))
-                self._events.write(
-                    "evicted", f"{request.island} is evicted: {request.reason}", island=request.island
-                )
-                await stream.send(m.Done())
-            case _:
-                await stream.send(m.Refused(f"{type(request).__name__} is nothing to ask of a coordinator"))
-
-    def status(self) -> dict[str, Any]:
-        """Who is in, and how far the run is, as plain values."""
-        protocol, names = self.protocol, self.store.contributors()
-        islands: list[dict[str, Any]] = []
-        for record in self.store.commits(self._num_counted):
-            self._num_counted += 1
-            for island, lease in record.leases:
-                self._sources[island].update(self.count_samples(lease, record.stage_starts))
-        for island in sorted(protocol.members.keys() | protocol.history.tokens.keys()):
-            member = protocol.members.get(island)
-            beat = member.beat if member else None
-            islands.append(
-                {
-                    "island": island,
-                    "contributor": names.get(island, ""),
-                    "relay": bool(member and member.relay),
-                    "present": bool(member and member.present),
-                    "address": member.address if member else "",
-                    "ready": bool(member and member.ready(protocol.head)),
-                    "tokens": protocol.history.tokens[island],
-                    "sources": {
-                        name: n * protocol.rules.context_length for name, n in self._sources[island].items()
-                    },
-                    "inner_step": beat.inner_step if beat and beat.step == protocol.head else 0,
-                    "loss": beat.loss if beat else 0.0,
-                    "tokens_per_second": beat.tokens_per_second if beat else 0.0,
-                    "sent_bytes": beat.sent_bytes if beat else 0,
-                    "compute_seconds": beat.compute_seconds if beat else 0.0,
-                    "communicate_seconds": beat.communicate_seconds if beat else 0.0,
-                    "wait_seconds": beat.wait_seconds if beat else 0.0,
-                    "note": beat.note if beat else "",
-                }
-            )
-        rules = protocol.rules
-        return {
-            "run": self.run.run_id,
-            "name": self.run.name,
-            "step": protocol.head,
-            "outer_steps": rules.num_outer_steps,
-            "inner_steps": rules.inner_steps,
-            "finished": protocol.finished,
-            "root": protocol.head_root.hex(),
-            "term": protocol.term.counter,
-            "tokens": sum(protocol.history.tokens.values()),
-            "islands": islands,
-            "proposed": sorted(protocol.proposals),
-            "attempt": protocol.number,
-            "sent_bytes": self._transport.sent_bytes,
-            "events": [
-                {"time": event.time, "kind": event.kind, "text": event.text} for event in self._events.notable
-            ],
-        }

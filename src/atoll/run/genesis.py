@@ -46,9 +46,9 @@ def prepare_partition(recipe: Recipe, run_dir: RunDir, wanted: str, report: Repo
     return prepare_data(its_recipe, run_dir.private / name, report)
 
 
-def found(directory: Path, recipe: str, parameters: Mapping[str, Any]) -> None:
-    """State 0 of a run with a module of your own (`model.own` in the recipe): its named parameters, as they
-    are.
+def prepare_own(directory: Path, recipe: str, parameters: Mapping[str, Any]) -> None:
+    """State 0 of a run with a module of your own (`model.own` in the recipe): its named parameters, as
+    they are.
     """
     run_dir = RunDir(directory)
     run_dir.claim(recipes.load(recipe))

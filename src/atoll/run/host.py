@@ -13,9 +13,12 @@ import msgspec
 
 from atoll.agent import diloco
 from atoll.agent.settings import Settings, command
+from atoll.coordinator.database import sqlite_url
+from atoll.coordinator.requests import Requests
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.server import CoordinatorServer
-from atoll.coordinator.store import Deposed, Store, sqlite_url
+from atoll.coordinator.status import StatusBoard, count_nothing
+from atoll.coordinator.store import Deposed, Store
 from atoll.data.manifest import Manifest
 from atoll.data.mixture import Mixture
 from atoll.errors import UserError
@@ -48,8 +51,9 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def host(recipe: Recipe, run_dir: RunDir, settings: HostSettings, ready: Callable[[str], None]) -> None:
-    """Coordinate until told to stop; `ready` hears the ticket. Raises UserError, also when another has taken
-    over.
+    """Coordinate until told to stop; `ready` is called with a ticket once the ports are open.
+
+    Raises UserError when this directory or database cannot be used, and when another coordinator takes over.
     """
     run_dir.claim(recipe)
     with DirectoryLock(run_dir.coordinator) as lock:
@@ -59,17 +63,20 @@ async def host(recipe: Recipe, run_dir: RunDir, settings: HostSettings, ready: C
             )
         keys = RunKeys(run_dir.coordinator, recipe.name)
         run, rules = _describe(recipe, run_dir, keys)
+        own = recipe.model.own
+        count = count_nothing if own else Mixture.of(recipe, Manifest.load(run_dir.data)).count
         with (
             contextlib.closing(Store(settings.database or sqlite_url(run_dir.coordinator))) as store,
             contextlib.closing(EventLog(run_dir.path / "events.jsonl")) as events,
         ):
-            _check_database(store.found(encode(run)), run_dir.coordinator / "database.id")
+            _check_database(store.claim(encode(run)), run_dir.coordinator / "database.id")
             transport, strangers = GrpcTransport(keys.member(COORDINATOR)), GrpcTransport(keys.own())
             server = CoordinatorServer(rules, run, keys, store, events, transport)
-            if not recipe.model.own:
-                server.count_samples = Mixture.of(recipe, Manifest.load(run_dir.data)).count
+            requests = Requests(server, StatusBoard(server, count))
             try:
-                await _serve(run_dir, settings, server, transport, strangers, ready)
+                port = await _open_ports(settings, server, requests, strangers)
+                server.address = f"{settings.advertise or _own_address(settings.host)}:{port}"
+                await _lead(run_dir, settings, server, requests, ready)
             except Deposed as error:
                 raise UserError(
                     f"{error}; this one stops (host it again with --standby to stand by)"
@@ -79,22 +86,19 @@ async def host(recipe: Recipe, run_dir: RunDir, settings: HostSettings, ready: C
                 await strangers.close()
 
 
-async def _serve(
+async def _lead(
     run_dir: RunDir,
     settings: HostSettings,
     server: CoordinatorServer,
-    transport: GrpcTransport,
-    strangers: GrpcTransport,
+    requests: Requests,
     ready: Callable[[str], None],
 ) -> None:
-    """Open the ports, begin a term, keep a relay; until cancelled or deposed."""
-    port = await _open_ports(settings, server, transport, strangers)
-    server.address = f"{settings.advertise or _own_address(settings.host)}:{port}"
+    """Begin a term, at once or when the leader is silent, and keep a relay; until cancelled or deposed."""
     restored = await server.stand_by() if settings.standby else False
     server.begin(settings.restored or restored, settings.rewind)
-    ticket = server.ticket(TICKET_USES, TICKET_HOURS)
+    ticket = requests.ticket(TICKET_USES, TICKET_HOURS)
     write_atomic(run_dir.coordinator / "ticket", ticket.encode())
-    relay = asyncio.create_task(_keep_relay(run_dir, server.ticket(1, 1.0))) if settings.relay else None
+    relay = asyncio.create_task(_keep_relay(run_dir, requests.ticket(1, 1.0))) if settings.relay else None
     try:
         ready(ticket)
         await server.keep_time()
@@ -105,16 +109,17 @@ async def _serve(
 
 
 async def _open_ports(
-    settings: HostSettings, server: CoordinatorServer, transport: GrpcTransport, strangers: GrpcTransport
+    settings: HostSettings, server: CoordinatorServer, requests: Requests, strangers: GrpcTransport
 ) -> int:
-    """The port for members; strangers enrol on the next one, which a free port's neighbour may not be."""
+    """The port for members. Strangers enrol on the next one, which may be in use where any port would do."""
     for attempt in range(PORT_TRIES):
-        port = await transport.serve(settings.host, settings.port, server.services)
+        services = {"Control": server.control, "Operate": requests.operate}
+        port = await server.transport.serve(settings.host, settings.port, services)
         try:
-            await strangers.serve_strangers(settings.host, port + 1, {"Enroll": server.enroll})
+            await strangers.serve_strangers(settings.host, port + 1, {"Enroll": requests.enroll})
             return port
         except UserError:
-            await transport.close()
+            await server.transport.close()
             if settings.port or attempt + 1 == PORT_TRIES:
                 raise
     raise AssertionError("unreachable")

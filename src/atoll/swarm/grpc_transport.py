@@ -4,7 +4,7 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -103,14 +103,14 @@ class GrpcTransport:
             self._count(_HANDSHAKE_BYTES)
         return await _open(self._channels[key], address, peer, service, seconds, self._count)
 
-    async def serve(self, host: str, port: int, services: dict[str, Service]) -> int:
+    async def serve(self, host: str, port: int, services: Mapping[str, Service]) -> int:
         own = self._credentials
         secure = grpc.ssl_server_credentials(
             [(own.key, own.certificate)], own.authority, require_client_auth=True
         )
         return await self._serve(host, port, services, secure)
 
-    async def serve_strangers(self, host: str, port: int, services: dict[str, Service]) -> int:
+    async def serve_strangers(self, host: str, port: int, services: Mapping[str, Service]) -> int:
         """Like `serve`, for peers that have no certificate yet: the enrolment port."""
         own = self._credentials
         return await self._serve(
@@ -127,7 +127,7 @@ class GrpcTransport:
     def _count(self, size: int) -> None:
         self.sent_bytes += size
 
-    async def _serve(self, host: str, port: int, services: dict[str, Service], secure: Any) -> int:
+    async def _serve(self, host: str, port: int, services: Mapping[str, Service], secure: Any) -> int:
         server = grpc.aio.server(options=_OPTIONS)
         handlers: dict[str, Any] = {
             name: grpc.stream_stream_rpc_method_handler(self._handler(s)) for name, s in services.items()

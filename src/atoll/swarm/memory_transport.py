@@ -4,7 +4,7 @@ edges.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from atoll.errors import UserError
 from atoll.swarm.messages import AnyMessage
@@ -18,7 +18,7 @@ class Network:
     """Who serves where, and which edges are cut."""
 
     def __init__(self) -> None:
-        self.services: dict[str, tuple[MemoryTransport, dict[str, Service]]] = {}
+        self.services: dict[str, tuple[MemoryTransport, Mapping[str, Service]]] = {}
         self.cut: set[frozenset[str]] = set()
         self.streams: list[tuple[str, str, MemoryStream, MemoryStream]] = []
         self._next_port = 1
@@ -153,7 +153,7 @@ class MemoryTransport:
         task.add_done_callback(self._tasks.discard)
         return near
 
-    async def serve(self, host: str, port: int, services: dict[str, Service]) -> int:
+    async def serve(self, host: str, port: int, services: Mapping[str, Service]) -> int:
         port = port or self.network.port()
         address = f"{host}:{port}"
         if address in self.network.services:

@@ -7,7 +7,7 @@ one, `memory_transport.py` the one for tests.
 
 import asyncio
 import struct
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Protocol, TypeVar
 
 from atoll.swarm.messages import AnyMessage, decode
@@ -56,7 +56,7 @@ class Transport(Protocol):
         """A stream to `service` of `peer` at `address`, whose identity is verified. Raises TransportError."""
         ...
 
-    async def serve(self, host: str, port: int, services: dict[str, Service]) -> int:
+    async def serve(self, host: str, port: int, services: Mapping[str, Service]) -> int:
         """Serve; the port that was taken (`port` 0: any). Raises UserError when the port is in use."""
         ...
 

@@ -1,0 +1,39 @@
+"""The picture in the README: what `atoll demo` prints, as an SVG.
+
+    atoll demo | tee demo.txt; python docs/picture.py demo.txt     # writes docs/demo.svg
+"""
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+WIDTH = 110
+STYLES = {  # of lines that begin, or go on after an island's name, like this
+    "step ": "green",
+    "killing": "bold red",
+    "starting": "bold yellow",
+    "death": "red",
+    "return": "yellow",
+    "equal bits": "bold green",
+    "held-out loss": "bold",
+}
+
+
+def main() -> None:
+    lines = Path(sys.argv[1]).read_text().splitlines()
+    console = Console(record=True, width=WIDTH, file=Path("/dev/null").open("w"), highlight=False)
+    console.print(Text("$ atoll demo", style="bold"))
+    for line in lines:
+        style = next((style for start, style in STYLES.items() if line.startswith(start)), "")
+        console.print(Text(line, style=style, no_wrap=False))
+    target = Path(__file__).parent / "demo.svg"
+    target.write_text(console.export_svg(title="atoll demo", clear=False))
+    print(f"wrote {target}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main()

@@ -159,7 +159,6 @@ def test_parquet_that_cannot_be_used_is_named(tmp_path):
         (None, {"text": "package:films"}, "no text named 'films' ships with atoll; there is: books"),
         (b"", {"text": "{}/a.txt"}, "a.txt: there is no text in it"),
         (b" \f\n", {"text": "{}/a.txt", "separator": "\f"}, "a.txt: there is no text in it"),
-        (b"a", {"text": "{}/a.txt", "separator": ""}, "the separator of documents is empty"),
     ],
 )
 def test_sources_without_text_are_refused(tmp_path, content, source, message):
@@ -216,6 +215,12 @@ def test_a_folder_that_names_no_split_is_all_training(tmp_path):
     assert texts(dataset=tmp_path) == ["one"]
     with pytest.raises(UserError, match=r"no .jsonl or .* file for config None, split 'test'"):
         items(dataset=tmp_path, split="test")
+
+
+@pytest.mark.parametrize("pattern", ["/etc/*.parquet", "**.parquet"])
+def test_data_files_that_are_no_pattern_are_refused(tmp_path, pattern):
+    with pytest.raises(UserError, match="data_files"):
+        items(dataset=tmp_path, data_files=pattern)
 
 
 class FakeHub:

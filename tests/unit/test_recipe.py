@@ -9,6 +9,7 @@ import pytest
 from atoll import recipe as recipes
 from atoll.errors import UserError
 from atoll.recipe import Recipe
+from atoll.recipe.overrides import override
 
 TEXT = """
 name = "test"
@@ -39,8 +40,8 @@ def tree() -> dict[str, Any]:
 
 def with_overrides(*overrides: str) -> Recipe:
     plain = tree()
-    for override in overrides:
-        recipes._override(plain, override)
+    for text in overrides:
+        override(plain, text)
     return recipes.parse(plain, "test.toml")
 
 
@@ -52,20 +53,20 @@ def refusal(*overrides: str) -> str:
 
 # -------------------------------------------------------------------------------------------- what is refused
 @pytest.mark.parametrize(
-    ("override", "path", "why"),
+    ("text", "path", "why"),
     [
         ("outer.speed=3", "outer", "speed"),
         ("inner.optimizer.type=sgd", "inner.optimizer", "sgd"),
         ("island.gpu=1", "island", "gpu"),
         ("colour=red", "top level", "colour"),
         ("outer.inner_steps=fast", "outer.inner_steps", "int"),
-        ("stage.1.until=soon", "stage[1].until", "int"),
+        ("stage.1.until=soon", "stage.1.until", "int"),
         ("outer.codec=int4", "outer.codec", "int4"),
         ("name=7", "name", "str"),
     ],
 )
-def test_an_unknown_key_or_a_wrong_type_is_refused_with_its_path(override: str, path: str, why: str) -> None:
-    message = refusal(override)
+def test_an_unknown_key_or_a_wrong_type_is_refused_with_its_path(text: str, path: str, why: str) -> None:
+    message = refusal(text)
     assert message.startswith("test.toml: at ")
     assert path in message
     assert why in message
@@ -75,7 +76,7 @@ def test_an_unknown_key_or_a_wrong_type_is_refused_with_its_path(override: str, 
 def test_a_missing_table_is_named(key: str) -> None:
     plain = tree()
     del plain[key]
-    with pytest.raises(UserError, match=f"missing required field `{key}`"):
+    with pytest.raises(UserError, match=f"at the top level: missing required key `{key}`"):
         recipes.parse(plain, "test.toml")
 
 
@@ -95,29 +96,207 @@ def test_a_missing_table_is_named(key: str) -> None:
         (["outer.min_participants=0"], "outer.min_participants"),
         (["heldout_fraction=1"], "heldout_fraction"),
         (["island.micro_batch=0"], "island.micro_batch"),
-        (["stage.1.until=100"], "stage[1].until"),
-        (["stage.0.mixture.films=1"], "stage[0].mixture"),
-        (["stage.0.mixture.books=-1"], "stage[0].mixture"),
+        (["stage.1.until=100"], "stage.1.until"),
+        (["stage.0.mixture.films=1"], "stage.0.mixture"),
+        (["stage.0.mixture.books=-1"], "stage.0.mixture"),
         (["stage=[]"], "stage"),
     ],
 )
 def test_an_inconsistent_recipe_is_refused_with_the_key(overrides: list[str], key: str) -> None:
-    assert refusal(*overrides).startswith(f"test.toml: {key}")
+    assert refusal(*overrides).startswith(f"test.toml: at {key}")
 
 
-@pytest.mark.parametrize("override", ["outer.lr=inf", "inner.clip_norm=inf"])
-def test_an_infinite_number_is_refused_or_survives_recipe_json(override: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "values"),
+    [
+        ("name", ["''", "a/b", "a" * 56]),
+        ("model.preset", ["''"]),
+        ("model.from", ["''"]),
+        ("model.vocab_size", ["0", "-1"]),
+        ("model.hidden_size", ["0"]),
+        ("model.intermediate_size", ["0"]),
+        ("model.num_hidden_layers", ["0"]),
+        ("model.num_attention_heads", ["0"]),
+        ("model.num_key_value_heads", ["0", "-2"]),
+        ("model.rope_theta", ["0", "-1.0", "nan", "inf"]),
+        ("tokenizer.train", ["0", "-1"]),
+        ("tokenizer.file", ["''"]),
+        ("seed", ["9223372036854775808", "0.5"]),
+        ("heldout_fraction", ["0", "1", "-0.1", "nan"]),
+        ("data_url", ["''", "ftp://host/data", "https://"]),
+        ("sources.books.text", ["''", "'a\\u0000b'"]),
+        ("sources.books.code", ["''"]),
+        ("sources.books.jsonl", ["''"]),
+        ("sources.books.parquet", ["''"]),
+        ("sources.books.dataset", ["''"]),
+        ("sources.books.revision", ["''"]),
+        ("sources.books.config", ["''"]),
+        ("sources.books.split", ["''"]),
+        ("sources.books.data_files", ["''"]),
+        ("sources.books.column", ["''"]),
+        ("sources.books.separator", ["''"]),
+        ("sources.books.keep.score", ["[]", "3"]),
+        ("sources.books.keep.score.min", ["nan", "-inf", "low"]),
+        ("stage.0.until", ["0", "-1"]),
+        ("stage.0.mixture.books", ["-1", "nan", "inf"]),
+        ("inner.context_length", ["0", "-64"]),
+        ("inner.tokens_per_step", ["0", "-64"]),
+        ("inner.optimizer.lr", ["0", "-1.0", "nan", "inf"]),
+        ("inner.optimizer.betas.0", ["-0.1", "1"]),
+        ("inner.optimizer.betas.1", ["1.0", "nan"]),
+        ("inner.optimizer.betas", ["[0.9]", "0.9"]),
+        ("inner.optimizer.eps", ["0", "-1e-8"]),
+        ("inner.optimizer.weight_decay", ["-0.1", "inf"]),
+        ("inner.schedule.warmup_steps", ["-1"]),
+        ("inner.schedule.decay_steps", ["-1"]),
+        ("inner.schedule.final", ["-0.1", "1.1", "nan"]),
+        ("inner.clip_norm", ["0", "-1.0", "nan", "inf"]),
+        ("inner.z_loss", ["-1.0", "nan"]),
+        ("outer.inner_steps", ["0", "-1"]),
+        ("outer.lr", ["0", "-0.7", "nan", "inf"]),
+        ("outer.momentum", ["-0.1", "1"]),
+        ("outer.min_participants", ["0"]),
+        ("outer.checkpoint_every", ["0"]),
+        ("island.device", ["''"]),
+        ("island.threads", ["0", "-1"]),
+        ("island.micro_batch", ["0"]),
+        ("island.read_every", ["0"]),
+        ("island.checkpoint_every", ["0", "-1"]),
+        ("island.checkpoint_keep", ["0", "-1"]),
+        ("island.evaluate_every", ["-1"]),
+    ],
+)
+def test_a_value_out_of_its_bounds_is_refused_with_its_path(path: str, values: list[str]) -> None:
+    base = ["inner.optimizer.betas=[0.9, 0.95]"] if path.startswith("inner.optimizer.betas.") else []
+    for value in values:
+        assert refusal(*base, f"{path}={value}").startswith(f"test.toml: at {path}: must be ")
+
+
+@pytest.mark.parametrize("key", ["lr=0", "momentum=1", "momentum=-0.1", "weight_decay=-1.0", "adamw_lr=0"])
+def test_muon_has_bounds_as_well(key: str) -> None:
+    assert f"at inner.optimizer.{key.split('=')[0]}: must be " in refusal(
+        "inner.optimizer={type='muon'}", f"inner.optimizer.{key}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("island.checkpoint_every=0", "at island.checkpoint_every: must be an integer >= 1, not 0"),
+        ("outer.checkpoint_every=true", "at outer.checkpoint_every: must be an integer >= 1, not true"),
+        (
+            "seed=9223372036854775808",
+            "at seed: must be an integer of at most 64 bits, not 9223372036854775808",
+        ),
+        ("outer.codec=int4", "at outer.codec: must be 'fp32', 'bf16' or 'int8', not 'int4'"),
+        ("island.profile=1", "at island.profile: must be true or false, not 1"),
+        ("inner=3", "at inner: must be a table, not 3"),
+        ("model.from=[]", "at model.from: must be a path that is not empty and has no NUL, not []"),
+        (
+            "inner.optimizer={lr=1.0}",
+            "at inner.optimizer: must be a table with type = 'adamw' or a table with type = 'muon', "
+            "not {'lr': 1.0}",
+        ),
+        (
+            "sources.books.keep.score=3",
+            "at sources.books.keep.score: must be an array of at least one value or a table, not 3",
+        ),
+        (
+            "sources.a/b.code=stdlib",
+            "at sources: a key must be a string of letters, digits, - and _ only, at most 60, "
+            "since it names a directory, not 'a/b'",
+        ),
+        (
+            "stage.0.weights={}",
+            "at stage.0: unknown key `weights`; the keys here are until and mixture",
+        ),
+        (
+            "sources.code.files=here",
+            "at sources.code: unknown key `files`; the keys here are text, code, jsonl, parquet, dataset, "
+            "revision, config, split, data_files, column, keep, separator, suffix, partitioned and skip_bad_rows",
+        ),
+        ("model.own=true", "at model: give exactly one of preset, from and own, not preset and own"),
+        (
+            "inner.tokens_per_step=100",
+            "at inner.tokens_per_step: must be a multiple of inner.context_length, 64, not 100",
+        ),
+        ("stage.1.until=99", "at stage.1.until: must be above 100, where the stage before ends, not 99"),
+    ],
+)
+def test_a_refusal_says_where_what_is_allowed_and_what_was_given(text: str, sentence: str) -> None:
+    assert refusal(text) == f"test.toml: {sentence}"
+
+
+def test_a_long_value_is_not_repeated_in_full() -> None:
+    message = refusal(f"outer.lr={'x' * 1000}")
+    assert "xxx" in message
+    assert len(message) < 150
+
+
+@pytest.mark.parametrize(
+    ("overrides", "path"),
+    [
+        (["model={}"], "model"),
+        (["model={from='a-model', vocab_size=512}"], "model.vocab_size"),
+        (["tokenizer={}"], "tokenizer"),
+        (["model={own=true}"], "tokenizer"),
+        (["model={own=true}", "tokenizer={}"], "sources"),
+        (["model={own=true}", "tokenizer={}", "sources={}"], "stage.0.mixture"),
+        (["sources={}"], "sources"),
+        (["sources.books={}"], "sources.books"),
+        (["sources.books.partitioned=true"], "sources.books.text"),
+        (["sources.BOOKS.code=stdlib"], "sources.BOOKS"),
+        (["sources.books.keep.score={}"], "sources.books.keep.score"),
+        (["sources.books.keep.score={min=2, max=1}"], "sources.books.keep.score"),
+        (["stage.1.mixture.books=0"], "stage.1.mixture"),
+        (["stage.1.mixture={}"], "stage.1.mixture"),
+        (["stage.0.mixture={books=1e308, code=1e308}"], "stage.0.mixture"),
+        (["sources.mail.partitioned=true", "stage.1.mixture={mail=1}"], "stage.1.mixture"),
+        (["stage.1.until=1000000000000"], "stage.1.until"),
+    ],
+)
+def test_a_rule_that_is_broken_names_its_key(overrides: list[str], path: str) -> None:
+    assert refusal(*overrides).startswith(f"test.toml: at {path}: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "island.checkpoint_to=''",
+        "island.evaluate_every=0",
+        "inner.z_loss=0",
+        "inner.optimizer.weight_decay=0",
+        "inner.optimizer.betas=[0, 0]",
+        "inner.schedule.final=1",
+        "outer.momentum=0",
+        "outer.lr=1",
+        "seed=-1",
+        "sources.code.suffix=''",
+        "sources.books.separator='\\u0000'",
+        "sources.books.keep.score={min=1, max=1}",
+        "stage.0.mixture.code=0",
+        "data_url=file:///mnt/data",
+        f"name={'a' * 55}",
+        "sources.bücher.text=bücher.txt",
+    ],
+)
+def test_what_makes_sense_is_allowed(text: str) -> None:
+    with_overrides(text)
+
+
+@pytest.mark.parametrize("text", ["outer.lr=inf", "inner.clip_norm=inf"])
+def test_an_infinite_number_is_refused_or_survives_recipe_json(text: str) -> None:
     try:
-        recipe = with_overrides(override)
+        recipe = with_overrides(text)
     except UserError:
         return
     recipes.parse(msgspec.json.decode(msgspec.json.encode(recipe.shared())), "recipe.json")
 
 
-@pytest.mark.parametrize("override", ["inner.optimizer={lr=1.0}", "inner.optimizer.type=sgd"])
-def test_an_optimizer_that_is_none_is_answered_with_those_there_are(override: str) -> None:
-    assert "adamw" in refusal(override)
-    assert "muon" in refusal(override)
+@pytest.mark.parametrize("text", ["inner.optimizer={lr=1.0}", "inner.optimizer.type=sgd"])
+def test_an_optimizer_that_is_none_is_answered_with_those_there_are(text: str) -> None:
+    assert "adamw" in refusal(text)
+    assert "muon" in refusal(text)
 
 
 def test_a_recipe_json_that_is_damaged_is_not_called_toml(tmp_path) -> None:
@@ -146,6 +325,14 @@ def test_every_built_in_recipe_loads() -> None:
         recipes.load(name)
 
 
+def test_a_built_in_recipe_reads_no_file_of_its_authors_machine() -> None:
+    for path in recipes.BUILT_IN_DIR.glob("*.toml"):
+        for source in recipes.load(path).sources.values():
+            from_the_package = source.text is not None and source.text.startswith("package:")
+            from_the_hub = source.dataset is not None and source.revision is not None
+            assert from_the_package or source.code == "stdlib" or from_the_hub
+
+
 # -------------------------------------------------------------------------------------------------- overrides
 def test_overrides_reach_into_tables_and_lists() -> None:
     recipe = with_overrides(
@@ -162,24 +349,31 @@ def test_words_need_no_quotes(text: str) -> None:
     assert with_overrides(f"island.device={text}").island.device == text.strip('"')
 
 
-@pytest.mark.parametrize(
-    "override", ["outer.lr", "=3", "stage.7.until=9", "stage.first.until=9", "name.of.it=3"]
-)
-def test_an_override_that_leads_nowhere_is_refused(override: str) -> None:
-    assert refusal(override).startswith(override)
+@pytest.mark.parametrize("text", ["outer.lr", "=3", "stage.7.until=9", "stage.first.until=9", "name.of.it=3"])
+def test_an_override_that_leads_nowhere_is_refused(text: str) -> None:
+    assert refusal(text).startswith(text)
 
 
 def test_joining_takes_overrides_of_the_island_only() -> None:
     assert recipes.own_island(["island.threads=3"]).threads == 3
     with pytest.raises(UserError, match=r"outer: the run's recipe decides this"):
         recipes.own_island(["island.threads=3", "outer.lr=0.1"])
-    with pytest.raises(UserError, match="threads"):
+    with pytest.raises(UserError, match=r"^this machine's settings: at island.threads: must be an integer"):
         recipes.own_island(["island.threads=many"])
 
 
 def test_an_own_island_table_is_checked_like_the_recipe() -> None:
     with pytest.raises(UserError, match="micro_batch"):
         recipes.with_island(with_overrides().shared(), recipes.own_island(["island.micro_batch=0"]))
+    with pytest.raises(UserError, match=r"at island\.micro_batch"):
+        recipes.with_island(with_overrides().shared(), recipes.Island(micro_batch=0))
+
+
+def test_a_runs_recipe_is_joined_with_an_island_of_ones_own() -> None:
+    own = recipes.own_island(["island.threads=3"])
+    recipe = recipes.with_island(with_overrides().shared(), own)
+    assert recipe.island == own
+    assert recipe.digest() == with_overrides().digest()
 
 
 # ----------------------------------------------------------------------------------------------------- digest

@@ -19,10 +19,15 @@ def local_files(folder: Path, source: Source) -> list[Path]:
     """The files of one split in a local folder, by path; none where nothing fits.
 
     A split's files have its name as a word of their path, as in `main/train-00000.parquet`; where no file
-    names any split, all are `train`.
+    names any split, all are `train`. Raises UserError where `data_files` is no pattern of relative paths.
     """
     if source.data_files is not None:
-        return sorted(path for path in folder.glob(source.data_files) if path.name.endswith(SUFFIXES))
+        try:
+            return sorted(path for path in folder.glob(source.data_files) if path.name.endswith(SUFFIXES))
+        except (ValueError, NotImplementedError) as error:
+            raise UserError(
+                f"{folder}: data_files = {source.data_files!r} is no pattern of paths in this folder: {error}"
+            ) from error
     folder = folder / (source.config or "")
     words = {
         path: set(re.findall("[a-z]+", path.relative_to(folder).as_posix().lower()))

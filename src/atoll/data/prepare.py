@@ -64,7 +64,13 @@ def check(recipe: Recipe, data_dir: Path) -> Manifest:
     """The manifest of data that was prepared from this recipe, verified. Raises UserError for any other."""
     made_from = Manifest.load(data_dir).made_from
     if made_from != data_keys(recipe):
-        keys = differing_keys(recipe, msgspec.convert(recipe.shared() | made_from, Recipe))
+        try:
+            keys = differing_keys(recipe, msgspec.convert(recipe.shared() | made_from, Recipe))
+        except msgspec.ValidationError as error:
+            raise UserError(
+                f"{data_dir}: prepared from a recipe that this version of atoll refuses ({error}); choose "
+                "another directory"
+            ) from error
         raise UserError(f"{data_dir}: prepared from another recipe; these keys differ: {', '.join(keys)}")
     return verify(data_dir)
 
@@ -82,9 +88,6 @@ def _num_cores() -> int:
 
 def _prepare(recipe: Recipe, data_dir: Path, progress: Report, num_processes: int) -> Manifest:
     common = {name: source for name, source in recipe.sources.items() if not source.partitioned}
-    for name in recipe.sources:
-        if not name.replace("-", "").replace("_", "").isalnum():
-            raise UserError(f"sources.{name}: letters, digits, - and _ only, as it becomes a folder's name")
     sweep(data_dir)
     journal, tokenizer = _begin(recipe, data_dir, progress)
     check_vocabulary(recipe, tokenizer.vocab_size)

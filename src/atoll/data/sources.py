@@ -187,12 +187,8 @@ def _read_text(path: Path, source: Source, count: Count) -> Iterator[Item]:
     """A file is a document, or several with a separator between them; blank ones are passed over."""
     if source.separator is None:
         pieces = iter([b"".join(rows.chunks(path, count))])
-    elif source.separator:
-        pieces = rows.split_stream(rows.chunks(path, count), source.separator.encode())
     else:
-        raise UserError(
-            f"{path}: the separator of documents is empty; leave it out where a file is a document"
-        )
+        pieces = rows.split_stream(rows.chunks(path, count), source.separator.encode())
     for number, piece in enumerate(pieces, 1):
         item = rows.decoded(piece, Origin(str(path), number))
         if isinstance(item, BadRow) or item.text.strip():

@@ -135,23 +135,14 @@ def resolve(model: recipe.Model, vocab_size: int) -> LlamaConfig:
     Raises UserError for an unknown preset, an unreadable `from`, dimensions that do not fit one another, or a
     tokenizer larger than the model's vocabulary.
     """
-    overrides: dict[str, Any] = {
-        name: value
-        for name, value in msgspec.structs.asdict(model).items()
-        if name not in ("own", "preset", "from_") and value is not None
-    }
     if model.from_ is not None:
-        if overrides:
-            raise UserError(
-                f"model.{next(iter(overrides))}: the dimensions of model.from are fixed; leave it out"
-            )
         config = read_config(Path(model.from_))
     elif model.preset not in PRESETS:
         raise UserError(
             f"model.preset: no preset is named {model.preset!r}; the presets are {', '.join(PRESETS)}"
         )
     else:
-        config = _overridden(PRESETS[model.preset], overrides)
+        config = _overridden(PRESETS[model.preset], model.dimensions)
     if vocab_size > config.vocab_size:
         raise UserError(
             f"model.vocab_size: the tokenizer has {vocab_size} words and the model only {config.vocab_size}; "
@@ -202,15 +193,18 @@ def _overridden(preset: LlamaConfig, overrides: dict[str, Any]) -> LlamaConfig:
     if "hidden_size" in overrides or "num_attention_heads" in overrides:
         head_dim = _head_dim(config.hidden_size, config.num_attention_heads)
         config = msgspec.structs.replace(config, head_dim=head_dim)
-    for name, value in overrides.items():
-        if value <= 0 and not isinstance(value, bool):
-            raise UserError(f"model.{name}: must be positive")
     if config.num_attention_heads % config.num_key_value_heads:
-        raise UserError("model.num_key_value_heads: must divide model.num_attention_heads")
+        raise UserError(
+            f"model.num_key_value_heads: must divide model.num_attention_heads, "
+            f"and {config.num_key_value_heads} does not divide {config.num_attention_heads}"
+        )
     return config
 
 
 def _head_dim(hidden_size: int, num_attention_heads: int) -> int:
     if num_attention_heads <= 0 or hidden_size <= 0 or hidden_size % (2 * num_attention_heads):
-        raise UserError("model.hidden_size: must be a multiple of twice model.num_attention_heads")
+        raise UserError(
+            "model.hidden_size: must be a multiple of twice model.num_attention_heads, "
+            f"and {hidden_size} is not one of 2 x {num_attention_heads}"
+        )
     return hidden_size // num_attention_heads

@@ -2,6 +2,7 @@
 prepare`).
 """
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from atoll import recipe as recipes
 from atoll.agent import checkpoint
 from atoll.data.manifest import Manifest
 from atoll.data.progress import Report
+from atoll.errors import UserError
 from atoll.recipe import Recipe
 from atoll.run.directory import RunDir
 from atoll.swarm.layout import Layout, TensorSpec
@@ -27,6 +29,7 @@ def prepare(recipe: Recipe, run_dir: RunDir, report: Report) -> Manifest:
     """
     from atoll.data.prepare import prepare as prepare_data
 
+    _check_model(recipe)  # first: the data may take hours
     run_dir.claim(recipe)
     manifest = prepare_data(recipe, run_dir.data, report)
     if not checkpoint.newest([run_dir.genesis]):
@@ -67,6 +70,18 @@ def write_state_0(run_dir: RunDir, parameters: Mapping[str, Any]) -> None:
     for tensor, where in layout.places():
         flat[where] = arrays[tensor.name].reshape(-1)
     checkpoint.save(run_dir.genesis, layout, 0, checkpoint.flat_root(layout, flat), flat, None)
+
+
+def _check_model(recipe: Recipe) -> None:
+    """Raises UserError where no model can be made of what the recipe says."""
+    from atoll.model.presets import ForeignError, resolve
+
+    if recipe.model.own:
+        raise UserError(
+            "model.own: there is nothing to prepare; your program makes state 0, as examples/own_loop.py does"
+        )
+    with contextlib.suppress(ForeignError):  # which only transformers, once it builds the model, can judge
+        resolve(recipe.model, recipe.tokenizer.train or 1)
 
 
 def _initial_parameters(recipe: Recipe, vocab_size: int) -> dict[str, Any]:

@@ -1,0 +1,39 @@
+"""The recipe: the TOML file that describes a run, as frozen structs whose types say what is allowed.
+
+Everything but `[island]` belongs to the run: its digest is checked when an island joins. `[island]` belongs
+to each machine.
+
+`model.py`, `data.py`, `inner.py`, `outer.py` and `island.py` hold the tables, `recipe.py` the whole;
+`bounds.py` the bounds that their values share; `rules.py` what must agree with what; `read.py` how a recipe
+is read.
+"""
+
+from atoll.recipe.data import Range, Source, Stage, Tokenizer
+from atoll.recipe.inner import AdamW, Inner, Muon, Schedule
+from atoll.recipe.island import Island
+from atoll.recipe.model import Model
+from atoll.recipe.outer import Outer
+from atoll.recipe.read import BUILT_IN_DIR, find, load, own_island, parse, with_island
+from atoll.recipe.recipe import Recipe, differing_keys
+
+__all__ = [
+    "BUILT_IN_DIR",
+    "AdamW",
+    "Inner",
+    "Island",
+    "Model",
+    "Muon",
+    "Outer",
+    "Range",
+    "Recipe",
+    "Schedule",
+    "Source",
+    "Stage",
+    "Tokenizer",
+    "differing_keys",
+    "find",
+    "load",
+    "own_island",
+    "parse",
+    "with_island",
+]

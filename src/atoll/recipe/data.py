@@ -1,0 +1,72 @@
+"""`[tokenizer]`, `[sources]` and `[[stage]]`: which text is trained on, and how it is mixed."""
+
+from typing import Annotated
+
+from msgspec import Meta, field
+
+from atoll.recipe.bounds import FiniteFloat, Int64, NonEmptyStr, NonNegativeFloat, PathStr, PositiveInt
+from atoll.recipe.table import Table
+
+KINDS = ("text", "code", "jsonl", "parquet", "dataset")  # of sources
+
+
+class Tokenizer(Table, frozen=True):
+    """How text becomes tokens: exactly one of the two."""
+
+    train: PositiveInt | None = None  # the size of a byte-level BPE vocabulary to train on the sources
+    file: PathStr | None = None  # a `tokenizer.json`, or Llama 3's `tokenizer.model`
+
+
+class Range(Table, frozen=True):
+    """The numbers from `min` to `max`, both included; without one of them there is no limit on that side."""
+
+    min: FiniteFloat | None = None
+    max: FiniteFloat | None = None
+
+
+Values = Annotated[
+    list[str | Int64 | FiniteFloat | bool], Meta(min_length=1, description="an array of at least one value")
+]
+
+
+class Source(Table, frozen=True):
+    """A dataset. Exactly one of the first five keys says where it is and of which kind; a partitioned one has
+    none of them, as each island says where its part is.
+    """
+
+    text: PathStr | None = None  # a file, a folder of .txt, or "package:NAME": text that ships with atoll
+    code: PathStr | None = None  # a source tree, or "stdlib": the interpreter's own standard library
+    jsonl: PathStr | None = None  # a .jsonl, .jsonl.gz or .jsonl.zst file, or a folder of them
+    parquet: PathStr | None = None  # a file or a folder
+    # A local folder laid out like a dataset of the Hugging Face hub; where there is none of that name, the
+    # hub's, which is streamed and needs a `revision`.
+    dataset: PathStr | None = None
+    revision: NonEmptyStr | None = None  # dataset only: a commit (a tag or a branch may move meanwhile)
+    config: PathStr | None = None  # dataset only: one of its configurations; a subfolder of a local one
+    split: NonEmptyStr = "train"  # dataset only
+    # dataset only: a pattern like "data/*.parquet", in the place of config and split
+    data_files: PathStr | None = None
+    column: NonEmptyStr = "text"  # jsonl, parquet, dataset: where the text is
+    # jsonl, parquet, dataset: only the rows whose columns have such values
+    keep: dict[NonEmptyStr, Values | Range] = field(default_factory=dict)
+    separator: NonEmptyStr | None = None  # text only: what stands between two documents of a file
+    suffix: str = ".py"  # code only: how the names of its files end; "" takes every file
+    partitioned: bool = (
+        False  # private: an island has a part of its own (`atoll prepare --partition`), or none
+    )
+    skip_bad_rows: bool = False  # skip and count rows that are null, not text or not UTF-8
+
+    @property
+    def kinds(self) -> list[str]:
+        """Which of the five kinds are given; one, in a recipe that was checked, or none where partitioned."""
+        return [kind for kind in KINDS if getattr(self, kind) is not None]
+
+
+class Stage(Table, frozen=True):
+    """A mixture of sources that is valid up to an inner step."""
+
+    until: PositiveInt  # inner steps of the run, from its beginning
+    mixture: dict[str, NonNegativeFloat] = field(default_factory=dict)  # weights of sources, among each other
+
+
+Stages = Annotated[list[Stage], Meta(min_length=1, description="an array of at least one stage")]

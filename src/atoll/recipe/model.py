@@ -1,0 +1,37 @@
+"""`[model]`: which network is trained."""
+
+from typing import Any
+
+import msgspec
+
+from atoll.recipe.bounds import NonEmptyStr, PathStr, PositiveFloat, PositiveInt
+from atoll.recipe.table import Table
+
+
+class Model(Table, frozen=True):
+    """A preset, a checkpoint, or a module of the caller's own: exactly one of the first three keys.
+
+    The others are dimensions, under the names of `transformers`, that take the place of the preset's.
+    """
+
+    preset: NonEmptyStr | None = None  # a name in `model/presets.py`
+    from_: PathStr | None = msgspec.field(name="from", default=None)  # the directory of a checkpoint
+    own: bool = False  # a module and loop of your own, as in `examples/own_loop.py`
+    vocab_size: PositiveInt | None = None
+    hidden_size: PositiveInt | None = None
+    intermediate_size: PositiveInt | None = None
+    num_hidden_layers: PositiveInt | None = None
+    num_attention_heads: PositiveInt | None = None
+    num_key_value_heads: PositiveInt | None = None
+    rope_theta: PositiveFloat | None = None
+    tie_word_embeddings: bool | None = None
+
+    @property
+    def dimensions(self) -> dict[str, Any]:
+        """The dimensions that the recipe gives, by name."""
+        given = msgspec.structs.asdict(self).items()
+        return {
+            name: value
+            for name, value in given
+            if name not in ("preset", "from_", "own") and value is not None
+        }

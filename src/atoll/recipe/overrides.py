@@ -1,0 +1,28 @@
+"""Overrides: `key.path=value`, as people write them on the command line."""
+
+import tomllib
+from typing import Any
+
+from atoll.errors import UserError
+from atoll.recipe.paths import assign
+
+
+def override(tree: dict[str, Any], text: str) -> None:
+    """Put the value of an override into a recipe's plain values. What is not TOML is taken for a string, so
+    that words need no quotes.
+
+    Raises UserError for what is not an override, or leads nowhere.
+    """
+    key, equals, right = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"{text}: not an override; write it as key.path=value")
+    try:
+        value = tomllib.loads(f"value = {right}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = right
+    try:
+        assign(tree, key.strip(), value)
+    except (ValueError, IndexError, TypeError, AttributeError):
+        raise UserError(
+            f"{text}: there is no such place in the recipe; as in outer.lr=0.5 or stage.0.until=100"
+        ) from None

@@ -1,6 +1,6 @@
 """The picture in the README: what `atoll demo` prints, as an SVG.
 
-    atoll demo | tee demo.txt; python docs/picture.py demo.txt     # writes docs/demo.svg
+atoll demo | tee demo.txt; python docs/picture.py demo.txt     # writes docs/demo.svg
 """
 
 import sys

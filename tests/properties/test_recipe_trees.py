@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from atoll import recipe as recipes
 from atoll.errors import UserError
+from atoll.recipe.overrides import override
 
 TEXT = (recipes.BUILT_IN_DIR / "demo.toml").read_text("utf-8")
 KEYS = [
@@ -57,7 +58,7 @@ def test_any_override_gives_a_recipe_or_a_user_error(overrides: list[tuple[str, 
     tree = tomllib.loads(TEXT)
     try:
         for key, value in overrides:
-            recipes._override(tree, f"{key}={value}")
+            override(tree, f"{key}={value}")
         recipe = recipes.parse(tree, "test.toml")
     except UserError:
         return

@@ -95,8 +95,8 @@ def test_bad_text(tmp_path, capsys, bad):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weight": "-1"}, "stage[0].mixture: weights >= 0, not all 0"),
-        ({"weight": "0"}, "stage[0].mixture: weights >= 0, not all 0"),
+        ({"weight": "-1"}, "must be a finite number >= 0, not -1"),
+        ({"weight": "0"}, "at stage.0.mixture: at least one source must weigh more than 0"),
         ({"length": 1 << 20}, "tokens to train on, less than one window of 1048576"),
     ],
 )

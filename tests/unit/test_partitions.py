@@ -284,7 +284,7 @@ def test_a_partition_with_another_tokenizer_is_refused(run_dir) -> None:
         ("mail/ada", "write it as SOURCE/NAME=KIND:PATH"),
         ("mail/../x=jsonl:y", "write it as SOURCE/NAME=KIND:PATH"),
         ("tales/ada=jsonl:y", "no partitioned source of the recipe is named tales"),
-        ("mail/ada=pigeon:y", "unknown field `pigeon`"),
+        ("mail/ada=pigeon:y", "unknown key `pigeon`"),
     ],
 )
 def test_a_partition_that_cannot_be_is_refused_with_the_reason(run_dir, wanted, message) -> None:
@@ -300,7 +300,7 @@ def test_the_runs_tokenizer_comes_first(run_dir) -> None:
 
 
 def test_a_stage_needs_a_source_that_all_can_have(run_dir) -> None:
-    with pytest.raises(UserError, match="a source that is not partitioned must weigh something"):
+    with pytest.raises(UserError, match="at least one source that is not partitioned must weigh more than 0"):
         recipe(run_dir, mail=1.0)
     tree = recipe(run_dir).shared()
     tree["sources"]["mail"]["jsonl"] = "x"

@@ -124,7 +124,7 @@ def test_an_inconsistent_recipe_is_refused_with_the_key(overrides: list[str], ke
         ("seed", ["9223372036854775808", "0.5"]),
         ("heldout_fraction", ["0", "1", "-0.1", "nan"]),
         ("data_url", ["''", "ftp://host/data", "https://"]),
-        ("sources.books.text", ["''", "'a\\u0000b'"]),
+        ("sources.books.text", ["''", '"a\\u0000b"']),
         ("sources.books.code", ["''"]),
         ("sources.books.jsonl", ["''"]),
         ("sources.books.parquet", ["''"]),
@@ -213,7 +213,8 @@ def test_muon_has_bounds_as_well(key: str) -> None:
         (
             "sources.code.files=here",
             "at sources.code: unknown key `files`; the keys here are text, code, jsonl, parquet, dataset, "
-            "revision, config, split, data_files, column, keep, separator, suffix, partitioned and skip_bad_rows",
+            "revision, config, split, data_files, column, keep, separator, suffix, partitioned and "
+            "skip_bad_rows",
         ),
         ("model.own=true", "at model: give exactly one of preset, from and own, not preset and own"),
         (

@@ -14,7 +14,7 @@ MAX_FLOAT = sys.float_info.max
 
 PositiveInt = Annotated[int, Meta(ge=1, le=MAX_INT, description="an integer >= 1")]
 NonNegativeInt = Annotated[int, Meta(ge=0, le=MAX_INT, description="an integer >= 0")]
-Int64 = Annotated[int, Meta(ge=-MAX_INT - 1, le=MAX_INT, description="an integer")]
+Int64 = Annotated[int, Meta(ge=-MAX_INT - 1, le=MAX_INT, description="an integer of at most 64 bits")]
 
 PositiveFloat = Annotated[float, Meta(gt=0, le=MAX_FLOAT, description="a finite number > 0")]
 NonNegativeFloat = Annotated[float, Meta(ge=0, le=MAX_FLOAT, description="a finite number >= 0")]

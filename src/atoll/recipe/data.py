@@ -48,12 +48,11 @@ class Source(Table, frozen=True):
     data_files: PathStr | None = None
     column: NonEmptyStr = "text"  # jsonl, parquet, dataset: where the text is
     # jsonl, parquet, dataset: only the rows whose columns have such values
-    keep: dict[NonEmptyStr, Values | Range] = field(default_factory=dict)
+    keep: dict[NonEmptyStr, Values | Range] = field(default_factory=dict[str, Values | Range])
     separator: NonEmptyStr | None = None  # text only: what stands between two documents of a file
     suffix: str = ".py"  # code only: how the names of its files end; "" takes every file
-    partitioned: bool = (
-        False  # private: an island has a part of its own (`atoll prepare --partition`), or none
-    )
+    # Private: each island has a part of its own (`atoll prepare --partition`), or none.
+    partitioned: bool = False
     skip_bad_rows: bool = False  # skip and count rows that are null, not text or not UTF-8
 
     @property
@@ -66,7 +65,9 @@ class Stage(Table, frozen=True):
     """A mixture of sources that is valid up to an inner step."""
 
     until: PositiveInt  # inner steps of the run, from its beginning
-    mixture: dict[str, NonNegativeFloat] = field(default_factory=dict)  # weights of sources, among each other
+    mixture: dict[str, NonNegativeFloat] = field(
+        default_factory=dict[str, float]
+    )  # weights of sources, among each other
 
 
 Stages = Annotated[list[Stage], Meta(min_length=1, description="an array of at least one stage")]

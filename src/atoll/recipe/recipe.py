@@ -24,7 +24,7 @@ class Recipe(Table, frozen=True):
     inner: Inner
     outer: Outer
     tokenizer: Tokenizer = Tokenizer()
-    sources: dict[SourceName, Source] = msgspec.field(default_factory=dict)
+    sources: dict[SourceName, Source] = msgspec.field(default_factory=dict[str, Source])
     seed: Int64 = 0  # of the initial weights and the order of samples
     heldout_fraction: Share = 0.02  # of documents that are never trained on
     data_url: Url | None = None  # where islands that lack the prepared data find it; none given: their peers

@@ -44,8 +44,8 @@ def shown(value: Any) -> str:
 
 
 def listed(names: Iterable[str], last: str = "and") -> str:
-    """`a, b and c`."""
-    *first, end = names
+    """`a, b and c`; "" for no names."""
+    *first, end = list(names) or [""]
     return f"{', '.join(first)} {last} {end}" if first else end
 
 

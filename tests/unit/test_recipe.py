@@ -273,7 +273,7 @@ def test_a_rule_that_is_broken_names_its_key(overrides: list[str], path: str) ->
         "outer.lr=1",
         "seed=-1",
         "sources.code.suffix=''",
-        "sources.books.separator='\\u0000'",
+        'sources.books.separator="\\u0000"',
         "sources.books.keep.score={min=1, max=1}",
         "stage.0.mixture.code=0",
         "data_url=file:///mnt/data",

@@ -65,9 +65,7 @@ class Stage(Table, frozen=True):
     """A mixture of sources that is valid up to an inner step."""
 
     until: PositiveInt  # inner steps of the run, from its beginning
-    mixture: dict[str, NonNegativeFloat] = field(
-        default_factory=dict[str, float]
-    )  # weights of sources, among each other
+    mixture: dict[str, NonNegativeFloat] = field(default_factory=dict[str, float])  # weights, by source
 
 
 Stages = Annotated[list[Stage], Meta(min_length=1, description="an array of at least one stage")]

@@ -18,7 +18,7 @@ def override(tree: dict[str, Any], text: str) -> None:
         raise UserError(f"{text}: not an override; write it as key.path=value")
     try:
         value = tomllib.loads(f"value = {right}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # not TOML, or a number of more digits than Python reads
         value = right
     try:
         assign(tree, key.strip(), value)

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 
 from atoll.errors import UserError
+from atoll.recipe.convert import convert
 from atoll.recipe.island import Island
 from atoll.recipe.overrides import override
 from atoll.recipe.recipe import Recipe
-from atoll.recipe.refusal import convert
 from atoll.recipe.rules import check
 
 BUILT_IN_DIR = Path(__file__).parents[1] / "recipes"
@@ -31,7 +31,7 @@ def load(source: str | Path, overrides: list[str] | None = None) -> Recipe:
         tree = msgspec.json.decode(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (ValueError, msgspec.DecodeError) as error:  # not UTF-8, not the format, or endless digits
         raise UserError(
             f"{path}: not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}"
         ) from error

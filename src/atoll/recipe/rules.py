@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 
 from atoll.recipe.data import KINDS, Range
+from atoll.recipe.fault import Fault
 from atoll.recipe.recipe import Recipe
-from atoll.recipe.refusal import Fault, refusal
 from atoll.recipe.words import listed
 from atoll.samples import TURN_BITS
 
@@ -20,7 +20,7 @@ MAX_SAMPLES = 1 << TURN_BITS  # the numbers beyond are those of partitions
 def check(recipe: Recipe, where: str) -> None:
     """Raise UserError about the first rule that a recipe breaks; `where` names the recipe's origin."""
     for fault in chain.from_iterable(rule(recipe) for rule in RULES):
-        raise refusal(where, fault)
+        raise fault.error(where)
 
 
 # ------------------------------------------------------------------------------------------------------ model
@@ -123,7 +123,7 @@ def a_mixture_can_be_shared_out(recipe: Recipe) -> Iterator[Fault]:
             yield Fault(path, "at least one source that is not partitioned must weigh more than 0")
 
 
-# ----------------------------------------------------------------------------------------------------- inner
+# ------------------------------------------------------------------------------------------------------ steps
 def a_step_is_whole_windows(recipe: Recipe) -> Iterator[Fault]:
     tokens, length = recipe.inner.tokens_per_step, recipe.inner.context_length
     if tokens % length:
@@ -163,4 +163,4 @@ def _exactly_one(path: str, given: dict[str, bool]) -> Iterator[Fault]:
     """The fault of a table in which not exactly one of these keys is given."""
     names = [name for name, is_given in given.items() if is_given]
     if len(names) != 1:
-        yield Fault(path, f"give exactly one of {listed(given)}, not {listed(names) or 'none'}")
+        yield Fault(path, f"give exactly one of {listed(given)}, not {listed(names) if names else 'none'}")

@@ -39,13 +39,16 @@ def shown(value: Any) -> str:
     """A value that was given, on one line and not too long."""
     if isinstance(value, bool):
         return str(value).lower()
-    text = "null" if value is None else repr(value)
+    try:
+        text = "null" if value is None else repr(value)
+    except ValueError:
+        return "a number of more digits than Python writes"
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
 
 
 def listed(names: Iterable[str], last: str = "and") -> str:
-    """`a, b and c`; "" for no names."""
-    *first, end = list(names) or [""]
+    """`a, b and c`, of at least one name."""
+    *first, end = names
     return f"{', '.join(first)} {last} {end}" if first else end
 
 

@@ -1,42 +1,32 @@
-"""Why plain values are not a recipe: the path of the first value that its type refuses, and a sentence.
+"""From plain values, as TOML has them, to structs; and why a value is refused.
 
 msgspec decides what is allowed. It says neither under which name of a table like `[sources]` a wrong value
 stands nor what it was, so what it has refused is searched once more for the smallest part that is refused.
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, TypeGuard, TypeVar, cast, get_args, get_origin
+from typing import Any, TypeGuard, TypeVar, get_args, get_origin
 
 import msgspec
 
-from atoll.errors import UserError
+from atoll.recipe.bounds import MAX_INT
+from atoll.recipe.fault import Fault
 from atoll.recipe.paths import joined
 from atoll.recipe.words import allowed, bare, listed, members, shown
 
 Wanted = TypeVar("Wanted")
 
 
-class Fault(NamedTuple):
-    """What is wrong with a recipe."""
-
-    path: str  # dotted, of the value that has to change; "" is the whole recipe
-    sentence: str
-
-
-def refusal(where: str, fault: Fault) -> UserError:
-    """The error about a fault; `where` names the origin of the recipe."""
-    return UserError(f"{where}: at {fault.path or 'the top level'}: {fault.sentence}")
-
-
 def convert(tree: object, wanted: type[Wanted], where: str, path: str = "") -> Wanted:
-    """Plain values as a struct; `path` says where in a recipe they stand.
+    """Plain values as a struct of the type `wanted`.
 
-    Raises UserError about the first value that its type refuses.
+    `where` names the origin of the recipe, and `path` says where in it these values stand. Raises UserError
+    about the first of them that its type refuses.
     """
     try:
         return msgspec.convert(tree, wanted)
     except msgspec.ValidationError as error:
-        raise refusal(where, _fault(tree, wanted, path)) from error
+        raise _fault(tree, wanted, path).error(where) from error
 
 
 def _fault(value: Any, hint: Any, path: str) -> Fault:
@@ -45,7 +35,7 @@ def _fault(value: Any, hint: Any, path: str) -> Fault:
     for name, part, part_hint in _parts(value, meant):
         if _is_refused(part, part_hint):
             return _fault(part, part_hint, joined(path, name))
-    return Fault(path, _fault_of_keys(value, meant) or f"must be {allowed(hint)}, not {shown(value)}")
+    return Fault(path, _fault_of_keys(value, meant) or _fault_of_all(value, hint))
 
 
 def _is_refused(value: Any, hint: Any) -> bool:
@@ -59,13 +49,9 @@ def _is_refused(value: Any, hint: Any) -> bool:
 def _meant(value: Any, hint: Any) -> Any:
     """The table's or array's type, of those that `hint` allows, that a value is meant for; None for none."""
     for choice in map(bare, members(hint)):
-        is_array = isinstance(value, list) and get_origin(choice) in (list, tuple)
-        is_mapping = isinstance(value, dict) and get_origin(choice) is dict
-        if (
-            is_array
-            or is_mapping
-            or (isinstance(value, dict) and _is_struct(choice) and _is_tagged(value, choice))
-        ):
+        if isinstance(value, list) and get_origin(choice) in (list, tuple):
+            return choice
+        if isinstance(value, dict) and (get_origin(choice) is dict or _is_tagged(value, choice)):
             return choice
     return None
 
@@ -84,7 +70,7 @@ def _parts(value: Any, hint: Any) -> Iterator[tuple[str | int, Any, Any]]:
 
 
 def _fault_of_keys(value: Any, hint: Any) -> str:
-    """What is wrong with the keys of a table, its values being right; "" for nothing."""
+    """What is wrong with the keys of a table whose values are right; "" for nothing."""
     if get_origin(hint) is dict:
         wrong = (key for key in value if _is_refused(key, get_args(hint)[0]))
         return next((f"a key must be {allowed(get_args(hint)[0])}, not {shown(key)}" for key in wrong), "")
@@ -100,11 +86,21 @@ def _fault_of_keys(value: Any, hint: Any) -> str:
     return ""
 
 
+def _fault_of_all(value: Any, hint: Any) -> str:
+    """What is wrong with a value that has no part to blame."""
+    is_wide = isinstance(value, int) and abs(value) > MAX_INT
+    if is_wide and int in map(bare, members(hint)):
+        return f"must be an integer of at most 64 bits, not {shown(value)}"
+    return f"must be {allowed(hint)}, not {shown(value)}"
+
+
 def _is_struct(hint: Any) -> TypeGuard[type[msgspec.Struct]]:
     return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
 
 
-def _is_tagged(value: Any, struct: type[msgspec.Struct]) -> bool:
-    """Whether a table has the tag of a struct, or the struct has none."""
-    config = struct.__struct_config__
-    return config.tag_field is None or cast(dict[str, Any], value).get(config.tag_field) == config.tag
+def _is_tagged(table: Any, hint: Any) -> bool:
+    """Whether `hint` is a struct, and one without a tag or with the tag that the table has."""
+    if not _is_struct(hint):
+        return False
+    config = hint.__struct_config__
+    return config.tag_field is None or table.get(config.tag_field) == config.tag

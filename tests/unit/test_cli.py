@@ -63,6 +63,21 @@ def test_a_wrong_type_is_named_with_its_place(capsys, tmp_path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("demo", "model.num_key_value_heads=3", "model.num_key_value_heads: must divide"),
+        ("demo", "tokenizer.train=4096", "the tokenizer has 4096 words and the model only 2048"),
+        ("own", "seed=1", "model.own: there is nothing to prepare"),
+    ],
+)
+def test_a_model_that_cannot_be_is_refused_before_any_data_is_prepared(
+    capsys, tmp_path, name, change, reason
+) -> None:
+    assert reason in complaint(capsys, "prepare", name, change, "--dir", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_directory_of_another_recipe_names_the_keys(capsys, tmp_path, recipe) -> None:
     RunDir(tmp_path / "run").claim(__import__("atoll.recipe").recipe.load(recipe))
     text = complaint(capsys, "host", recipe, "outer.lr=0.5", "inner.clip_norm=2", "--dir", tmp_path / "run")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from faults.processes import World
 
-from atoll.coordinator.store import Store, sqlite_url
+from atoll.coordinator.database import sqlite_url
+from atoll.coordinator.store import Store
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RECIPE = """

@@ -129,7 +129,7 @@ class Trainer:
             inner_steps=done,
             loss=1.0,
             compute_seconds=now - began,
-            handover=now - last,
+            handover_seconds=now - last,
         )
         self._tell(self._proposed)
 

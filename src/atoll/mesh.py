@@ -173,7 +173,7 @@ class Swarm:
             inner_steps=inner_steps,
             loss=loss,
             compute_seconds=now - self._started,
-            handover=now - self._step_started,
+            handover_seconds=now - self._step_started,
         )
         self._tell(self._proposed)
 

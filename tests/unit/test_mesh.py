@@ -163,7 +163,7 @@ def test_who_has_no_time_for_more_proposes_what_is_done(
             stage_starts=(0,),
             inner_steps=4,
             first_inner_step=12,
-            seconds=seconds,
+            seconds_left=seconds,
         ),
         threading.Event(),
         threading.Event(),
@@ -234,7 +234,7 @@ def test_a_trainer_works_on_while_its_agent_is_dead(swarm_with, monkeypatch) -> 
         ),
         threading.Event(),
     )
-    again = msgspec.structs.replace(plan, term=Term(2, "another"), seconds=1.0)
+    again = msgspec.structs.replace(plan, term=Term(2, "another"), seconds_left=1.0)
     other = msgspec.structs.replace(plan, lease=((8, 8),))
 
     def dies_while_it_trains(its) -> None:

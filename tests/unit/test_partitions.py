@@ -157,10 +157,10 @@ def test_a_step_cut_short_gives_back_turns_too() -> None:
     plans = Plans(RULES)
     plan = plans.make(TERM, 0, b"", members["a"], members, 0.0)
     assert given([plan.lease]) == (32, 8)
-    assert [given([part]) for part in plan.parted(1)] == [(8, 2), (24, 6)], (
+    assert [given([part]) for part in plan.split_lease(1)] == [(8, 2), (24, 6)], (
         "turns are spread evenly over a plan"
     )
-    assert merge(span for part in plan.parted(1) for span in part) == plan.lease
+    assert merge(span for part in plan.split_lease(1) for span in part) == plan.lease
     plans.settle({"a": 1}, members, 1.0)
     again = plans.make(TERM, 1, b"", members["a"], members, 0.0)
     assert given([plan.used(1), again.lease]) == (40, 10), "the weight stays"

@@ -20,7 +20,7 @@ PROPOSAL = Propose(
     inner_steps=4,
     loss=1.5,
     norm=0.0,
-    handover=2.0,
+    handover_seconds=2.0,
 )
 
 
@@ -51,7 +51,9 @@ def test_the_proposal_names_the_pieces_and_their_norm(tmp_path, state) -> None:
     assert all(check_piece(made.table, i, made.piece(i)) for i in range(LAYOUT.num_pieces))
     assert made.proposal.norm == pytest.approx(np.linalg.norm(state.parameters - state.local), rel=1e-5)
     assert (made.proposal.step, made.proposal.tokens) == (3, 16)
-    assert made.proposal.handover > PROPOSAL.handover == 2.0, "what encoding took comes to what copying did"
+    assert made.proposal.handover_seconds > PROPOSAL.handover_seconds == 2.0, (
+        "what encoding took comes to what copying did"
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

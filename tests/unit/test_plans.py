@@ -146,7 +146,7 @@ def begun(*islands: str, seconds: float = 20.0) -> tuple[Plans, Members]:
     return plans, members
 
 
-def proposed(inner_steps: int, handover: float = 0.0) -> m.Propose:
+def proposed(inner_steps: int, handover_seconds: float = 0.0) -> m.Propose:
     return m.Propose(
         step=1,
         parent=b"",
@@ -156,7 +156,7 @@ def proposed(inner_steps: int, handover: float = 0.0) -> m.Propose:
         inner_steps=inner_steps,
         loss=1.0,
         norm=1.0,
-        handover=handover,
+        handover_seconds=handover_seconds,
     )
 
 
@@ -176,7 +176,7 @@ def beat(inner_step: int) -> m.Beat:
 def joiner_seconds(plans: Plans, members: Members, now: float, step: int = 1) -> float:
     members.admit("joiner", HELLO, now)
     plan = plans.make(Term(), step, b"", members["joiner"], members, now)
-    return round(plan.seconds, 9)
+    return round(plan.seconds_left, 9)
 
 
 @pytest.mark.parametrize(("late", "seconds"), [(0.0, 20.5), (5.0, 15.5), (19.9, 0.6), (21.0, 0.0)])
@@ -188,13 +188,13 @@ def test_a_joiner_has_until_the_others_are_done(late, seconds) -> None:
 def test_copying_and_encoding_are_part_of_the_time_that_a_joiner_has() -> None:
     plans, members = begun("a", "b")
     for island in "ab":
-        plans.observe(members[island], proposed(40, handover=6.0), 120.0)
+        plans.observe(members[island], proposed(40, handover_seconds=6.0), 120.0)
     assert plans.handover.middle == 3.0, "between what they said of the last step, 0, and of this one"
     for island in "ab":
-        plans.observe(members[island], proposed(40, handover=6.0), 120.0)
+        plans.observe(members[island], proposed(40, handover_seconds=6.0), 120.0)
     members.admit("joiner", HELLO, 105.0)
     plan = plans.make(Term(), 1, b"", members["joiner"], members, 105.0)
-    assert (plan.seconds, plan.handover) == (15.5, 6.0)
+    assert (plan.seconds_left, plan.handover_seconds) == (15.5, 6.0)
     assert plan.has_time(9, 10, 4.5), "19 inner steps of 0.5 s, and 6 s"
     assert not plan.has_time(9, 11, 4.5)
     again = Plans(LONG)
@@ -205,7 +205,7 @@ def test_copying_and_encoding_are_part_of_the_time_that_a_joiner_has() -> None:
 def test_handing_over_cannot_have_taken_longer_than_the_step_did() -> None:
     plans, members = begun("a", "b")
     for _ in range(3):
-        plans.observe(members["a"], proposed(40, handover=1e9), 120.0)
+        plans.observe(members["a"], proposed(40, handover_seconds=1e9), 120.0)
     assert plans.handover.middle == 20.0
 
 
@@ -222,13 +222,13 @@ def test_an_island_does_what_it_has_time_for_at_its_pace(seconds, inner_steps) -
         stage_starts=(0,),
         inner_steps=40,
         first_inner_step=0,
-        seconds=seconds,
+        seconds_left=seconds,
     )
     done = 0
     while done < plan.inner_steps and plan.has_time(done, 1, done * 0.5):
         done += 1
     assert done == inner_steps
-    assert merge(span for part in plan.parted(done) for span in part) == plan.lease == plan.used(41)
+    assert merge(span for part in plan.split_lease(done) for span in part) == plan.lease == plan.used(41)
     assert num_samples(plan.used(done)) == 2 * done
 
 
@@ -310,8 +310,8 @@ def test_what_is_done_is_spent_and_the_rest_is_free_again() -> None:
         {"loss": math.nan},
         {"norm": math.inf},
         {"payload": b""},
-        {"handover": math.nan},
-        {"handover": -1.0},
+        {"handover_seconds": math.nan},
+        {"handover_seconds": -1.0},
     ],
 )
 def test_a_proposal_is_of_the_first_samples_of_its_plan(changed) -> None:
@@ -358,4 +358,4 @@ def test_a_restart_in_the_middle_of_a_step_teaches_no_arrivals() -> None:
     plans.settle({"a": 40, "b": 40}, members, 121.0)
     assert plans.arrivals.middle == 20.5, "as the earlier reign had learned"
     plan = plans.make(Term(), 2, b"", members["a"], members, 121.0)
-    assert plan.seconds > 20.5
+    assert plan.seconds_left > 20.5

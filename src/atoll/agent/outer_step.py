@@ -165,7 +165,7 @@ def on_proposed(state: OuterStep, done: m.Proposed) -> list[e.Effect]:
         inner_steps=done.inner_steps,
         loss=done.loss,
         norm=0.0,
-        handover=done.handover,
+        handover_seconds=done.handover_seconds,
     )
     return [e.Encode(proposal)]
 

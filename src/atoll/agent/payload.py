@@ -63,9 +63,9 @@ def make(directory: Path, state: OuterState, codec: str, proposal: Propose) -> P
         raise ValueError("the pseudo-gradient is not finite: a parameter of this island is NaN or infinite")
     assert isinstance(data, np.memmap)
     data.flush()
-    handover = proposal.handover + time.monotonic() - began
+    handover_seconds = proposal.handover_seconds + time.monotonic() - began
     proposal = msgspec.structs.replace(
-        proposal, payload=root(bytes(table)), norm=float(square**0.5), handover=handover
+        proposal, payload=root(bytes(table)), norm=float(square**0.5), handover_seconds=handover_seconds
     )
     kept = Kept(proposal, codec, bytes(table))
     write_atomic(directory / "payload.kept", msgspec.msgpack.encode(kept))

@@ -51,9 +51,9 @@ class Plans(dict[str, Plan]):
         for record in commits[-1:]:
             self._remember(record.stage_starts)
         if self:
-            self.began, self._restored = now, max(plan.seconds for plan in plans)
+            self.began, self._restored = now, max(plan.seconds_left for plan in plans)
             self.arrivals = _seen(self._restored)
-            self.handover = _seen(max(plan.handover for plan in plans))
+            self.handover = _seen(max(plan.handover_seconds for plan in plans))
         leases = [
             lease for record in commits if self._stage(record.step) == stage for _, lease in record.leases
         ]
@@ -85,8 +85,8 @@ class Plans(dict[str, Plan]):
             stage_starts=self.stage_starts,
             inner_steps=inner_steps,
             first_inner_step=first,
-            seconds=seconds,
-            handover=self.handover.middle,
+            seconds_left=seconds,
+            handover_seconds=self.handover.middle,
         )
         self[member.island] = plan
         self.missing[member.island] = None
@@ -149,7 +149,7 @@ class Plans(dict[str, Plan]):
         """`member` has proposed what it did: how long an inner step takes it, and what follows the last."""
         self.missing.pop(member.island, None)
         self.arrivals.observe(now - self.began)
-        self.handover.observe(min(proposal.handover, now - self.began))  # whatever an island says
+        self.handover.observe(min(proposal.handover_seconds, now - self.began))  # whatever an island says
         self._observe_pace(member, proposal.inner_steps, now)
 
     def learn(self, record: CommitRecord, members: Members, now: float) -> None:
@@ -171,7 +171,7 @@ class Plans(dict[str, Plan]):
         """
         for island, plan in self.items():
             if island in inner_steps:
-                self._give_back(plan.parted(inner_steps[island])[1])
+                self._give_back(plan.split_lease(inner_steps[island])[1])
             else:
                 self._give_back(plan.lease)
                 self._observe_unfinished(plan, members.get(island), now)

@@ -203,7 +203,7 @@ class Coordinator:
         plan = self.plans.get(member.island)
         if plan is not None:
             seconds = self.plans.seconds_left(member.island, self.members, now)
-            plan = msgspec.structs.replace(plan, term=self.term, seconds=seconds)
+            plan = msgspec.structs.replace(plan, term=self.term, seconds_left=seconds)
         elif self.attempt is not None or self.doubt.is_open:
             return  # too late for this step, or too early: what is committed is not known yet
         else:

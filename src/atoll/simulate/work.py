@@ -42,7 +42,7 @@ def encode(island: "Island", work: Encode) -> Work:
             encode_piece(CODEC, values, data[piece_bytes(LAYOUT, CODEC, index)])
         (table,) = slice_tables(data, [(0, LAYOUT.num_pieces)])
         proposal = msgspec.structs.replace(
-            work.proposal, payload=root(table), norm=math.sqrt(square), handover=ENCODE_SECONDS
+            work.proposal, payload=root(table), norm=math.sqrt(square), handover_seconds=ENCODE_SECONDS
         )
         island.survive()
         island.payload = island.disk.keep_payload(Kept(proposal, CODEC, table), data.tobytes())

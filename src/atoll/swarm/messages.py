@@ -16,7 +16,7 @@ from atoll.swarm.records import (
     UpdateHeader,
 )
 
-VERSION = 1  # of this protocol: raise it with every change that an agent of before would misread
+VERSION = 2  # of this protocol: raise it with every change that an agent of before would misread
 
 # --------------------------------------------------------------------------------------------- one outer step
 
@@ -34,9 +34,7 @@ class Propose(Message, frozen=True, kw_only=True):
     inner_steps: int
     loss: float
     norm: float  # of the pseudo-gradient
-    handover: float = (
-        0.0  # seconds from its last inner step until this could be sent: copying, encoding, keeping
-    )
+    handover_seconds: float = 0.0  # from its last inner step until this could be sent: copying, encoding
 
 
 class Reduced(Message, frozen=True):
@@ -359,7 +357,7 @@ class Proposed(Message, frozen=True, kw_only=True):
     inner_steps: int
     loss: float
     compute_seconds: float
-    handover: float = 0.0  # seconds since the last inner step
+    handover_seconds: float = 0.0  # since the last inner step
 
 
 class Adopt(Message, frozen=True):

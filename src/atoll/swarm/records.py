@@ -45,8 +45,8 @@ class Plan(Message, frozen=True, kw_only=True):
     stage_starts: tuple[int, ...]  # sample index at which each stage of the mixture began
     inner_steps: int
     first_inner_step: int  # position on the schedules
-    seconds: float = math.inf  # from when it is told: then propose what is done, though it be less
-    handover: float = 0.0  # seconds of those that copying and encoding usually take
+    seconds_left: float = math.inf  # from when it is told; when they are over, what is done is proposed
+    handover_seconds: float = 0.0  # the part of them that copying and encoding usually take
 
     @property
     def num_samples(self) -> int:
@@ -66,14 +66,14 @@ class Plan(Message, frozen=True, kw_only=True):
         return [index for _, _, index in sorted(placed)]
 
     def is_again(self, other: "Plan") -> bool:
-        """Whether it is the same work, whoever says so, and when."""
-        return (
-            msgspec.structs.replace(self, term=other.term, seconds=other.seconds, handover=other.handover)
-            == other
+        """Whether `other` asks for the same work: perhaps of another term, and with other time left."""
+        same = msgspec.structs.replace(
+            self, term=other.term, seconds_left=other.seconds_left, handover_seconds=other.handover_seconds
         )
+        return same == other
 
-    def parted(self, inner_steps: int) -> tuple[Ranges, Ranges]:
-        """(the samples of the first so many inner steps, those of the others)."""
+    def split_lease(self, inner_steps: int) -> tuple[Ranges, Ranges]:
+        """(the samples of the first `inner_steps` inner steps, the samples of the rest)."""
         if inner_steps >= self.inner_steps:
             return self.lease, ()
         count = self.num_samples * inner_steps // self.inner_steps
@@ -84,14 +84,15 @@ class Plan(Message, frozen=True, kw_only=True):
         return used, unused
 
     def used(self, inner_steps: int) -> Ranges:
-        """The samples of the first so many inner steps."""
-        return self.parted(inner_steps)[0]
+        """The samples of the first `inner_steps` inner steps."""
+        return self.split_lease(inner_steps)[0]
 
-    def has_time(self, done: int, more: int, elapsed: float) -> bool:
-        """Whether `more` inner steps fit as well, at the pace of the `done` ones, which took `elapsed`
-        seconds.
+    def has_time(self, done: int, more: int, elapsed_seconds: float) -> bool:
+        """Whether `more` inner steps fit as well, at the pace of the `done` ones, which took
+        `elapsed_seconds`.
         """
-        return not done or elapsed * (done + more) <= (self.seconds - self.handover) * done
+        available_seconds = self.seconds_left - self.handover_seconds
+        return not done or elapsed_seconds * (done + more) <= available_seconds * done
 
 
 class Share(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

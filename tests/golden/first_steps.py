@@ -21,11 +21,12 @@ import torch
 from atoll import recipe as recipes
 from atoll.agent import membership, payload
 from atoll.agent.assembly import Assembly
+from atoll.agent.frames import frame, read_frame
+from atoll.agent.line import AgentLine
 from atoll.agent.log import UpdateLog
 from atoll.agent.reduce import Reduction
 from atoll.agent.settings import Settings
 from atoll.agent.state import OuterState
-from atoll.agent.trainer import frame, read_frame
 from atoll.island.ranks import Ranks
 from atoll.mesh import ElasticDeviceMesh, Swarm
 from atoll.recipe import Recipe
@@ -75,8 +76,8 @@ def losses_and_roots(case: str, directory: Path) -> dict[str, list[str]]:
     ranks = Ranks.of_torchrun()
     try:
         agent = ThreadAgent(island, run, run_dir, recipe)
-        swarm = swarm_with(agent, island, ranks)
-        with ElasticDeviceMesh(ranks, swarm) as mesh:
+        line = AgentLine(Settings(directory=island, coordinator=""), start=lambda *_: agent)
+        with ElasticDeviceMesh(ranks, Swarm(ranks, line)) as mesh:
             train(
                 mesh, recipe.island, island, lambda plan, number, metrics: losses.append(metrics.loss.hex())
             )
@@ -106,16 +107,6 @@ def enrol(run_dir: RunDir, island: Path, recipe: Recipe) -> m.RunInfo:
         ),
     )
     return run
-
-
-def swarm_with(agent: "ThreadAgent", island: Path, ranks: Ranks) -> Swarm:
-    """The trainer's side that ships, with an agent that is a thread."""
-
-    class ItsSwarm(Swarm):
-        def _start_agent(self) -> None:
-            self._agent = agent  # type: ignore[assignment]
-
-    return ItsSwarm(Settings(directory=island, coordinator=""), "", ranks)
 
 
 class ThreadAgent:

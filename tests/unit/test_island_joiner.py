@@ -42,7 +42,7 @@ class Orders:
         self._data, self._steps, self.private_dir = run_dir.data, steps, run_dir.private
 
     def orders(self) -> Iterator[Adopt | Plan]:
-        yield Adopt(self._steps[0], None)
+        yield Adopt(self._steps[0], b"", b"")
         for step in self._steps:
             yield Plan(
                 term=None,

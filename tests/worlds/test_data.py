@@ -14,6 +14,7 @@ from worlds.swarm import Swarm
 
 from atoll.agent.dataset import Fetching
 from atoll.agent.fetch import Donors, NobodyHas
+from atoll.agent.orders import Orders
 from atoll.data import blocks
 from atoll.data.loader import Loader
 from atoll.data.partial import PartialData
@@ -55,18 +56,17 @@ def lie(file, index):
 
 # ------------------------------------------------------------------------------------------------- in a swarm
 class DataTrainer:
-    """Says what its test tells it to, and keeps the answers."""
+    """A trainer that has not come further than to ask for data."""
 
     def __init__(self) -> None:
-        self.said: asyncio.Queue[m.AnyMessage] = asyncio.Queue()
-        self.answers: list[m.DataAt] = []
+        self._said: asyncio.Queue[m.AnyMessage] = asyncio.Queue()
+        self.orders = Orders(self._said.put_nowait, asyncio.get_running_loop().time)
 
     def tell(self, message) -> None:
-        if isinstance(message, m.DataAt):
-            self.answers.append(message)
+        self.orders.hear(message)
 
     async def hear(self) -> m.AnyMessage:
-        return await self.said.get()
+        return await self._said.get()
 
 
 def test_an_island_without_data_gets_its_leases_blocks_from_peers_and_a_liar_is_dropped(
@@ -85,22 +85,20 @@ def test_an_island_without_data_gets_its_leases_blocks_from_peers_and_a_liar_is_
         poor.accounts.say = notes.append
         swarm.agents["r"].work.donor.data_block = lie
 
-        async def provide(number, blocks):
-            trainer.said.put_nowait(m.WantData(number, blocks))
-            await swarm.until(
-                lambda: trainer.answers and trainer.answers[-1].number == number, f"answer {number}"
-            )
-            return trainer.answers[-1].path
+        async def provide(blocks):
+            trainer.orders.want(blocks)
+            await swarm.until(lambda: trainer.orders.wanted is None, "an answer")
+            return trainer.orders.data_dir
 
-        assert await provide(1, {}) == str(tmp_path / "poor-data")
+        assert await provide({}) == tmp_path / "poor-data"
         assert (tmp_path / "poor-data" / "tokenizer" / "tokenizer.json").read_bytes() == b"{}" * 100
         assert not (tmp_path / "poor-data" / "a").exists()
-        await provide(2, needed(data))
+        await provide(needed(data))
         assert any(note.startswith("r is dropped as a donor") for note in notes)
         assert rows(tmp_path / "poor-data") == rows(data.directory)
         await swarm.kill("r")
         await swarm.kill("a")
-        await provide(3, needed(data))  # here now: nobody is asked
+        await provide(needed(data))  # here now: nobody is asked
         assert all(poor.work.data.block(file, i) for file, numbers in needed(data).items() for i in numbers)
         absent = [
             (f, i)

@@ -1,4 +1,4 @@
-"""A trainer without torch: pulls its parameters towards TARGET, with noise of its own."""
+"""A trainer without torch: it pulls its parameters towards TARGET, with noise of its own."""
 
 import asyncio
 
@@ -6,18 +6,25 @@ import numpy as np
 from worlds.network import Weather
 
 from atoll.agent.mapped import loaded_root
+from atoll.agent.orders import Orders
 from atoll.agent.state import OuterState
+from atoll.errors import UserError
 from atoll.samples import num_samples
 from atoll.swarm import messages as m
-from atoll.swarm.records import Message
+from atoll.swarm.records import Message, Plan
 from atoll.swarm.transport import TransportError
 
 TARGET = np.float32(3.0)  # where every trainer pulls the parameters
 TRAINER = "'s trainer"  # an island's name, and this, names its trainer to the network's watch
+LOSS = 1.0
+TOKENS_PER_SAMPLE = 8
 
 
 class NumpyTrainer:
-    """The trainer of one island, which remembers every root that it loaded."""
+    """The trainer of one island, which remembers every root that it loaded.
+
+    What it and its agent say waits in queues, as in a socket's buffers, while the other end is frozen.
+    """
 
     def __init__(
         self, name: str, state: OuterState, weather: Weather, seed: int, step_seconds: float
@@ -33,17 +40,18 @@ class NumpyTrainer:
         self._step_seconds = step_seconds
         self._said: asyncio.Queue[m.AnyMessage] = asyncio.Queue()
         self._told: asyncio.Queue[Message] = asyncio.Queue()
-        self._said.put_nowait(m.Attached())
+        self._orders = Orders(self._say, asyncio.get_running_loop().time)
         self._parameters = np.zeros(state.layout.num_elements, np.float32)
-        self._training: asyncio.Task[None] | None = None
         self._living = asyncio.create_task(self._live())
 
+    # ------------------------------------------------------------------------------------ what its agent uses
     def tell(self, message: Message) -> None:
         self._weather.watch(self._island, self.name, message)
         self._told.put_nowait(message)
 
     async def hear(self) -> m.AnyMessage:
         message = await self._said.get()
+        await self._weather.moves(self.name)
         await self._weather.moves(self._island)
         if self.dead:
             raise TransportError("the trainer is gone")
@@ -53,51 +61,52 @@ class NumpyTrainer:
         """As kill -9 would: the agent reads the end of the socket."""
         self.dead = True
         self._living.cancel()
-        if self._training is not None:
-            self._training.cancel()
         self._said.put_nowait(m.Attached())  # wakes `hear`
 
-    async def _say(self, message: m.AnyMessage) -> None:
+    # ----------------------------------------------------------------------------------------------- its life
+    async def _live(self) -> None:
+        self._orders.attach()
+        try:
+            while self.stopped is None:
+                match self._orders.next():
+                    case m.Adopt() as order:
+                        self._adopt(order)
+                    case Plan() as plan:
+                        await self._train(plan)
+                    case m.Stopped():
+                        self.stopped = ""
+                    case None:
+                        message = await self._told.get()
+                        await self._weather.moves(self.name)
+                        self._orders.hear(message)
+        except UserError as error:
+            self.stopped = str(error)
+
+    def _say(self, message: Message) -> None:
         self._weather.watch(self.name, self._island, message)
-        await self._weather.moves(self.name)
         self._said.put_nowait(message)
 
-    async def _live(self) -> None:
-        while True:
-            message = await self._told.get()
-            await self._weather.moves(self.name)
-            match message:
-                case m.Adopt():
-                    if self._training is not None:  # an order that waits means that the swarm has moved on
-                        self._training.cancel()
-                    self._parameters = np.array(self._state.parameters)
-                    loaded = loaded_root(self._state.layout, message.table, self._parameters)
-                    if (
-                        self._state.version == message.step
-                    ):  # else it has moved on: this does not count, and is ordered again
-                        self.roots[message.step] = loaded
-                    await self._say(m.Adopted(message.step, loaded))
-                case m.Work():
-                    self._training = asyncio.create_task(self._train(message))
-                case m.Pulse():
-                    pass
-                case m.Stopped():
-                    self.stopped = message.reason
-                case _:
-                    raise AssertionError(f"unexpected {message}")
+    def _adopt(self, order: m.Adopt) -> None:
+        self._parameters = np.array(self._state.parameters)
+        loaded = loaded_root(self._state.layout, order.table, self._parameters)
+        if (
+            self._state.version == order.step
+        ):  # else it has moved on: this does not count, and is ordered again
+            self.roots[order.step] = loaded
+        self._orders.adopted(order, loaded)
 
-    async def _train(self, work: m.Work) -> None:
-        plan, done, clock = work.plan, 0, asyncio.get_running_loop().time
-        began = clock()
-        while done < plan.inner_steps and plan.has_time(done, 1, clock() - began):
+    async def _train(self, plan: Plan) -> None:
+        done, has_time = 0, True
+        while has_time and done < plan.inner_steps:
             await asyncio.sleep(self._step_seconds)
             await self._weather.moves(self.name)
             noise = self._random.standard_normal(len(self._parameters)).astype(np.float32)
             self._parameters += np.float32(0.05) * (TARGET - self._parameters) + np.float32(0.001) * noise
             done += 1
-            await self._say(m.Progress(plan.step, done, 1.0, 1.0))
-        self._state.local[:] = self._parameters
-        tokens = 8 * num_samples(plan.used(done))
-        await self._say(
-            m.Proposed(step=plan.step, tokens=tokens, inner_steps=done, loss=1.0, compute_seconds=0.1)
-        )
+            while not self._told.empty():
+                self._orders.hear(self._told.get_nowait())
+            has_time = self._orders.progress(LOSS, TOKENS_PER_SAMPLE)
+            await self._weather.moves(self.name)
+        if not self._orders.moved_on:
+            self._state.local[:] = self._parameters
+            self._orders.propose(TOKENS_PER_SAMPLE * num_samples(plan.used(done)), LOSS)

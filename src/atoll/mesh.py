@@ -24,8 +24,8 @@ from atoll.errors import UserError
 from atoll.island.parallelize import device as device_named
 from atoll.island.ranks import Ranks, own_rows
 from atoll.swarm.layout import Layout
-from atoll.swarm.messages import Adopt, RunInfo
-from atoll.swarm.records import Plan
+from atoll.swarm.messages import Adopt
+from atoll.swarm.records import Plan, RunInfo
 
 __all__ = ["Adopt", "ElasticDeviceMesh", "Plan", "Swarm"]
 

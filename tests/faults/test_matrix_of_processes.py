@@ -14,8 +14,7 @@ from faults.processes import World
 from faults.test_own_loop import EXAMPLES, found
 
 from atoll.events import read_events
-from atoll.swarm.messages import decode
-from atoll.swarm.records import CommitRecord
+from atoll.swarm.records import CommitRecord, decode
 
 # Islands that only dial out, so that the relay owns every slice: while it is frozen, a reduction lasts.
 DIAL_ONLY = "Path(sys.argv[2]), settings=Settings(Path(sys.argv[2]), '', dial_only=True)"
@@ -104,9 +103,7 @@ def hold_a_reduction(world: World) -> None:
 def records(world: World, name: str) -> list[CommitRecord]:
     found = []
     for path in sorted((world.run_dir.islands / name / "log").glob("*.commit")):
-        record = decode(path.read_bytes())
-        assert isinstance(record, CommitRecord)
-        found.append(record)
+        found.append(decode(path.read_bytes(), CommitRecord))
     return found
 
 

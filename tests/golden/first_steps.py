@@ -35,7 +35,8 @@ from atoll.run.genesis import prepare
 from atoll.swarm import messages as m
 from atoll.swarm.identity import RunKeys, common_name, island_key
 from atoll.swarm.layout import root
-from atoll.swarm.records import Assembled, Attempt, Plan, Share, Slice, Term, header
+from atoll.swarm.messages.trainer import AGENT_DOOR
+from atoll.swarm.records import Assembled, Attempt, Plan, RunInfo, Share, Slice, Term, header
 from atoll.train import train
 
 HERE = Path(__file__).parent
@@ -87,10 +88,10 @@ def losses_and_roots(case: str, directory: Path) -> dict[str, list[str]]:
     return {"losses": losses, "roots": agent.roots}
 
 
-def enrol(run_dir: RunDir, island: Path, recipe: Recipe) -> m.RunInfo:
+def enrol(run_dir: RunDir, island: Path, recipe: Recipe) -> RunInfo:
     """Make `island` a member of a run without a coordinator."""
     keys, state_0 = RunKeys(run_dir.coordinator, recipe.name), run_dir.state_0()
-    run = m.RunInfo(
+    run = RunInfo(
         run_id=common_name(keys.authority),
         name=recipe.name,
         recipe=recipe.shared(),
@@ -114,7 +115,7 @@ class ThreadAgent:
 
     alive = True
 
-    def __init__(self, island: Path, run: m.RunInfo, run_dir: RunDir, recipe: Recipe) -> None:
+    def __init__(self, island: Path, run: RunInfo, run_dir: RunDir, recipe: Recipe) -> None:
         self.roots: list[str] = []
         self.socket, self._far = socket.socketpair()
         self._run, self._run_dir, self._recipe, self._island = run, run_dir, recipe, island
@@ -138,7 +139,7 @@ class ThreadAgent:
 
     def _live(self) -> None:
         try:
-            while not self._answer(read_frame(self._far)):
+            while not self._answer(read_frame(self._far, AGENT_DOOR)):
                 pass
         except BaseException as error:
             self._error = error

@@ -16,6 +16,8 @@ from atoll.agent.settings import Settings
 from atoll.errors import UserError
 from atoll.swarm import messages as m
 from atoll.swarm.layout import Layout, TensorSpec
+from atoll.swarm.messages.trainer import AGENT_DOOR
+from atoll.swarm.records import RunInfo
 
 
 class Agent:
@@ -41,7 +43,7 @@ class Agent:
             self._far.sendall(frame(message))
 
     def hear(self, kind):
-        message = read_frame(self._far)
+        message = read_frame(self._far, AGENT_DOOR)
         assert isinstance(message, kind)
         return message
 
@@ -83,7 +85,7 @@ def line_to(tmp_path, monkeypatch):
 
 
 def member(run_name: str = "run") -> membership.Membership:
-    run = m.RunInfo(
+    run = RunInfo(
         run_id=f"{run_name}-1",
         name=run_name,
         recipe={},
@@ -190,6 +192,20 @@ def test_enrolment_is_not_waited_for_for_ever(line_to, tmp_path, monkeypatch) ->
 
 
 # ----------------------------------------------------------------------------------------------- dead agents
+def test_an_agent_that_says_what_none_says_to_a_trainer_is_replaced(line_to) -> None:
+    def false(its) -> None:
+        its.hear(m.WantData)
+        its.say(m.Ping())
+
+    def true(its) -> None:
+        its.say(m.DataAt(its.hear(m.WantData).number, "/data"))
+
+    made = line_to(false, true)
+    assert made.data_dir() == Path("/data")
+    ((why, _),) = made.replaced
+    assert why.startswith("a trainer takes no such message from its agent: ") and "'Ping'" in why
+
+
 def test_a_trainer_works_on_while_its_agent_is_dead(line_to) -> None:
     looked = threading.Event()
 

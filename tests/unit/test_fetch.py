@@ -17,13 +17,14 @@ from atoll.swarm import messages as m
 from atoll.swarm.layout import digest, root
 from atoll.swarm.memory_transport import MemoryTransport, Network
 from atoll.swarm.records import Attempt, Slice, Term
-from atoll.swarm.transport import Service, Stream
+from atoll.swarm.services import FETCH
+from atoll.swarm.transport import Handler, Stream
 
 GOOD = b"good" * 1000
 ANY = 1 << 20
 
 
-def answering(*frames: tuple[m.Found | m.Missing, bytes]) -> Service:
+def answering(*frames: tuple[m.Found | m.Missing, bytes]) -> Handler:
     """A donor that says the same to everything."""
 
     async def serve(stream: Stream) -> None:
@@ -43,15 +44,15 @@ EMPTY_HANDED = answering((m.Missing("not here"), b""))
 class World:
     """Some donors, and one who asks them."""
 
-    def __init__(self, **services: Service) -> None:
+    def __init__(self, **handlers: Handler) -> None:
         self.network = Network()
         self.said: list[str] = []
-        self._services = services
+        self._handlers = handlers
 
     async def donors(self) -> Donors:
         addresses: dict[str, str] = {}
-        for name, service in self._services.items():
-            port = await MemoryTransport(self.network, name).serve("memory", 0, {"Fetch": service})
+        for name, handler in self._handlers.items():
+            port = await MemoryTransport(self.network, name).serve("memory", 0, {FETCH: handler})
             addresses[name] = f"memory:{port}"
         return Donors(MemoryTransport(self.network, "me"), addresses, self.said.append)
 
@@ -109,7 +110,7 @@ def test_an_answer_of_a_false_size_is_refused_and_its_donor_dropped(frames) -> N
 
 
 def test_an_answer_of_another_kind_drops_its_donor() -> None:
-    world = World(a=answering((m.Done(), b"")), b=HONEST)  # type: ignore[arg-type]
+    world = World(a=answering((m.Pong(), b"")), b=HONEST)  # type: ignore[arg-type]
     world.ask()
     assert world.left == ["b"]
 
@@ -280,10 +281,10 @@ def source(tmp_path) -> Donor:
 
 
 def get_slice(
-    tmp_path, services: dict[str, Service], part: Slice, slice_root: bytes
+    tmp_path, handlers: dict[str, Handler], part: Slice, slice_root: bytes
 ) -> tuple[Assembly, World]:
     (tmp_path / "mine").mkdir()
-    mine, world = Assembly(tmp_path / "mine", LAYOUT, ATTEMPT), World(**services)
+    mine, world = Assembly(tmp_path / "mine", LAYOUT, ATTEMPT), World(**handlers)
 
     async def main() -> None:
         donors = await world.donors()
@@ -297,7 +298,7 @@ def get_slice(
     return mine, world
 
 
-def spoilt(donor: Donor, spoil: Callable[[bytes], bytes]) -> Service:
+def spoilt(donor: Donor, spoil: Callable[[bytes], bytes]) -> Handler:
     """A donor that tells the truth about tables and lies about pieces."""
 
     async def serve(stream: Stream) -> None:
@@ -321,8 +322,8 @@ def test_a_slice_comes_whole_from_a_donor(tmp_path, source, number) -> None:
 
 def test_pieces_that_are_not_those_of_the_table_are_fetched_from_the_next(tmp_path, source) -> None:
     part, theirs = ATTEMPT.slices[0], source.assembly[1]
-    services = {"a": spoilt(source, lambda data: data[:-1] + b"x"), "b": source.serve}
-    mine, world = get_slice(tmp_path, services, part, root(theirs.slice_table(part)))
+    handlers = {"a": spoilt(source, lambda data: data[:-1] + b"x"), "b": source.serve}
+    mine, world = get_slice(tmp_path, handlers, part, root(theirs.slice_table(part)))
     assert mine.whole(part, root(theirs.slice_table(part)))
     assert world.left == ["b"]
 

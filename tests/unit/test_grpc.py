@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from unit.doors import ECHO
 from worlds.swarm import LAYOUT
 
 from atoll.agent import membership
@@ -25,6 +26,8 @@ from atoll.swarm.identity import (
     fingerprint,
     island_key,
 )
+from atoll.swarm.records import RunInfo
+from atoll.swarm.services import ENROLL, FETCH
 from atoll.swarm.transport import MAX_FRAME_BYTES, Stream, TransportError, call
 
 HOST = "127.0.0.1"
@@ -85,8 +88,8 @@ def test_a_message_and_its_bulk_travel_both_ways(wire, keys) -> None:
             peers.append(stream.peer)
             await echo(stream)
 
-        port = await server.serve(HOST, 0, {"Echo": service})
-        stream = await client.connect(f"{HOST}:{port}", "server", "Echo")
+        port = await server.serve(HOST, 0, {ECHO: service})
+        stream = await client.connect(f"{HOST}:{port}", "server", ECHO)
         for bulk in (b"", b"bulk", bytes(1 << 20)):
             await stream.send(m.Piece(7), bulk)
             message, back = await stream.receive(5)
@@ -129,12 +132,12 @@ def test_a_host_that_is_not_ours_is_not_told_as_a_port_in_use(wire, keys) -> Non
 # ------------------------------------------------------------------------------------------------ who gets in
 async def refused(client: GrpcTransport, address: str, peer: str = "server") -> None:
     with pytest.raises(TransportError):
-        await call(client, address, peer, "Echo", m.Ping(), m.Ping, 2.0)
+        await call(client, address, peer, ECHO, m.Ping(), 2.0)
 
 
 def test_a_certificate_of_another_run_is_refused(wire, keys, other_keys) -> None:
     async def main() -> None:
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Echo": echo})
+        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
         # The stranger trusts our authority, so only the server's own check can stop it.
         await refused(wire.transport(other_keys, "client", keys.authority), f"{HOST}:{port}")
 
@@ -143,7 +146,7 @@ def test_a_certificate_of_another_run_is_refused(wire, keys, other_keys) -> None
 
 def test_a_server_of_another_run_is_not_believed(wire, keys, other_keys) -> None:
     async def main() -> None:
-        port = await wire.transport(other_keys, "server", keys.authority).serve(HOST, 0, {"Echo": echo})
+        port = await wire.transport(other_keys, "server", keys.authority).serve(HOST, 0, {ECHO: echo})
         await refused(wire.transport(keys, "client"), f"{HOST}:{port}")
 
     wire.run(main)
@@ -151,7 +154,7 @@ def test_a_server_of_another_run_is_not_believed(wire, keys, other_keys) -> None
 
 def test_a_peer_under_another_name_is_not_believed(wire, keys) -> None:
     async def main() -> None:
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Echo": echo})
+        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
         await refused(wire.transport(keys, "client"), f"{HOST}:{port}", peer="another")
 
     wire.run(main)
@@ -161,12 +164,12 @@ def test_a_peer_without_a_certificate_is_refused(wire, keys) -> None:
     async def main() -> None:
         from atoll.swarm import grpc_transport
 
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Echo": echo})
+        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
         channel = grpc_transport._channel(f"{HOST}:{port}", "server", keys.authority, None)
         wire._closing.append(channel.close)
         with pytest.raises(TransportError):
             stream = await grpc_transport._open(
-                channel, f"{HOST}:{port}", "server", "Echo", 2.0, lambda _: None
+                channel, f"{HOST}:{port}", "server", ECHO, 2.0, lambda _: None
             )
             await stream.send(m.Ping())
             await stream.receive(2.0)
@@ -185,7 +188,7 @@ def test_a_service_that_is_not_there_is_a_transport_error(wire, keys) -> None:
 def test_nobody_at_an_address_is_a_transport_error_that_names_it(wire, keys) -> None:
     async def main() -> None:
         with pytest.raises(TransportError, match=r"server at 127\.0\.0\.1:1"):
-            await wire.transport(keys, "client").connect(f"{HOST}:1", "server", "Echo", 0.3)
+            await wire.transport(keys, "client").connect(f"{HOST}:1", "server", ECHO, 0.3)
 
     wire.run(main)
 
@@ -193,9 +196,9 @@ def test_nobody_at_an_address_is_a_transport_error_that_names_it(wire, keys) -> 
 # --------------------------------------------------------------------------------------------------- breaking
 def test_a_peer_that_is_cut_gives_a_transport_error(wire, keys) -> None:
     async def main() -> None:
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Echo": echo})
+        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
         async with Proxy(port) as proxy:
-            stream = await wire.transport(keys, "client").connect(f"{HOST}:{proxy.port}", "server", "Echo")
+            stream = await wire.transport(keys, "client").connect(f"{HOST}:{proxy.port}", "server", ECHO)
             await stream.send(m.Ping())
             await stream.receive(5)
             waiting = asyncio.create_task(stream.receive(5))
@@ -211,9 +214,9 @@ def test_sending_on_a_line_that_was_cut_is_a_transport_error(wire, keys) -> None
     """As a recovery does whose donor has died between two requests."""
 
     async def main() -> None:
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Echo": echo})
+        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
         async with Proxy(port) as proxy:
-            stream = await wire.transport(keys, "client").connect(f"{HOST}:{proxy.port}", "server", "Echo")
+            stream = await wire.transport(keys, "client").connect(f"{HOST}:{proxy.port}", "server", ECHO)
             proxy.cut()
             with pytest.raises(TransportError):
                 await stream.receive(5)
@@ -235,8 +238,8 @@ def test_a_peer_that_leaves_gives_a_transport_error_at_the_server_too(wire, keys
                 raise
 
         client = wire.transport(keys, "client")
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Echo": service})
-        stream = await client.connect(f"{HOST}:{port}", "server", "Echo")
+        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: service})
+        stream = await client.connect(f"{HOST}:{port}", "server", ECHO)
         await stream.send(m.Ping())
         await stream.receive(5)
         await stream.close()
@@ -250,7 +253,7 @@ def test_the_end_of_a_service_is_the_end_of_the_stream(wire, keys) -> None:
         async def brief(stream: Stream) -> None:
             await stream.receive(5)
 
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Echo": brief})
+        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: brief})
         await refused(wire.transport(keys, "client"), f"{HOST}:{port}")
 
     wire.run(main)
@@ -261,8 +264,8 @@ def test_a_silent_peer_is_a_transport_error(wire, keys) -> None:
         async def mute(stream: Stream) -> None:
             await asyncio.sleep(30)
 
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Echo": mute})
-        stream = await wire.transport(keys, "client").connect(f"{HOST}:{port}", "server", "Echo")
+        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: mute})
+        stream = await wire.transport(keys, "client").connect(f"{HOST}:{port}", "server", ECHO)
         with pytest.raises(TransportError, match="no answer within"):
             await stream.receive(0.05)
 
@@ -271,8 +274,8 @@ def test_a_silent_peer_is_a_transport_error(wire, keys) -> None:
 
 def test_a_cancelled_reader_is_cancelled_and_not_told_of_a_broken_line(wire, keys) -> None:
     async def main() -> None:
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Echo": echo})
-        stream = await wire.transport(keys, "client").connect(f"{HOST}:{port}", "server", "Echo")
+        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
+        stream = await wire.transport(keys, "client").connect(f"{HOST}:{port}", "server", ECHO)
         task = asyncio.create_task(stream.receive(5))
         await asyncio.sleep(0.01)
         task.cancel()
@@ -284,8 +287,8 @@ def test_a_cancelled_reader_is_cancelled_and_not_told_of_a_broken_line(wire, key
 
 def test_an_oversized_frame_is_never_sent(wire, keys) -> None:
     async def main() -> None:
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Echo": echo})
-        stream = await wire.transport(keys, "client").connect(f"{HOST}:{port}", "server", "Echo")
+        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
+        stream = await wire.transport(keys, "client").connect(f"{HOST}:{port}", "server", ECHO)
         with pytest.raises(TransportError, match="over the bound"):
             await stream.send(m.Piece(0), bytes(MAX_FRAME_BYTES))
 
@@ -298,7 +301,7 @@ def test_a_donor_that_died_between_two_requests_is_dropped(wire, keys) -> None:
             await stream.receive(5)
             await stream.send(m.Found(1, 0), b"x")
 
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Fetch": once})
+        port = await wire.transport(keys, "server").serve(HOST, 0, {FETCH: once})
         said: list[str] = []
         donors = Donors(wire.transport(keys, "client"), {"server": f"{HOST}:{port}"}, said.append)
         await donors.ask(m.FetchTable(0), lambda *_: True, 1)
@@ -360,12 +363,12 @@ def test_the_bytes_that_are_counted_are_those_that_left_the_sockets(wire, keys) 
         async def swallow(stream: Stream) -> None:
             for _ in range(16):
                 await stream.receive(5)
-            await stream.send(m.Done())
+            await stream.send(m.Pong())
 
         client = wire.transport(keys, "client")
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Take": swallow})
+        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: swallow})
         async with Proxy(port) as proxy:
-            stream = await client.connect(f"{HOST}:{proxy.port}", "server", "Take")
+            stream = await client.connect(f"{HOST}:{proxy.port}", "server", ECHO)
             for index in range(16):
                 await stream.send(m.Piece(index), bytes(1 << 18))
             await stream.receive(5)
@@ -376,7 +379,7 @@ def test_the_bytes_that_are_counted_are_those_that_left_the_sockets(wire, keys) 
 
 
 # -------------------------------------------------------------------------------------------------- enrolment
-class Door:
+class Enrolment:
     """An enrolment port: it answers as a coordinator would, and remembers what it was told."""
 
     def __init__(self, wire: Wire, keys: RunKeys) -> None:
@@ -391,7 +394,7 @@ class Door:
             message, _ = await stream.receive(5)
             assert isinstance(message, m.Enroll)
             self.secrets.append(message.secret)
-            run = m.RunInfo(
+            run = RunInfo(
                 run_id=common_name(self.keys.authority),
                 name="test",
                 recipe={},
@@ -401,18 +404,20 @@ class Door:
                 record_key=self.keys.record_key,
             )
             await stream.send(
-                m.Refused(self.refusal) if self.refusal else m.Enrolled(self.keys.issue(message.csr), run)
+                m.TicketRefused(self.refusal)
+                if self.refusal
+                else m.Enrolled(self.keys.issue(message.csr), run)
             )
 
-        port = await self._transport.serve_strangers(HOST, 0, {"Enroll": enrol})
+        port = await self._transport.serve_strangers(HOST, 0, {ENROLL: enrol})
         authority = self.keys.authority
         return Ticket(common_name(authority), f"{HOST}:{port - 1}", fingerprint(authority), "secret")
 
 
 def test_a_ticket_becomes_a_membership(wire, keys, tmp_path) -> None:
     async def main() -> None:
-        door = Door(wire, keys)
-        member = await membership.enrol(tmp_path, await door.open(), "Ada")
+        enrolment = Enrolment(wire, keys)
+        member = await membership.enrol(tmp_path, await enrolment.open(), "Ada")
         assert member.island == island_key(tmp_path)[0]
         assert member.authority == keys.authority
         assert membership.load(tmp_path) == member
@@ -422,11 +427,11 @@ def test_a_ticket_becomes_a_membership(wire, keys, tmp_path) -> None:
 
 def test_a_run_with_another_fingerprint_is_refused_before_it_hears_the_secret(wire, keys, tmp_path) -> None:
     async def main() -> None:
-        door = Door(wire, keys)
-        ticket = msgspec.structs.replace(await door.open(), fingerprint=b"another-run-here")
+        enrolment = Enrolment(wire, keys)
+        ticket = msgspec.structs.replace(await enrolment.open(), fingerprint=b"another-run-here")
         with pytest.raises(UserError, match="another run answers there"):
             await membership.enrol(tmp_path, ticket, "Ada")
-        assert door.secrets == []
+        assert enrolment.secrets == []
         assert membership.load(tmp_path) is None
 
     wire.run(main)
@@ -434,10 +439,10 @@ def test_a_run_with_another_fingerprint_is_refused_before_it_hears_the_secret(wi
 
 def test_a_refused_ticket_is_the_users_mistake_and_leaves_no_membership(wire, keys, tmp_path) -> None:
     async def main() -> None:
-        door = Door(wire, keys)
-        door.refusal = "this ticket has expired"
+        enrolment = Enrolment(wire, keys)
+        enrolment.refusal = "this ticket has expired"
         with pytest.raises(UserError, match="has expired"):
-            await membership.enrol(tmp_path, await door.open(), "Ada")
+            await membership.enrol(tmp_path, await enrolment.open(), "Ada")
         assert membership.load(tmp_path) is None
 
     wire.run(main)
@@ -445,11 +450,11 @@ def test_a_refused_ticket_is_the_users_mistake_and_leaves_no_membership(wire, ke
 
 def test_a_certificate_from_enrolment_opens_the_members_port(wire, keys, tmp_path) -> None:
     async def main() -> None:
-        member = await membership.enrol(tmp_path, await Door(wire, keys).open(), "Ada")
-        port = await wire.transport(keys, COORDINATOR).serve(HOST, 0, {"Echo": echo})
+        member = await membership.enrol(tmp_path, await Enrolment(wire, keys).open(), "Ada")
+        port = await wire.transport(keys, COORDINATOR).serve(HOST, 0, {ECHO: echo})
         transport = GrpcTransport(member.credentials(tmp_path))
         wire._closing.append(transport.close)
-        assert await call(transport, f"{HOST}:{port}", COORDINATOR, "Echo", m.Ping(), m.Ping) == m.Ping()
+        assert await call(transport, f"{HOST}:{port}", COORDINATOR, ECHO, m.Ping()) == m.Ping()
 
     wire.run(main)
 

@@ -37,6 +37,7 @@ from atoll.swarm.records import (
     UpdateHeader,
     header,
 )
+from atoll.swarm.services import FETCH
 
 TERM = Term(1, "nonce")
 SHARES = (Share("a", b"p" * 32, 8, 1.0),)
@@ -317,11 +318,11 @@ def test_a_joiner_fetches_of_an_update_what_its_chunks_need(tmp_path, monkeypatc
         find = source._find  # pyright: ignore[reportPrivateUsage]
 
         def counting(request: Message) -> object:
-            asked.extend([request.first] if isinstance(request, FetchPieces) else [])
+            asked.extend([request.first_piece] if isinstance(request, FetchPieces) else [])
             return find(request)
 
         monkeypatch.setattr(source, "_find", counting)
-        port = await MemoryTransport(network, "donor").serve("memory", 0, {"Fetch": source.serve})
+        port = await MemoryTransport(network, "donor").serve("memory", 0, {FETCH: source.serve})
         donors = Donors(MemoryTransport(network, "joiner"), {"donor": f"memory:{port}"}, lambda _: None)
         assert await Recovery(joiner.state, joiner.log, GENESIS, []).advance(donors) == 1
         await donors.close()
@@ -350,7 +351,7 @@ def test_a_commit_while_chunks_come_turns_those_that_are_here_to_the_log(tmp_pat
         def committing(request: Message) -> object:
             with one_by_one:
                 if isinstance(request, FetchPieces):
-                    pieces.extend(range(request.first, request.first + request.count))
+                    pieces.extend(range(request.first_piece, request.first_piece + request.num_pieces))
                 if isinstance(request, FetchChunk):
                     monkeypatch.undo()
                     chunks.append(request.index)
@@ -360,7 +361,7 @@ def test_a_commit_while_chunks_come_turns_those_that_are_here_to_the_log(tmp_pat
                 return find(request)
 
         source._find = committing  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
-        port = await MemoryTransport(network, "donor").serve("memory", 0, {"Fetch": source.serve})
+        port = await MemoryTransport(network, "donor").serve("memory", 0, {FETCH: source.serve})
         donors = Donors(MemoryTransport(network, "joiner"), {"donor": f"memory:{port}"}, lambda _: None)
         async with asyncio.timeout(20):
             assert await Recovery(joiner, log, GENESIS, []).advance(donors) == 2
@@ -416,7 +417,7 @@ def test_a_donor_of_false_chunks_is_dropped_and_named_and_its_chunks_come_from_t
         network, addresses = Network(), {}
         for name, kind in (("honest", Donor), ("liar", Liar)):
             source = kind(donor.state, donor.log, GENESIS, lambda *_: None)
-            port = await MemoryTransport(network, name).serve("memory", 0, {"Fetch": source.serve})
+            port = await MemoryTransport(network, name).serve("memory", 0, {FETCH: source.serve})
             addresses[name] = f"memory:{port}"
         donors = Donors(MemoryTransport(network, "joiner"), addresses, said.append)
         assert await Recovery(joiner, log, GENESIS, []).advance(donors) == 1

@@ -3,14 +3,15 @@ edges.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from atoll.swarm.memory_transport import MemoryTransport, Network
-from atoll.swarm.messages import AnyMessage
 from atoll.swarm.records import Message
-from atoll.swarm.transport import Service, Stream, TransportError, within
+from atoll.swarm.services import Service
+from atoll.swarm.transport import Handler, Stream, TransportError, within
 
-Frame = tuple[AnyMessage, memoryview]
+Frame = tuple[Message, memoryview]
 Watch = Callable[[str, str, Message], None]
 
 
@@ -59,20 +60,22 @@ class WeatherTransport(MemoryTransport):
         super().__init__(network, island)
         self._weather = network
 
-    async def connect(self, address: str, peer: str, service: str, seconds: float = 10.0) -> Stream:
+    async def connect(
+        self, address: str, peer: str, service: Service[Any, Any], seconds: float = 10.0
+    ) -> Stream:
         await self._weather.moves(self.island)
         for still in (frozenset((self.island, peer)), peer):
             await within(seconds, self._weather.moves(still), peer)
         return _Stream(await super().connect(address, peer, service, seconds), self._weather, self.island)
 
-    async def serve(self, host: str, port: int, services: dict[str, Service]) -> int:
+    async def serve(self, host: str, port: int, handlers: Mapping[Service[Any, Any], Handler]) -> int:
         return await super().serve(
-            host, port, {name: self._watched(service) for name, service in services.items()}
+            host, port, {service: self._watched(handler) for service, handler in handlers.items()}
         )
 
-    def _watched(self, service: Service) -> Service:
+    def _watched(self, handler: Handler) -> Handler:
         async def serve(stream: Stream) -> None:
-            await service(_Stream(stream, self._weather, self.island))
+            await handler(_Stream(stream, self._weather, self.island))
 
         return serve
 

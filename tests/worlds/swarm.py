@@ -24,7 +24,8 @@ from atoll.events import EventLog, read_events
 from atoll.swarm import messages as m
 from atoll.swarm.identity import COORDINATOR, RunKeys
 from atoll.swarm.layout import BLOCK, Layout, TensorSpec
-from atoll.swarm.records import Message, encode
+from atoll.swarm.records import Message, RunInfo, encode
+from atoll.swarm.services import CONTROL, OPERATE
 
 LAYOUT = Layout(
     (TensorSpec("a", (3, BLOCK)), TensorSpec("b", (100,)), TensorSpec("c", (2, BLOCK))), 2 * BLOCK, BLOCK
@@ -53,7 +54,7 @@ class Swarm:
             },
             "the worlds' recipe",
         )
-        self.run = m.RunInfo(
+        self.run = RunInfo(
             run_id="test-1",
             name="test",
             recipe=self.recipe.shared(),
@@ -82,7 +83,7 @@ class Swarm:
         )
         self.board = StatusBoard(self.coordinator, self.count_samples)
         operate = Requests(self.coordinator, self.board).operate
-        await transport.serve("memory", 1, {"Control": self.coordinator.control, "Operate": operate})
+        await transport.serve("memory", 1, {CONTROL: self.coordinator.control, OPERATE: operate})
         self.coordinator.address = "memory:1"
         self.coordinator.begin(**begin)
         self._clock = asyncio.create_task(self.coordinator.keep_time())

@@ -20,6 +20,8 @@ from atoll.data.loader import Loader
 from atoll.data.partial import PartialData
 from atoll.swarm import messages as m
 from atoll.swarm.memory_transport import MemoryTransport, Network
+from atoll.swarm.messages.trainer import ToAgent
+from atoll.swarm.services import FETCH
 
 LEASE = range(40, 60)
 
@@ -59,13 +61,13 @@ class DataTrainer:
     """A trainer that has not come further than to ask for data."""
 
     def __init__(self) -> None:
-        self._said: asyncio.Queue[m.AnyMessage] = asyncio.Queue()
+        self._said: asyncio.Queue[ToAgent] = asyncio.Queue()
         self.orders = Orders(self._said.put_nowait, asyncio.get_running_loop().time)
 
     def tell(self, message) -> None:
         self.orders.hear(message)
 
-    async def hear(self) -> m.AnyMessage:
+    async def hear(self) -> ToAgent:
         return await self._said.get()
 
 
@@ -164,7 +166,7 @@ def fetch(tmp_path, data, url, **donors):
     async def main() -> None:
         addresses = {}
         for name, block in donors.items():
-            port = await MemoryTransport(network, name).serve("memory", 0, {"Fetch": partial(serve, block)})
+            port = await MemoryTransport(network, name).serve("memory", 0, {FETCH: partial(serve, block)})
             addresses[name] = f"memory:{port}"
         asked = Donors(MemoryTransport(network, "me"), addresses, said.append)
         try:

@@ -11,7 +11,8 @@ from atoll.agent.state import OuterState
 from atoll.errors import UserError
 from atoll.samples import num_samples
 from atoll.swarm import messages as m
-from atoll.swarm.records import Message, Plan
+from atoll.swarm.messages.trainer import ToAgent, ToTrainer
+from atoll.swarm.records import Plan
 from atoll.swarm.transport import TransportError
 
 TARGET = np.float32(3.0)  # where every trainer pulls the parameters
@@ -38,18 +39,18 @@ class NumpyTrainer:
         self._weather = weather
         self._random = np.random.default_rng(seed)
         self._step_seconds = step_seconds
-        self._said: asyncio.Queue[m.AnyMessage] = asyncio.Queue()
-        self._told: asyncio.Queue[Message] = asyncio.Queue()
+        self._said: asyncio.Queue[ToAgent] = asyncio.Queue()
+        self._told: asyncio.Queue[ToTrainer] = asyncio.Queue()
         self._orders = Orders(self._say, asyncio.get_running_loop().time)
         self._parameters = np.zeros(state.layout.num_elements, np.float32)
         self._living = asyncio.create_task(self._live())
 
     # ------------------------------------------------------------------------------------ what its agent uses
-    def tell(self, message: Message) -> None:
+    def tell(self, message: ToTrainer) -> None:
         self._weather.watch(self._island, self.name, message)
         self._told.put_nowait(message)
 
-    async def hear(self) -> m.AnyMessage:
+    async def hear(self) -> ToAgent:
         message = await self._said.get()
         await self._weather.moves(self.name)
         await self._weather.moves(self._island)
@@ -82,7 +83,7 @@ class NumpyTrainer:
         except UserError as error:
             self.stopped = str(error)
 
-    def _say(self, message: Message) -> None:
+    def _say(self, message: ToAgent) -> None:
         self._weather.watch(self.name, self._island, message)
         self._said.put_nowait(message)
 

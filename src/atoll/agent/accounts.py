@@ -55,7 +55,7 @@ class Accounts:
             wait_seconds=self._wait_seconds,
             note=self.note,
             attempt=attempt,
-            pieces=num_pieces,
+            num_pieces=num_pieces,
         )
 
 

@@ -10,7 +10,8 @@ from atoll.agent.state import OuterState
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 from atoll.swarm.layout import DIGEST_BYTES
-from atoll.swarm.transport import Stream, TransportError
+from atoll.swarm.messages import peers
+from atoll.swarm.transport import Stream
 
 MAX_PIECES = 256  # per request: bounds what one answer can hold a donor to
 IDLE_SECONDS = 3_600.0
@@ -35,7 +36,7 @@ class Donor:
         attempt, assembly = self.assembly
         return attempt.number, assembly.num_pieces
 
-    async def serve(self, stream: Stream) -> None:
+    async def serve(self, stream: Stream[peers.ToDonor]) -> None:
         """Answer one request after the other until the peer closes."""
         while True:
             request, _ = await stream.receive(IDLE_SECONDS)
@@ -48,7 +49,7 @@ class Donor:
             for start in range(0, len(view) or 1, m.FRAME_BYTES):  # of nothing there is one frame too
                 await stream.send(m.Found(len(view), step), view[start : start + m.FRAME_BYTES])
 
-    def _find(self, request: r.Message) -> tuple[bytes, int] | m.Missing:
+    def _find(self, request: peers.ToDonor) -> tuple[bytes, int] | m.Missing:
         data: bytes | None = None
         step = -1
         match request:
@@ -59,21 +60,20 @@ class Donor:
                 data = self._slice(request.step, request.slice_root)[0]
             case m.FetchPieces():
                 table, piece, first = self._slice(request.step, request.slice_root)
-                num_pieces = len(table or b"") // DIGEST_BYTES - request.first
-                if table and request.first >= 0 and 0 < request.count <= min(MAX_PIECES, num_pieces):
-                    start = first + request.first
-                    data = b"".join(bytes(piece(i)) for i in range(start, start + request.count))
+                most = min(MAX_PIECES, len(table or b"") // DIGEST_BYTES - request.first_piece)
+                if request.first_piece >= 0 and 0 < request.num_pieces <= most:
+                    start = first + request.first_piece
+                    data = b"".join(bytes(piece(i)) for i in range(start, start + request.num_pieces))
             case m.FetchTable():
                 data = self.log.table(request.step, self.genesis_root)
-            case m.FetchChunk() if 0 <= request.index < self.state.layout.num_chunks:
-                step, chunk = self.state.read(request.index)
-                data = shrink(chunk) if step >= 0 else None
+            case m.FetchChunk():
+                if 0 <= request.index < self.state.layout.num_chunks:
+                    step, chunk = self.state.read(request.index)
+                    data = shrink(chunk) if step >= 0 else None
             case m.FetchManifest():
                 data = self.data_block("", 0)
             case m.FetchBlock():
                 data = self.data_block(request.file, request.index)
-            case _:
-                raise TransportError(f"{type(request).__name__} is not a request for bytes")
         return (data, step) if data is not None else m.Missing(f"{type(request).__name__}: not here")
 
     def _slice(self, step: int, slice_root: bytes) -> tuple[bytes | None, Callable[[int], memoryview], int]:

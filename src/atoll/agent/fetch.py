@@ -12,7 +12,9 @@ from atoll.agent.log import check_piece
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 from atoll.swarm.layout import DIGEST_BYTES, root
-from atoll.swarm.transport import Stream, Transport, TransportError, expect, together
+from atoll.swarm.messages import peers
+from atoll.swarm.services import FETCH
+from atoll.swarm.transport import Stream, Transport, TransportError, together
 
 ANSWER_SECONDS = 15.0
 AT_ONCE = 2  # requests to a donor, on a stream each: while one answer travels, the next is prepared
@@ -34,7 +36,8 @@ class Donors:
         self._transport = transport
         self._addresses = dict(addresses)
         self._report = report
-        self._idle: defaultdict[str, list[Stream]] = defaultdict(list)  # one request at a time on a stream
+        # By donor; one request at a time on a stream.
+        self._idle: defaultdict[str, list[Stream[peers.ToFetcher]]] = defaultdict(list)
         self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
 
     @property
@@ -42,7 +45,7 @@ class Donors:
         return sorted(self._addresses)
 
     async def ask(
-        self, request: r.Message, check: Callable[[bytes, int], bool], limit: int, prefer: str = ""
+        self, request: peers.ToDonor, check: Callable[[bytes, int], bool], limit: int, prefer: str = ""
     ) -> tuple[bytes, int]:
         """(bytes, step) from the first donor whose answer passes `check` and is at most `limit` bytes.
 
@@ -58,7 +61,7 @@ class Donors:
         raise NobodyHas(f"{type(request).__name__}: {detail}")
 
     async def ask_one(
-        self, donor: str, request: r.Message, check: Callable[[bytes, int], bool], limit: int
+        self, donor: str, request: peers.ToDonor, check: Callable[[bytes, int], bool], limit: int
     ) -> tuple[bytes, int]:
         """As `ask`, of one donor; TransportError when it has not, or is dropped."""
         try:
@@ -79,14 +82,12 @@ class Donors:
         for donor in list(self._idle):
             await self._close_idle(donor)
 
-    async def _request(self, donor: str, request: r.Message, limit: int) -> tuple[bytes, int]:
+    async def _request(self, donor: str, request: peers.ToDonor, limit: int) -> tuple[bytes, int]:
         address = self._addresses.get(donor, "")
         if not address:
             raise _NotThere(f"{donor} is no longer a donor")  # dropped, and reported, while we waited
         idle = self._idle[donor]
-        stream = (
-            idle.pop() if idle else await self._transport.connect(address, donor, "Fetch", ANSWER_SECONDS)
-        )
+        stream = idle.pop() if idle else await self._transport.connect(address, donor, FETCH, ANSWER_SECONDS)
         try:
             await stream.send(request)
             answer = await self._answer(stream, donor, limit)
@@ -98,22 +99,23 @@ class Donors:
             raise _NotThere(f"{donor}: {answer.reason}")
         return answer
 
-    async def _answer(self, stream: Stream, donor: str, limit: int) -> tuple[bytes, int] | m.Missing:
+    async def _answer(
+        self, stream: Stream[peers.ToFetcher], donor: str, limit: int
+    ) -> tuple[bytes, int] | m.Missing:
         data = bytearray()
         while True:
-            answer, bulk = await stream.receive(ANSWER_SECONDS)
-            if isinstance(answer, m.Missing):
-                return answer
-            found = expect(answer, m.Found)
-            if found.size > limit or len(bulk) != min(
-                m.FRAME_BYTES, found.size - len(data)
+            found, bulk = await stream.receive(ANSWER_SECONDS)
+            if isinstance(found, m.Missing):
+                return found
+            if found.num_bytes > limit or len(bulk) != min(
+                m.FRAME_BYTES, found.num_bytes - len(data)
             ):  # nor may it drip
-                of = f"{len(bulk)} bytes after {len(data)} of {found.size}"
+                of = f"{len(bulk)} bytes after {len(data)} of {found.num_bytes}"
                 raise TransportError(
                     f"{donor}: an answer of {of}; at most {limit} were expected, in full frames"
                 )
             data += bulk
-            if len(data) == found.size:
+            if len(data) == found.num_bytes:
                 return bytes(data), found.step
 
     async def drop(self, donor: str, why: str) -> None:

@@ -17,8 +17,8 @@ from atoll.agent.orders import Orders
 from atoll.agent.settings import Settings, command
 from atoll.errors import UserError
 from atoll.run.processes import Child
-from atoll.swarm.messages import Adopt, Stopped
-from atoll.swarm.records import Message, Plan
+from atoll.swarm.messages import Adopt, Stopped, trainer
+from atoll.swarm.records import Plan
 from atoll.swarm.transport import TransportError
 
 SILENT_SECONDS = 60.0  # an agent pulses every few seconds; one that is silent for so long is frozen
@@ -152,14 +152,14 @@ class AgentLine:
         self._agent.stop()
 
     # -------------------------------------------------------------------------------------------- the agent
-    def _say(self, message: Message) -> None:
+    def _say(self, message: trainer.ToAgent) -> None:
         with contextlib.suppress(OSError):  # a dead agent is replaced where the next message is awaited
             self._agent.socket.sendall(frame(message))
 
     def _hear(self) -> None:
         """Take in the agent's next message, or start another agent in the place of one that died or froze."""
         try:
-            message = read_frame(self._agent.socket)
+            message = read_frame(self._agent.socket, trainer.TRAINER_DOOR)
         except TimeoutError:
             self._replace(f"it has said nothing for {SILENT_SECONDS:.0f} s")
             return

@@ -13,6 +13,7 @@ Everything is checked against a digest when read, so a damaged file counts as ab
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -23,8 +24,9 @@ from atoll.errors import UserError
 from atoll.files import write_atomic, write_whole
 from atoll.swarm.identity import verify_record
 from atoll.swarm.layout import Layout, digest, root, row
-from atoll.swarm.messages import decode
-from atoll.swarm.records import CommitRecord, Message, Rewind, UpdateHeader, encode, is_valid_after
+from atoll.swarm.records import CommitRecord, Message, Rewind, UpdateHeader, decode, encode, is_valid_after
+
+K = TypeVar("K", bound=Message)
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,21 +65,19 @@ class UpdateLog:
         self.rewinds: list[Rewind] = []
         directory.mkdir(parents=True, exist_ok=True)
         while (path := self._rewind_path(len(self.rewinds) + 1)).exists():
-            rewind = _read(path)
-            if not isinstance(rewind, Rewind) or not verify_record(
-                record_key, rewind.unsigned(), rewind.signature
-            ):
+            rewind = _read(path, Rewind)
+            if rewind is None or not verify_record(record_key, rewind.unsigned(), rewind.signature):
                 raise UserError(
                     f"{path}: not a record of this run; this directory belongs to another run, or is damaged"
                 )
             self.rewinds.append(rewind)
         while (path := self._commit_path(len(self.records))).exists():
-            record = _read(path)
+            record = _read(path, CommitRecord)
             if record is None:
                 break  # damaged: it and what follows will be asked for again
-            if isinstance(record, CommitRecord) and not is_valid_after(record, self.rewinds):
+            if not is_valid_after(record, self.rewinds):
                 break  # abandoned, in a moment when this agent died
-            if not isinstance(record, CommitRecord) or self.objection(record):
+            if self.objection(record):
                 raise UserError(
                     f"{path}: not a record of this run; this directory belongs to another run, or else this "
                     "file is damaged: then delete it, it will be asked for again"
@@ -239,10 +239,10 @@ class UpdateLog:
         return self.directory / f"{step:08d}-{update[:8].hex()}.{suffix}"
 
 
-def _read(path: Path) -> Message | None:
-    """A record, None where the file is damaged."""
+def _read(path: Path, kind: type[K]) -> K | None:
+    """The record of that kind in a file; None where the file is damaged."""
     try:
-        return decode(path.read_bytes())
+        return decode(path.read_bytes(), kind)
     except ValueError:
         return None
 

@@ -20,8 +20,9 @@ from atoll.swarm.messages import (
     Stopped,
     WantData,
     Work,
+    trainer,
 )
-from atoll.swarm.records import Message, Plan
+from atoll.swarm.records import Plan
 
 MIN_SECONDS = 1e-9  # of inner steps: a rate is finite however coarse the clock
 
@@ -34,7 +35,7 @@ class Orders:
     after each, and ends with `propose`, unless the swarm has `moved_on`. What the agent says goes to `hear`.
     """
 
-    def __init__(self, say: Callable[[Message], None], clock: Callable[[], float]) -> None:
+    def __init__(self, say: Callable[[trainer.ToAgent], None], clock: Callable[[], float]) -> None:
         """`say` sends a message to the agent, or loses it when the agent is dead; `clock` gives seconds."""
         self.wanted: WantData | None = None  # asked for and not answered yet
         self.data_dir: Path | None = None  # the answer
@@ -57,7 +58,7 @@ class Orders:
         self._attached = True
         self._say(Attached(self._loaded))
 
-    def hear(self, message: Message) -> None:
+    def hear(self, message: trainer.ToTrainer) -> None:
         """Take in a message of the agent. An order waits for `next`; what changes nothing is dropped."""
         match message:
             case Pulse():
@@ -70,8 +71,6 @@ class Orders:
             case Adopt() | Work() | Stopped():
                 self._waiting.append(message)
                 self.wanted = None  # an order ends the wait: its blocks were for a step that is over
-            case _:
-                raise RuntimeError(f"the agent sent {type(message).__name__}")
 
     def agent_replaced(self) -> None:
         """Introduce the trainer to an agent in a dead one's place, which knows only what is in its files."""

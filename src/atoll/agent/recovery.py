@@ -218,9 +218,10 @@ class Recovery:
         record = self.log.records[step]
         request = m.FetchHeader(step, record.update)
         raw, _ = await donors.ask(request, lambda d, _: digest(d) == record.update, MAX_HEADER_BYTES)
-        header = m.decode(raw)
-        if not isinstance(header, r.UpdateHeader):
-            raise NobodyHas(f"the update of step {step} has no readable header")
+        try:
+            header = r.decode(raw, r.UpdateHeader)
+        except ValueError as error:
+            raise NobodyHas(f"the update of step {step} has no readable header: {error}") from error
         table = await self._table(step + 1, donors)
         layout = self.state.layout
         whom = cycle(donors.names or [""])  # each slice of another donor

@@ -16,8 +16,9 @@ from atoll.agent.codec import add_decoded, encode, encoded_bytes
 from atoll.agent.log import check_piece
 from atoll.agent.payload import Payload
 from atoll.swarm.layout import root
-from atoll.swarm.messages import Fault, Piece, Reduced, ReduceOpen
+from atoll.swarm.messages import Fault, FaultKind, Piece, Reduced, ReduceOpen, peers
 from atoll.swarm.records import Attempt, Slice
+from atoll.swarm.services import REDUCE
 from atoll.swarm.transport import Stream, Transport, TransportError, expect, together, within
 
 CREDITS = 8  # pieces an owner keeps unread per participant; more waits in the participant's socket
@@ -65,7 +66,7 @@ class Reduction:
                 work.append(self._exchange(transport, number, part, self._payload))
         await together(*work)
 
-    async def serve(self, stream: Stream, opened: ReduceOpen, table: bytes) -> None:
+    async def serve(self, stream: Stream[peers.ToOwner], opened: ReduceOpen, table: bytes) -> None:
         """A participant's stream, at the owner. Raises TransportError for a stranger or a false table."""
         share = self.attempt.share_of(stream.peer)
         arrivals = self._arrivals.get((opened.slice, stream.peer))
@@ -80,7 +81,7 @@ class Reduction:
         await together(self._take(stream, part, table, arrivals), self._give(stream, part))
 
     async def _take(
-        self, stream: Stream, part: Slice, table: bytes, arrivals: "asyncio.Queue[memoryview]"
+        self, stream: Stream[peers.ToOwner], part: Slice, table: bytes, arrivals: "asyncio.Queue[memoryview]"
     ) -> None:
         for index in part.pieces:
             message, data = await stream.receive(2 * self.progress_seconds)
@@ -89,7 +90,7 @@ class Reduction:
                 raise TransportError("a piece was refused")
             await arrivals.put(data)
 
-    async def _give(self, stream: Stream, part: Slice) -> None:
+    async def _give(self, stream: Stream[peers.ToOwner], part: Slice) -> None:
         for index in part.pieces:
             await stream.send(Piece(index), await self.assembly.get(index))
 
@@ -128,7 +129,7 @@ class Reduction:
         """My payload to an owner, its reduced pieces back."""
         try:
             address = self.attempt.addresses[part.owner]
-            stream = await transport.connect(address, part.owner, "Reduce", self.progress_seconds)
+            stream = await transport.connect(address, part.owner, REDUCE, self.progress_seconds)
             try:
                 await stream.send(ReduceOpen(self.attempt.step, self.attempt.number, number), payload.table)
                 await together(self._send_pieces(stream, part, payload), self._receive_pieces(stream, part))
@@ -137,22 +138,20 @@ class Reduction:
         except TransportError as error:
             await self._fault(part.owner, "unreachable", str(error))
 
-    async def _send_pieces(self, stream: Stream, part: Slice, payload: Payload) -> None:
+    async def _send_pieces(self, stream: Stream[peers.ToParticipant], part: Slice, payload: Payload) -> None:
         for index in part.pieces:
             await within(
                 2 * self.progress_seconds, stream.send(Piece(index), payload.piece(index)), stream.peer
             )
 
-    async def _receive_pieces(self, stream: Stream, part: Slice) -> None:
+    async def _receive_pieces(self, stream: Stream[peers.ToParticipant], part: Slice) -> None:
         for index in part.pieces:
-            message, data = await stream.receive(2 * self.progress_seconds)
-            if expect(message, Piece).index != index:
-                raise TransportError(
-                    f"{stream.peer} sent piece {expect(message, Piece).index} in place of {index}"
-                )
+            piece, data = await stream.receive(2 * self.progress_seconds)
+            if piece.index != index:
+                raise TransportError(f"{stream.peer} sent piece {piece.index} in place of {index}")
             await self.assembly.put(index, data)
 
-    async def _fault(self, peer: str, kind: str, text: str) -> None:
+    async def _fault(self, peer: str, kind: FaultKind, text: str) -> None:
         await self._report(
             Fault(step=self.attempt.step, number=self.attempt.number, peer=peer, kind=kind, text=text)
         )

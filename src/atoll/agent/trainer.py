@@ -8,20 +8,19 @@ import socket
 from typing import Protocol
 
 from atoll.agent.frames import frame, receive_frame
-from atoll.swarm.messages import AnyMessage
-from atoll.swarm.records import Message
+from atoll.swarm.messages import trainer
 from atoll.swarm.transport import MAX_FRAME_BYTES, TransportError
 
 
 class Trainer(Protocol):
     """Whoever computes the inner steps."""
 
-    def tell(self, message: Message) -> None:
+    def tell(self, message: trainer.ToTrainer) -> None:
         """Send a message; it is lost when the trainer is gone."""
         ...
 
-    async def hear(self) -> AnyMessage:
-        """The next message. Raises TransportError when the trainer is gone."""
+    async def hear(self) -> trainer.ToAgent:
+        """The next message. Raises TransportError when the trainer is gone, or says what it may not."""
         ...
 
 
@@ -40,11 +39,11 @@ class SocketTrainer:
         )
         return SocketTrainer(reader, writer)
 
-    def tell(self, message: Message) -> None:
+    def tell(self, message: trainer.ToTrainer) -> None:
         self._writer.write(frame(message))
 
-    async def hear(self) -> AnyMessage:
+    async def hear(self) -> trainer.ToAgent:
         try:
-            return await receive_frame(self._reader)
+            return await receive_frame(self._reader, trainer.AGENT_DOOR)
         except (asyncio.IncompleteReadError, OSError):
             raise TransportError("the trainer is gone") from None

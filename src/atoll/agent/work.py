@@ -29,6 +29,7 @@ from atoll.recipe import Recipe
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 from atoll.swarm.layout import root
+from atoll.swarm.messages import peers
 from atoll.swarm.transport import Stream, Transport, TransportError, expect, within
 
 PROGRESS_SECONDS = 10.0  # an owner waits so long for a participant's next piece
@@ -42,11 +43,11 @@ class BackgroundWork:
         self,
         settings: Settings,
         island: str,
-        run: m.RunInfo,
+        run: r.RunInfo,
         recipe: Recipe,
         transport: Transport,
         accounts: Accounts,
-        report: Callable[[e.Event], None],
+        report: Callable[[e.OwnResult], None],
     ) -> None:
         """`report` takes the events that work ends with."""
         self.state = OuterState(settings.directory / "state", run.layout)
@@ -242,7 +243,7 @@ class BackgroundWork:
         tell(m.DataAt(wanted.number, str(path)))
 
     # ------------------------------------------------------------------------------------------------- peers
-    async def serve_reduce(self, stream: Stream) -> None:
+    async def serve_reduce(self, stream: Stream[peers.ToOwner]) -> None:
         """A participant's stream, for the slices of the open attempt that this agent owns."""
         message, table = await stream.receive(PROGRESS_SECONDS)
         opened = expect(message, m.ReduceOpen)

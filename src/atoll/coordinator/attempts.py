@@ -59,8 +59,8 @@ class OpenAttempt:
 
     def heard(self, island: str, beat: m.Beat, now: float) -> None:
         """Note how far an island's copy of the update is."""
-        if beat.attempt == self.record.number and beat.pieces != self._progress.get(island, (0, now))[0]:
-            self._progress[island] = (beat.pieces, now)
+        if beat.attempt == self.record.number and beat.num_pieces != self._progress.get(island, (0, now))[0]:
+            self._progress[island] = (beat.num_pieces, now)
 
     def stalled_since(self) -> dict[str, float]:
         """When owners whose slices are not reduced yet were last seen to bring theirs on."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from atoll.coordinator.effects import Effects
 from atoll.coordinator.history import History
 from atoll.coordinator.members import Member
-from atoll.swarm.messages import Want
+from atoll.swarm.messages import WantRecords
 
 
 @dataclass
@@ -31,10 +31,10 @@ class Doubt:
     def ask(self, member: Member, history: History, do: Effects) -> None:
         """A member knows what this database does not: ask it for the records that are missing."""
         self.awaited.add(member.island)
-        if member.hello.branch > len(history.rewinds):
+        if member.hello.num_rewinds > len(history.rewinds):
             more = "a rewind that it does not: host it with that --rewind again"
         else:
             more = f"{member.hello.head} commits, it only {history.head}; importing"
-            do.send(member.island, Want(history.head))
+            do.send(member.island, WantRecords(history.head))
         text = f"this database is an old backup: {member.island} knows {more}"
         do.report("behind", text, member.island)

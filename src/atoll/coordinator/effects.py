@@ -8,6 +8,7 @@ import msgspec
 from atoll.coordinator.members import Member
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
+from atoll.swarm.messages import control
 
 
 # ----------------------------------------------------------------------------------------------- what happens
@@ -35,8 +36,10 @@ class Left(msgspec.Struct, frozen=True):
 
 
 class Received(msgspec.Struct, frozen=True):
+    """An island said something on its control line."""
+
     island: str
-    message: r.Message
+    message: control.ToCoordinator
 
 
 class Reign(msgspec.Struct, frozen=True):
@@ -81,8 +84,10 @@ class OpenStep(NamedTuple):
 
 
 class Send(msgspec.Struct, frozen=True):
+    """Send a message to an island's agent."""
+
     island: str
-    message: r.Message
+    message: control.ToAgent
 
 
 class Timer(msgspec.Struct, frozen=True):
@@ -111,10 +116,10 @@ class Effects(list[Effect]):
         super().__init__()
         self._step = step
 
-    def send(self, island: str, message: r.Message) -> None:
+    def send(self, island: str, message: control.ToAgent) -> None:
         self.append(Send(island, message))
 
-    def send_all(self, members: Iterable[Member], message: r.Message) -> None:
+    def send_all(self, members: Iterable[Member], message: control.ToAgent) -> None:
         self += [Send(member.island, message) for member in members]
 
     def report_ready(self, member: Member, ready: m.Ready, now: float) -> None:

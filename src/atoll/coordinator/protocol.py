@@ -30,6 +30,7 @@ from atoll.coordinator.rules import Rules
 from atoll.coordinator.standing import Standing
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
+from atoll.swarm.messages import control
 
 
 class Coordinator:
@@ -109,7 +110,7 @@ class Coordinator:
                 self._notice_frozen(now)
         self._decide(now)
         if self.members.choose_donors(self.head):
-            self._do.send_all(self.members.here, m.View(self.members.donors))
+            self._do.send_all(self.members.here, m.Donors(self.members.donors))
         return self._do
 
     # -------------------------------------------------------------------------------------------- membership
@@ -124,12 +125,12 @@ class Coordinator:
         self.doubt.awaited.discard(island)
         self.standing.forgive(island)
         rewinds = self.history.rewinds
-        if hello.branch < len(rewinds):
-            self._do.send(island, m.Rewound(rewinds[hello.branch :]))
-        elif hello.branch > len(rewinds) or hello.head > self.head:
+        if hello.num_rewinds < len(rewinds):
+            self._do.send(island, m.Rewound(rewinds[hello.num_rewinds :]))
+        elif hello.num_rewinds > len(rewinds) or hello.head > self.head:
             self._learn_from(member, now)
         self._do.send(island, m.Welcome(self.term, self.head, self.head_root))
-        self._do.send(island, m.View(self.members.donors))
+        self._do.send(island, m.Donors(self.members.donors))
         kind = "a relay" if hello.relay else "an island"
         self._do.report(
             "joined",
@@ -154,7 +155,7 @@ class Coordinator:
             text = f"{member.island} is silent for {now - member.last_heard:.1f} s; going on without it"
             self._do.report("frozen", text, member.island)
 
-    def _received(self, island: str, message: r.Message, now: float) -> bool:
+    def _received(self, island: str, message: control.ToCoordinator, now: float) -> bool:
         """Whether a decision may be due now. Most messages are beats of many islands, and must cost
         little.
         """
@@ -439,7 +440,7 @@ class Coordinator:
                 self._begin_step()
                 self.doubt.awaited |= self.members.unconnected(record.islands)
         if told.records and self.head == told.records[-1].step + 1:
-            self._do.send(member.island, m.Want(self.head))  # there may be more
+            self._do.send(member.island, m.WantRecords(self.head))  # there may be more
             return False
         self.doubt.awaited.discard(member.island)
         self._do.send_all(self.members.here, m.Welcome(self.term, self.head, self.head_root))

@@ -31,7 +31,9 @@ from atoll.errors import UserError
 from atoll.events import EventLog
 from atoll.swarm import messages as m
 from atoll.swarm.identity import RunKeys, verify_record
-from atoll.swarm.records import Message, Rewind, Term
+from atoll.swarm.messages.control import ToAgent, ToCoordinator
+from atoll.swarm.records import Rewind, RunInfo, Term
+from atoll.swarm.services import PING
 from atoll.swarm.transport import NotUnderstood, Stream, Transport, TransportError, call, expect, together
 
 HELLO_SECONDS = 15.0  # for the first message of a stream
@@ -50,7 +52,7 @@ class CoordinatorServer:
     def __init__(
         self,
         rules: Rules,
-        run: m.RunInfo,
+        run: RunInfo,
         keys: RunKeys,
         store: Store,
         events: EventLog,
@@ -66,7 +68,7 @@ class CoordinatorServer:
         self.deposed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
         self._begun = False
-        self._outboxes: dict[str, asyncio.Queue[Message]] = {}  # by island: what its stream is to send
+        self._outboxes: dict[str, asyncio.Queue[ToAgent]] = {}  # by island: what its line is to send
         self._addresses: tuple[str, ...] = ()  # of all coordinators: where islands look when this one is gone
         self._wake = asyncio.Event()  # something may be due earlier than was thought
         self._next_tick = 0.0
@@ -199,7 +201,7 @@ class CoordinatorServer:
             self._persist(records)
         self._wake.set()
 
-    def tell(self, island: str, message: Message) -> None:
+    def tell(self, island: str, message: ToAgent) -> None:
         """Send a message to a member; if its line is down it hears what it needs when it dials again."""
         if (outbox := self._outboxes.get(island)) is not None:
             outbox.put_nowait(message)
@@ -213,7 +215,7 @@ class CoordinatorServer:
         return True
 
     # --------------------------------------------------------------------------------------- control lines
-    async def control(self, stream: Stream) -> None:
+    async def control(self, stream: Stream[ToCoordinator]) -> None:
         """The service Control: an agent's line. A Hello, then messages both ways until it breaks."""
         island = stream.peer
         try:
@@ -232,7 +234,7 @@ class CoordinatorServer:
         if reason := self.store.revoked(island):
             await stream.send(m.Refused(f"{island} was evicted from this run: {reason}"))
             return
-        outbox: asyncio.Queue[Message] = asyncio.Queue()
+        outbox: asyncio.Queue[ToAgent] = asyncio.Queue()
         self._outboxes[island] = outbox
         if self._addresses:
             outbox.put_nowait(m.Coordinators(self._addresses))
@@ -257,13 +259,13 @@ class CoordinatorServer:
                 del self._outboxes[island]
                 self._step(Left(island, hello.session, reason))
 
-    async def _reach(self, stream: Stream, island: str, hello: m.Hello) -> None:
+    async def _reach(self, stream: Stream[ToCoordinator], island: str, hello: m.Hello) -> None:
         """Ping an agent until it answers. One that only dials out never will, and so owns nothing."""
         address = f"{stream.peer_host}:{hello.port}" if hello.port else ""
         told = False
         while address:
             try:
-                await call(self.transport, address, island, "Ping", m.Ping(), m.Done, REACH_SECONDS)
+                await call(self.transport, address, island, PING, m.Ping(), REACH_SECONDS)
             except TransportError:
                 if not told:
                     text = f"{island} cannot be reached at {address}: it owns nothing"
@@ -274,15 +276,17 @@ class CoordinatorServer:
                 self._step(Reached(island, hello.session, address))
                 return
 
-    async def _read(self, stream: Stream, island: str, outbox: "asyncio.Queue[Message]") -> None:
+    async def _read(
+        self, stream: Stream[ToCoordinator], island: str, outbox: "asyncio.Queue[ToAgent]"
+    ) -> None:
         while True:
             message, _ = await stream.receive(QUIET_SECONDS)
-            if isinstance(message, m.Want):
+            if isinstance(message, m.WantRecords):
                 records = self.store.commits(max(0, message.since), RECORDS_AT_ONCE)
                 outbox.put_nowait(m.Records(tuple(records)))
             else:
                 if isinstance(message, m.Beat):
-                    outbox.put_nowait(m.Pulse())
+                    outbox.put_nowait(m.BeatHeard())
                 if not isinstance(message, m.Records) or self._vouched(message):
                     self._step(Received(island, message))
 
@@ -293,9 +297,9 @@ class CoordinatorServer:
             for record in records.records
         )
 
-    async def _write(self, stream: Stream, outbox: "asyncio.Queue[Message]") -> None:
+    async def _write(self, stream: Stream[ToCoordinator], outbox: "asyncio.Queue[ToAgent]") -> None:
         while True:
             message = await outbox.get()
             await stream.send(message)
-            if isinstance(message, m.Evict | m.Refused):
+            if isinstance(message, m.Evicted | m.Refused):
                 raise TransportError("it was sent away")

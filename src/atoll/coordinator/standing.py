@@ -5,6 +5,7 @@ steps.
 from collections import Counter
 from dataclasses import dataclass, field
 
+from atoll.swarm.messages import FaultKind
 from atoll.swarm.records import Attempt
 
 OWNERLESS_STEPS = 5  # an edge that stays dead costs its deadline once in so many steps, not in each
@@ -29,7 +30,7 @@ class Standing:
         """It has a new line: what was wrong with its edges may be over."""
         self.no_owner.pop(island, None)
 
-    def charge(self, accuser: str, peer: str, kind: str, attempt: Attempt) -> None:
+    def charge(self, accuser: str, peer: str, kind: FaultKind, attempt: Attempt) -> None:
         """An edge failed: somebody on it loses ownership, or, where the fault is surely its own,
         participation.
         """

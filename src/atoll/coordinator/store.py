@@ -30,8 +30,7 @@ from atoll.errors import UserError
 from atoll.samples import Ranges, merge
 from atoll.swarm.identity import new_secret
 from atoll.swarm.layout import digest
-from atoll.swarm.messages import decode
-from atoll.swarm.records import Assembled, Attempt, CommitRecord, Plan, Rewind, Term, encode
+from atoll.swarm.records import Assembled, Attempt, CommitRecord, Plan, Rewind, Term, decode, encode
 
 ANNOUNCED_SECONDS = 600.0  # a coordinator that has announced itself within this is one to dial
 
@@ -169,7 +168,7 @@ class Store:
     def open_step(self, step: int) -> OpenStep:
         with self._engine.connect() as db:
             plans = [
-                _decoded(r.record, Plan)
+                decode(r.record, Plan)
                 for r in db.execute(sql.select(PLAN.c.record).where(PLAN.c.step == step))
             ]
             number = db.execute(
@@ -177,7 +176,7 @@ class Store:
             ).scalar()
             run = db.execute(sql.select(RUN.c.stage_starts, RUN.c.doubted)).one()
             rewinds = db.execute(sql.select(REWIND.c.record).order_by(REWIND.c.branch)).scalars()
-            told = tuple(_decoded(record, Rewind) for record in rewinds)
+            told = tuple(decode(record, Rewind) for record in rewinds)
         return OpenStep(
             plans, number or 0, msgspec.json.decode(run.stage_starts, type=tuple[int, ...]), run.doubted, told
         )
@@ -270,14 +269,8 @@ def _insert(db: sql.Connection, record: Record) -> None:
 
 def _commits(db: sql.Connection, since: int = 0, limit: int | None = None) -> list[CommitRecord]:
     query = sql.select(COMMIT.c.record).where(COMMIT.c.step >= since).order_by(COMMIT.c.step).limit(limit)
-    return [_decoded(row.record, CommitRecord) for row in db.execute(query)]
+    return [decode(row.record, CommitRecord) for row in db.execute(query)]
 
 
 def _spent_of(commits: list[CommitRecord]) -> list[tuple[int, int]]:
     return [part for record in commits for _, lease in record.leases for part in lease]
-
-
-def _decoded(data: Any, kind: type[Any]) -> Any:
-    record = decode(bytes(data))
-    assert isinstance(record, kind)
-    return record

@@ -27,10 +27,10 @@ from atoll.files import DirectoryLock, write_atomic
 from atoll.recipe import Recipe
 from atoll.run.directory import RunDir
 from atoll.run.processes import Child
-from atoll.swarm import messages as m
 from atoll.swarm.grpc_transport import GrpcTransport
 from atoll.swarm.identity import COORDINATOR, RunKeys, common_name
-from atoll.swarm.records import encode
+from atoll.swarm.records import RunInfo, encode
+from atoll.swarm.services import CONTROL, ENROLL, OPERATE
 
 TICKET_USES, TICKET_HOURS = 100, 7 * 24.0
 RELAY_CHECK_SECONDS = 1.0
@@ -113,10 +113,10 @@ async def _open_ports(
 ) -> int:
     """The port for members. Strangers enrol on the next one, which may be in use where any port would do."""
     for attempt in range(PORT_TRIES):
-        services = {"Control": server.control, "Operate": requests.operate}
-        port = await server.transport.serve(settings.host, settings.port, services)
+        handlers = {CONTROL: server.control, OPERATE: requests.operate}
+        port = await server.transport.serve(settings.host, settings.port, handlers)
         try:
-            await strangers.serve_strangers(settings.host, port + 1, {"Enroll": requests.enroll})
+            await strangers.serve_strangers(settings.host, port + 1, {ENROLL: requests.enroll})
             return port
         except UserError:
             await server.transport.close()
@@ -139,12 +139,12 @@ def run_until_told(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(main())
 
 
-def _describe(recipe: Recipe, run_dir: RunDir, keys: RunKeys) -> tuple[m.RunInfo, Rules]:
+def _describe(recipe: Recipe, run_dir: RunDir, keys: RunKeys) -> tuple[RunInfo, Rules]:
     """The run and its rules, from the recipe and what was prepared."""
     state_0 = run_dir.state_0()
     state_0.verify()
     data_digest = "" if recipe.model.own else Manifest.load(run_dir.data).digest()
-    run = m.RunInfo(
+    run = RunInfo(
         run_id=common_name(keys.authority),
         name=recipe.name,
         recipe=recipe.shared(),

@@ -12,15 +12,16 @@ from atoll.run.directory import RunDir
 from atoll.swarm import messages as m
 from atoll.swarm.grpc_transport import GrpcTransport
 from atoll.swarm.identity import COORDINATOR, OPERATOR, Credentials, RunKeys, Ticket
-from atoll.swarm.records import Message
-from atoll.swarm.transport import TransportError
+from atoll.swarm.messages import operator
+from atoll.swarm.services import OPERATE
+from atoll.swarm.transport import TransportError, call
 
 ANSWER_SECONDS = 5.0
 
 
 def status(run_dir: RunDir) -> dict[str, Any]:
     """The run as its coordinator sees it, and its ledger. Raises UserError when it cannot be asked."""
-    answer = asyncio.run(ask(run_dir, m.Status()))
+    answer = asyncio.run(ask(run_dir, m.StatusRequest()))
     assert isinstance(answer, m.StatusReply)
     return answer.status | {"ledger": ledger(answer.status["islands"])}
 
@@ -34,23 +35,22 @@ def ledger(islands: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
     return {name: dict(sorted(found[name].items())) for name in sorted(found)}
 
 
-async def ask(run_dir: RunDir, request: Message) -> m.AnyMessage:
-    """One question to the coordinator, as the operator where the run's keys are here, else as an island of
-    ours.
+async def ask(run_dir: RunDir, request: operator.ToCoordinator) -> operator.ToOperator:
+    """The coordinator's answer: to the operator where the run's keys are here, else to an island of ours.
+
+    Raises UserError when the coordinator refuses, with its reason, or cannot be asked.
     """
     address, credentials = _who(run_dir)
     transport = GrpcTransport(credentials)
     try:
-        stream = await transport.connect(address, COORDINATOR, "Operate", ANSWER_SECONDS)
-        await stream.send(request)
-        answer, _ = await stream.receive(ANSWER_SECONDS)
+        answer = await call(transport, address, COORDINATOR, OPERATE, request, ANSWER_SECONDS)
     except TransportError as error:
         raise UserError(
             f"the coordinator at {address} does not answer ({error}); is `atoll host` running?"
         ) from None
     finally:
         await transport.close()
-    if isinstance(answer, m.Refused):
+    if isinstance(answer, m.RequestRefused):
         raise UserError(answer.reason)
     return answer
 

@@ -16,7 +16,7 @@ from atoll.simulate.bits import CODEC, LAYOUT
 from atoll.simulate.offer import SLICE_BYTES, Offer
 from atoll.simulate.timeline import Signal, Work
 from atoll.swarm.layout import digest, root
-from atoll.swarm.messages import Fault, Reduced
+from atoll.swarm.messages import Fault, FaultKind, Reduced
 from atoll.swarm.records import Attempt, Slice
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class Exchange:
             self._settle(number)
 
     # ------------------------------------------------------------------------------------------- small things
-    def _fault(self, peer: str, kind: str, text: str) -> None:
+    def _fault(self, peer: str, kind: FaultKind, text: str) -> None:
         self.island.put(
             Fault(step=self.attempt.step, number=self.attempt.number, peer=peer, kind=kind, text=text)
         )

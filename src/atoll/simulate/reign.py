@@ -32,7 +32,7 @@ from atoll.simulate.network import COORDINATOR
 from atoll.simulate.process import Process
 from atoll.simulate.timeline import Work
 from atoll.swarm import messages as m
-from atoll.swarm.records import Message
+from atoll.swarm.messages import control
 
 if TYPE_CHECKING:
     from atoll.simulate.world import World
@@ -144,11 +144,11 @@ class Reign(Process):
             self._tick_at(self._next_tick)
 
     # -------------------------------------------------------------------------------------------------- lines
-    def hear(self, line: Line, message: Message) -> None:
+    def hear(self, line: Line, message: control.ToCoordinator) -> None:
         island = line.ends[0].name
         if isinstance(message, m.Hello):
             self._admit(line, message)
-        elif isinstance(message, m.Want):
+        elif isinstance(message, m.WantRecords):
             since = max(0, message.since)
             records = tuple(self.database.commits[since : since + RECORDS_AT_ONCE])
             if (outbox := self.outboxes.get(island)) is not None:

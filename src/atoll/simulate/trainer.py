@@ -11,7 +11,8 @@ from atoll.samples import num_samples
 from atoll.simulate.bits import LAYOUT, trained
 from atoll.simulate.timeline import Signal, Work
 from atoll.swarm.messages import Adopt, Progress
-from atoll.swarm.records import Message, Plan
+from atoll.swarm.messages.trainer import ToAgent, ToTrainer
+from atoll.swarm.records import Plan
 
 if TYPE_CHECKING:
     from atoll.simulate.island import Island
@@ -34,7 +35,7 @@ class Trainer:
         self._orders = Orders(self._say, lambda: island.timeline.now)
         self._ordered = Signal()
 
-    def tell(self, message: Message) -> None:
+    def tell(self, message: ToTrainer) -> None:
         self._orders.hear(message)
         self._ordered.fire()
 
@@ -51,7 +52,7 @@ class Trainer:
                 case _:
                     yield self._ordered
 
-    def _say(self, message: Message) -> None:
+    def _say(self, message: ToAgent) -> None:
         if isinstance(message, Progress):
             self._island.progress = message
         else:

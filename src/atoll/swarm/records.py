@@ -1,18 +1,18 @@
-"""The durable records of a swarm, and the base of everything that travels. Messages proper are in
-`messages.py`.
+"""The durable records of a swarm, and the base of everything that travels or is kept.
 
-Digests and roots are 32 raw bytes. A *step* is an outer step: update `step` turns state `step` into `step +
-1`.
+Messages that nobody keeps are in `messages/`, by plane. Digests and roots are 32 raw bytes. A *step* is an
+outer step: update `step` turns state `step` into state `step + 1`.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
 from atoll.samples import Ranges, merge, num_samples, number_of, split
-from atoll.swarm.layout import digest
+from atoll.swarm.layout import Layout, digest
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
@@ -32,6 +32,18 @@ class Term(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         does.
         """
         return self == other or self.counter > other.counter
+
+
+class RunInfo(Message, frozen=True, kw_only=True):
+    """What a run is: all that a stranger needs besides a certificate. Coordinator and islands keep it."""
+
+    run_id: str
+    name: str
+    recipe: dict[str, Any]  # the run's part of the recipe
+    genesis_root: bytes  # of state 0
+    layout: Layout
+    data_digest: str  # of the prepared data's manifest; empty where a run has none
+    record_key: bytes  # Ed25519 public key that signs commit records
 
 
 class Plan(Message, frozen=True, kw_only=True):
@@ -244,3 +256,14 @@ def is_valid_after(record: CommitRecord, rewinds: Sequence[Rewind]) -> bool:
 def encode(message: Message) -> bytes:
     """msgpack; equal messages give equal bytes, so a digest of them names the message."""
     return _encoder.encode(message)
+
+
+K = TypeVar("K", bound=Message)
+
+
+def decode(data: bytes | memoryview, kind: type[K]) -> K:
+    """The record of this very kind that `data` is. Raises ValueError for anything else."""
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(f"not a {kind.__name__}: {error}") from error

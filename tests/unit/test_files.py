@@ -17,10 +17,10 @@ from atoll.files import (
     atomic_path,
     digest_file,
     disk_error,
+    remove_leftovers,
     reserve,
-    sweep,
     write_atomic,
-    write_whole,
+    write_unsynced,
 )
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -59,7 +59,7 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path) -> None:
 
 def test_a_file_that_is_not_synced_is_whole_all_the_same(tmp_path, monkeypatch) -> None:
     path = tmp_path / "table"
-    write_whole(path, b"old")
+    write_unsynced(path, b"old")
 
     def fill_up(path: Path, data: bytes) -> None:
         with path.open("wb") as file:
@@ -68,7 +68,7 @@ def test_a_file_that_is_not_synced_is_whole_all_the_same(tmp_path, monkeypatch) 
 
     monkeypatch.setattr(Path, "write_bytes", fill_up)
     with pytest.raises(UserError, match="no space left"):
-        write_whole(path, b"new")
+        write_unsynced(path, b"new")
     assert path.read_bytes() == b"old"
     assert everything(tmp_path) == ["table"]
 
@@ -234,5 +234,5 @@ def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path) -> None:
     (tmp_path / ".out.1234.tmp" / "file").write_bytes(b"half")
     for kept in (".lock", "notes.tmp", "state/whole"):
         (tmp_path / kept).write_bytes(b"kept")
-    sweep(tmp_path)
+    remove_leftovers(tmp_path)
     assert everything(tmp_path) == [".lock", "notes.tmp", "state", "whole"]

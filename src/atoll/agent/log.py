@@ -21,7 +21,7 @@ import numpy as np
 from atoll.agent.codec import Bytes
 from atoll.agent.diloco import piece_bytes, update_bytes
 from atoll.errors import UserError
-from atoll.files import write_atomic, write_whole
+from atoll.files import write_atomic, write_unsynced
 from atoll.swarm.identity import verify_record
 from atoll.swarm.layout import Layout, digest, root, row
 from atoll.swarm.records import CommitRecord, Message, Rewind, UpdateHeader, decode, encode, is_valid_after
@@ -209,7 +209,7 @@ class UpdateLog:
 
     def keep_table(self, step: int, table: bytes) -> None:
         """Not synced: a recovery waits for its tables while gigabytes of chunks are still to be written."""
-        write_whole(self.directory / f"{step:08d}.table", table)
+        write_unsynced(self.directory / f"{step:08d}.table", table)
 
     def prune(self, below: int) -> None:
         """Drop update bytes of steps under `below`, keeping their tables, and whatever lost against a

@@ -26,7 +26,7 @@ from atoll.data.sources import Reading
 from atoll.data.tokenizer import Tokenizer
 from atoll.data.verify import verify
 from atoll.errors import UserError
-from atoll.files import DirectoryLock, disk_error, sweep
+from atoll.files import DirectoryLock, disk_error, remove_leftovers
 from atoll.recipe import Recipe, differing_keys
 
 SAMPLE_BYTES_PER_TOKEN = 1024  # a trained tokenizer sees of each source at most this, times its vocabulary
@@ -88,7 +88,7 @@ def _num_cores() -> int:
 
 def _prepare(recipe: Recipe, data_dir: Path, progress: Report, num_processes: int) -> Manifest:
     common = {name: source for name, source in recipe.sources.items() if not source.partitioned}
-    sweep(data_dir)
+    remove_leftovers(data_dir)
     journal, tokenizer = _begin(recipe, data_dir, progress)
     check_vocabulary(recipe, tokenizer.vocab_size)
     saved = sorted(path for path in (data_dir / TOKENIZER_DIR).iterdir())

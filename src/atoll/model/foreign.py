@@ -23,7 +23,7 @@ class Foreign(nn.Module):
     So a resumed island goes on bit-equal without a generator's state.
     """
 
-    one_pass = False  # an island's ranks run its blocks as often as each has runs of documents: not in step
+    runs_blocks_once = False  # an island's ranks run its blocks as often as each has runs of documents: not in step
     # Set past nn.Module, which would make children of them: ours are `causal`'s own, under the names that
     # they have there.
     _causal: Any

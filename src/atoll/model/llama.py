@@ -100,7 +100,7 @@ class Trunk(nn.Module):
 class Llama(nn.Module):
     """A Llama of `config`; its weights mean nothing until `init_weights` or `load_state_dict`."""
 
-    one_pass = True  # every forward pass runs every block once
+    runs_blocks_once = True  # every forward pass runs every block once
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()

@@ -162,7 +162,7 @@ def test_logits_that_are_more_than_hidden_states_times_embeddings_are_refused(tm
 
 def test_what_transformers_cannot_load_is_one_sentence(checkpoints, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "t5"}')
-    for opened in (hf.open_model, foreign.described):
+    for opened in (hf.open_model, foreign.from_config):
         with pytest.raises(UserError, match=r"transformers cannot .* a causal language model") as caught:
             opened(tmp_path)
         assert "\n" not in str(caught.value)
@@ -175,7 +175,7 @@ def test_what_transformers_cannot_load_is_one_sentence(checkpoints, tmp_path):
     )
     with pytest.raises(UserError, match=r"layers\.1.*missing or of another shape"):
         hf.open_model(tmp_path)
-    with pytest.raises(UserError, match="the tokenizer has 65 words and the model only 64"):
+    with pytest.raises(UserError, match="the tokenizer has 65 tokens, the model only 64"):
         hf.build(recipe.Model(from_=str(checkpoints["qwen2"])), 65)
 
 

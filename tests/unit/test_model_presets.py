@@ -32,7 +32,7 @@ def test_overrides_replace_dimensions_and_refit_the_heads():
     ("model", "vocab_size", "message"),
     [
         (Model(preset="llama"), 2048, "no preset is named 'llama'"),
-        (Model(preset="demo"), 2049, "tokenizer has 2049 words and the model only 2048"),
+        (Model(preset="demo"), 2049, "tokenizer has 2049 tokens, the model only 2048"),
         (Model(preset="demo", hidden_size=130, num_attention_heads=4), 2048, "multiple of twice"),
         (Model(preset="demo", num_key_value_heads=3), 2048, "must divide"),
         (Model(from_="/nowhere"), 2048, "no such file"),

@@ -30,7 +30,7 @@ def device(name: str) -> torch.device:
         found = torch.device(name)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"island.device: there is no {name!r} here; use 'auto' or 'cpu'") from error
+        raise UserError(f"island.device: {name!r} is not available here; use 'auto' or 'cpu'") from error
     return found
 
 

@@ -150,7 +150,7 @@ class _Chunked(torch.autograd.Function):
 
 
 class _LogProbabilities(torch.autograd.Function):
-    """The log-probabilities of labels. Their gradient at the logits is the one-hot label minus the softmax."""
+    """Log-probabilities of labels; their gradient at the logits is the one-hot label minus the softmax."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ class _LogProbabilities(torch.autograd.Function):
 
 
 def _chunks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield, chunk by chunk, (slice of the tokens, their logits [n, V] in fp32, or in fp64 where weights are).
+    """Yield, chunk by chunk, (slice of the tokens, their logits [n, V]), in fp32, or fp64 as `weight` is.
 
     All chunks use the same memory, so use the logits before the next ones come: the first touch of fresh
     pages costs much beside the product (docs/LOG.md).

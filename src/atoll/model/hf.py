@@ -141,7 +141,7 @@ def load(directory: Path) -> tuple[LlamaConfig, dict[str, Tensor]]:
 
 
 def _config_tree(config: LlamaConfig, dtype: str) -> dict[str, Any]:
-    """config.json with the rope keys of both transformers 4 (rope_theta, rope_scaling) and 5 (rope_parameters)."""
+    """config.json with the rope keys of transformers 4 (rope_theta, rope_scaling) and 5 (rope_parameters)."""
     tree: dict[str, Any] = msgspec.to_builtins(config)
     scaling = {"rope_type": "llama3", **tree["rope_scaling"]} if config.rope_scaling else None
     return {

@@ -1,4 +1,4 @@
-"""The dimensions of a Llama: `LlamaConfig`, the presets, and what a recipe's `[model]` means. Without torch."""
+"""The dimensions of a Llama: `LlamaConfig`, the presets, and what a recipe's `[model]` means. No torch."""
 
 from pathlib import Path
 from typing import Any
@@ -185,6 +185,7 @@ def read_config(directory: Path) -> LlamaConfig:
 
 
 def _overridden(preset: LlamaConfig, overrides: dict[str, Any]) -> LlamaConfig:
+    """The preset with some dimensions replaced, and head_dim adapted. Raises UserError if they do not fit."""
     config = msgspec.structs.replace(preset, **overrides)
     if "hidden_size" in overrides or "num_attention_heads" in overrides:
         head_dim = _head_dim(config.hidden_size, config.num_attention_heads)
@@ -198,6 +199,7 @@ def _overridden(preset: LlamaConfig, overrides: dict[str, Any]) -> LlamaConfig:
 
 
 def _head_dim(hidden_size: int, num_attention_heads: int) -> int:
+    """The size of a head, which must be even because rotary positions turn pairs of elements."""
     if num_attention_heads <= 0 or hidden_size <= 0 or hidden_size % (2 * num_attention_heads):
         raise UserError(
             "model.hidden_size: must be a multiple of twice model.num_attention_heads, "

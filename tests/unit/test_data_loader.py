@@ -210,14 +210,14 @@ def test_partial_data_gives_only_what_it_has_and_what_is_right(tmp_path, partial
 def test_a_manifest_is_recognised_by_its_digest_and_names_nothing_outside(tmp_path, partial):
     theirs, ours, _ = partial
     raw = theirs.block("", 0)
-    assert ours.recognise(raw) == theirs.manifest
-    assert ours.recognise(raw[:-10]) is None
-    assert ours.recognise(b"\xff" + raw) is None
+    assert ours.parse_manifest(raw) == theirs.manifest
+    assert ours.parse_manifest(raw[:-10]) is None
+    assert ours.parse_manifest(b"\xff" + raw) is None
     outside = msgspec.structs.replace(theirs.manifest, files={"../x": blocks.FileBlocks(0, b"")})
     outside.save(tmp_path / "outside")
     raw = (tmp_path / "outside" / "manifest.json").read_bytes()
-    assert ours.recognise(raw) is None
-    assert PartialData(outside.digest(), [tmp_path / "ours"]).recognise(raw) is None
+    assert ours.parse_manifest(raw) is None
+    assert PartialData(outside.digest(), [tmp_path / "ours"]).parse_manifest(raw) is None
 
 
 def test_tokens_that_the_tokenizer_does_not_have_are_refused(tmp_path):

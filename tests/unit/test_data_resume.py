@@ -79,7 +79,7 @@ def undisturbed(raw, tmp_path):
 
 @pytest.mark.parametrize("num_processes", [1, 3])
 def test_the_number_of_processes_changes_nothing(raw, tmp_path, undisturbed, monkeypatch, num_processes):
-    monkeypatch.setattr(encode, "SMALL", 0)
+    monkeypatch.setattr(encode, "FEW_BATCHES", 0)
     prepare(recipe_over(raw), tmp_path / "data", num_processes=num_processes)
     assert files_in(tmp_path / "data") == undisturbed
 
@@ -121,7 +121,7 @@ import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from test_data_resume import recipe_over, sections, encode, prepare
-sections.BATCH_CHARACTERS, sections.SECTION_TOKENS, encode.SMALL = 1000, 900, 0
+sections.BATCH_CHARACTERS, sections.SECTION_TOKENS, encode.FEW_BATCHES = 1000, 900, 0
 count = 0
 def kill(progress):
     global count
@@ -180,7 +180,7 @@ def test_a_tokenizing_process_that_dies_is_a_reason(tmp_path, monkeypatch):
     class Batch:
         texts = ("text",)
 
-    monkeypatch.setattr(encode, "SMALL", 0)
+    monkeypatch.setattr(encode, "FEW_BATCHES", 0)
     Tokenizer.train([LINE], 270).save(tmp_path)
     with Encoders(tmp_path, 0.1, 1) as encoders, pytest.raises(UserError, match="ended with status -9"):
         for _ in encoders.map(Batch() for _ in range(100)):

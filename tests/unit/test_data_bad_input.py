@@ -124,7 +124,7 @@ def test_bad_rows_can_be_skipped_and_are_counted(tmp_path):
 
 def test_a_document_longer_than_everything_is_kept_whole(tmp_path, monkeypatch):
     """Than a window, a batch, a section, and what the tokenizer takes at a time."""
-    monkeypatch.setattr(tokenizer, "LONG", 200)
+    monkeypatch.setattr(tokenizer, "PART_CHARACTERS", 200)
     monkeypatch.setattr(sections, "BATCH_CHARACTERS", 100)
     monkeypatch.setattr(sections, "SECTION_TOKENS", 100)
     text = " ".join(TEXTS * 5)

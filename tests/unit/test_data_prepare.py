@@ -158,7 +158,7 @@ def test_progress_is_reported(texts, tmp_path):
 def test_a_bad_row_stops_with_its_place_or_is_skipped_and_counted(texts, tmp_path):
     (texts / "c.txt").write_bytes(b"fine\f\xff\f\xff")
     with pytest.raises(
-        UserError, match=r"sources.tales: .*c.txt, row 2: not UTF-8 at byte 0; mend it, or set"
+        UserError, match=r"sources.tales: .*c.txt, row 2: not UTF-8 at byte 0; correct it, or set"
     ):
         prepare(recipe_for(texts), tmp_path / "data")
     assert not any(path.name.endswith(".tmp") for path in (tmp_path / "data").rglob("*"))

@@ -9,7 +9,7 @@ import pytest
 
 from atoll.data import hub
 from atoll.data.rows import BadRow, Document, Unwanted
-from atoll.data.sources import Place, Reading
+from atoll.data.sources import Place, SourceReader
 from atoll.errors import UserError
 from atoll.recipe import Range, Source
 
@@ -20,7 +20,9 @@ zstandard = pytest.importorskip("zstandard")
 
 def items(**source):
     return list(
-        Reading("s", Source(**{key: str(value) if key in KINDS else value for key, value in source.items()}))
+        SourceReader(
+            "s", Source(**{key: str(value) if key in KINDS else value for key, value in source.items()})
+        )
     )
 
 
@@ -256,14 +258,14 @@ def test_a_dataset_of_the_hub_is_streamed_at_its_revision_and_from_any_row(fake_
         column="content",
         keep={"stars": Range(min=2)},
     )
-    reading = Reading("s", source)
+    reading = SourceReader("s", source)
     assert [item.text for item in reading if isinstance(item, Document)] == ["text 2", "text 3", "text 4"]
     assert fake_hub.asked == (
         ("some/code", "python"),
         {"split": "train", "revision": "abc123", "data_files": None, "streaming": True},
     )
     assert reading.fraction is None
-    (last,) = Reading("s", source, Place(0, 4))
+    (last,) = SourceReader("s", source, Place(0, 4))
     assert (last.text, str(last.origin), fake_hub.skipped) == ("text 4", "some/code@abc123, row 5", 4)
 
 
@@ -318,8 +320,8 @@ def test_reading_goes_on_at_any_place(tmp_path, place):
         (tmp_path / f"{name}.txt").write_text("\f".join(f"{name}{number}" for number in range(3)))
     source = Source(text=str(tmp_path), separator="\f")
     places = {}
-    for reading in [Reading("s", source)]:
+    for reading in [SourceReader("s", source)]:
         for item in reading:
             places[item.text] = reading.place
-    rest = [item.text for item in Reading("s", source, place)]
+    rest = [item.text for item in SourceReader("s", source, place)]
     assert rest == [text for text, after in places.items() if after > place]

@@ -244,7 +244,7 @@ def test_other_model_files_are_refused(tmp_path, content, message):
 def test_a_long_document_becomes_the_tokens_of_the_whole(tokenizer, monkeypatch, between):
     text = between.join(line.strip() for line in TEXTS)
     (whole,) = tokenizer.encode_documents([text])
-    monkeypatch.setattr(tokenizers, "LONG", 500)
+    monkeypatch.setattr(tokenizers, "PART_CHARACTERS", 500)
     assert len(list(tokenizers._parts(text))) > 10
     cut, short = tokenizer.encode_documents([text, "short"])
     assert cut.tolist() == whole.tolist()
@@ -253,7 +253,7 @@ def test_a_long_document_becomes_the_tokens_of_the_whole(tokenizer, monkeypatch,
 
 def test_a_long_document_without_a_seam_is_cut_anywhere_and_comes_back(tokenizer, monkeypatch):
     text = "c" * 5000
-    monkeypatch.setattr(tokenizers, "LONG", 500)
+    monkeypatch.setattr(tokenizers, "PART_CHARACTERS", 500)
     (tokens,) = tokenizer.encode_documents([text])
     assert tokenizer.decode(tokens) == text
     assert (tokens == tokenizer.bos_id).sum() == 1

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from atoll.data.rows import JSONL, Item, Origin, item
+from atoll.data.rows import JSONL, Item, Origin, to_item
 from atoll.errors import UserError
 from atoll.recipe import Source
 
@@ -62,7 +62,7 @@ def stream(name: str, source: Source, skip: int) -> Iterator[Item]:
         if skip:
             rows = rows.skip(skip)
         for number, row in enumerate(rows, skip + 1):
-            yield item(row, source, Origin(f"{source.dataset}@{source.revision}", number))
+            yield to_item(row, source, Origin(f"{source.dataset}@{source.revision}", number))
     except UserError:
         raise
     except Exception as error:  # its own types, those of several network libraries, and ValueError

@@ -116,7 +116,7 @@ class Loader:
         return {file: tuple(sorted(numbers)) for file, numbers in sorted(found.items())}
 
     def _span(self, stream: TokenStream, window: int) -> tuple[int, int]:
-        """[start, stop) in the stream of the window's tokens and the next one, which is the last label."""
+        """[start, stop) in the stream of a window's tokens and the next one, which is the last label."""
         return window * self._length, min((window + 1) * self._length + 1, stream.num_tokens)
 
     def _batch(self, split: Split, windows: Sequence[tuple[str, int]]) -> Batch:
@@ -152,8 +152,8 @@ def check_vocabulary(recipe: Recipe, vocab_size: int) -> None:
     """Raises UserError when the recipe's model.vocab_size is less than the tokenizer's `vocab_size`."""
     if recipe.model.vocab_size is not None and recipe.model.vocab_size < vocab_size:
         raise UserError(
-            f"model.vocab_size = {recipe.model.vocab_size} does not fit the tokenizer, which has {vocab_size} "
-            "tokens; raise it or leave it out"
+            f"model.vocab_size = {recipe.model.vocab_size} does not fit the tokenizer, which has "
+            f"{vocab_size} tokens; raise it or leave it out"
         )
 
 

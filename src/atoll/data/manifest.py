@@ -77,7 +77,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def load(cls, data_dir: Path) -> "Manifest":
-        """The manifest of a data directory. Raises UserError if it is missing, damaged or of another format."""
+        """The manifest of a directory. Raises UserError if it is missing, damaged or of another format."""
         path = data_dir / FILE_NAME
         try:
             manifest = msgspec.json.decode(path.read_bytes(), type=cls)

@@ -10,8 +10,8 @@ from atoll.errors import UserError
 from atoll.recipe import Recipe
 from atoll.samples import partition_number, source_of
 
-# Nothing of a partition is held out, because every island must have the held-out text. A recipe does not allow
-# a fraction of 0.
+# Nothing of a partition is held out, because every island must have the held-out text. A recipe does not
+# allow a fraction of 0.
 HELDOUT_FRACTION = 1e-12
 
 

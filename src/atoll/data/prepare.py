@@ -22,7 +22,7 @@ from atoll.data.mixture import Mixture
 from atoll.data.progress import Report, Watch
 from atoll.data.rows import Document
 from atoll.data.sections import SHARDS_DIR, SourceWriter
-from atoll.data.sources import Reading
+from atoll.data.sources import SourceReader
 from atoll.data.tokenizer import Tokenizer
 from atoll.data.verify import verify
 from atoll.errors import UserError
@@ -148,15 +148,15 @@ def _tokenizer(recipe: Recipe, progress: Report) -> Tokenizer:
 def _tokenizer_texts(name: str, recipe: Recipe, num_bytes: int, progress: Report) -> Iterator[str]:
     """Yield a source's documents that are not held out, until they are `num_bytes` of UTF-8 together."""
     watch = Watch("tokenizer", name)
-    num_documents = num_read = 0
-    for item in Reading(name, recipe.sources[name]):
+    num_documents = bytes_read = 0
+    for item in SourceReader(name, recipe.sources[name]):
         if not isinstance(item, Document):
             continue  # bad rows are reported when the shards are written
         text = item.text.encode()
         if is_heldout(text, recipe.heldout_fraction):
             continue
         yield item.text
-        num_documents, num_read = num_documents + 1, num_read + len(text)
-        progress(watch.progress(num_documents, num_read, min(num_read / num_bytes, 1.0)))
-        if num_read >= num_bytes:
+        num_documents, bytes_read = num_documents + 1, bytes_read + len(text)
+        progress(watch.progress(num_documents, bytes_read, min(bytes_read / num_bytes, 1.0)))
+        if bytes_read >= num_bytes:
             return

@@ -85,7 +85,7 @@ def test_the_number_of_processes_changes_nothing(raw, tmp_path, undisturbed, mon
 
 
 @pytest.mark.parametrize("reports_until_stop", [5, 7, 16])
-def test_preparing_that_is_stopped_again_and_again_loses_and_doubles_nothing(
+def test_a_preparation_stopped_again_and_again_loses_and_repeats_nothing(
     raw, tmp_path, undisturbed, reports_until_stop
 ):
     begun_at = []
@@ -115,7 +115,7 @@ def test_preparing_that_is_stopped_again_and_again_loses_and_doubles_nothing(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-def test_a_killed_preparation_leaves_no_process_and_goes_on(raw, tmp_path, undisturbed):
+def test_a_killed_preparation_leaves_no_process_and_can_be_continued(raw, tmp_path, undisturbed):
     program = f"""
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -176,7 +176,7 @@ def test_progress_tells_rate_and_time_left(raw, tmp_path):
     assert (reports[-1].phase, reports[-1].source, reports[-1].num_documents) == ("tokens", "tales", 142)
 
 
-def test_a_tokenizing_process_that_dies_is_a_reason(tmp_path, monkeypatch):
+def test_the_death_of_a_tokenizing_process_is_reported(tmp_path, monkeypatch):
     class Batch:
         texts = ("text",)
 

@@ -20,9 +20,8 @@ FILE_NAME = "journal.json"
 class SourceProgress(msgspec.Struct, frozen=True, kw_only=True):
     """What has been prepared of a source."""
 
-    files: list[
-        tuple[str, int]
-    ]  # its raw files and their sizes in bytes, which must not change until the end
+    # Its raw files and their sizes in bytes. If they change, it is prepared from the beginning.
+    files: list[tuple[str, int]]
     prepared: PreparedSource = PreparedSource([], [])
     blocks: dict[str, FileBlocks] = {}  # of its shards' files, by path under the data directory
     place: Place = START  # where in the raw files the next section begins

@@ -35,7 +35,9 @@ PREFIX = "inner-"
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    step: int
+    """The content of a checkpoint's `manifest.json`."""
+
+    step: int  # inner steps done
     digests: dict[str, str]  # file name -> BLAKE3, as hex
 
 

@@ -72,6 +72,7 @@ class Foreign(nn.Module):
         return torch.cat(hidden).view(*tokens.shape, -1).clone()  # FSDP2 warns of a view
 
     def train(self, mode: bool = True) -> "Foreign":
+        """Set only this module's flag: its children stay in evaluation mode, without dropout."""
         self.training = mode
         return self
 

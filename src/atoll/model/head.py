@@ -110,7 +110,9 @@ def chunked(hidden: Tensor, weight: Tensor, objective: Objective, *inputs: Tenso
 
 
 class Gradients(NamedTuple):
-    hidden: Tensor  # [N, D], in its dtype
+    """The gradients of hidden states and weight, in their dtypes."""
+
+    hidden: Tensor  # [N, D]
     weight: Tensor  # [V, D]
 
 

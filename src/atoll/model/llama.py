@@ -33,6 +33,7 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(query_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor, rotary: Rotary, mask: Mask) -> Tensor:
+        """[B, L, D] for `x` [B, L, D]."""
         heads = (*x.shape[:2], -1, self.head_dim)
         query = rotate(self.q_proj(x).view(heads), rotary)
         key = rotate(self.k_proj(x).view(heads), rotary)

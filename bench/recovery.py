@@ -24,6 +24,7 @@ from agents.lan import Lan
 from agents.swarm import Swarm, lost_commits, machine
 
 from atoll.errors import UserError
+from atoll.events import Committed
 
 ROWS = [(200, 1, 100.0), (200, 4, 100.0), (2000, 2, 400.0)]  # megabytes of state, donors, Mbit/s
 STATE_BYTES = 8  # per parameter
@@ -69,12 +70,12 @@ def row(megabytes: int, num_donors: int, rate: float, directory: Path, lan: Lan)
         commits_during = swarm.committed() - commits_before
         joiner = swarm.island_id("joiner")
         swarm.until(
-            lambda: any(joiner in e.facts["participants"] for e in swarm.events() if e.kind == "committed"),
+            lambda: any(joiner in e.participants for e in swarm.events() if isinstance(e, Committed)),
             "the joiner takes part",
             FIRST_SECONDS + 4 * SHARE * ideal,
         )
         took_part = next(
-            e.time for e in swarm.events() if e.kind == "committed" and joiner in e.facts["participants"]
+            e.time for e in swarm.events() if isinstance(e, Committed) and joiner in e.participants
         )
         last = swarm.committed()
         swarm.until(lambda: swarm.committed() > last, "one more commit", FIRST_SECONDS + 4 * SHARE * ideal)

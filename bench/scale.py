@@ -27,6 +27,7 @@ from agents.swarm import Swarm, machine
 
 from atoll.agent.link import BEAT_SECONDS
 from atoll.errors import UserError
+from atoll.events import Committed
 
 ELEMENTS = 64 << 16  # 64 pieces: so many own at most
 CROWD = 250  # agents a process
@@ -72,7 +73,7 @@ def row(islands: int, train_seconds: float, directory: Path, profile: Path | Non
         swarm.until(enough, f"{STEPS} outer steps of all", patience + 8 * STEPS * train_seconds)
         events, load = swarm.events(), machine()
         full = memory(host.pid)
-    commits = [e for e in events if e.kind == "committed" and len(e.facts["participants"]) >= MOST * islands]
+    commits = [e for e in events if isinstance(e, Committed) and len(e.participants) >= MOST * islands]
     decide: list[float] = []
     beating, stepping, calm_seconds, all_seconds = 0.0, 0.0, 0.0, 0.0
     for a, b in pairwise(commits):
@@ -126,9 +127,7 @@ def ready(swarm: Swarm) -> int:
 
 def whole_steps(swarm: Swarm, islands: int) -> int:
     """Commits that most took part in."""
-    return sum(
-        e.kind == "committed" and len(e.facts["participants"]) >= MOST * islands for e in swarm.events()
-    )
+    return sum(isinstance(e, Committed) and len(e.participants) >= MOST * islands for e in swarm.events())
 
 
 def cpu(pid: int) -> float:

@@ -25,6 +25,7 @@ from agents.lan import Lan
 from agents.swarm import POLL_SECONDS, Swarm, lost_commits, machine
 
 from atoll.errors import UserError
+from atoll.events import Committed
 
 ELEMENTS = 8 << 16  # 8 pieces: more owners would only be more connections, which two cores pay dearly
 INNER_STEPS = 20
@@ -172,7 +173,7 @@ def run(options: argparse.Namespace, directory: Path, lan: Lan) -> dict[str, obj
 
 
 def last_participants(swarm: Swarm) -> int:
-    return next((len(e.facts["participants"]) for e in reversed(swarm.events()) if e.kind == "committed"), 0)
+    return next((len(e.participants) for e in reversed(swarm.events()) if isinstance(e, Committed)), 0)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pytest
 from faults.processes import World
 from faults.test_own_loop import EXAMPLES, found
 
-from atoll.events import read_events
+from atoll.events.log import EventReader
 from atoll.swarm.records import CommitRecord, decode
 
 # Islands that only dial out, so that the relay owns every slice: while it is frozen, a reduction lasts.
@@ -92,7 +92,7 @@ def hold_a_reduction(world: World) -> None:
         offset = events.stat().st_size
         until = time.monotonic() + 3.0  # then the relay is taken for frozen, and no attempt opens
         while time.monotonic() < until:
-            if any(e.kind == "attempt" for e in read_events(events, offset)[0]):
+            if any(e.kind == "attempt" for e in EventReader(events, offset).read()):
                 return
             time.sleep(0.01)
         os.kill(agent_of(world, "relay"), signal.SIGCONT)  # both proposed at once, and it was too late
@@ -149,7 +149,8 @@ class Case:
 
         def event(kind: str, name: str) -> bool:
             return any(
-                e.kind == kind and e.island == world.island_id(name) for e in read_events(events, offset)[0]
+                e.kind == kind and e.island == world.island_id(name)
+                for e in EventReader(events, offset).read()
             )
 
         def new_file(suffix: str) -> bool:
@@ -216,10 +217,10 @@ def check(world: World, names: tuple[str, ...], history: list[CommitRecord]) -> 
     assert all(own == longest[: len(own)] for own in kept), "an island has another history"
     roots = {record.step + 1: record.next_root.hex() for record in longest}
     for event in world.events("ready"):
-        assert event.facts["root"] == roots.get(event.step, event.facts["root"])
-    step = status["step"]
+        assert event.root == roots.get(event.step, event.root)
+    step = status.step
     world.until(lambda: len(records(world, "b")) >= step, "b has all that was committed")
-    assert status["tokens"] == sum(record.tokens for record in records(world, "b")[:step])
+    assert status.committed_tokens == sum(record.tokens for record in records(world, "b")[:step])
     spent = sorted(span for record in longest for _, lease in record.leases for span in lease)
     assert all(sum(left) <= right[0] for left, right in pairwise(spent)), "a sample was spent twice"
 

@@ -167,12 +167,12 @@ def join_two(world: World) -> list[str]:
 
 
 def two_is_in(world: World) -> None:
-    world.until(lambda: any(e.facts["contributor"] == "two" for e in world.events("joined")), "two is in")
+    world.until(lambda: any(e.contributor == "two" for e in world.events("joined")), "two is in")
 
 
 def check_one_swarm(world: World) -> None:
     commits = world.events("committed")
-    assert [len(commit.facts["participants"]) for commit in commits] == [2] * 12
+    assert [len(commit.participants) for commit in commits] == [2] * 12
     assert not world.events("unequal")
     there = elsewhere(world)
     assert len((there.islands / "two" / "heldout.jsonl").read_text().splitlines()) == 3

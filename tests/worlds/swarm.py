@@ -20,7 +20,7 @@ from atoll.coordinator.rules import Rules
 from atoll.coordinator.server import CoordinatorServer
 from atoll.coordinator.status import CountSamples, StatusBoard, count_nothing
 from atoll.coordinator.store import Store
-from atoll.events import EventLog, read_events
+from atoll.events.log import EventLog, EventReader
 from atoll.swarm import messages as m
 from atoll.swarm.identity import COORDINATOR, RunKeys
 from atoll.swarm.layout import BLOCK, Layout, TensorSpec
@@ -188,7 +188,7 @@ class Swarm:
         return {member.island for member in self.coordinator.protocol.members.ready(self.head)}
 
     def events(self):
-        return read_events(self.events_path)[0]
+        return EventReader(self.events_path).read()
 
     def assert_equal_roots(self) -> None:
         """Every root that any trainer ever loaded is the committed one of its step."""

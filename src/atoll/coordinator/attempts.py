@@ -2,14 +2,19 @@
 holds it.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
+from atoll import events
 from atoll.coordinator.holders import Holders
 from atoll.coordinator.members import Members
 from atoll.coordinator.owners import equal_slices
 from atoll.coordinator.rules import Rules
+from atoll.events.step import Contribution
+from atoll.metrics import Metrics
 from atoll.swarm import messages as m
-from atoll.swarm.records import Assembled, Attempt, Share, Term, header
+from atoll.swarm.records import Assembled, Attempt, CommitRecord, Share, Term, header
 
 
 class OpenAttempt:
@@ -31,13 +36,42 @@ class OpenAttempt:
         ] = {}  # island -> (pieces of the update there, since when)
 
     @property
+    def records(self) -> list[Attempt | Assembled]:
+        """What there is to know of it so far, in the order in which it came to be."""
+        return [self.record] if self.assembled is None else [self.record, self.assembled]
+
+    @property
     def participants(self) -> set[str]:
         return {share.island for share in self.record.participants}
+
+    @property
+    def inner_steps(self) -> dict[str, int]:
+        """How many each participant has done."""
+        return {island: self.proposals[island].inner_steps for island in sorted(self.participants)}
 
     @property
     def mean_loss(self) -> float:
         """Of the participants' inner steps, over their tokens."""
         return sum(self.proposals[s.island].loss * s.weight for s in self.record.participants)
+
+    def opened_event(self, planned: Iterable[str]) -> events.AttemptOpened:
+        """That it has begun; `planned` are all islands that had a plan for its step."""
+        return events.AttemptOpened(
+            number=self.record.number,
+            participants=tuple(sorted(self.participants)),
+            left_out=tuple(sorted(set(planned) - self.participants)),
+            num_owners=len(self.record.addresses),
+        )
+
+    def committed_event(self, record: CommitRecord, holders: set[str]) -> events.Committed:
+        """That its step is committed by this record, and what each participant gave to it."""
+        return events.Committed(
+            tokens=record.tokens,
+            loss=self.mean_loss,
+            participants={island: contribution(self.proposals[island]) for island in sorted(record.islands)},
+            holders=tuple(sorted(holders)),
+            root=record.next_root.hex(),
+        )
 
     def is_of(self, message: m.Reduced | m.Held | m.Fault) -> bool:
         return (message.step, message.number) == (self.record.step, self.record.number)
@@ -62,14 +96,15 @@ class OpenAttempt:
         if beat.attempt == self.record.number and beat.num_pieces != self._progress.get(island, (0, now))[0]:
             self._progress[island] = (beat.num_pieces, now)
 
-    def stalled_since(self) -> dict[str, float]:
-        """When owners whose slices are not reduced yet were last seen to bring theirs on."""
-        late = {
-            s.owner
-            for number, s in enumerate(self.record.slices)
-            if s.num_pieces and number not in self._digests
+    def late_owners(self, limit_seconds: float, now: float) -> tuple[set[str], float]:
+        """(owners that have not brought their slices on for so long, when the first of all is late)."""
+        at_work = {
+            part.owner
+            for number, part in enumerate(self.record.slices)
+            if part.num_pieces and number not in self._digests
         }
-        return {owner: self._progress.get(owner, (0, self.opened_at))[1] for owner in late}
+        due = {i: self._progress.get(i, (0, self.opened_at))[1] + limit_seconds for i in at_work}
+        return {owner for owner, at in due.items() if now >= at}, min(due.values())
 
     def is_held(self, island: str, held: m.Held) -> bool:
         """Note that an island holds the assembled update; False when what it holds is another one."""
@@ -85,6 +120,16 @@ class OpenAttempt:
         """
         few = len(self.holders) < 2 or not members.can_reach_any(self.holders)
         return sorted((ready if few else ready & self.participants) - self.holders.keys())
+
+
+def contribution(proposal: m.Propose) -> Contribution:
+    """What a participant gave, as the events file tells it."""
+    return Contribution(
+        tokens=proposal.tokens,
+        inner_steps=proposal.inner_steps,
+        loss=proposal.loss,
+        metrics=Metrics(),
+    )
 
 
 def make_attempt(

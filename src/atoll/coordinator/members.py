@@ -72,7 +72,7 @@ class Members(dict[str, Member]):
         if (member := self.get(island)) and member.hello.session == session:
             member.address = address
 
-    def completed(self, islands: list[str]) -> None:
+    def completed(self, islands: Iterable[str]) -> None:
         """They took part in a commit: one step less of probation."""
         for member in (self[island] for island in islands if island in self):
             member.probation = max(0, member.probation - 1)
@@ -111,6 +111,17 @@ class Members(dict[str, Member]):
         time yet.
         """
         return self[island].present and not self[island].probation if island in self else returning
+
+    def any_behind(self, step: int) -> bool:
+        """Whether somebody who is present does not hold that state yet."""
+        return any(member.present and not member.ready(step) for member in self.values())
+
+    def tell_finished(self, step: int) -> list[Member]:
+        """Who holds the last state, and is now to be told, once, that the run is finished."""
+        untold = [member for member in self.ready(step) if not member.told_finished]
+        for member in untold:
+            member.told_finished = True
+        return untold
 
     def can_reach_any(self, islands: Iterable[str]) -> bool:
         """Whether what these hold can be fetched by others."""

@@ -5,6 +5,7 @@ goes.
 from atoll.coordinator.server import HELLO_SECONDS, CoordinatorServer
 from atoll.coordinator.status import StatusBoard
 from atoll.errors import UserError
+from atoll.events import Enrolled, Evicted
 from atoll.swarm import messages as m
 from atoll.swarm.identity import OPERATOR, Ticket, common_name, fingerprint
 from atoll.swarm.messages import enrolment, operator
@@ -35,8 +36,7 @@ class Requests:
         except UserError as error:
             await stream.send(m.TicketRefused(str(error)))
             return
-        text = f"{island} enrolled for {request.contributor or 'nobody named'}"
-        server.events.write("enrolled", text, island=island)
+        server.events.write(Enrolled(island=island, contributor=request.contributor[:80]))
         await stream.send(m.Enrolled(kept, server.run))
 
     async def operate(self, stream: Stream[operator.ToCoordinator]) -> None:
@@ -67,5 +67,5 @@ class Requests:
             return m.RequestRefused(str(error))
         server.protocol.doubt.awaited.discard(island)  # a member that is lost for good is not waited for
         server.tell(island, m.Evicted(request.reason or "evicted by the operator"))
-        server.events.write("evicted", f"{island} is evicted: {request.reason}", island=island)
+        server.events.write(Evicted(island=island, reason=request.reason))
         return m.IslandEvicted()

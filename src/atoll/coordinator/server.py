@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from atoll import __version__
+from atoll import __version__, events
 from atoll.coordinator.effects import (
     Doubted,
     Event,
@@ -28,7 +28,7 @@ from atoll.coordinator.protocol import Coordinator
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.store import Store
 from atoll.errors import UserError
-from atoll.events import EventLog
+from atoll.events.log import EventLog
 from atoll.swarm import messages as m
 from atoll.swarm.identity import RunKeys, verify_record
 from atoll.swarm.messages.control import ToAgent, ToCoordinator
@@ -55,13 +55,13 @@ class CoordinatorServer:
         run: RunInfo,
         keys: RunKeys,
         store: Store,
-        events: EventLog,
+        event_log: EventLog,
         transport: Transport,
     ) -> None:
         self.run = run
         self.keys = keys
         self.store = store
-        self.events = events
+        self.events = event_log
         self.transport = transport
         self.address = ""  # host:port, for tickets
         self.protocol = Coordinator(rules, Term(), keys.sign)
@@ -88,9 +88,7 @@ class CoordinatorServer:
         self.protocol.restore(commits, self.store.open_step(len(commits)), self._loop.time())
         self._begun = True
         term, head = self.protocol.term.counter, self.protocol.head
-        self.events.write(
-            "term", f"coordinator of {self.run.run_id} begins term {term} at step {head}", term=term
-        )
+        self.events.write(events.ReignBegan(step=head, run_id=self.run.run_id, term=term))
 
     def _rewind(self, step: int) -> None:
         """Open a new branch at an older state, by a signed record that islands follow."""
@@ -107,11 +105,7 @@ class CoordinatorServer:
             previous=commits[step - 1].digest() if step else b"",
         )
         self.store.append([msgspec.structs.replace(record, signature=self.keys.sign(record.unsigned()))])
-        text = (
-            f"the operator goes back to state {step}: {len(commits) - step} commits are abandoned, branch "
-            f"{branch} begins"
-        )
-        self.events.write("rewound", text, step=step)
+        self.events.write(events.Rewound(step=step, num_abandoned=len(commits) - step, branch=branch))
 
     async def stand_by(self) -> bool:
         """Wait until the leader is silent for LEADER_SECONDS; return whether a backup was restored meanwhile.
@@ -161,7 +155,7 @@ class CoordinatorServer:
     def _depose(self, error: Exception) -> None:
         """End this reign; whoever runs us hears why."""
         if not self.deposed.done():
-            self.events.write("deposed", f"this coordinator stops: {error}")
+            self.events.write(events.Deposed(reason=str(error)))
             self.deposed.set_exception(error)
             self.deposed.exception()  # whoever runs us may have ended already, and will not ask
 
@@ -194,9 +188,7 @@ class CoordinatorServer:
                 case Timer():
                     self._next_tick = min(self._next_tick, effect.at)
                 case Report():
-                    self.events.write(
-                        effect.kind, effect.text, island=effect.island, step=effect.step, **effect.facts
-                    )
+                    self.events.write(effect.event)
         if records:
             self._persist(records)
         self._wake.set()
@@ -221,12 +213,10 @@ class CoordinatorServer:
         try:
             message, _ = await stream.receive(HELLO_SECONDS)
         except NotUnderstood as error:
-            text = (
-                f"{island} was not understood ({error}); does it run the run's version of atoll, "
-                f"{__version__}?"
-            )
-            self.events.write("refused", text, island=island)
-            await stream.send(m.Refused(text))
+            reason = f"not understood ({error}); does it run the run's version of atoll, {__version__}?"
+            refused = events.Refused(island=island, what="island", reason=reason)
+            self.events.write(refused)
+            await stream.send(m.Refused(refused.text))
             return
         hello = expect(message, m.Hello)
         if not self._begun:
@@ -268,8 +258,7 @@ class CoordinatorServer:
                 await call(self.transport, address, island, PING, m.Ping(), REACH_SECONDS)
             except TransportError:
                 if not told:
-                    text = f"{island} cannot be reached at {address}: it owns nothing"
-                    self.events.write("unreachable", text, island=island)
+                    self.events.write(events.Unreachable(island=island, address=address))
                 told = True
                 await asyncio.sleep(REACH_AGAIN_SECONDS)
             else:

@@ -22,7 +22,7 @@ from atoll.coordinator.store import Deposed, Store
 from atoll.data.manifest import Manifest
 from atoll.data.mixture import Mixture
 from atoll.errors import UserError
-from atoll.events import EventLog
+from atoll.events.log import EventLog
 from atoll.files import DirectoryLock, write_atomic
 from atoll.recipe import Recipe
 from atoll.run.directory import RunDir

@@ -1,14 +1,12 @@
 """`atoll status`, `invite`, `evict`: what people ask of a running coordinator."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from atoll.agent import membership
 from atoll.errors import UserError
 from atoll.run.directory import RunDir
+from atoll.status import RunStatus
 from atoll.swarm import messages as m
 from atoll.swarm.grpc_transport import GrpcTransport
 from atoll.swarm.identity import COORDINATOR, OPERATOR, Credentials, RunKeys, Ticket
@@ -19,20 +17,11 @@ from atoll.swarm.transport import TransportError, call
 ANSWER_SECONDS = 5.0
 
 
-def status(run_dir: RunDir) -> dict[str, Any]:
-    """The run as its coordinator sees it, and its ledger. Raises UserError when it cannot be asked."""
+def status(run_dir: RunDir) -> RunStatus:
+    """The run as its coordinator sees it. Raises UserError when it cannot be asked."""
     answer = asyncio.run(ask(run_dir, m.StatusRequest()))
     assert isinstance(answer, m.StatusReply)
-    return answer.status | {"ledger": ledger(answer.status["islands"])}
-
-
-def ledger(islands: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """Committed tokens of each contributor (an island that names none is its own), by source."""
-    found: dict[str, Counter[str]] = {}
-    for island in islands:
-        if island["sources"]:
-            found.setdefault(island["contributor"] or island["island"], Counter()).update(island["sources"])
-    return {name: dict(sorted(found[name].items())) for name in sorted(found)}
+    return answer.status
 
 
 async def ask(run_dir: RunDir, request: operator.ToCoordinator) -> operator.ToOperator:

@@ -25,6 +25,7 @@ from atoll.coordinator.effects import Reign as HigherTerm
 from atoll.coordinator.protocol import Coordinator
 from atoll.coordinator.server import REACH_AGAIN_SECONDS, REACH_SECONDS, RECORDS_AT_ONCE
 from atoll.coordinator.store import Deposed
+from atoll.events import Thin
 from atoll.simulate.database import Conflict
 from atoll.simulate.disk import sign
 from atoll.simulate.line import COORDINATOR_END, Line
@@ -101,7 +102,7 @@ class Reign(Process):
         self.die()
 
     def _carry_out(self, effects: list[Any]) -> None:
-        self.protocol_was_thin = any(isinstance(e, Report) and e.kind == "thin" for e in effects)
+        self.protocol_was_thin = any(isinstance(e, Report) and isinstance(e.event, Thin) for e in effects)
         records: list[Any] = []
         for effect in effects:
             self.survive()
@@ -118,7 +119,7 @@ class Reign(Process):
                 case Timer():
                     self._next_tick = min(self._next_tick, effect.at)
                 case Report():
-                    self.world.reported(self, effect)
+                    self.world.reported(self, effect.event)
         if records:
             self._persist(records)
 

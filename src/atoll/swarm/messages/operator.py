@@ -1,7 +1,6 @@
 """The operator's plane: what people ask of a coordinator, one request and its answer on each stream."""
 
-from typing import Any
-
+from atoll.status import RunStatus
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message
 
@@ -13,7 +12,7 @@ class StatusRequest(Message, frozen=True):
 class StatusReply(Message, frozen=True):
     """The coordinator's answer to `StatusRequest`."""
 
-    status: dict[str, Any]  # as `coordinator/status.py` makes it
+    status: RunStatus
 
 
 class Invite(Message, frozen=True):

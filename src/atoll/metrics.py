@@ -17,10 +17,10 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     tokens_per_second: float = 0.0  # trained on, over the inner steps that were reported last
     gradient_norm: float | None = None  # of the newest inner step, before clipping
     learning_rate: float | None = None  # of the newest inner step
-    # Of a trainer: the outer step under way. Of an agent: all outer steps since it started.
-    compute_seconds: float = 0.0  # in inner steps
+    # What the time since the agent started went into; the agent fills these in, the trainer leaves them 0.
+    compute_seconds: float = 0.0  # in the inner steps of all proposals
     communicate_seconds: float = 0.0  # encoding and reducing
-    wait_seconds: float = 0.0  # for others, between its proposal and the commit
+    wait_seconds: float = 0.0  # for others, between proposals and their commits
 
     @property
     def is_finite(self) -> bool:

@@ -19,6 +19,7 @@ from atoll.agent.link import BEAT_SECONDS
 from atoll.agent.membership import island_key
 from atoll.coordinator.database import sqlite_url
 from atoll.coordinator.store import Store
+from atoll.metrics import Metrics
 from atoll.run.directory import RunDir
 from atoll.run.processes import watch_leash
 from atoll.swarm import messages as m
@@ -32,6 +33,7 @@ from atoll.swarm.transport import Stream, TransportError, together
 
 QUIET_SECONDS = 60.0
 SPREAD_SECONDS = 2.0  # proposals and first dials are spread over so long
+METRICS = Metrics(loss=1.0, tokens_per_second=1.0, gradient_norm=1.0, learning_rate=0.001)
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,19 +87,7 @@ class Scripted:
 
     async def _beat(self) -> None:
         while True:
-            self._outbox.put_nowait(
-                m.Beat(
-                    step=self._head,
-                    inner_step=1,
-                    loss=1.0,
-                    tokens_per_second=1.0,
-                    sent_bytes=0,
-                    compute_seconds=0.0,
-                    communicate_seconds=0.0,
-                    wait_seconds=0.0,
-                    note="training",
-                )
-            )
+            self._outbox.put_nowait(m.Beat(step=self._head, inner_step=1, metrics=METRICS, note="training"))
             await asyncio.sleep(BEAT_SECONDS)
 
     def _answers(self, message: control.ToAgent) -> list[control.ToCoordinator]:
@@ -134,6 +124,7 @@ class Scripted:
                 inner_steps=plan.inner_steps,
                 loss=1.0,
                 norm=1.0,
+                metrics=METRICS,
             )
         )
 

@@ -120,6 +120,15 @@ class Swarm:
         if self._ranks.number == 0:
             self._line.adopted(order, self._mapping.proof(order.table))
 
+    def measured(self, **figures: float) -> None:
+        """Note figures that go out with the next progress or proposal, for the run's status and events file.
+
+        They are named as in `Metrics`: `gradient_norm`, `learning_rate`, `heldout_loss`. The first rank's
+        count.
+        """
+        if self._ranks.number == 0:
+            self._line.measured(**figures)
+
     def progress(self, loss: float, tokens: int, inner_steps: int = 1) -> bool:
         """Report inner steps, their tokens and the last one's loss; whether to do as many more.
 

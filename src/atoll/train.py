@@ -94,6 +94,7 @@ def train(
                 if own.evaluate_every and order.step % own.evaluate_every == 0:
                     heldout_batches = data.heldout(own.micro_batch, HELDOUT_WINDOWS)
                     loss = heldout_loss(island, heldout_batches, source_weights)
+                    mesh.swarm.measured(heldout_loss=loss)
                     if mesh.ranks.number == 0:
                         append_heldout_loss(directory, order.step, loss)
                 continue
@@ -149,7 +150,9 @@ def inner_steps(
                 for at, metrics in enumerate(new, start=len(done) + 1):
                     report(plan, at, metrics)
             done += new
-            if not mesh.swarm.progress(new[-1].loss, sum(metrics.tokens for metrics in new), len(new)):
+            newest, num_tokens = new[-1], sum(metrics.tokens for metrics in new)
+            mesh.swarm.measured(gradient_norm=newest.gradient_norm, learning_rate=newest.learning_rate)
+            if not mesh.swarm.progress(newest.loss, num_tokens, len(new)):
                 break
     return done
 

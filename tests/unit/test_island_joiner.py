@@ -65,6 +65,9 @@ class Orders:
     def provide(self, needed: Any) -> bool:
         return True
 
+    def measured(self, **_: float) -> None:
+        pass
+
     def progress(self, *_: object) -> bool:
         return True
 

@@ -69,7 +69,7 @@ def one_of_two(rank: int, port: int, directory: str) -> None:
         theirs = take_step(alone, [some_batch(step)], step)
         assert ours.tokens == theirs.tokens
         assert ours.loss == pytest.approx(theirs.loss, rel=1e-6)
-        assert ours.grad_norm == pytest.approx(theirs.grad_norm, rel=1e-5)
+        assert ours.gradient_norm == pytest.approx(theirs.gradient_norm, rel=1e-5)
     assert island.evaluate([some_batch()])[0] == pytest.approx(alone.evaluate([some_batch()])[0], rel=1e-5)
     for parameter in island.parameters().values():  # sharded again after evaluate
         assert isinstance(parameter, DTensor)

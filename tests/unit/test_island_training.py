@@ -26,7 +26,7 @@ def test_loss_and_step_do_not_depend_on_the_micro_batches():
     two = take_step(parts, [batch.windows(0, 1), batch.windows(1, 4)], 0)
     assert one.tokens == two.tokens == (batch.labels >= 0).sum()
     assert one.loss == pytest.approx(two.loss, rel=1e-6)
-    assert one.grad_norm == pytest.approx(two.grad_norm, rel=1e-5)
+    assert one.gradient_norm == pytest.approx(two.gradient_norm, rel=1e-5)
     for a, b in zip(values(whole), values(parts), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 

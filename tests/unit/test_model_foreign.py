@@ -195,7 +195,7 @@ def one_of_two(rank: int, port: int, directory: str) -> None:
         ours = take_step(island, [batch.windows(2 * rank, 2 * rank + 2)], step)
         theirs = take_step(alone, [batch], step)
         assert ours.loss == pytest.approx(theirs.loss, rel=1e-5)
-        assert ours.grad_norm == pytest.approx(theirs.grad_norm, rel=1e-4)
+        assert ours.gradient_norm == pytest.approx(theirs.gradient_norm, rel=1e-4)
     ranks.close()
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from atoll.agent.orders import Orders
 from atoll.errors import UserError
+from atoll.metrics import Metrics
 from atoll.swarm import messages as m
 from atoll.swarm.messages.trainer import ToAgent, ToTrainer
 from atoll.swarm.records import Plan, Term
@@ -99,7 +100,8 @@ def test_who_has_no_time_for_more_proposes_what_is_done(talk, seconds_left, num_
         talk.now += 2.0
         done += 1
         go_on = talk.orders.progress(2.5, 16)
-    assert talk.said() == [m.Progress(3, number, 2.5, 8.0) for number in range(1, num_done + 1)]
+    measured = Metrics(loss=2.5, tokens_per_second=8.0)
+    assert talk.said() == [m.Progress(3, number, measured) for number in range(1, num_done + 1)]
     assert not talk.orders.moved_on
     talk.now += 0.5
     assert talk.proposes() == m.Proposed(
@@ -109,14 +111,35 @@ def test_who_has_no_time_for_more_proposes_what_is_done(talk, seconds_left, num_
         loss=2.0,
         compute_seconds=2.0 * num_done + 0.5,
         handover_seconds=0.5,
+        metrics=measured,
     )
+
+
+def test_what_was_measured_goes_out_with_the_next_progress_and_with_the_proposal(talk) -> None:
+    talk.adopts()
+    talk.orders.measured(heldout_loss=2.6)
+    assert talk.said() == []
+    assert talk.given(m.Work(PLAN)) == PLAN
+    talk.now += 2.0
+    talk.orders.measured(gradient_norm=0.5, learning_rate=0.01)
+    talk.orders.progress(2.5, 16)
+    measured = Metrics(
+        loss=2.5, heldout_loss=2.6, tokens_per_second=8.0, gradient_norm=0.5, learning_rate=0.01
+    )
+    assert talk.said() == [m.Progress(3, 1, measured)]
+    assert talk.proposes().metrics == measured
+
+
+def test_a_figure_that_is_none_of_the_metrics_is_refused(talk) -> None:
+    with pytest.raises(TypeError, match="temperature"):
+        talk.orders.measured(temperature=0.7)
 
 
 def test_steps_reported_together_go_on_together(talk) -> None:
     talk.trains(msgspec.structs.replace(PLAN, seconds_left=6.0))
     talk.now += 4.0
     assert not talk.orders.progress(2.5, 32, inner_steps=2), "there is time for one more, but not for two"
-    assert talk.said() == [m.Progress(3, 2, 2.5, 8.0)]
+    assert talk.said() == [m.Progress(3, 2, Metrics(loss=2.5, tokens_per_second=8.0))]
     assert talk.proposes().inner_steps == 2
 
 

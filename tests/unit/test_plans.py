@@ -161,16 +161,7 @@ def proposed(inner_steps: int, handover_seconds: float = 0.0) -> m.Propose:
 
 
 def beat(inner_step: int) -> m.Beat:
-    return m.Beat(
-        step=0,
-        inner_step=inner_step,
-        loss=1.0,
-        tokens_per_second=1.0,
-        sent_bytes=0,
-        compute_seconds=0.0,
-        communicate_seconds=0.0,
-        wait_seconds=0.0,
-    )
+    return m.Beat(step=0, inner_step=inner_step)
 
 
 def joiner_seconds(plans: Plans, members: Members, now: float, step: int = 1) -> float:

@@ -19,6 +19,7 @@ TARGET = np.float32(3.0)  # where every trainer pulls the parameters
 TRAINER = "'s trainer"  # an island's name, and this, names its trainer to the network's watch
 LOSS = 1.0
 TOKENS_PER_SAMPLE = 8
+MEASURED = {"heldout_loss": 2.5, "gradient_norm": 0.5, "learning_rate": 0.01}
 
 
 class NumpyTrainer:
@@ -106,6 +107,7 @@ class NumpyTrainer:
             done += 1
             while not self._told.empty():
                 self._orders.hear(self._told.get_nowait())
+            self._orders.measured(**MEASURED)
             has_time = self._orders.progress(LOSS, TOKENS_PER_SAMPLE)
             await self._weather.moves(self.name)
         if not self._orders.moved_on:

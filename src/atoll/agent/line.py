@@ -110,6 +110,10 @@ class AgentLine:
         """As `Orders.adopted`."""
         self._orders.adopted(order, loaded)
 
+    def measured(self, **figures: float) -> None:
+        """As `Orders.measured`."""
+        self._orders.measured(**figures)
+
     def progress(self, loss: float, tokens: int, inner_steps: int = 1) -> bool:
         """As `Orders.progress`, in the light of what the agent has said meanwhile."""
         while not self._orders.moved_on and select.select([self._agent.socket], [], [], 0)[0]:

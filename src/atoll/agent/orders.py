@@ -8,7 +8,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgspec
+
 from atoll.errors import UserError
+from atoll.metrics import Metrics
 from atoll.swarm.messages import (
     Adopt,
     Adopted,
@@ -50,6 +53,7 @@ class Orders:
         self._training = False  # on the plan, now
         self._inner_steps = 0  # done of the plan
         self._time_over = False  # the swarm will not wait for more of them
+        self._metrics = Metrics()  # the newest figures of all plans
         self._began = self._last_step = 0.0  # of the plan and of its newest inner step, by the clock
 
     # ------------------------------------------------------------------------------------ what the agent says
@@ -112,6 +116,10 @@ class Orders:
         self._loaded = loaded
         self._say(Adopted(order.step, loaded))
 
+    def measured(self, **figures: float) -> None:
+        """Note figures, by their names in `Metrics`; they go out with the next progress or proposal."""
+        self._metrics = msgspec.structs.replace(self._metrics, **figures)
+
     def progress(self, loss: float, tokens: int, inner_steps: int = 1) -> bool:
         """Report `inner_steps` more inner steps, their tokens and the last one's loss; whether to go on.
 
@@ -122,7 +130,8 @@ class Orders:
         rate = tokens / max(now - self._last_step, MIN_SECONDS)
         self._inner_steps += inner_steps
         self._last_step = now
-        self._say(Progress(plan.step, self._inner_steps, loss, rate))
+        self.measured(loss=loss, tokens_per_second=rate)
+        self._say(Progress(plan.step, self._inner_steps, self._metrics))
         more = min(inner_steps, plan.inner_steps - self._inner_steps)
         self._time_over = not plan.has_time(self._inner_steps, more, now - self._began)
         return not (self._time_over or self.moved_on)
@@ -141,6 +150,7 @@ class Orders:
             loss=loss,
             compute_seconds=now - self._began,
             handover_seconds=now - self._last_step,
+            metrics=self._metrics,
         )
         self._say(self._proposed)
 

@@ -9,6 +9,8 @@ import contextlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import msgspec
+
 from atoll.agent import checkpoint, payload
 from atoll.agent import effects as e
 from atoll.agent.accounts import Accounts, now
@@ -122,9 +124,10 @@ class BackgroundWork:
         self._accounts.say("encoding")
         started = now()
         codec = self._recipe.outer.codec
+        proposal = msgspec.structs.replace(work.proposal, metrics=self._accounts.metrics)
         try:
             async with self._state_lock:
-                made = asyncio.to_thread(payload.make, self._directory, self.state, codec, work.proposal)
+                made = asyncio.to_thread(payload.make, self._directory, self.state, codec, proposal)
                 own = await unbroken(made)
         except (ValueError, UserError) as error:
             self._report(e.Failed(work, "", str(error)))

@@ -12,7 +12,6 @@ from atoll.coordinator.members import Members
 from atoll.coordinator.owners import equal_slices
 from atoll.coordinator.rules import Rules
 from atoll.events.step import Contribution
-from atoll.metrics import Metrics
 from atoll.swarm import messages as m
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Share, Term, header
 
@@ -128,7 +127,7 @@ def contribution(proposal: m.Propose) -> Contribution:
         tokens=proposal.tokens,
         inner_steps=proposal.inner_steps,
         loss=proposal.loss,
-        metrics=Metrics(),
+        metrics=proposal.metrics,
     )
 
 

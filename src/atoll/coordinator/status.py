@@ -68,15 +68,7 @@ class StatusBoard:
             address=member.address if member else "",
             note=beat.note if beat else "",
             inner_step=(member and member.inner_steps_done(protocol.head)) or 0,
-            metrics=Metrics(
-                loss=beat.loss,
-                tokens_per_second=beat.tokens_per_second,
-                compute_seconds=beat.compute_seconds,
-                communicate_seconds=beat.communicate_seconds,
-                wait_seconds=beat.wait_seconds,
-            )
-            if beat
-            else Metrics(),
+            metrics=beat.metrics if beat else Metrics(),
             sent_bytes=beat.sent_bytes if beat else 0,
             committed_tokens=protocol.history.tokens[island],
             committed_tokens_by_source={source: count * length for source, count in samples.items()},

@@ -30,7 +30,7 @@ class InnerMetrics:
     """What an island, all ranks together, measured in one inner step."""
 
     loss: float  # mean cross-entropy per token, in nats
-    grad_norm: float  # before clipping
+    gradient_norm: float  # before clipping
     tokens: int  # that counted in the loss
     learning_rate: float
 
@@ -41,7 +41,7 @@ class Unread(NamedTuple):
     step: int
     loss_sum: Tensor  # over this rank's tokens
     num_tokens: Tensor  # of all ranks, int64
-    grad_norm: Tensor
+    gradient_norm: Tensor
     learning_rate: float
 
 
@@ -111,7 +111,7 @@ class Island:
             return []
         loss_sums = self._sum_over_ranks(torch.stack([done.loss_sum for done in unread])).tolist()
         counts = torch.stack([done.num_tokens for done in unread]).tolist()
-        norms = torch.stack([done.grad_norm for done in unread]).tolist()
+        norms = torch.stack([done.gradient_norm for done in unread]).tolist()
         metrics: list[InnerMetrics] = []
         for done, loss_sum, tokens, norm in zip(unread, loss_sums, counts, norms, strict=True):
             loss = loss_sum / tokens if tokens else math.nan

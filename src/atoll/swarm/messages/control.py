@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from atoll.metrics import Metrics
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Message, Plan, Rewind, Term
 
@@ -106,12 +107,8 @@ class Beat(Message, frozen=True, kw_only=True):
 
     step: int  # of the newest plan that its trainer has worked on; -1 if there was none
     inner_step: int  # how many of its inner steps are done
-    loss: float  # of the newest one
-    tokens_per_second: float
-    sent_bytes: int
-    compute_seconds: float
-    communicate_seconds: float
-    wait_seconds: float
+    metrics: Metrics = Metrics()  # the island's newest
+    sent_bytes: int = 0
     note: str = ""  # what the agent is doing, for people
     attempt: int = 0  # the number of the attempt whose update is being put together here; 0 if there is none
     num_pieces: int = 0  # of that update that are here already
@@ -143,6 +140,7 @@ class Propose(Message, frozen=True, kw_only=True):
     loss: float  # mean over the inner steps
     norm: float  # of the pseudo-gradient
     handover_seconds: float = 0.0  # from its last inner step until this could be sent: copying, encoding
+    metrics: Metrics = Metrics()  # of the island, when it began to encode
 
 
 class Reduced(Message, frozen=True):

@@ -3,6 +3,7 @@
 What is large does not travel: parameters lie in files that both map (`agent/mapped.py`).
 """
 
+from atoll.metrics import Metrics
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message, Plan
 
@@ -29,8 +30,7 @@ class Progress(Message, frozen=True):
 
     step: int  # of the plan
     inner_step: int  # how many of the plan's inner steps are done
-    loss: float  # of the newest one
-    tokens_per_second: float
+    metrics: Metrics = Metrics()  # the trainer's part of them
 
 
 class Proposed(Message, frozen=True, kw_only=True):
@@ -42,6 +42,7 @@ class Proposed(Message, frozen=True, kw_only=True):
     loss: float  # mean over the inner steps
     compute_seconds: float  # since it was given the plan
     handover_seconds: float = 0.0  # since the last inner step
+    metrics: Metrics = Metrics()  # the trainer's part of them
 
 
 class Adopted(Message, frozen=True):

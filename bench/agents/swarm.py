@@ -230,10 +230,3 @@ def lost_commits(database: list[CommitRecord], kept: list[list[CommitRecord]]) -
             lost.add(step)
         previous = record.digest()
     return len(lost)
-
-
-def machine() -> dict[str, Any]:
-    """What a figure was measured on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    name = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "unknown")
-    return {"machine": f"{os.cpu_count()} x {name}", "load": round(os.getloadavg()[0], 1)}

@@ -3,7 +3,7 @@
     python bench/head.py [--threads 1] [--tokens 2048] [--hidden 1024]
 
 Each side runs in a process of its own, whose peak is the kernel's (VmHWM, set back before the step): all that
-the step needs beyond hidden states and weight, their gradients included. The better of two. About three
+the step needs beyond hidden states and weight, their gradients included. The better of two. About two
 minutes.
 """
 

@@ -7,7 +7,7 @@ The demo's recipe, in one process, without a network or a codec. `incumbents` is
 before outer step J another one joins, in every way that there is, from the same snapshot. One row for each
 way and seed: the joiner's mean inner loss in its first and second outer step less the incumbents', the norm
 of its first pseudo-gradient over theirs, and held-out loss after its first, third and fifth commit, less that
-of `donor` (in nats). Half an hour; --seeds 1 --joins 5 takes a few minutes. Its figures are in
+of `donor` (in nats). Some twenty minutes; fewer seeds and joins take less. Its figures are in
 docs/decisions/0010-joiners-moments.md.
 """
 

@@ -1,5 +1,7 @@
 """The other side of a training step: `transformers`' own Llama, as its trainer would run it."""
 
+import warnings
+
 import msgspec
 import numpy as np
 import torch
@@ -21,7 +23,8 @@ def their_step(shape: Shape, batch: Batch, packed: bool, device: torch.device) -
     with device:
         model = LlamaForCausalLM(config).train()
     if shape.activation_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        with warnings.catch_warnings(action="ignore"):  # its newest versions have another name for it
+            model.gradient_checkpointing_enable({"use_reentrant": False})
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     tokens = torch.tensor(batch.tokens, device=device)
     arguments = {"input_ids": tokens, "labels": tokens, "use_cache": False}

@@ -226,7 +226,7 @@ class ThreadAgent:
         head = header(attempt, Assembled(Term(), done.step, 1, (reduced[0].digest,)))
         table = assembly.apply_and_finish(state, self._log, head)
         for chunk in range(layout.num_chunks):
-            assert state.apply(head, assembly.data, chunk, table[64 * chunk : 64 * chunk + 64])
+            assert state.apply(head, assembly.pieces, chunk, table[64 * chunk : 64 * chunk + 64])
         self.roots.append(root(table).hex())
 
 

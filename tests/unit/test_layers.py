@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
 EDGES: dict[str, tuple[set[str], bool]] = {
     "grpc": ({"swarm/grpc_transport.py"}, False),
     "sqlalchemy": ({"coordinator/database.py", "coordinator/store.py"}, False),
-    "numba": ({"agent/codec.py"}, False),
+    "numba": ({"agent/kernel.py"}, False),
     "cryptography": ({"swarm/identity.py"}, False),
     "safetensors": ({"agent/checkpoint.py", "model/hf.py"}, False),
     "rich": ({"terminal.py", "demo/demo.py"}, False),

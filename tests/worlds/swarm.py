@@ -35,7 +35,8 @@ LAYOUT = Layout(
 class Swarm:
     """Start it, hurt it, look at it."""
 
-    def __init__(self, directory: Path, num_outer_steps: int, **rules: object) -> None:
+    def __init__(self, directory: Path, num_outer_steps: int, codec: str = "int8", **rules: object) -> None:
+        """`codec` may be one that only a test has registered, which no recipe can name."""
         self.directory = directory
         self.network = Weather()
         self.claims: list[tuple[str, m.Ready]] = []  # whatever anybody ever said it holds
@@ -54,6 +55,8 @@ class Swarm:
             },
             "the worlds' recipe",
         )
+        outer = msgspec.structs.replace(self.recipe.outer, codec=codec)
+        self.recipe = msgspec.structs.replace(self.recipe, outer=outer)
         self.run = RunInfo(
             run_id="test-1",
             name="test",

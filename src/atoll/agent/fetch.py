@@ -4,14 +4,16 @@ side.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Callable, Container, Sequence
 from functools import partial
+from itertools import accumulate
 
+from atoll.agent.assembly import Assembly
 from atoll.agent.donor import MAX_PIECES
-from atoll.agent.log import check_piece
+from atoll.agent.pieces import PIECE_ROW_BYTES, check_piece, check_table, piece_sizes
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
-from atoll.swarm.layout import DIGEST_BYTES, root
+from atoll.swarm.layout import root
 from atoll.swarm.messages import peers
 from atoll.swarm.services import FETCH
 from atoll.swarm.transport import Stream, Transport, TransportError, together
@@ -134,50 +136,59 @@ class _NotThere(TransportError):
 
 
 async def fetch_slice(
-    donors: Donors,
-    step: int,
-    part: r.Slice,
-    slice_root: bytes,
-    piece_bytes: int,
-    put: Callable[[int, memoryview], Awaitable[None]],
-    wanted: Container[int],
+    donors: Donors, step: int, part: r.Slice, slice_root: bytes, assembly: Assembly, wanted: Container[int]
 ) -> None:
-    """The wanted pieces of a slice into `put`, each checked against the slice's table. Raises NobodyHas.
+    """Put the wanted pieces of a slice into `assembly`, each checked against the slice's table.
 
-    `piece_bytes` is the size of a full piece; only the very last of the flat space may be shorter.
+    Raises NobodyHas; FalsePieces when the table with that root names sizes that the codec cannot give.
     """
     table, _ = await donors.ask(
         m.FetchSliceTable(step, slice_root),
         lambda data, _: root(data) == slice_root,
-        DIGEST_BYTES * part.num_pieces,
+        PIECE_ROW_BYTES * part.num_pieces,
         part.owner,
     )
-    batch = max(1, min(MAX_PIECES, BATCH_BYTES // piece_bytes))
-    waiting: list[range] = []
-    for i in (i for i in range(part.num_pieces) if part.first_piece + i in wanted):
-        if waiting and waiting[-1].stop == i and len(waiting[-1]) < batch:
-            waiting[-1] = range(waiting[-1].start, i + 1)
-        else:
-            waiting.append(range(i, i + 1))
+    check_table(table, assembly.layout, assembly.codec, part.pieces)
+    sizes: list[int] = piece_sizes(table).tolist()
+    waiting = batches(sizes, [i for i in range(part.num_pieces) if part.first_piece + i in wanted])
 
     async def take() -> None:
         while waiting:
             indices = waiting.pop(0)
-
-            def check(data: bytes, _: int, indices: range = indices) -> bool:
-                pieces = split(data, piece_bytes)
-                return len(pieces) == len(indices) and all(map(partial(check_piece, table), indices, pieces))
-
+            parts = sizes[indices.start : indices.stop]
             request = m.FetchPieces(step, slice_root, indices.start, len(indices))
-            data, _ = await donors.ask(request, check, len(indices) * piece_bytes, part.owner)
-            for i, piece in zip(indices, split(data, piece_bytes), strict=True):
-                await put(part.first_piece + i, piece)
+            check = partial(_are_pieces, table, indices, parts)
+            data, _ = await donors.ask(request, check, sum(parts), part.owner)
+            for i, piece in zip(indices, cut(data, parts), strict=True):
+                await assembly.put(part.first_piece + i, piece)
 
-    await together(
-        take(), take()
-    )  # two: while the pieces of one answer are checked, the next ones are on their way
+    # Two: while the pieces of one answer are checked, the next ones are on their way.
+    await together(take(), take())
 
 
-def split(data: bytes, size: int) -> list[memoryview]:
-    """`data` in parts of `size` bytes; the last may be shorter."""
-    return [memoryview(data)[at : at + size] for at in range(0, len(data), size)]
+def _are_pieces(table: bytes, indices: range, sizes: Sequence[int], data: bytes, _: int) -> bool:
+    """Whether `data` are these pieces of a table, one after the other."""
+    return len(data) == sum(sizes) and all(map(partial(check_piece, table), indices, cut(data, sizes)))
+
+
+def batches(sizes: Sequence[int], indices: Sequence[int]) -> list[range]:
+    """`indices` (ascending) in ranges, each for one request: MAX_PIECES and BATCH_BYTES at most, or one
+    piece.
+    """
+    found: list[range] = []
+    num_bytes = 0
+    for i in indices:
+        num_bytes += sizes[i]
+        last = found[-1] if found else range(0)
+        if last and last.stop == i and len(last) < MAX_PIECES and num_bytes <= BATCH_BYTES:
+            found[-1] = range(last.start, i + 1)
+        else:
+            found.append(range(i, i + 1))
+            num_bytes = sizes[i]
+    return found
+
+
+def cut(data: bytes, sizes: Sequence[int]) -> list[memoryview]:
+    """`data` in parts of these sizes, which add up to its own."""
+    ends = list(accumulate(sizes))
+    return [memoryview(data)[end - size : end] for size, end in zip(sizes, ends, strict=True)]

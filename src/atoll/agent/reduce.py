@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from atoll.agent.assembly import Assembly
-from atoll.agent.codec import add_decoded, encode, encoded_bytes
-from atoll.agent.log import check_piece
 from atoll.agent.payload import Payload
+from atoll.agent.pieces import FalsePieces, check_piece, check_table
 from atoll.swarm.layout import root
 from atoll.swarm.messages import Fault, FaultKind, Piece, Reduced, ReduceOpen, peers
 from atoll.swarm.records import Attempt, Slice
@@ -67,7 +66,9 @@ class Reduction:
         await together(*work)
 
     async def serve(self, stream: Stream[peers.ToOwner], opened: ReduceOpen, table: bytes) -> None:
-        """A participant's stream, at the owner. Raises TransportError for a stranger or a false table."""
+        """A participant's stream, at the owner. Raises TransportError for a stranger, a false table or a
+        false piece.
+        """
         share = self.attempt.share_of(stream.peer)
         arrivals = self._arrivals.get((opened.slice, stream.peer))
         if share is None or arrivals is None:
@@ -76,7 +77,12 @@ class Reduction:
             raise TransportError(f"{stream.peer} has sent slice {opened.slice} already")
         self._served.add((opened.slice, stream.peer))
         if root(table) != share.payload:
-            raise TransportError(f"{stream.peer}: these digests are not the payload that it proposed")
+            raise TransportError(f"{stream.peer}: this table is not that of the payload that it proposed")
+        try:
+            check_table(table, self._layout, self.assembly.codec, range(self._layout.num_pieces))
+        except FalsePieces as error:
+            await self._fault(stream.peer, "refused", str(error))
+            raise TransportError(f"{stream.peer}: {error}") from error
         part = self.attempt.slices[opened.slice]
         await together(self._take(stream, part, table, arrivals), self._give(stream, part))
 
@@ -95,7 +101,10 @@ class Reduction:
             await stream.send(Piece(index), await self.assembly.get(index))
 
     async def _own(self, number: int, part: Slice) -> None:
-        """Reduce a slice of mine."""
+        """Reduce a slice of mine; ends at the first copy of a piece that does not come, or cannot be
+        decoded.
+        """
+        codec = self.assembly.codec
         total = np.empty(self._layout.piece_elements, np.float32)
         for index in part.pieces:
             elements = self._layout.piece(index)
@@ -107,12 +116,14 @@ class Reduction:
                 except TransportError as error:
                     await self._fault(share.island, "silent", str(error))
                     return
-                add_decoded(
-                    self.attempt.codec, np.frombuffer(data, np.uint8), np.float32(share.weight), values
-                )
-            reduced = np.empty(encoded_bytes(self.attempt.codec, len(values)), np.uint8)
-            encode(self.attempt.codec, values, reduced)
-            await self.assembly.put(index, reduced.data)
+                try:
+                    codec.add_decoded(np.frombuffer(data, np.uint8), np.float32(share.weight), values)
+                except ValueError as error:  # what was proposed, and so its sender's own doing
+                    await self._fault(share.island, "refused", f"piece {index} cannot be decoded: {error}")
+                    return
+            reduced = np.empty(codec.max_bytes(len(values)), np.uint8)
+            size = codec.encode(values, reduced)
+            await self.assembly.put(index, reduced[:size].data)
         digest = root(self.assembly.slice_table(part))
         await self._report(Reduced(self.attempt.step, self.attempt.number, number, digest))
 
@@ -120,7 +131,7 @@ class Reduction:
         """A participant's copy of one piece."""
         if island == self.me:
             assert self._payload is not None
-            return self._payload.piece(index)
+            return self._payload.pieces[index]
         return await within(
             self.progress_seconds, self._arrivals[number, island].get(), f"piece {index} of {island}"
         )
@@ -131,7 +142,8 @@ class Reduction:
             address = self.attempt.addresses[part.owner]
             stream = await transport.connect(address, part.owner, REDUCE, self.progress_seconds)
             try:
-                await stream.send(ReduceOpen(self.attempt.step, self.attempt.number, number), payload.table)
+                opening = ReduceOpen(self.attempt.step, self.attempt.number, number)
+                await stream.send(opening, bytes(payload.pieces.table))
                 await together(self._send_pieces(stream, part, payload), self._receive_pieces(stream, part))
             finally:
                 await stream.close()
@@ -141,7 +153,7 @@ class Reduction:
     async def _send_pieces(self, stream: Stream[peers.ToParticipant], part: Slice, payload: Payload) -> None:
         for index in part.pieces:
             await within(
-                2 * self.progress_seconds, stream.send(Piece(index), payload.piece(index)), stream.peer
+                2 * self.progress_seconds, stream.send(Piece(index), payload.pieces[index]), stream.peer
             )
 
     async def _receive_pieces(self, stream: Stream[peers.ToParticipant], part: Slice) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from atoll.agent import checkpoint, payload
+from atoll.agent import checkpoint, payload, residual
 from atoll.agent import effects as e
 from atoll.agent.accounts import Accounts, now
 from atoll.agent.assembly import Assembly
@@ -19,6 +19,7 @@ from atoll.agent.dataset import Fetching
 from atoll.agent.donor import Donor
 from atoll.agent.fetch import Donors, NobodyHas, fetch_slice
 from atoll.agent.log import UpdateLog
+from atoll.agent.pieces import FalsePieces
 from atoll.agent.recovery import Recovery
 from atoll.agent.reduce import Reduction
 from atoll.agent.settings import Settings
@@ -125,10 +126,14 @@ class BackgroundWork:
         started = now()
         codec = self._recipe.outer.codec
         proposal = msgspec.structs.replace(work.proposal, metrics=self._accounts.metrics)
+
+        def make() -> payload.Payload:
+            settled = residual.settled(self._directory, self._island, self.log.records)
+            return payload.make(self._directory, self.state, codec, proposal, settled)
+
         try:
             async with self._state_lock:
-                made = asyncio.to_thread(payload.make, self._directory, self.state, codec, proposal)
-                own = await unbroken(made)
+                own = await unbroken(asyncio.to_thread(make))
         except (ValueError, UserError) as error:
             self._report(e.Failed(work, "", str(error)))
             return
@@ -174,12 +179,16 @@ class BackgroundWork:
             await self.tasks.ended("reduce")  # its own waits have deadlines
             for part, slice_root in zip(attempt.slices, work.assembled.digests, strict=True):
                 if not assembly.whole(part, slice_root):
-                    size = assembly.full_piece_bytes
-                    await fetch_slice(donors, attempt.step, part, slice_root, size, assembly.put, part.pieces)
+                    await fetch_slice(donors, attempt.step, part, slice_root, assembly, part.pieces)
             async with self._state_lock:
                 self._accounts.say(f"holding step {attempt.step}")
                 finished = asyncio.to_thread(assembly.apply_and_finish, self.state, self.log, head)
                 table = await unbroken(finished)
+        except FalsePieces as error:
+            # The bytes are those that the piece's owner announced, so the fault is not ours.
+            owner = next((part.owner for part in attempt.slices if error.index in part.pieces), "")
+            self._report(e.Failed(work, owner, str(error)))
+            return
         except (NobodyHas, UserError) as error:
             self._report(e.Failed(work, "", str(error)))
             return

@@ -86,7 +86,7 @@ def _follow(island: "Island", chunks: list[int], target: int, donors: Donors) ->
         for chunk in behind:
             island.applying = chunk
             yield APPLY_SECONDS
-            state.apply(update.header, update.data, chunk, row(table, chunk, ROW_BYTES))
+            state.apply(update.header, update.pieces, chunk, row(table, chunk, ROW_BYTES))
             island.applying = -1
             island.survive()
         if UNKNOWN in (state.versions[chunk] for chunk in behind):

@@ -50,7 +50,7 @@ class World:
             windows_per_step=2,
             context_length=CONTEXT_LENGTH,
             stage_ends=stage_ends,
-            codec=bits.CODEC,
+            codec=bits.CODEC.name,
             lr=0.7,
             momentum=0.9,
             min_participants=1,

@@ -172,7 +172,7 @@ class UpdateHeader(Message, frozen=True, kw_only=True):
     lr: float
     momentum: float
     participants: tuple[Share, ...]
-    slices: tuple[tuple[int, int, bytes], ...]  # (first piece, number of pieces, root of their digests)
+    slices: tuple[tuple[int, int, bytes], ...]  # (first piece, number of pieces, root of their table)
 
     def digest(self) -> bytes:
         return digest(encode(self))

@@ -134,7 +134,7 @@ class Propose(Message, frozen=True, kw_only=True):
     step: int
     parent: bytes  # root of the state that it was made from
     lease: tuple[tuple[int, int], ...]  # samples that it was made from, as (first, count)
-    payload: bytes  # root of the digests of its pieces
+    payload: bytes  # root of the table of its pieces
     tokens: int
     inner_steps: int
     loss: float  # mean over the inner steps
@@ -149,7 +149,7 @@ class Reduced(Message, frozen=True):
     step: int
     number: int  # of the attempt
     slice: int  # index among the attempt's slices
-    digest: bytes  # root of the digests of the slice's reduced pieces
+    digest: bytes  # root of the table of the slice's reduced pieces
 
 
 FaultKind = Literal[

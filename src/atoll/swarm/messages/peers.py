@@ -20,7 +20,8 @@ class Pong(Message, frozen=True):
 class ReduceOpen(Message, frozen=True):
     """A participant tells an owner that the pieces of its payload for one slice follow, in ascending order.
 
-    The bulk of this frame is the table of all its payload's digests. Its root is what was proposed.
+    The bulk of this frame is the table of all its payload's pieces: the digest and the size of each. Its root
+    is what was proposed.
     """
 
     step: int

@@ -75,7 +75,7 @@ class Trainer:
                 case m.Work() if self._plan is None:
                     self._plan = order.plan
                     self._train(order.plan)
-                case m.Work() if self._proposed and self._plan and self._plan.is_again(order.plan):
+                case m.Work() if self._proposed and self._plan and self._plan.is_same_work(order.plan):
                     self._tell(self._proposed)
                 case m.Work():
                     self._tell(m.Attached())
@@ -120,7 +120,7 @@ class Trainer:
             part = self._weights[start : start + STRIDE]
             part += np.float32(0.02) * (TARGET - part) + self._noise[: len(part)]
         self._local[:] = self._weights
-        tokens = TOKENS_PER_SAMPLE * num_samples(plan.used(done))
+        tokens = TOKENS_PER_SAMPLE * num_samples(plan.used_lease(done))
         self._note("proposed", step=plan.step, tokens=tokens)
         now = time.monotonic()
         self._proposed = m.Proposed(
@@ -154,7 +154,7 @@ class Trainer:
             except (TransportError, OSError) as error:
                 self._restart_agent(str(error))
                 continue
-            again = isinstance(message, m.Work) and self._plan and self._plan.is_again(message.plan)
+            again = isinstance(message, m.Work) and self._plan and self._plan.is_same_work(message.plan)
             if not again and not isinstance(message, m.Pulse):
                 self._pending.append(message)
         return bool(self._pending)

@@ -98,7 +98,7 @@ class Swarm:
                     )
                     self._started = self._step_started = time.monotonic()
                     yield message.plan
-                case m.Work() if self._proposed and self._planned.is_again(message.plan):
+                case m.Work() if self._proposed and self._planned.is_same_work(message.plan):
                     self._tell(self._proposed)  # to the agent in the place of a dead one
                 case m.Work():
                     self._tell(m.Attached())  # our weights are no more those where it begins: adopt first
@@ -300,7 +300,7 @@ class Swarm:
                 continue
             self._restarts = 0
             if self._is_news(message) and not (
-                isinstance(message, m.Work) and self._planned.is_again(message.plan)
+                isinstance(message, m.Work) and self._planned.is_same_work(message.plan)
             ):
                 self._pending.append(message)
         return bool(self._pending)

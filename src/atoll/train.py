@@ -98,7 +98,7 @@ def train(
                 done = inner_steps(mesh, island, data, order, recipe, report, trace)
                 summary.add(done)
                 if not mesh.swarm.moved_on:
-                    tokens = num_samples(order.used(len(done))) * recipe.inner.context_length
+                    tokens = num_samples(order.used_lease(len(done))) * recipe.inner.context_length
                     mesh.swarm.propose(
                         island.parameters(), tokens, sum(metrics.loss for metrics in done) / len(done)
                     )

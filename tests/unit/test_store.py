@@ -119,22 +119,22 @@ def test_a_member_needs_no_good_ticket_to_come_back(store) -> None:
 def test_the_evicted_are_refused_with_the_reason(store) -> None:
     secret = store.new_ticket(9, 1.0)
     store.redeem(secret, "a", "", b"")
-    assert store.revoked("a") == ""
-    store.revoke("a", "poisoned us")
-    assert store.revoked("a") == "poisoned us"
+    assert store.eviction_reason("a") == ""
+    store.evict("a", "poisoned us")
+    assert store.eviction_reason("a") == "poisoned us"
     with pytest.raises(UserError, match="evicted from this run: poisoned us"):
         store.redeem(secret, "a", "", b"")
 
 
 def test_an_eviction_without_a_reason_holds_as_well(store) -> None:
     store.redeem(store.new_ticket(1, 1.0), "a", "", b"")
-    store.revoke("a", "")
-    assert store.revoked("a")
+    store.evict("a", "")
+    assert store.eviction_reason("a")
 
 
 def test_who_is_not_in_the_run_cannot_be_evicted(store) -> None:
     with pytest.raises(UserError, match="no such island"):
-        store.revoke("nobody", "")
+        store.evict("nobody", "")
 
 
 def test_a_secret_is_kept_only_as_its_hash(store, tmp_path) -> None:

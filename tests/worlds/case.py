@@ -227,4 +227,4 @@ def check(swarm: Swarm) -> None:
     assert protocol.history.tokens == tokens
     spent = [span for record in records for _, lease in record.leases for span in lease]
     out = [span for plan in protocol.plans.values() for span in plan.lease]
-    assert merge([*spent, *out, *leases._free]) == ((0, leases.fresh),), "a sample is nowhere, or twice"
+    assert merge([*spent, *out, *leases._free]) == ((0, leases.first_fresh()),), "a sample is nowhere, or twice"

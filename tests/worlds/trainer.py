@@ -97,7 +97,7 @@ class NumpyTrainer:
             done += 1
             await self._say(m.Progress(plan.step, done, 1.0, 1.0))
         self._state.local[:] = self._parameters
-        tokens = 8 * num_samples(plan.used(done))
+        tokens = 8 * num_samples(plan.used_lease(done))
         await self._say(
             m.Proposed(step=plan.step, tokens=tokens, inner_steps=done, loss=1.0, compute_seconds=0.1)
         )

@@ -1,6 +1,4 @@
-"""One attempt at the open step's update, as its coordinator sees it: who reduces, what is assembled, who
-holds it.
-"""
+"""One attempt to make the open step's update, as the coordinator sees it."""
 
 import numpy as np
 
@@ -13,78 +11,78 @@ from atoll.swarm.records import Assembled, Attempt, Share, Term, header
 
 
 class OpenAttempt:
-    """From its record to the commit, or until it is closed."""
+    """What is known of an attempt from its opening until it is closed or its update committed.
+
+    Times are seconds of the coordinator's clock.
+    """
 
     def __init__(self, record: Attempt, proposals: dict[str, m.Propose], now: float) -> None:
         self.record = record
-        self.proposals = proposals  # a participant's newer one counts in another attempt
+        self.proposals = proposals  # of the participants; newer ones count in the next attempt only
         self.opened_at = now
         self.assembled: Assembled | None = None
         self.assembled_at = 0.0
         self.holders = Holders()
-        self.missing = dict.fromkeys(
-            share.island for share in record.participants
-        )  # who does not hold it yet
-        self._digests: dict[int, bytes] = {}  # by slice
-        self._progress: dict[
-            str, tuple[int, float]
-        ] = {}  # island -> (pieces of the update there, since when)
+        self.not_holding = dict.fromkeys(share.island for share in record.participants)  # an ordered set
+        self._slice_roots: dict[int, bytes] = {}  # by number of the slice
+        self._progress: dict[str, tuple[int, float]] = {}  # island -> (pieces it has, since when)
 
     @property
     def participants(self) -> set[str]:
+        """The islands whose payloads are reduced."""
         return {share.island for share in self.record.participants}
 
     @property
     def mean_loss(self) -> float:
-        """Of the participants' inner steps, over their tokens."""
+        """The participants' losses, weighted by their tokens."""
         return sum(self.proposals[s.island].loss * s.weight for s in self.record.participants)
 
-    def is_of(self, message: m.Reduced | m.Held | m.Fault) -> bool:
+    def is_about(self, message: m.Reduced | m.Held | m.Fault) -> bool:
+        """Whether a message is about this attempt."""
         return (message.step, message.number) == (self.record.step, self.record.number)
 
-    def reduced(self, island: str, message: m.Reduced, now: float) -> bool:
-        """Note a slice that its owner has reduced; whether that was the last one, and so the update is
-        assembled.
-        """
+    def note_reduced(self, island: str, message: m.Reduced, now: float) -> bool:
+        """Note that an owner has reduced its slice; return whether the update is assembled by that."""
         slices = self.record.slices
         if self.assembled or not 0 <= message.slice < len(slices) or slices[message.slice].owner != island:
             return False
-        self._digests[message.slice] = message.digest
-        if len(self._digests) < len(slices):
+        self._slice_roots[message.slice] = message.digest
+        if len(self._slice_roots) < len(slices):
             return False
-        digests = tuple(self._digests[number] for number in range(len(slices)))
-        self.assembled = Assembled(self.record.term, self.record.step, self.record.number, digests)
+        roots = tuple(self._slice_roots[number] for number in range(len(slices)))
+        self.assembled = Assembled(self.record.term, self.record.step, self.record.number, roots)
         self.assembled_at = now
         return True
 
-    def heard(self, island: str, beat: m.Beat, now: float) -> None:
-        """Note how far an island's copy of the update is."""
+    def note_beat(self, island: str, beat: m.Beat, now: float) -> None:
+        """Note how many pieces of the update an island has."""
         if beat.attempt == self.record.number and beat.pieces != self._progress.get(island, (0, now))[0]:
             self._progress[island] = (beat.pieces, now)
 
     def stalled_since(self) -> dict[str, float]:
-        """When owners whose slices are not reduced yet were last seen to bring theirs on."""
+        """When each owner with an unfinished slice made its last progress."""
         late = {
             s.owner
             for number, s in enumerate(self.record.slices)
-            if s.num_pieces and number not in self._digests
+            if s.num_pieces and number not in self._slice_roots
         }
         return {owner: self._progress.get(owner, (0, self.opened_at))[1] for owner in late}
 
-    def is_held(self, island: str, held: m.Held) -> bool:
-        """Note that an island holds the assembled update; False when what it holds is another one."""
+    def note_held(self, island: str, held: m.Held) -> bool:
+        """Note that an island holds the assembled update; False, and not noted, if it holds another one."""
         if self.assembled is None or held.update != header(self.record, self.assembled).digest():
             return False
         self.holders[island] = held
-        self.missing.pop(island, None)
+        self.not_holding.pop(island, None)
         return True
 
-    def awaited(self, ready: set[str], members: Members) -> list[str]:
-        """Whose `Held` is waited for: that of participants; of anybody while one alone holds, or none that
-        can be dialled.
+    def awaited_holders(self, ready: set[str], members: Members) -> list[str]:
+        """The ready islands whose `Held` the coordinator waits for, sorted.
+
+        These are participants; but all ready islands while only one holds, or no holder can be reached.
         """
-        few = len(self.holders) < 2 or not members.can_reach_any(self.holders)
-        return sorted((ready if few else ready & self.participants) - self.holders.keys())
+        too_few = len(self.holders) < 2 or not members.any_reachable(self.holders)
+        return sorted((ready if too_few else ready & self.participants) - self.holders.keys())
 
 
 def make_attempt(
@@ -96,8 +94,9 @@ def make_attempt(
     addresses: dict[str, str],
     rules: Rules,
 ) -> Attempt:
-    """Reduce these proposals, weighted by their tokens, at the owners that `addresses` names, in its
-    order.
+    """The record of an attempt to reduce these proposals, weighted by their tokens.
+
+    `addresses` maps each owner to where it is reached; slices are given in its order.
     """
     total = sum(proposal.tokens for proposal in proposals.values())
     shares = tuple(
@@ -105,7 +104,6 @@ def make_attempt(
         for island, p in sorted(proposals.items())
     )
     slices = equal_slices(list(addresses), rules.num_pieces)
-    owners = {part.owner: addresses[part.owner] for part in slices}
     return Attempt(
         term=term,
         step=step,
@@ -116,5 +114,5 @@ def make_attempt(
         momentum=rules.momentum,
         participants=shares,
         slices=slices,
-        addresses=owners,
+        addresses={part.owner: addresses[part.owner] for part in slices},
     )

@@ -61,7 +61,7 @@ class Coordinator:
     def _begin_step(self) -> None:
         self.proposals: dict[str, m.Propose] = {}
         self.attempt: OpenAttempt | None = None
-        self.standing = self.standing.next_step()
+        self.standing = self.standing.of_next_step()
         self._reopen_at, self._hold_misses = 0.0, 0
 
     def restore(self, commits: list[r.CommitRecord], known: e.OpenStep, now: float) -> None:
@@ -97,7 +97,7 @@ class Coordinator:
             case e.Joined():
                 self._joined(event, now)
             case e.Reached():
-                self.members.reached(event.island, event.session, event.address)
+                self.members.set_address(event.island, event.session, event.address)
             case e.Left():
                 self._left(event)
             case e.Received():
@@ -108,8 +108,8 @@ class Coordinator:
             case e.Tick():
                 self._notice_frozen(now)
         self._decide(now)
-        if self.members.choose_donors(self.head):
-            self._do.send_all(self.members.here, m.View(self.members.donors))
+        if self.members.update_donors(self.head):
+            self._do.send_all(self.members.connected, m.View(self.members.donors))
         return self._do
 
     # -------------------------------------------------------------------------------------------- membership
@@ -120,9 +120,9 @@ class Coordinator:
             self._do.report("refused", f"{island} was refused: {reason}", island)
             self._do.send(island, m.Refused(reason))
             return
-        member = self.members.admit(island, hello, now)
+        member = self.members.add(island, hello, now)
         self.doubt.awaited.discard(island)
-        self.standing.forgive(island)
+        self.standing.restore_ownership(island)
         rewinds = self.history.rewinds
         if hello.branch < len(rewinds):
             self._do.send(island, m.Rewound(rewinds[hello.branch :]))
@@ -143,15 +143,15 @@ class Coordinator:
         member = self.members.get(event.island)
         if member is None or member.hello.session != event.session or not member.connected:
             return
-        member.leave(planned=event.island in self.plans and event.island not in self.proposals)
+        member.leave(owes_proposal=event.island in self.plans and event.island not in self.proposals)
         self._do.report("left", f"{event.island} is gone: {event.reason}", event.island)
 
     def _notice_frozen(self, now: float) -> None:
         """Who has been silent for too long is not waited for any more."""
-        silent, at = self.members.fall_silent(now, self.rules.frozen_seconds)
+        silent, at = self.members.mark_frozen(now, self.rules.frozen_seconds)
         self._do.append(e.Timer(at))
         for member in silent:
-            text = f"{member.island} is silent for {now - member.last_heard:.1f} s; going on without it"
+            text = f"{member.island} is silent for {now - member.last_heard_at:.1f} s; going on without it"
             self._do.report("frozen", text, member.island)
 
     def _received(self, island: str, message: r.Message, now: float) -> bool:
@@ -161,12 +161,12 @@ class Coordinator:
         member = self.members.get(island)
         if member is None or not member.connected:
             return False
-        if thawed := member.heard(now):
+        if thawed := member.note_heard(now):
             self._do.report("thawed", f"{island} is heard again", island)
         if isinstance(message, m.Beat) and 0 <= message.inner_step <= self.rules.inner_steps:
             member.beat = message
             if self.attempt is not None:
-                self.attempt.heard(island, message, now)
+                self.attempt.note_beat(island, message, now)
         elif handler := self._handlers.get(type(message)):
             return handler(member, message, now) or thawed
         return thawed
@@ -176,7 +176,7 @@ class Coordinator:
         self.term = term
         if self.attempt is not None:
             self._close("a higher term begins", now)
-        self._do.send_all(self.members.here, m.Welcome(term, self.head, self.head_root))
+        self._do.send_all(self.members.connected, m.Welcome(term, self.head, self.head_root))
 
     # ----------------------------------------------------------------------------------------- plan, propose
     def _ready(self, member: Member, ready: m.Ready, now: float) -> bool:
@@ -207,7 +207,7 @@ class Coordinator:
         elif self.attempt is not None or self.doubt.is_open:
             return  # too late for this step, or too early: what is committed is not known yet
         else:
-            plan = self.plans.make(self.term, self.head, self.head_root, member, self.members, now)
+            plan = self.plans.add(self.term, self.head, self.head_root, member, self.members, now)
             self._do.append(e.Persist(plan))
         self._do.send(member.island, plan)
 
@@ -221,14 +221,14 @@ class Coordinator:
             self._do.report("refused", text, member.island)
             return False
         if member.island not in self.proposals:
-            self.plans.observe(member, proposal, now)
+            self.plans.observe_proposal(member, proposal, now)
         self.proposals[member.island] = proposal
-        return not any(self._awaits(island, now) for island in self.plans.missing)
+        return not any(self._awaits(island, now) for island in self.plans.not_proposed)
 
     def _awaits(self, island: str, now: float) -> bool:
         """Whether the step waits for the proposal of an island that has a plan."""
         returning = now < self._grace_until
-        return island not in self.standing.out and self.members.waited_for(island, returning)
+        return island not in self.standing.excluded and self.members.is_waited_for(island, returning)
 
     # ----------------------------------------------------------------------------------- attempt, assembled
     def _decide(self, now: float) -> None:
@@ -258,8 +258,9 @@ class Coordinator:
         if now < self._reopen_at:
             self._do.append(e.Timer(self._reopen_at))
             return
-        out = self.standing.out
-        able = {i: p for i, p in self.proposals.items() if i not in out and self.members.at(i, self.head)}
+        out = self.standing.excluded
+        ready = {member.island for member in self.members.ready(self.head)}
+        able = {island: p for island, p in self.proposals.items() if island in ready and island not in out}
         if not able or len(able) < self.rules.min_participants:
             if out and not able:
                 self.standing = Standing()  # nobody is left: everybody gets another chance
@@ -267,7 +268,7 @@ class Coordinator:
                 self._do.append(e.Timer(self._reopen_at))
             return
         missing = any(island not in able and self._awaits(island, now) for island in self.plans)
-        deadline = self.plans.began + self.plans.arrivals.seconds()
+        deadline = self.plans.began_at + self.plans.arrivals.limit_seconds()
         due = max(deadline, self._grace_until) if missing else now
         if now >= due:
             self._open(able, now)
@@ -311,11 +312,11 @@ class Coordinator:
         """Close an attempt that somebody has left, or whose owners make no progress."""
         stalled = attempt.stalled_since()
         due = min(stalled.values()) + self.rules.stall_seconds
-        if gone := [i for i in attempt.record.involved if not self.members.at(i, self.head)]:
+        if gone := [i for i in attempt.record.involved if not self.members.is_ready(i, self.head)]:
             self._close(f"{', '.join(gone)} left before the update was assembled", now)
         elif now >= due:
             late = {owner for owner, since in stalled.items() if now >= since + self.rules.stall_seconds}
-            self.standing.late(late)
+            self.standing.charge_late(late)
             names = ", ".join(sorted(late))
             self._close(f"{names} made no progress for {self.rules.stall_seconds:.0f} s", now)
         else:
@@ -324,9 +325,9 @@ class Coordinator:
     def _reduced(self, member: Member, reduced: m.Reduced, now: float) -> bool:
         """An owner's slice is done. With the last one the update is fixed, and everybody is told."""
         attempt = self.attempt
-        if attempt is None or not attempt.is_of(reduced):
+        if attempt is None or not attempt.is_about(reduced):
             return False
-        if not attempt.reduced(member.island, reduced, now) or attempt.assembled is None:
+        if not attempt.note_reduced(member.island, reduced, now) or attempt.assembled is None:
             return False
         self._do.append(e.Persist(attempt.assembled))
         self._do.send_all(self.members.ready(self.head), attempt.assembled)
@@ -336,7 +337,7 @@ class Coordinator:
         """Two agents could not exchange. Either may be to blame, so ownership is lost first, participation
         last.
         """
-        if self.attempt is None or not self.attempt.is_of(fault):
+        if self.attempt is None or not self.attempt.is_about(fault):
             return False
         accuser, peer = member.island, fault.peer or member.island
         self.standing.charge(accuser, peer, fault.kind, self.attempt.record)
@@ -356,26 +357,26 @@ class Coordinator:
     def _held(self, member: Member, held: m.Held, now: float) -> bool:
         """A member has the assembled update on disk."""
         attempt = self.attempt
-        if not (attempt and attempt.is_of(held) and attempt.is_held(member.island, held)):
+        if not (attempt and attempt.is_about(held) and attempt.note_held(member.island, held)):
             return False
         self.holding_deadline.observe(now - attempt.assembled_at)
-        return not any(self.members.at(island, self.head) for island in attempt.missing)
+        return not any(self.members.is_ready(island, self.head) for island in attempt.not_holding)
 
     def _maybe_commit(self, attempt: OpenAttempt, now: float) -> None:
         """Commit once all participants hold the same update, or enough of them do at the deadline."""
         ready = {member.island for member in self.members.ready(self.head)}
-        awaited = attempt.awaited(ready, self.members)
-        due = attempt.assembled_at + self.holding_deadline.patience(self.number)
+        awaited = attempt.awaited_holders(ready, self.members)
+        due = attempt.assembled_at + self.holding_deadline.attempt_limit_seconds(self.number)
         if awaited and now < due:
             self._do.append(e.Timer(due))
             return
-        held, holders = attempt.holders.best(self.members)
+        held, holders = attempt.holders.largest_group(self.members)
         groups = len(attempt.holders.groups())
         if groups > 1:
             text = f"step {self.head}: different next roots are held"
             self._do.report("unequal", text, groups=groups)
         many = enough(holders, attempt.participants, len(ready))
-        if held is not None and self.members.can_reach_any(holders) and (many or self._hold_misses):
+        if held is not None and self.members.any_reachable(holders) and (many or self._hold_misses):
             if not many:
                 text = f"step {self.head} is committed with {len(holders)} holders"
                 self._do.report("thin", text, holders=sorted(holders))
@@ -383,7 +384,7 @@ class Coordinator:
         else:
             self._hold_misses += 1
             self.holding_deadline.observe(now - attempt.assembled_at)  # it takes longer than that
-            self.standing.late(set(awaited))
+            self.standing.charge_late(set(awaited))
             self._close(f"{', '.join(awaited) or 'nobody'} did not hold the update in time", now)
 
     def _commit(self, attempt: OpenAttempt, held: m.Held, holders: set[str], now: float) -> None:
@@ -393,12 +394,12 @@ class Coordinator:
         self._do.append(e.Persist(record))
         self.history.add(record)
         names = sorted(record.islands)
-        self.members.completed(names)
+        self.members.shorten_probation(names)
         spent = {island: attempt.proposals[island].inner_steps for island in names}
-        self.plans.settle(spent, self.members, now)
+        self.plans.close_step(spent, self.members, now)
         self.number = 0
         self._begin_step()
-        self._do.send_all(self.members.here, m.Committed(record))
+        self._do.send_all(self.members.connected, m.Committed(record))
         self._do.report_committed(record, attempt.mean_loss, holders)
         if self.finished:
             self._do.report("finished", f"all {self.head} outer steps are committed")
@@ -406,7 +407,7 @@ class Coordinator:
     def _finish(self, now: float) -> None:
         """Tell members that the run is over: once all that are here hold the last state, or had time to."""
         self._finish_by = min(self._finish_by, now + self.rules.last_seconds)
-        behind = any(member.present and not member.ready(self.head) for member in self.members.values())
+        behind = any(member.present and not member.is_ready(self.head) for member in self.members.values())
         if behind and now < self._finish_by:
             self._do.append(e.Timer(self._finish_by))
             return
@@ -420,7 +421,7 @@ class Coordinator:
         """Decide nothing until those whom this database knows last have spoken, and others had time to."""
         newest = self.history.newest
         awaited = self.plans.keys() | (newest.islands if newest else set[str]())
-        self.doubt.begin(self.members.unconnected(awaited), now + self.rules.doubt_seconds)
+        self.doubt.begin(self.members.not_connected(awaited), now + self.rules.doubt_seconds)
 
     def _learn_from(self, member: Member, now: float) -> None:
         """A member knows what this database does not, so it is an old backup: ask for what is missing."""
@@ -434,14 +435,14 @@ class Coordinator:
         for record in told.records:
             if self.history.is_next(record):
                 self._do.append(e.Persist(record))
-                self.plans.learn(record, self.members, now)
+                self.plans.import_commit(record, self.members, now)
                 self.history.add(record)
                 self._begin_step()
-                self.doubt.awaited |= self.members.unconnected(record.islands)
+                self.doubt.awaited |= self.members.not_connected(record.islands)
         if told.records and self.head == told.records[-1].step + 1:
             self._do.send(member.island, m.Want(self.head))  # there may be more
             return False
         self.doubt.awaited.discard(member.island)
-        self._do.send_all(self.members.here, m.Welcome(self.term, self.head, self.head_root))
+        self._do.send_all(self.members.connected, m.Welcome(self.term, self.head, self.head_root))
         self._do.report("imported", f"the database knows {self.head} commits now", member.island)
         return True

@@ -45,7 +45,7 @@ class StatusBoard:
                     "relay": bool(member and member.relay),
                     "present": bool(member and member.present),
                     "address": member.address if member else "",
-                    "ready": bool(member and member.ready(protocol.head)),
+                    "ready": bool(member and member.is_ready(protocol.head)),
                     "tokens": protocol.history.tokens[island],
                     "sources": {name: n * length for name, n in self._samples[island].items()},
                     "inner_step": beat.inner_step if beat and beat.step == protocol.head else 0,

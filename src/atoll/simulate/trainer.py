@@ -58,7 +58,7 @@ class Trainer:
             self._island.progress = m.Progress(plan.step, done, 1.0, 1.0)
             if self._orders:  # the step was decided without us
                 return
-        lease = plan.used(done)
+        lease = plan.used_lease(done)
         self._island.state.local[:] = trained(self._parameters, plan, lease, self._island.name)
         self._island.trained_on = lease
         tokens = CONTEXT_LENGTH * num_samples(lease)

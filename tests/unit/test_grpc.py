@@ -53,7 +53,7 @@ class Wire:
         self._closing: list[Callable[[], Awaitable[Any]]] = []
 
     def transport(self, keys: RunKeys, name: str, authority: bytes | None = None) -> GrpcTransport:
-        own = keys.member(name)
+        own = keys.new_credentials(name)
         transport = GrpcTransport(
             own if authority is None else Credentials(own.key, own.certificate, authority)
         )
@@ -383,7 +383,7 @@ class Door:
         self.keys = keys
         self.refusal = ""
         self.secrets: list[str] = []
-        self._transport = GrpcTransport(keys.own())
+        self._transport = GrpcTransport(keys.authority_credentials())
         wire._closing.append(self._transport.close)
 
     async def open(self) -> Ticket:

@@ -134,7 +134,7 @@ def test_a_certificate_of_a_member_signs_no_others(keys, tmp_path) -> None:
 
 
 def test_a_certificate_is_valid_now_for_clocks_that_differ_by_a_day(keys) -> None:
-    certificate = x509.load_pem_x509_certificate(keys.member("coordinator").certificate)
+    certificate = x509.load_pem_x509_certificate(keys.new_credentials("coordinator").certificate)
     now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
     assert certificate.not_valid_before_utc < now - day
     assert certificate.not_valid_after_utc > now + 365 * day
@@ -231,6 +231,6 @@ def test_a_record_is_verified_by_key_bytes_and_signature(keys, tmp_path) -> None
 
 
 def test_credentials_are_called_what_their_certificate_says(keys) -> None:
-    assert keys.member("operator").name == "operator"
-    assert isinstance(keys.own(), Credentials)
-    assert keys.own().name == common_name(keys.authority)
+    assert keys.new_credentials("operator").name == "operator"
+    assert isinstance(keys.authority_credentials(), Credentials)
+    assert keys.authority_credentials().name == common_name(keys.authority)

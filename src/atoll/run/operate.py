@@ -1,4 +1,4 @@
-"""`atoll status`, `invite`, `evict`: what people ask of a running coordinator."""
+"""`atoll status`, `invite`, `evict`: questions and orders to a running coordinator."""
 
 import asyncio
 from collections import Counter
@@ -19,26 +19,28 @@ ANSWER_SECONDS = 5.0
 
 
 def status(run_dir: RunDir) -> dict[str, Any]:
-    """The run as its coordinator sees it, and its ledger. Raises UserError when it cannot be asked."""
+    """The run as its coordinator sees it, and its ledger. Raises UserError if it does not answer."""
     answer = asyncio.run(ask(run_dir, m.Status()))
     assert isinstance(answer, m.StatusReply)
     return answer.status | {"ledger": ledger(answer.status["islands"])}
 
 
 def ledger(islands: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """Committed tokens of each contributor (an island that names none is its own), by source."""
-    found: dict[str, Counter[str]] = {}
+    """Committed tokens by contributor and source; an island without a contributor stands for itself."""
+    tokens: dict[str, Counter[str]] = {}
     for island in islands:
         if island["sources"]:
-            found.setdefault(island["contributor"] or island["island"], Counter()).update(island["sources"])
-    return {name: dict(sorted(found[name].items())) for name in sorted(found)}
+            tokens.setdefault(island["contributor"] or island["island"], Counter()).update(island["sources"])
+    return {name: dict(sorted(tokens[name].items())) for name in sorted(tokens)}
 
 
 async def ask(run_dir: RunDir, request: Message) -> m.AnyMessage:
-    """One question to the coordinator, as the operator where the run's keys are here, else as an island of
-    ours.
+    """The coordinator's answer to one request.
+
+    Asks as the operator if the run's keys are in `run_dir`, else as one of its islands. Raises UserError if
+    the coordinator does not answer, or refuses.
     """
-    address, credentials = _who(run_dir)
+    address, credentials = _address_and_credentials(run_dir)
     transport = GrpcTransport(credentials)
     try:
         stream = await transport.connect(address, COORDINATOR, "Operate", ANSWER_SECONDS)
@@ -55,12 +57,12 @@ async def ask(run_dir: RunDir, request: Message) -> m.AnyMessage:
     return answer
 
 
-def _who(run_dir: RunDir) -> tuple[str, Credentials]:
+def _address_and_credentials(run_dir: RunDir) -> tuple[str, Credentials]:
     ticket = run_dir.coordinator / "ticket"
     if ticket.exists():
         parsed = Ticket.parse(ticket.read_text())
         keys = RunKeys(run_dir.coordinator, parsed.run_name)
-        return parsed.address, keys.member(OPERATOR)
+        return parsed.address, keys.new_credentials(OPERATOR)
     for directory in sorted(run_dir.islands.glob("*")) if run_dir.islands.exists() else []:
         if (member := membership.load(directory)) is not None:
             return member.address, member.credentials(directory)

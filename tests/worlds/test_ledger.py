@@ -1,4 +1,4 @@
-"""Who gave how many tokens of which source: from the commit records' leases and the mixture alone."""
+"""The ledger: how many tokens of which source each contributor gave, by commit records and mixture alone."""
 
 import asyncio
 import io
@@ -24,7 +24,7 @@ def test_the_ledger_is_what_the_commits_say_also_after_a_restart(tmp_path) -> No
         for name in ("r", "a", "b"):
             swarm.start(name, relay=name == "r", step_seconds=0.01)
         await swarm.until_step(2)
-        early = swarm.board.status()  # what was counted then is not counted again
+        early = swarm.board.status()  # later calls must not count these commits again
         await swarm.until_finished("a", "b")
         told = [swarm.board.status()]
         await swarm.kill_coordinator()
@@ -45,11 +45,8 @@ def test_the_ledger_is_what_the_commits_say_also_after_a_restart(tmp_path) -> No
             }
             assert found == expected
             assert all(sum(row["sources"].values()) == row["tokens"] for row in status["islands"])
-        assert (
-            0
-            < sum(operate.ledger(early["islands"])[early["islands"][0]["island"]].values())
-            < sum(expected.values())
-        )
+        first = early["islands"][0]["island"]
+        assert 0 < sum(operate.ledger(early["islands"])[first].values()) < sum(expected.values())
         await swarm.stop()
 
     asyncio.run(asyncio.wait_for(main(), 60))

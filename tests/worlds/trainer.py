@@ -1,9 +1,9 @@
-"""A trainer without torch: pulls its parameters towards TARGET, with noise of its own."""
+"""A trainer without torch: each inner step moves its parameters towards TARGET, with noise of its own."""
 
 import asyncio
 
 import numpy as np
-from worlds.network import Weather
+from worlds.network import FaultyNetwork
 
 from atoll.agent.mapped import loaded_root
 from atoll.agent.state import OuterState
@@ -12,15 +12,15 @@ from atoll.swarm import messages as m
 from atoll.swarm.records import Message
 from atoll.swarm.transport import TransportError
 
-TARGET = np.float32(3.0)  # where every trainer pulls the parameters
-TRAINER = "'s trainer"  # an island's name, and this, names its trainer to the network's watch
+TARGET = np.float32(3.0)  # the value that every parameter approaches
+TRAINER = "'s trainer"  # after an island's name: the name of its trainer on the network
 
 
 class NumpyTrainer:
-    """The trainer of one island, which remembers every root that it loaded."""
+    """The trainer of one island. `roots` is what it loaded, by the number of the state."""
 
     def __init__(
-        self, name: str, state: OuterState, weather: Weather, seed: int, step_seconds: float
+        self, name: str, state: OuterState, network: FaultyNetwork, seed: int, step_seconds: float
     ) -> None:
         self.roots: dict[int, bytes] = {}
         self.stopped: str | None = None
@@ -28,7 +28,7 @@ class NumpyTrainer:
         self.dead = False
         self._island = name
         self._state = state
-        self._weather = weather
+        self._network = network
         self._random = np.random.default_rng(seed)
         self._step_seconds = step_seconds
         self._said: asyncio.Queue[m.AnyMessage] = asyncio.Queue()
@@ -39,18 +39,18 @@ class NumpyTrainer:
         self._living = asyncio.create_task(self._live())
 
     def tell(self, message: Message) -> None:
-        self._weather.watch(self._island, self.name, message)
+        self._network.watch(self._island, self.name, message)
         self._told.put_nowait(message)
 
     async def hear(self) -> m.AnyMessage:
         message = await self._said.get()
-        await self._weather.moves(self._island)
+        await self._network.until_moving(self._island)
         if self.dead:
             raise TransportError("the trainer is gone")
         return message
 
     def die(self) -> None:
-        """As kill -9 would: the agent reads the end of the socket."""
+        """End it as `kill -9` would: the agent reads the end of the socket."""
         self.dead = True
         self._living.cancel()
         if self._training is not None:
@@ -58,23 +58,22 @@ class NumpyTrainer:
         self._said.put_nowait(m.Attached())  # wakes `hear`
 
     async def _say(self, message: m.AnyMessage) -> None:
-        self._weather.watch(self.name, self._island, message)
-        await self._weather.moves(self.name)
+        self._network.watch(self.name, self._island, message)
+        await self._network.until_moving(self.name)
         self._said.put_nowait(message)
 
     async def _live(self) -> None:
         while True:
             message = await self._told.get()
-            await self._weather.moves(self.name)
+            await self._network.until_moving(self.name)
             match message:
                 case m.Adopt():
-                    if self._training is not None:  # an order that waits means that the swarm has moved on
+                    if self._training is not None:  # the swarm has decided the step without it
                         self._training.cancel()
                     self._parameters = np.array(self._state.parameters)
                     loaded = loaded_root(self._state.layout, message.table, self._parameters)
-                    if (
-                        self._state.version == message.step
-                    ):  # else it has moved on: this does not count, and is ordered again
+                    # A state that has moved on does not count; it is ordered again.
+                    if self._state.version == message.step:
                         self.roots[message.step] = loaded
                     await self._say(m.Adopted(message.step, loaded))
                 case m.Work():
@@ -91,7 +90,7 @@ class NumpyTrainer:
         began = clock()
         while done < plan.inner_steps and plan.has_time(done, 1, clock() - began):
             await asyncio.sleep(self._step_seconds)
-            await self._weather.moves(self.name)
+            await self._network.until_moving(self.name)
             noise = self._random.standard_normal(len(self._parameters)).astype(np.float32)
             self._parameters += np.float32(0.05) * (TARGET - self._parameters) + np.float32(0.001) * noise
             done += 1

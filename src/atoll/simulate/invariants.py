@@ -1,6 +1,4 @@
-"""What must never happen (PROTOCOL 9), looked at after every decision, every stored record and every
-promise.
-"""
+"""What must never happen, checked at every durable record and every promise; docs/simulator.md lists it."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Invariants:
-    """Knows everything: the one true history, and the bits that each state must have."""
+    """An observer that knows the one true history, and the bits that each state must have."""
 
     def __init__(self, world: "World", parameters: Floats, momentum: Floats) -> None:
         self.violations: list[str] = []

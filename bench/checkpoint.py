@@ -2,55 +2,47 @@
 
     python bench/checkpoint.py [--threads 1] [--saves 5] [--dir DIR]
 
-Prints one JSON line a shape: medians after the first save, which also makes the memory that later ones copy
-into.
+Medians after the first save, which also makes the memory that later ones copy into. About a minute.
 """
 
-import argparse
-import json
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import torch
-from island import SHAPES, some_batch
+from harness.report import Report, arguments
+from harness.sides import our_island, some_batch
+from island import SHAPES
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from atoll import recipe
 from atoll.files import atomic_dir
 from atoll.island.checkpoint import InnerCheckpoints
 from atoll.island.feed import place
 from atoll.island.ranks import Ranks
-from atoll.island.step import Island
-from atoll.model.llama import Llama
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--saves", type=int, default=5)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--dir", type=Path, help="on the disk to measure (default: a temporary one)")
     options = parser.parse_args()
+    report = Report("checkpoint", options, keys=("shape", "threads"), packages=("torch",))
     torch.set_num_threads(options.threads)
     ranks = Ranks.of_torchrun()
     for name in options.shapes:
         with tempfile.TemporaryDirectory(dir=options.dir) as directory:
-            print(
-                json.dumps(row(name, options.saves, Path(directory), ranks) | {"threads": options.threads}),
-                flush=True,
-            )
+            measured = row(name, options.saves, Path(directory), ranks)
+            report.add(measured | {"threads": options.threads})
     ranks.close()
 
 
 def row(name: str, num_saves: int, directory: Path, ranks: Ranks) -> dict[str, object]:
-    model = Llama(SHAPES[name].config)
-    model.init_weights(seed=0)
-    island = Island(model, recipe.load("demo"))
+    """One shape: milliseconds that training waits, by either way of saving."""
+    island = our_island(SHAPES[name], ranks.device_mesh(torch.device("cpu")))
     batch = [place(some_batch(SHAPES[name], packed=False), island.device)]
     stalls: list[float] = []
     with InnerCheckpoints(island, directory / "ours", 2, ranks) as saved:
@@ -64,15 +56,13 @@ def row(name: str, num_saves: int, directory: Path, ranks: Ranks) -> dict[str, o
     waits: list[float] = []
     for step in range(num_saves + 1):
         start = time.perf_counter()
-        with atomic_dir(
-            directory / f"peer-{step}"
-        ) as temporary:  # whole or absent, as ours, but without checksums
-            save({"optimizers": get_optimizer_state_dict(model, island.optimizers)}, checkpoint_id=temporary)
+        state = {"optimizers": get_optimizer_state_dict(island.model, island.optimizers)}
+        with atomic_dir(directory / f"peer-{step}") as temporary:  # whole or absent, as ours; no checksums
+            save(state, checkpoint_id=temporary)
         waits.append(time.perf_counter() - start)
     ours, peer = (1e3 * statistics.median(taken[1:]) for taken in (stalls, waits))
     size = sum(file.stat().st_size for file in (directory / "peer-0").iterdir())
     return {
-        "bench": "checkpoint",
         "shape": name,
         "bytes": size,
         "ours": round(ours, 2),

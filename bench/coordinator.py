@@ -1,21 +1,21 @@
-"""How long a swarm waits for a coordinator that was killed, and what is lost: python bench/coordinator.py
-[--kills 20]
+"""How long a swarm waits for a coordinator that was killed, and what is lost.
 
-One row with SQLite, where the same command is started again at once, one with PostgreSQL, where another
-stands by and the killed one is started again to stand by. kill -9 at random moments, every second one drawn
-from the short time between an attempt and its commit; three islands over gRPC on loopback.
+    python bench/coordinator.py [--kills 20] [--only sqlite]
+
+One row with SQLite, where the same command is started again at once, and one with PostgreSQL, where another
+coordinator stands by and the killed one is started again to stand by. kill -9 at random moments, every second
+one drawn from the short time between an attempt and its commit; three islands over gRPC on loopback. About
+ten minutes.
 
 `pause_seconds` is from the kill until the next leader has welcomed every island: from then on no decision
-waits for a coordinator any more (the relay, which dies with its host, may come later); `leader_seconds` is
-the part of it until that leader began, the rest is the islands finding it. `stall_seconds` is how much longer
-than usual the interrupted outer step took: what the swarm really lost. `lost_commits` compares every island's
-records with the database.
+waits for a coordinator any more (the relay, which dies with its host, may come later). `leader_seconds` is
+the part of it until that leader began; the rest is the time in which the islands find it. `stall_seconds` is
+how much longer than usual the interrupted outer step took: what the swarm really lost. `lost_commits`
+compares every island's records with the database.
 """
 
-import argparse
 import contextlib
 import itertools
-import json
 import random
 import shutil
 import statistics
@@ -24,7 +24,8 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
-from agents.swarm import Swarm, lost_commits, machine
+from agents.swarm import Swarm, lost_commits
+from harness.report import Report, arguments
 
 from atoll.errors import UserError
 from atoll.events import Event
@@ -38,21 +39,18 @@ PORTS = {"host": 7740, "second": 7742}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=["sqlite", "postgresql"])
     options = parser.parse_args()
+    report = Report("coordinator", options, keys=("database",))
     if options.only != "postgresql":
         with tempfile.TemporaryDirectory(prefix="atoll-bench-") as directory:
-            print(json.dumps(row("sqlite", Path(directory), "", options.kills, options.seed)), flush=True)
+            report.add(row("sqlite", Path(directory), "", options.kills, options.seed))
     if options.only != "sqlite":
         with tempfile.TemporaryDirectory(prefix="atoll-bench-") as directory, postgresql() as url:
-            print(
-                json.dumps(row("postgresql", Path(directory), url, options.kills, options.seed)), flush=True
-            )
+            report.add(row("postgresql", Path(directory), url, options.kills, options.seed))
 
 
 @contextlib.contextmanager
@@ -118,12 +116,10 @@ def row(name: str, directory: Path, database: str, kills: int, seed: int) -> dic
         commits = committed(swarm, places)
         unequal = sum(e.kind == "unequal" for place in places.values() for e in swarm.events(place))
         terms = sum(e.kind == "term" for place in places.values() for e in swarm.events(place))
-        load = machine()
     records = swarm.records(database)
     kept = [swarm.kept_by(island) for island in (*ISLANDS, "relay")]
     stalls = stall_seconds([c.time for c in commits], killed_at)
     return {
-        "bench": "coordinator",
         "database": name,
         "kills": kills,
         "kills_in_attempt": in_attempt,
@@ -138,7 +134,6 @@ def row(name: str, directory: Path, database: str, kills: int, seed: int) -> dic
         "stall_seconds_max": round(max(stalls), 2),
         "outer_step_seconds": round(usual([c.time for c in commits], killed_at), 2),
         "seed": seed,
-        **load,
     }
 
 

@@ -1,10 +1,10 @@
-"""The chunked head beside plain logits at 128,256 words: CPU seconds and peak memory of loss and gradients,
-on one CPU.
+"""The chunked head beside plain logits at 128,256 words: CPU seconds and peak memory of loss and gradients.
 
     python bench/head.py [--threads 1] [--tokens 2048] [--hidden 1024]
 
-Prints one JSON line. Each side runs in a process of its own, whose peak is the kernel's (VmHWM, set back
-before the step): all that the step needs beyond hidden states and weight, their gradients included.
+Each side runs in a process of its own, whose peak is the kernel's (VmHWM, set back before the step): all that
+the step needs beyond hidden states and weight, their gradients included. The better of two. About two
+minutes.
 """
 
 import argparse
@@ -13,20 +13,18 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
+from harness.machine import forget_peak, process_bytes
+from harness.report import Report, arguments
 
 from atoll.model.head import cross_entropy
 
 NUM_WORDS = 128_256
-STATUS = Path("/proc/self/status")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--hidden", type=int, default=1024)
@@ -36,6 +34,7 @@ def main() -> None:
     if options.side:
         print(json.dumps(measure(options)))
         return
+    report = Report("head", options, keys=("tokens", "hidden", "threads"), packages=("torch",))
     sides = {"ours": [], "peer": []}
     for _ in range(options.repeats):  # in turns; the better of each, since others use this machine too
         for side, found in sides.items():
@@ -45,23 +44,20 @@ def main() -> None:
             found.append(json.loads(done.stdout))
     seconds = {side: min(f["seconds"] for f in found) for side, found in sides.items()}
     peak = {side: min(f["peak_bytes"] for f in found) for side, found in sides.items()}
-    print(
-        json.dumps(
-            {
-                "bench": "head",
-                "words": NUM_WORDS,
-                "tokens": options.tokens,
-                "hidden": options.hidden,
-                "threads": options.threads,
-                "ours": round(seconds["ours"], 2),
-                "peer": round(seconds["peer"], 2),
-                "unit": "s",
-                "ratio": round(seconds["peer"] / seconds["ours"], 3),
-                "ours_peak_mib": peak["ours"] >> 20,
-                "peer_peak_mib": peak["peer"] >> 20,
-                "memory_ratio": round(peak["ours"] / peak["peer"], 3),
-            }
-        )
+    report.add(
+        {
+            "words": NUM_WORDS,
+            "tokens": options.tokens,
+            "hidden": options.hidden,
+            "threads": options.threads,
+            "ours": round(seconds["ours"], 2),
+            "peer": round(seconds["peer"], 2),
+            "unit": "s",
+            "ratio": round(seconds["peer"] / seconds["ours"], 3),
+            "ours_peak_mib": peak["ours"] >> 20,
+            "peer_peak_mib": peak["peer"] >> 20,
+            "memory_ratio": round(peak["ours"] / peak["peer"], 3),
+        }
     )
 
 
@@ -73,11 +69,11 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     step = our_step if options.side == "ours" else their_step
     step(hidden[:8], weight, labels[:8])  # starts what is started once
     hidden.grad = weight.grad = None
-    Path("/proc/self/clear_refs").write_text("5")
-    before = status("VmRSS")
+    forget_peak()
+    before = process_bytes("VmRSS")
     start = time.process_time()
     step(hidden, weight, labels)
-    return {"seconds": time.process_time() - start, "peak_bytes": status("VmHWM") - before}
+    return {"seconds": time.process_time() - start, "peak_bytes": process_bytes("VmHWM") - before}
 
 
 def our_step(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> None:
@@ -86,13 +82,6 @@ def our_step(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -
 
 def their_step(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> None:
     torch.nn.functional.cross_entropy(hidden @ weight.T, labels).backward()
-
-
-def status(name: str) -> int:
-    """A quantity of this process in bytes."""
-    return next(
-        int(line.split()[1]) << 10 for line in STATUS.read_text().splitlines() if line.startswith(name)
-    )
 
 
 if __name__ == "__main__":

@@ -1,47 +1,30 @@
-"""Tokens per second of a training step, ours beside transformers' LlamaForCausalLM, on one CPU.
+"""Tokens per second and peak memory of a training step, beside transformers' LlamaForCausalLM, on a CPU.
 
     python bench/island.py [--threads 2] [--seconds 4]
 
-Prints one JSON line a row: a process for each side, steps taken in turns, medians. `packed` windows hold
-documents of 128 tokens on average; transformers gets what it offers for them: position ids that start anew.
-Peak memory is the kernel's (VmHWM), model and moments included, the making of the weights not.
+A process for each side, steps taken in turns, medians. `packed` windows hold documents of 128 tokens on
+average; transformers gets what it offers for them: position ids that start anew. Peak memory is the kernel's
+(VmHWM), model and moments included, the making of the weights not. About three minutes.
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
-import numpy as np
 import torch
-import transformers
+from harness.machine import forget_peak, process_bytes
+from harness.peer import their_step
+from harness.report import Report, arguments
+from harness.sides import Shape, our_island, our_step, some_batch
 
-from atoll import recipe
-from atoll.island.feed import place
-from atoll.island.step import Island
-from atoll.model.llama import Llama
+from atoll.island.ranks import Ranks
 from atoll.model.presets import PRESETS, LlamaConfig
 
-
-@dataclass(frozen=True)
-class Shape:
-    config: LlamaConfig
-    num_windows: int
-    context_length: int
-
-
-@dataclass(frozen=True)
-class Batch:
-    tokens: np.ndarray
-    labels: np.ndarray
-    documents: np.ndarray
+KEYS = ("shape", "packed", "threads")
 
 
 def scaled(hidden_size: int, num_layers: int, vocab_size: int) -> LlamaConfig:
@@ -58,17 +41,15 @@ def scaled(hidden_size: int, num_layers: int, vocab_size: int) -> LlamaConfig:
 
 
 SHAPES = {
-    "demo": Shape(PRESETS["demo"], num_windows=8, context_length=256),
-    "1M": Shape(scaled(128, 4, 2048), num_windows=2, context_length=1024),
-    "10M": Shape(scaled(256, 6, 16_384), num_windows=2, context_length=1024),
-    "50M": Shape(scaled(512, 10, 32_768), num_windows=1, context_length=1024),
+    "demo": Shape(config=PRESETS["demo"], num_windows=8, context_length=256),
+    "1M": Shape(config=scaled(128, 4, 2048), num_windows=2, context_length=1024),
+    "10M": Shape(config=scaled(256, 6, 16_384), num_windows=2, context_length=1024),
+    "50M": Shape(config=scaled(512, 10, 32_768), num_windows=1, context_length=1024),
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--threads", type=int, default=2, help="as many as the figures' machine has cores")
     parser.add_argument("--seconds", type=float, default=4.0, help="at least this long for each row")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
@@ -79,12 +60,14 @@ def main() -> None:
     if options.side:
         work(options.side, SHAPES[options.shapes[0]], options.packed)
         return
+    report = Report("island", options, keys=KEYS, packages=("torch", "transformers"))
     for name in options.shapes:
         for packed in (False, True):
-            print(json.dumps(row(name, packed, options.seconds, options.threads)), flush=True)
+            report.add(row(name, packed, options.seconds, options.threads))
 
 
 def row(name: str, packed: bool, seconds: float, threads: int) -> dict[str, object]:
+    """One shape: both sides' tokens per second, and bytes at their peaks."""
     shape = SHAPES[name]
     with Side("ours", name, packed, threads) as ours, Side("peer", name, packed, threads) as peer:
         for side in (ours, peer):
@@ -93,13 +76,9 @@ def row(name: str, packed: bool, seconds: float, threads: int) -> dict[str, obje
         while time.perf_counter() - began < seconds or len(ours.seconds) < 4:
             for side in (ours, peer):
                 side.step()
-        rates = [
-            shape.num_windows * shape.context_length / statistics.median(side.seconds[1:])
-            for side in (ours, peer)
-        ]
+        rates = [shape.tokens_per_step / statistics.median(side.seconds[1:]) for side in (ours, peer)]
         peaks = [side.end() for side in (ours, peer)]
     return {
-        "bench": "island",
         "shape": name,
         "packed": packed,
         "parameters": shape.config.num_parameters,
@@ -157,65 +136,21 @@ def work(side: str, shape: Shape, packed: bool) -> None:
     batch = some_batch(shape, packed)
     # One thread is timed by the CPU seconds it got, which other processes on the machine disturb less.
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    before = status("VmRSS")
-    step = our_step(shape, batch) if side == "ours" else their_step(shape, batch, packed)
-    Path("/proc/self/clear_refs").write_text("5")  # the making of the weights is not a step
+    cpu = torch.device("cpu")
+    ranks = Ranks.of_torchrun()
+    mesh = ranks.device_mesh(cpu)
+    before = process_bytes("VmRSS")
+    if side == "ours":
+        step = our_step(shape, batch, our_island(shape, mesh))
+    else:
+        step = their_step(shape, batch, packed, cpu)
+    forget_peak()  # the making of the weights is not a step
     for _ in sys.stdin:
         start = clock()
         step()
         print(clock() - start, flush=True)
-    print(status("VmHWM") - before, flush=True)
-
-
-def status(name: str) -> int:
-    """A quantity of this process in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))
-
-
-def some_batch(shape: Shape, packed: bool) -> Batch:
-    generator = np.random.default_rng(0)
-    tokens = generator.integers(0, shape.config.vocab_size, (shape.num_windows, shape.context_length + 1))
-    starts = generator.random((shape.num_windows, shape.context_length)) < (1 / 128 if packed else 0)
-    return Batch(tokens[:, :-1], tokens[:, 1:], starts.cumsum(1).astype(np.int32))
-
-
-def our_step(shape: Shape, batch: Batch) -> Callable[[], object]:
-    model = Llama(shape.config)
-    model.init_weights(seed=0)
-    island = Island(model, recipe.load("demo"))
-    placed = place(batch, island.device)
-
-    def step() -> None:
-        island.inner_step([placed], 0)
-        island.read()
-
-    return step
-
-
-def their_step(shape: Shape, batch: Batch, packed: bool) -> Callable[[], object]:
-    rope = {"rope_type": "default", "rope_theta": shape.config.rope_theta}
-    dimensions = {k: v for k, v in msgspec.structs.asdict(shape.config).items() if not k.startswith("rope")}
-    # pyright: ignore[reportCallIssue]
-    config = transformers.LlamaConfig(**dimensions, rope_parameters=rope, attn_implementation="sdpa")
-    model = transformers.LlamaForCausalLM(config).train()
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    tokens = torch.tensor(batch.tokens)
-    arguments = {"input_ids": tokens, "labels": tokens, "use_cache": False}
-    if packed:
-        starts = np.diff(batch.documents, axis=1, prepend=batch.documents[:, :1] - 1) != 0
-        indices = np.arange(shape.context_length)
-        arguments["position_ids"] = torch.tensor(
-            indices - np.maximum.accumulate(np.where(starts, indices, 0), axis=1)
-        )
-
-    def step() -> None:
-        model(**arguments).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+    print(process_bytes("VmHWM") - before, flush=True)
+    ranks.close()
 
 
 if __name__ == "__main__":

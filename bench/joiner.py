@@ -1,24 +1,26 @@
 """What a joiner's inner optimizer should begin with: no moments, no moments and a new warm-up, old ones, or a
 donor's.
 
-    python bench/joiner.py --dir /tmp/joiner [--incumbents 1] [--joins 5 12] [--seeds 3] [key=value ...]
+    python bench/joiner.py [--incumbents 1] [--joins 5 12] [--seeds 3] [--dir DIR] [key=value ...]
 
 The demo's recipe, in one process, without a network or a codec. `incumbents` islands train from the start;
-before outer step J another one joins, in every way that there is, from the same snapshot. One JSON line a
-way, and seed: the joiner's mean inner loss in its first and second outer step less the incumbents', the norm
+before outer step J another one joins, in every way that there is, from the same snapshot. One row for each
+way and seed: the joiner's mean inner loss in its first and second outer step less the incumbents', the norm
 of its first pseudo-gradient over theirs, and held-out loss after its first, third and fifth commit, less that
-of `donor` (in nats).
+of `donor` (in nats). Some twenty minutes; fewer seeds and joins take less. Its figures are in
+docs/decisions/0010-joiners-moments.md.
 """
 
-import argparse
 import copy
-import json
+import tempfile
+from argparse import Namespace
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
+from harness.report import Report, arguments
 from torch import Tensor
 
 from atoll import recipe as recipes
@@ -127,20 +129,26 @@ def ways(bench: Bench, swarm: Swarm) -> dict[str, tuple[State | None, int]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--dir", type=Path, required=True)
+    parser.add_argument("--dir", type=Path, help="keep the prepared data here (default: nowhere)")
     parser.add_argument("--incumbents", type=int, default=1)
     parser.add_argument("--joins", type=int, nargs="+", default=[5, 12])
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
+    report = Report("joiner", options, keys=("way", "incumbents", "join", "seed", "overrides"))
     torch.set_num_threads(1)
     recipe = recipes.load("demo", options.overrides)
-    prepare(recipe, RunDir(options.dir), lambda *_: None)
+    with tempfile.TemporaryDirectory(prefix="atoll-bench-") as temporary:
+        directory = options.dir or Path(temporary)
+        prepare(recipe, RunDir(directory), lambda *_: None)
+        measure(recipe, directory, options, report)
+
+
+def measure(recipe: Recipe, directory: Path, options: Namespace, report: Report) -> None:
+    """All ways of all joins, for one seed after the other."""
     for seed in range(options.seeds):
-        bench = Bench(msgspec.structs.replace(recipe, seed=seed), Loader(options.dir / "data", recipe))
+        bench = Bench(msgspec.structs.replace(recipe, seed=seed), Loader(directory / "data", recipe))
         swarm = bench.start(options.incumbents)
         for join in options.joins:
             while swarm.step < join:
@@ -151,12 +159,11 @@ def main() -> None:
                 if state is not None:
                     branch.optimizers.append(state)
                 facts: dict[str, Any] = {
-                    "bench": "joiner",
                     "way": name,
                     "incumbents": options.incumbents,
                     "join": join,
                 }
-                facts["seed"] = seed
+                facts |= {"seed": seed, "overrides": " ".join(options.overrides)}
                 heldout: list[float] = []
                 for commit in range(1, max(LOOKS) + 1):
                     losses, norms = bench.outer_step(branch, (join * recipe.outer.inner_steps, rewarm))
@@ -172,12 +179,7 @@ def main() -> None:
                 differences = [
                     round(ours - donors, 4) for ours, donors in zip(heldout, rows[0][1], strict=True)
                 ]
-                print(
-                    json.dumps(
-                        facts | {"heldout": [round(x, 4) for x in heldout], "over_donor": differences}
-                    ),
-                    flush=True,
-                )
+                report.add(facts | {"heldout": [round(x, 4) for x in heldout], "over_donor": differences})
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""Windows per second out of prepared data, beside `datasets` (interleaved and streamed) and Grain, from the
-same tokens.
+"""Windows per second out of prepared data, beside `datasets` and Grain reading the same tokens.
 
     python bench/loader.py [--seconds 3]
 
@@ -7,11 +6,9 @@ Five sources in the reference run's weights, one process, batches of 8 windows, 
 at 8,192. `datasets` reads documents from parquet, interleaves sources by their weights and packs them into
 windows; its other row has windows that were cut before, which spares it the packing. Grain mixes sources of
 windows in memory, shuffled. Neither gives labels or document numbers. `resume`: from a position to the first
-batch, a new loader each time.
+batch, a new loader each time. About a minute.
 """
 
-import argparse
-import json
 import logging
 import tempfile
 import time
@@ -22,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sources import WEIGHTS, recipe_with
+from harness.report import Report, arguments
+from harness.sources import WEIGHTS, recipe_with
 
 from atoll.data.loader import Loader
 from atoll.data.manifest import FORMAT, Manifest, PreparedSource
@@ -36,24 +34,23 @@ FAR = 10**12
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=3.0, help="at least this long for each row")
-    seconds = parser.parse_args().seconds
+    options = parser.parse_args()
+    report = Report("loader", options, keys=("context_length",), packages=("datasets", "grain"))
     logging.disable()
     with tempfile.TemporaryDirectory() as folder:
         write_data(Path(folder))
         for length in (256, 8192):
-            print(json.dumps(row(Path(folder), length, seconds)), flush=True)
+            report.add(row(Path(folder), length, options.seconds))
 
 
 def row(data_dir: Path, length: int, seconds: float) -> dict[str, object]:
+    """Windows of one length, from us and from whichever peers are installed."""
     recipe = recipe_with(length)
     ours, cpu = rate(our_batches(data_dir, recipe, 0), seconds)
     far, _ = rate(our_batches(data_dir, recipe, FAR), seconds)
     found: dict[str, object] = {
-        "bench": "loader",
         "context_length": length,
         "windows_per_second": round(ours),
         "cpu_microseconds_per_window": round(cpu * 1e6, 1),

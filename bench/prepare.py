@@ -1,14 +1,13 @@
 """Megabytes of text to token shards per second, beside `datasets.map` and the bare `tokenizers` library.
 
-    python bench/prepare.py [--text ../shared/corpus] [--megabytes 24] [--rounds 3]
+    python bench/prepare.py [--text FOLDER] [--megabytes 24] [--rounds 3]
     python bench/prepare.py --memory 50 250 1000     # only peak memory, for so many megabytes of text
 
 Everybody uses all cores, the same tokenizer and the same documents of about 4 kB, in a JSONL file. `limit`
-only tokenizes texts that are in memory already, and throws the result away. Rounds take turns; medians.
+only tokenizes texts that are in memory already, and throws the result away. Rounds take turns; medians. The
+text is the books that ship with atoll, or a folder of parquet files with a column `text`.
 """
 
-import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -21,8 +20,10 @@ from pathlib import Path
 
 import msgspec
 import pyarrow.parquet as pq
+from harness.report import Report, arguments
 
 from atoll.data.prepare import prepare
+from atoll.data.sources import SAMPLE_DIR
 from atoll.data.tokenizer import Tokenizer
 from atoll.recipe import Recipe, parse
 
@@ -31,29 +32,26 @@ VOCABULARY = 4096
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--text", type=Path, default=Path("../shared/corpus"), help="a folder of parquet files with text"
-    )
+    parser = arguments(__doc__)
+    parser.add_argument("--text", type=Path, default=SAMPLE_DIR / "books", help="a folder of books")
     parser.add_argument("--megabytes", type=float, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", type=float, nargs="+", default=[])
     options = parser.parse_args()
-    if not options.text.is_dir():
-        print(json.dumps({"bench": "prepare", "not_measured": f"there is no {options.text}"}))
-        return
+    report = Report("prepare", options, keys=("row", "megabytes"), packages=("datasets", "tokenizers"))
+    if not any(books(options.text)):
+        raise SystemExit(f"--text {options.text}: no book there, neither .txt nor .parquet")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         Tokenizer.train(documents(options.text, 4e6), VOCABULARY).save(work / "tokenizer")
         for megabytes in options.memory:
-            print(json.dumps(memory_row(work, options.text, megabytes)), flush=True)
+            report.add(memory_row(work, options.text, megabytes))
         if not options.memory:
-            print(json.dumps(speed_row(work, options.text, options.megabytes, options.rounds)))
+            report.add(speed_row(work, options.text, options.megabytes, options.rounds))
 
 
 def speed_row(work: Path, text: Path, megabytes: float, rounds: int) -> dict[str, object]:
+    """Megabytes of text per second: ours, the limit's, and those of `datasets`."""
     size = write_rows(work / "rows.jsonl", text, megabytes)
     texts = list(documents(text, megabytes * 1e6))
     rates: dict[str, list[float]] = {
@@ -69,9 +67,8 @@ def speed_row(work: Path, text: Path, megabytes: float, rounds: int) -> dict[str
         rates["datasets_mb_per_second"].append(size / datasets_map(work, number) / 1e6)
     figures = {name: round(statistics.median(each), 2) for name, each in rates.items()}
     return {
-        "bench": "prepare",
-        "cores": os.cpu_count(),
-        "megabytes": round(size / 1e6, 1),
+        "row": "speed",
+        "megabytes": megabytes,
         **figures,
         "of_limit": round(figures["mb_per_second"] / figures["limit_mb_per_second"], 3),
     }
@@ -111,7 +108,7 @@ print("seconds", time.perf_counter() - began)
 
 def memory_row(work: Path, text: Path, megabytes: float) -> dict[str, object]:
     """Peak resident memory of `prepare` in a process of its own, children included."""
-    size = write_rows(work / "rows.jsonl", text, megabytes)
+    write_rows(work / "rows.jsonl", text, megabytes)
     program = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -121,8 +118,8 @@ print(peak_over(Path({str(work)!r}), {f"data-{megabytes}"!r}))
     began = time.perf_counter()
     peak = float(subprocess.check_output([sys.executable, "-c", program], text=True))
     return {
-        "bench": "prepare",
-        "megabytes": round(size / 1e6, 1),
+        "row": "memory",
+        "megabytes": megabytes,
         "peak_megabytes": round(peak / 1e6),
         "seconds": round(time.perf_counter() - began, 1),
     }
@@ -159,17 +156,25 @@ def recipe_over(work: Path) -> Recipe:
     return parse(tree, "bench")
 
 
+def books(text: Path) -> Iterator[str]:
+    """Every text of a folder: each .txt file, and each row of a .parquet file."""
+    for path in sorted(text.glob("*.txt")):
+        yield path.read_text("utf-8")
+    for path in sorted(text.glob("*.parquet")):
+        for batch in pq.ParquetFile(path).iter_batches(1, columns=["text"]):
+            yield batch.column(0)[0].as_py()
+
+
 def documents(text: Path, num_bytes: float) -> Iterator[str]:
     """So much text, in documents of about 4 kB; the books over and over, each time from another place."""
     for turn in cycle(range(DOCUMENT_CHARACTERS)):
-        for path in sorted(text.glob("*.parquet")):
-            for batch in pq.ParquetFile(path).iter_batches(1, columns=["text"]):
-                book = batch.column(0)[0].as_py()[turn * 97 % DOCUMENT_CHARACTERS :]
-                for start in range(0, len(book), DOCUMENT_CHARACTERS):
-                    yield (part := book[start : start + DOCUMENT_CHARACTERS])
-                    num_bytes -= len(part.encode())
-                    if num_bytes <= 0:
-                        return
+        for whole in books(text):
+            book = whole[turn * 97 % DOCUMENT_CHARACTERS :]
+            for start in range(0, len(book), DOCUMENT_CHARACTERS):
+                yield (part := book[start : start + DOCUMENT_CHARACTERS])
+                num_bytes -= len(part.encode())
+                if num_bytes <= 0:
+                    return
 
 
 def write_rows(path: Path, text: Path, megabytes: float) -> int:

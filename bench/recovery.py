@@ -1,19 +1,19 @@
-"""How long a joiner takes, beside what its link needs for the state's bytes: python bench/recovery.py (as
-root)
+"""How long a joiner takes, beside what its link needs for the state's bytes.
+
+    python bench/recovery.py [--row 200 4 100 --row 2000 2 400]     # as root; MEGABYTES DONORS MBIT
 
 Donors train; an island that has nothing joins in the middle of an outer step, so that one commit falls into
 its recovery and the donors' links also carry a reduce. Every site has a link of its own, shaped by `tc` to
-the rate of the row, both ways, headers included. `ratio` is the time from the joiner's start (python,
-enrolment, everything) until the coordinator counts it ready, its trainer loaded and proven, over 8 x state
-bytes / rate. `received` is what came over its link, over the state's bytes: chunks travel shrunk, and the
-update of the commit comes besides. `donor_slowdown` is how much longer the donors' inner steps took
-meanwhile; `outer_step_slowdown` the same for the outer step that the recovery fell into, where reduce and
-recovery share the donors' links.
+the rate of the row, both ways, headers included. Some minutes a row.
+
+`ratio` is the time from the joiner's start (python, enrolment, everything) until the coordinator counts it
+ready, its trainer loaded and proven, over 8 x state bytes / rate. `received` is what came over its link, over
+the state's bytes: chunks travel shrunk, and the update of the commit comes besides. `donor_slowdown` is how
+much longer the donors' inner steps took meanwhile; `outer_step_slowdown` the same for the outer step that the
+recovery fell into, where reduce and recovery share the donors' links.
 """
 
-import argparse
 import itertools
-import json
 import statistics
 import tempfile
 import time
@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from agents.lan import Lan
-from agents.swarm import Swarm, lost_commits, machine
+from agents.swarm import Swarm, lost_commits
+from harness.report import Report, arguments
 
 from atoll.errors import UserError
+from atoll.events import Committed
 
 ROWS = [(200, 1, 100.0), (200, 4, 100.0), (2000, 2, 400.0)]  # megabytes of state, donors, Mbit/s
 STATE_BYTES = 8  # per parameter
@@ -33,17 +35,16 @@ FIRST_SECONDS = 300.0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument(
         "--row", nargs=3, action="append", type=float, metavar=("MEGABYTES", "DONORS", "MBIT")
     )
     options = parser.parse_args()
+    report = Report("recovery", options, keys=("state_megabytes", "donors", "mbit_per_second"))
     rows = [(int(size), int(donors), rate) for size, donors, rate in options.row or ROWS]
     for size, donors, rate in rows:
         with tempfile.TemporaryDirectory(prefix="atoll-bench-") as directory, Lan() as lan:
-            print(json.dumps(row(size, donors, rate, Path(directory), lan)), flush=True)
+            report.add(row(size, donors, rate, Path(directory), lan))
 
 
 def row(megabytes: int, num_donors: int, rate: float, directory: Path, lan: Lan) -> dict[str, Any]:
@@ -69,24 +70,22 @@ def row(megabytes: int, num_donors: int, rate: float, directory: Path, lan: Lan)
         commits_during = swarm.committed() - commits_before
         joiner = swarm.island_id("joiner")
         swarm.until(
-            lambda: any(joiner in e.facts["participants"] for e in swarm.events() if e.kind == "committed"),
+            lambda: any(joiner in e.participants for e in swarm.events() if isinstance(e, Committed)),
             "the joiner takes part",
             FIRST_SECONDS + 4 * SHARE * ideal,
         )
         took_part = next(
-            e.time for e in swarm.events() if e.kind == "committed" and joiner in e.facts["participants"]
+            e.time for e in swarm.events() if isinstance(e, Committed) and joiner in e.participants
         )
         last = swarm.committed()
         swarm.until(lambda: swarm.committed() > last, "one more commit", FIRST_SECONDS + 4 * SHARE * ideal)
         notes = [swarm.journal(name) for name in donors]
         commits = [e.time for e in swarm.events() if e.kind == "committed"]
         unequal = sum(e.kind == "unequal" for e in swarm.events())
-        load = machine()
     inside, outside = inner_gaps(notes, began, ended)
     calm = [b - a for a, b in itertools.pairwise(commits) if b < began]
     struck = [b - a for a, b in itertools.pairwise(commits) if a < began < b]
     return {
-        "bench": "recovery",
         "state_megabytes": round(STATE_BYTES * elements / 1e6),
         "donors": num_donors,
         "mbit_per_second": rate,
@@ -103,7 +102,6 @@ def row(megabytes: int, num_donors: int, rate: float, directory: Path, lan: Lan)
         else None,
         "unequal_roots": unequal,
         "lost_commits": lost_commits(swarm.records(), [swarm.kept_by(name) for name in (*donors, "joiner")]),
-        **load,
     }
 
 

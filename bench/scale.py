@@ -1,16 +1,17 @@
-"""What a coordinator costs with many members: python bench/scale.py [--islands 10 30 100 300 1000] [--profile
-FILE]
+"""What a coordinator costs with many members.
+
+    python bench/scale.py [--islands 10 30 100 300 1000] [--profile FILE]
 
 One coordinator (SQLite), no relay, and scripted agents in a few processes: real lines with certificates, each
 pinged back, each beating as a real one does; no byte of a model travels. CPU is the coordinator's own, user
-and system, all threads (/proc), so other load does not count. `cpu_ms_per_beat` is from the middle of the
-inner steps, when nothing but beats travels; `cpu_seconds_per_step` is what an outer step costs beyond its
-beats: ready, plan, propose, attempt, reduced, held, commit. The last line has the slopes between the largest
-two, log against log: per beat 0, and per step 1, is linear.
+and system, all threads (/proc), so other load does not count. About ten minutes.
+
+`cpu_ms_per_beat` is from the middle of the inner steps, when nothing but beats travels;
+`cpu_seconds_per_step` is what an outer step costs beyond its beats: ready, plan, propose, attempt, reduced,
+held, commit. The last line has the slopes between the largest two, log against log: a cost that does not
+depend on the number of islands has 0, one in proportion to it 1.
 """
 
-import argparse
-import json
 import math
 import os
 import statistics
@@ -23,10 +24,12 @@ from typing import Any
 import msgspec
 from agents.crowd import SPREAD_SECONDS, Options
 from agents.supervised import Supervised
-from agents.swarm import Swarm, machine
+from agents.swarm import Swarm
+from harness.report import Report, arguments
 
 from atoll.agent.link import BEAT_SECONDS
 from atoll.errors import UserError
+from atoll.events import Committed
 
 ELEMENTS = 64 << 16  # 64 pieces: so many own at most
 CROWD = 250  # agents a process
@@ -37,25 +40,25 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--islands", type=int, nargs="+", default=[10, 30, 100, 300, 1000])
     parser.add_argument("--train-seconds", type=float, default=12.0, help="and one more for 50 islands")
     parser.add_argument(
         "--profile", type=Path, help="keep a cProfile of the coordinator (of the last row) here"
     )
     options = parser.parse_args()
+    report = Report("scale", options, keys=("islands", "between"))
     rows: list[dict[str, Any]] = []
     for islands in options.islands:
         with tempfile.TemporaryDirectory(prefix="atoll-bench-") as directory:
             rows.append(row(islands, options.train_seconds + islands / 50, Path(directory), options.profile))
-            print(json.dumps(rows[-1]), flush=True)
+            report.add(rows[-1])
     if len(rows) > 1:
-        print(json.dumps({"bench": "scale", **growth(*rows[-2:])}), flush=True)
+        report.add(growth(*rows[-2:]))
 
 
 def row(islands: int, train_seconds: float, directory: Path, profile: Path | None) -> dict[str, Any]:
+    """One number of islands."""
     with Swarm(directory, ELEMENTS, 4, 0.0) as swarm:
         host = swarm.host("host", 7760, extra=("--no-relay",), profile=profile)
         empty = memory(host.pid)
@@ -70,9 +73,9 @@ def row(islands: int, train_seconds: float, directory: Path, profile: Path | Non
             return whole_steps(swarm, islands) > STEPS
 
         swarm.until(enough, f"{STEPS} outer steps of all", patience + 8 * STEPS * train_seconds)
-        events, load = swarm.events(), machine()
+        events = swarm.events()
         full = memory(host.pid)
-    commits = [e for e in events if e.kind == "committed" and len(e.facts["participants"]) >= MOST * islands]
+    commits = [e for e in events if isinstance(e, Committed) and len(e.participants) >= MOST * islands]
     decide: list[float] = []
     beating, stepping, calm_seconds, all_seconds = 0.0, 0.0, 0.0, 0.0
     for a, b in pairwise(commits):
@@ -88,7 +91,6 @@ def row(islands: int, train_seconds: float, directory: Path, profile: Path | Non
     share = beating / calm_seconds
     step = (stepping - share * all_seconds) / len(decide)
     return {
-        "bench": "scale",
         "islands": islands,
         "cpu_ms_per_beat": round(1e3 * share * BEAT_SECONDS / islands, 3),
         "cpu_share_of_beats": round(share, 3),
@@ -99,7 +101,6 @@ def row(islands: int, train_seconds: float, directory: Path, profile: Path | Non
         "kilobytes_per_island": round(1e3 * (full - empty) / islands),
         "frozen": sum(e.kind == "frozen" for e in events),
         "left": sum(e.kind == "left" for e in events),
-        **load,
     }
 
 
@@ -126,9 +127,7 @@ def ready(swarm: Swarm) -> int:
 
 def whole_steps(swarm: Swarm, islands: int) -> int:
     """Commits that most took part in."""
-    return sum(
-        e.kind == "committed" and len(e.facts["participants"]) >= MOST * islands for e in swarm.events()
-    )
+    return sum(isinstance(e, Committed) and len(e.participants) >= MOST * islands for e in swarm.events())
 
 
 def cpu(pid: int) -> float:
@@ -150,6 +149,8 @@ def used(samples: list[tuple[float, float]], begin: float, end: float) -> float:
 
 
 def growth(small: dict[str, Any], large: dict[str, Any]) -> dict[str, Any]:
+    """How a beat's and a step's cost grow from one row to another, log against log."""
+
     def slope(key: str) -> float:
         return round(math.log(large[key] / small[key]) / math.log(large["islands"] / small["islands"]), 2)
 

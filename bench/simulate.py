@@ -1,11 +1,12 @@
-"""Schedules of faults in virtual time: python bench/simulate.py [--jobs 2] [--schedules 100000] [--state
-FILE]
+"""Schedules of faults in virtual time: how many a second, and whether anything was violated.
 
-Prints one JSON line. Resumable: what is done is kept in FILE, one line per batch of seeds. With `--islands
-1000 --outer-steps 50` one large swarm under one storm is simulated instead.
+    python bench/simulate.py [--jobs 2] [--schedules 100000] [--state FILE]
+    python bench/simulate.py --islands 1000 --outer-steps 50     # one large swarm under one storm instead
+
+Resumable: what is done is kept in FILE, one line for each batch of seeds. On two cores the default, 2,000
+schedules, takes under a minute and 100,000 a quarter of an hour.
 """
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -13,6 +14,8 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from harness.report import Report, arguments
 
 BATCH = 200
 MAX_TOLD = 20  # violations printed in full
@@ -47,17 +50,20 @@ def many(schedules: int, jobs: int, state: Path) -> dict[str, Any]:
             fresh += line["schedules"]
     seconds = time.monotonic() - began
     lines = [done[first] for first in wanted]
+    num_schedules = sum(line["schedules"] for line in lines)
+    faults = sum((Counter(line["faults"]) for line in lines), Counter[str]())
     wrong = {seed: texts for line in lines for seed, texts in line["wrong"].items()}
     return {
-        "schedules": sum(line["schedules"] for line in lines),
-        "schedules_per_second": fresh / seconds if fresh else None,
-        "schedules_per_cpu_second": sum(x["schedules"] for x in lines) / sum(x["cpu_seconds"] for x in lines),
-        "virtual_hours": sum(line["virtual_seconds"] for line in lines) / 3600,
+        "schedules": num_schedules,
+        "schedules_per_second": round(fresh / seconds, 1) if fresh else None,
+        "schedules_per_cpu_second": round(num_schedules / sum(line["cpu_seconds"] for line in lines), 1),
+        "virtual_hours": round(sum(line["virtual_seconds"] for line in lines) / 3600, 2),
         "commits": sum(line["commits"] for line in lines),
-        "faults": sum((Counter(line["faults"]) for line in lines), Counter[str]()),
+        "num_faults": faults.total(),
+        "faults": faults,
         "violations": len(wrong),
         "violated": dict(list(wrong.items())[:MAX_TOLD]),
-        "progress_bound_seconds": max(line["progress_bound_seconds"] for line in lines),
+        "progress_bound_seconds": round(max(line["progress_bound_seconds"] for line in lines), 1),
     }
 
 
@@ -74,20 +80,20 @@ def large(islands: int, outer_steps: int, seed: int) -> dict[str, Any]:
         "seed": seed,
         "commits": result.commits,
         "schedules": 1,
-        "schedules_per_second": 1 / seconds,
-        "seconds": seconds,
+        "seconds": round(seconds, 1),
         "events": result.events,
-        "virtual_hours": result.virtual_seconds / 3600,
+        "virtual_hours": round(result.virtual_seconds / 3600, 2),
+        "num_faults": result.faults.total(),
         "faults": result.faults,
         "violations": len(result.violations) + len(result.stalls),
         "violated": [*result.violations, *result.stalls][:MAX_TOLD],
-        "progress_bound_seconds": result.worst_gap_seconds,
-        "participants_mean": result.participations / max(1, result.commits),
+        "progress_bound_seconds": round(result.worst_gap_seconds, 1),
+        "participants_mean": round(result.participations / max(1, result.commits), 1),
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--schedules", type=int, default=2_000)
     parser.add_argument(
@@ -97,13 +103,12 @@ def main() -> None:
     parser.add_argument("--outer-steps", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    report = Report("simulate", options, keys=("islands", "outer_steps", "schedules"))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if options.islands:
-        line = large(options.islands, options.outer_steps, options.seed)
+        report.add(large(options.islands, options.outer_steps, options.seed))
     else:
-        state = options.state or Path(os.devnull)
-        line = many(options.schedules, options.jobs, state)
-    print(json.dumps({"bench": "simulate", **line}))
+        report.add(many(options.schedules, options.jobs, options.state or Path(os.devnull)))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""A swarm in a storm of faults: python bench/storm.py [--islands 32] [--faults 50] [--inner-seconds 0.5] (as
-root)
+"""What faults cost a swarm of real agents, in work that is lost or waited for.
+
+    python bench/storm.py [--islands 32] [--faults 50] [--inner-seconds 0.5]     # as root
 
 Real agents, transport and codec; trainers that sleep; every island on a link of its own. First some calm
 outer steps, the measure; then faults at `--per-step` an outer step (0.7 is 125 an hour at outer steps of 20
@@ -22,9 +23,11 @@ from pathlib import Path
 
 from agents.aftermath import Aftermath, Fault
 from agents.lan import Lan
-from agents.swarm import POLL_SECONDS, Swarm, lost_commits, machine
+from agents.swarm import POLL_SECONDS, Swarm, lost_commits
+from harness.report import Report, arguments
 
 from atoll.errors import UserError
+from atoll.events import Committed
 
 ELEMENTS = 8 << 16  # 8 pieces: more owners would only be more connections, which two cores pay dearly
 INNER_STEPS = 20
@@ -113,9 +116,7 @@ def attempt_open(swarm: Swarm) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--islands", type=int, default=32)
     parser.add_argument("--faults", type=int, default=50)
     parser.add_argument("--per-step", type=float, default=0.7, help="faults per outer step")
@@ -126,11 +127,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dir", type=Path, help="keep what the run left here (default: nowhere)")
     options = parser.parse_args()
+    report = Report("storm", options, keys=("islands", "inner_seconds", "faults", "seed"))
     with tempfile.TemporaryDirectory(prefix="atoll-bench-") as directory, Lan() as lan:
-        print(json.dumps(run(options, options.dir or Path(directory), lan)), flush=True)
+        report.add(run(options, options.dir or Path(directory), lan))
 
 
 def run(options: argparse.Namespace, directory: Path, lan: Lan) -> dict[str, object]:
+    """The whole of it: calm steps, the storm, and what it did."""
     names = [f"i{number}" for number in range(options.islands)]
     for name in ("host", *names):
         lan.add(name)
@@ -150,7 +153,6 @@ def run(options: argparse.Namespace, directory: Path, lan: Lan) -> dict[str, obj
         swarm.until(lambda: swarm.committed() >= first + CALM_STEPS, "calm outer steps", PATIENCE_SECONDS)
         calm = [e.time for e in swarm.events() if e.kind == "committed"][first - 1 : first + CALM_STEPS]
         storm = Storm(swarm, lan, random.Random(options.seed))
-        load = machine()
         storm.pass_over(options.faults, (calm[-1] - calm[0]) / CALM_STEPS, options.per_step)
         last = swarm.committed()
         swarm.until(lambda: swarm.committed() >= last + 2, "two commits after the storm", PATIENCE_SECONDS)
@@ -161,18 +163,17 @@ def run(options: argparse.Namespace, directory: Path, lan: Lan) -> dict[str, obj
     records = swarm.records()
     lost = lost_commits(records, [swarm.kept_by(name) for name in (*names, "relay")])
     return {
-        "bench": "storm",
         "islands": len(names),
+        "inner_seconds": options.inner_seconds,
         **aftermath.figures(records),
         "lost_commits": lost,
         "restart_seconds": options.restart_seconds,
         "seed": options.seed,
-        **load,
     }
 
 
 def last_participants(swarm: Swarm) -> int:
-    return next((len(e.facts["participants"]) for e in reversed(swarm.events()) if e.kind == "committed"), 0)
+    return next((len(e.participants) for e in reversed(swarm.events()) if isinstance(e, Committed)), 0)
 
 
 if __name__ == "__main__":

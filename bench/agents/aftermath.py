@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents.swarm import Swarm
-from atoll.events import Event
+from atoll.events import Committed, Event, Unequal
 from atoll.swarm.records import CommitRecord
 
 Spans = list[tuple[float, float]]
@@ -47,7 +47,7 @@ class Aftermath:
     def __init__(self, swarm: Swarm, faults: list[Fault], calm_from: float, calm_to: float) -> None:
         self._faults = faults
         self._events = list(swarm.events())
-        self._commits = [e for e in self._events if e.kind == "committed"]
+        self._commits = [e for e in self._events if isinstance(e, Committed)]
         self._calm = calm_from, calm_to
         self._felt_seconds = swarm.restart_seconds + FELT_SECONDS
         self._storm = calm_to, self._commits[-1].time
@@ -68,7 +68,7 @@ class Aftermath:
         up = {name: seconds - total(self._down(name), begin, end) for name in self._ids}
         struck = sum(fault.kind != "kill coordinator" for fault in self._faults)
         commits = [e for e in self._commits if begin < e.time <= end]
-        taking_part = [len(e.facts["participants"]) for e in commits]
+        taking_part = [len(e.participants) for e in commits]
         up_at = [sum(not covers(self._down(name), e.time) for name in self._ids) for e in commits]
         resume = {kind: self._resume(kind) for kind in sorted({f.kind for f in self._faults})}
         all_resume, rejoin = [s for found in resume.values() for s in found], self._rejoin()
@@ -99,7 +99,7 @@ class Aftermath:
         }
 
     def _tokens(self, begin: float, end: float) -> int:
-        return sum(e.facts["tokens"] for e in self._commits if begin < e.time <= end)
+        return sum(e.tokens for e in self._commits if begin < e.time <= end)
 
     def _by_cause(self, rate: float) -> dict[str, Any]:
         """What the storm's steps took, by what touched them; `rate`: committed tokens per second of an island
@@ -110,7 +110,7 @@ class Aftermath:
         for before, commit in itertools.pairwise(e for e in self._commits if e.time >= self._storm[0]):
             cause = self._touched(before.time, commit.time)
             steps.setdefault(cause, []).append(commit.time - before.time)
-            tokens += commit.facts["tokens"] if cause == "nothing" else 0
+            tokens += commit.tokens if cause == "nothing" else 0
         if not (whole := steps.pop("nothing", [])):
             return {"kept_of_untouched": None}
         mean = statistics.mean(whole)
@@ -186,7 +186,7 @@ class Aftermath:
         """States that a trainer loaded and that are not the committed ones, and the coordinator's own
         complaints.
         """
-        wrong = sum(e.kind == "unequal" for e in self._events)
+        wrong = sum(isinstance(e, Unequal) for e in self._events)
         for notes in self._journals.values():
             for note in notes:
                 if note["what"] == "adopted" and not note["torn"] and note["step"] > 0:

@@ -19,6 +19,7 @@ from atoll.agent.link import BEAT_SECONDS
 from atoll.agent.membership import island_key
 from atoll.coordinator.database import sqlite_url
 from atoll.coordinator.store import Store
+from atoll.metrics import Metrics
 from atoll.run.directory import RunDir
 from atoll.run.processes import watch_leash
 from atoll.swarm import messages as m
@@ -26,10 +27,13 @@ from atoll.swarm import records as r
 from atoll.swarm.grpc_transport import GrpcTransport
 from atoll.swarm.identity import COORDINATOR, Credentials, RunKeys
 from atoll.swarm.layout import digest
+from atoll.swarm.messages import control
+from atoll.swarm.services import CONTROL, PING
 from atoll.swarm.transport import Stream, TransportError, together
 
 QUIET_SECONDS = 60.0
 SPREAD_SECONDS = 2.0  # proposals and first dials are spread over so long
+METRICS = Metrics(loss=1.0, tokens_per_second=1.0, gradient_norm=1.0, learning_rate=0.001)
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +48,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 class Scripted:
     """One of them."""
 
-    def __init__(self, number: int, options: Options, keys: RunKeys, run: m.RunInfo, hello: m.Hello) -> None:
+    def __init__(self, number: int, options: Options, keys: RunKeys, run: r.RunInfo, hello: m.Hello) -> None:
         directory = Path(options.directory) / str(number)
         directory.mkdir(parents=True, exist_ok=True)
         self.island, key, request = island_key(directory)
@@ -53,14 +57,14 @@ class Scripted:
         self._head, self._root = 0, run.genesis_root
         self._attempt: r.Attempt | None = None
         self._training: asyncio.Task[None] | None = None
-        self._outbox: asyncio.Queue[r.Message] = asyncio.Queue()
+        self._outbox: asyncio.Queue[control.ToCoordinator] = asyncio.Queue()
 
     async def live(self) -> None:
         await asyncio.sleep(random.uniform(0, SPREAD_SECONDS) * self._options.islands / 50)
-        port = await self._transport.serve(self._options.host, 0, {"Ping": _pong})
+        port = await self._transport.serve(self._options.host, 0, {PING: _pong})
         while True:
             try:
-                stream = await self._transport.connect(self._options.address, COORDINATOR, "Control", 30.0)
+                stream = await self._transport.connect(self._options.address, COORDINATOR, CONTROL, 30.0)
                 hello = msgspec.structs.replace(
                     self._hello, session=os.urandom(8).hex(), port=port, head=self._head, head_root=self._root
                 )
@@ -71,34 +75,22 @@ class Scripted:
                 print(f"{self.island}: {error}", file=sys.stderr, flush=True)
                 await asyncio.sleep(1.0)
 
-    async def _read(self, stream: Stream) -> None:
+    async def _read(self, stream: Stream[control.ToAgent]) -> None:
         while True:
             message, _ = await stream.receive(QUIET_SECONDS)
             for answer in self._answers(message):
                 self._outbox.put_nowait(answer)
 
-    async def _write(self, stream: Stream) -> None:
+    async def _write(self, stream: Stream[control.ToAgent]) -> None:
         while True:
             await stream.send(await self._outbox.get())
 
     async def _beat(self) -> None:
         while True:
-            self._outbox.put_nowait(
-                m.Beat(
-                    step=self._head,
-                    inner_step=1,
-                    loss=1.0,
-                    tokens_per_second=1.0,
-                    sent_bytes=0,
-                    compute_seconds=0.0,
-                    communicate_seconds=0.0,
-                    wait_seconds=0.0,
-                    note="training",
-                )
-            )
+            self._outbox.put_nowait(m.Beat(step=self._head, inner_step=1, metrics=METRICS, note="training"))
             await asyncio.sleep(BEAT_SECONDS)
 
-    def _answers(self, message: m.AnyMessage) -> list[r.Message]:
+    def _answers(self, message: control.ToAgent) -> list[control.ToCoordinator]:
         match message:
             case m.Welcome():
                 self._head, self._root = message.head, message.head_root
@@ -132,6 +124,7 @@ class Scripted:
                 inner_steps=plan.inner_steps,
                 loss=1.0,
                 norm=1.0,
+                metrics=METRICS,
             )
         )
 
@@ -150,9 +143,9 @@ def _next_root(step: int) -> bytes:
     return digest(b"state %d" % (step + 1))
 
 
-async def _pong(stream: Stream) -> None:
+async def _pong(stream: Stream[m.Ping]) -> None:
     await stream.receive(10.0)
-    await stream.send(m.Done())
+    await stream.send(m.Pong())
 
 
 async def crowd(options: Options) -> None:
@@ -161,8 +154,7 @@ async def crowd(options: Options) -> None:
     keys = RunKeys(run_dir.coordinator, recipe.name)
     info = Store(sqlite_url(run_dir.coordinator)).info()
     assert info is not None
-    run = m.decode(info)
-    assert isinstance(run, m.RunInfo)
+    run = r.decode(info, r.RunInfo)
     hello = m.Hello(
         session="",
         version=m.VERSION,

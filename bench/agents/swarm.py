@@ -21,7 +21,8 @@ from atoll.agent.log import UpdateLog
 from atoll.coordinator.database import sqlite_url
 from atoll.coordinator.store import Store
 from atoll.errors import UserError
-from atoll.events import Event, read_events
+from atoll.events import Committed, Event
+from atoll.events.log import EventReader
 from atoll.recipe import load
 from atoll.run.directory import RunDir
 from atoll.run.genesis import write_state_0
@@ -65,7 +66,7 @@ class Swarm:
         self.hosts: dict[str, Supervised] = {}
         self.islands: dict[str, Supervised] = {}
         self.ticket = ""
-        self._events: dict[Path, tuple[list[Event], int]] = {}
+        self._events: dict[Path, tuple[list[Event], EventReader]] = {}
 
     def __enter__(self) -> "Swarm":
         return self
@@ -160,14 +161,12 @@ class Swarm:
     def events(self, run_dir: RunDir | None = None) -> list[Event]:
         """All events so far of a coordinator's directory; cheap to ask again."""
         path = (run_dir or self.run_dir).path / "events.jsonl"
-        known, offset = self._events.get(path, ([], 0))
-        fresh, offset = read_events(path, offset)
-        known += fresh
-        self._events[path] = (known, offset)
+        known, reader = self._events.setdefault(path, ([], EventReader(path)))
+        known += reader.read()
         return known
 
     def committed(self) -> int:
-        return sum(e.kind == "committed" for e in self.events())
+        return sum(isinstance(e, Committed) for e in self.events())
 
     def island_id(self, name: str) -> str:
         member = membership.load(self.run_dir.islands / name)
@@ -231,10 +230,3 @@ def lost_commits(database: list[CommitRecord], kept: list[list[CommitRecord]]) -
             lost.add(step)
         previous = record.digest()
     return len(lost)
-
-
-def machine() -> dict[str, Any]:
-    """What a figure was measured on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    name = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "unknown")
-    return {"machine": f"{os.cpu_count()} x {name}", "load": round(os.getloadavg()[0], 1)}

@@ -1,7 +1,5 @@
-"""UserError: a mistake that its maker can mend. The command line prints it in one sentence and exits with
-status 2.
-"""
+"""The exception for whatever a user can put right; the command line prints it and exits with status 2."""
 
 
 class UserError(Exception):
-    """What is wrong, where, and what to do: one sentence, no traceback."""
+    """One sentence: what is wrong, where, and what to do. It is shown without a traceback."""

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: temporary name, fsync, rename. And one lock per directory."""
+"""Files that are either whole or absent (temporary name, fsync, rename), and one lock per directory."""
 
 import fcntl
 import os
@@ -14,11 +14,10 @@ from atoll.errors import UserError
 
 @contextmanager
 def atomic_path(path: Path, synced: bool = True) -> Generator[Path]:
-    """A temporary path to write to; it becomes `path` only when the block ends well, else nothing is left
-    behind.
+    """Yield a temporary path; the file written to it becomes `path` only when the block ends without error.
 
-    Not `synced`, it may be absent, or not what was written, after a power cut. Raises UserError when the disk
-    is full.
+    After an error nothing is left behind, and `path` is what it was. Without `synced` the file may be absent
+    or damaged after a power cut. Raises UserError when the disk is full or `path` may not be written.
     """
     _make_parent(path)
     temporary = _temporary(path)
@@ -37,9 +36,10 @@ def atomic_path(path: Path, synced: bool = True) -> Generator[Path]:
 
 @contextmanager
 def atomic_dir(path: Path) -> Generator[Path]:
-    """A directory that appears at `path` only when the block ends well; every file in it is fsynced first.
+    """Yield a temporary directory, which becomes `path` only when the block ends without error.
 
-    Raises UserError when the disk is full; OSError when `path` exists and is not an empty directory.
+    Every file in it is fsynced first. Raises UserError when the disk is full or `path` may not be written,
+    and OSError when `path` exists and is not an empty directory.
     """
     _make_parent(path)
     temporary = _temporary(path)
@@ -63,18 +63,20 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
         temporary.write_bytes(data)
 
 
-def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """As `write_atomic`, but for power cuts: for what is checked wherever it is read.
+def write_unsynced(path: Path, data: bytes | memoryview) -> None:
+    """Write `data` so that `path` holds all of it or what it held before, except after a power cut.
 
-    A sync may wait for all that the machine has still to write, for seconds.
+    For files that are verified whenever they are read. An fsync may take seconds: it can wait for everything
+    that the machine has yet to write.
     """
     with atomic_path(path, synced=False) as temporary:
         temporary.write_bytes(data)
 
 
-def sweep(directory: Path) -> None:
-    """Remove what a killed process left half-written in `directory`, which must be ours alone: temporary
-    names.
+def remove_leftovers(directory: Path) -> None:
+    """Remove the temporary files and directories that killed processes left anywhere under `directory`.
+
+    No other process may be writing there: its temporary files would be removed too.
     """
     for path in directory.rglob(".*.tmp"):
         if path.is_dir():
@@ -83,34 +85,33 @@ def sweep(directory: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def reserve(path: Path, size: int) -> None:
-    """Make `path` a file of `size` bytes whose space is really there: a full disk would kill a mapping of it
-    later.
+def reserve(path: Path, num_bytes: int) -> None:
+    """Make `path` a file of `num_bytes` bytes whose disk space is allocated.
 
-    Raises UserError when the disk is full.
+    A file that has this size already is kept as it is. Without the allocation a full disk would kill the
+    process later, when it writes to a mapping of the file. Raises UserError when the disk is full or `path`
+    may not be written.
     """
     _make_parent(path)
     try:
         path.touch()
         with path.open("r+b") as file:
-            if os.fstat(file.fileno()).st_size != size:
-                _allocate(file.fileno(), size)
+            if os.fstat(file.fileno()).st_size != num_bytes:
+                _allocate(file.fileno(), num_bytes)
     except OSError as error:
         raise disk_error(path, error) from error
 
 
 def digest_file(path: Path) -> str:
-    """BLAKE3 of a file, as hex."""
+    """The BLAKE3 of a file's bytes, as hex."""
     return blake3().update_mmap(path).hexdigest() if path.stat().st_size else blake3(b"").hexdigest()
 
 
 def disk_error(path: Path, error: OSError) -> Exception:
-    """A UserError where the cause is a full disk, or that `path` may not be written, else the error
-    itself.
-    """
+    """A UserError if `error` means a full disk or that `path` may not be written, else `error` itself."""
     if error.errno in (28, 122):  # ENOSPC, EDQUOT
         return UserError(
-            f"{path}: no space left on the disk; free some and start again (nothing half-written was left)"
+            f"{path}: no space left on the disk; free some and start again (no half-written file was left)"
         )
     if isinstance(error, PermissionError) and _concerns(path, error):
         return UserError(f"{path}: not permitted to write here; choose another directory")
@@ -118,11 +119,13 @@ def disk_error(path: Path, error: OSError) -> Exception:
 
 
 class DirectoryLock:
-    """An exclusive lock on a directory, held by this process until `release` or its death (flock: nothing to
-    clean).
+    """An exclusive lock on a directory, held from `acquire` until `release` or the death of this process.
+
+    It is an flock on a file in the directory, so a killed process leaves nothing to clean up.
     """
 
     def __init__(self, path: Path) -> None:
+        """Create the directory and its lock file. Raises UserError when the disk is full or read-only."""
         lock = path / ".lock"
         _make_parent(lock)
         try:
@@ -132,7 +135,7 @@ class DirectoryLock:
         self._path = path
 
     def acquire(self) -> bool:
-        """Whether the lock is ours now; never waits."""
+        """True when this process holds the lock now, False when another one does; never waits."""
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -146,6 +149,7 @@ class DirectoryLock:
         self.release()
 
     def release(self) -> None:
+        """Give the lock up, if it is held."""
         self._file.close()
 
 
@@ -160,22 +164,22 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
-def _allocate(handle: int, size: int) -> None:
-    """The size is the sign that the space is there, so it must not come first."""
-    os.truncate(handle, 0)
+def _allocate(descriptor: int, num_bytes: int) -> None:
+    """Allocate the space first, then set the size: `reserve` takes a right size for proof of the space."""
+    os.truncate(descriptor, 0)
     try:
-        if size and hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(handle, 0, size)
-        os.truncate(handle, size)
+        if num_bytes and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, num_bytes)
+        os.truncate(descriptor, num_bytes)
     except OSError:
-        os.truncate(handle, 0)
+        os.truncate(descriptor, 0)
         raise
 
 
 def _concerns(path: Path, error: OSError) -> bool:
-    """Whether an error is about writing `path`, and not about something else that was read meanwhile."""
+    """Whether `error` is about writing `path`, and not about another file that was read in the meantime."""
     if not isinstance(error.filename, str | os.PathLike):
-        return True  # of an open file: only ours are written
+        return True  # no name: the error is of an open file, and only the file being written is open here
     where = Path(error.filename)
     return where in (path, *path.parents) or any(
         ours in (where, *where.parents) for ours in (path, _temporary(path))
@@ -183,9 +187,9 @@ def _concerns(path: Path, error: OSError) -> bool:
 
 
 def _fsync(path: Path) -> None:
-    """Make a file's bytes, or a directory's names, durable."""
-    handle = os.open(path, os.O_RDONLY)
+    """Make a file's bytes, or a directory's entries, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        os.fsync(descriptor)
     finally:
-        os.close(handle)
+        os.close(descriptor)

@@ -1,9 +1,9 @@
-"""Sample numbers, and ranges of them: places in the order of the mixture; or, from 2**40 on, turns of a
-partition.
+"""Sample indices and ranges of them: places in the mixture's order or, from 2**40 on, turns of a partition.
 
-A partition is the part of a private source that one machine holds. Its number names source, partition and
-data, so that neither a database nor a restored backup of it can mix up two of them; leases stay ranges of
-integers.
+A partition is the part of a private source that one machine holds. Its number is the high bits of its
+samples' indices; the low 40 bits are the turn. The number is computed from source, partition name and data,
+so neither a database nor a restored backup of one can confuse two partitions, and a lease needs nothing but
+ranges of integers.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,46 +11,49 @@ from collections.abc import Iterable, Sequence
 from blake3 import blake3
 
 TURN_BITS, HASH_BITS = 40, 16
-Ranges = tuple[tuple[int, int], ...]  # (first, count), ascending
+Ranges = tuple[tuple[int, int], ...]  # (first sample, number of samples), ascending
 
 
 def partition_number(sources: Sequence[str], name: str, digest: str) -> int:
-    """The number of partition `name` (SOURCE/NAME) with data of that digest. `sources`: the run's partitioned
-    ones.
+    """The number of the partition `name` (SOURCE/NAME) whose data has the digest `digest`, in hex.
+
+    `sources`: the names of the run's partitioned sources, sorted (`Recipe.partitioned`).
     """
     hashed = int.from_bytes(blake3(f"{name} {digest}".encode()).digest(2), "big")
     return (1 + sources.index(source_of(name))) << HASH_BITS | hashed
 
 
 def source_of(partition: str) -> str:
-    """The source that a partition, SOURCE/NAME, is a part of."""
+    """The source of which the partition named SOURCE/NAME is a part."""
     return partition.partition("/")[0]
 
 
 def number_of(sample: int) -> int:
-    """The partition that a sample is of; 0: the mixture."""
+    """The number of the partition that a sample belongs to, or 0 for a sample of the mixture."""
     return sample >> TURN_BITS
 
 
 def first_sample(number: int) -> int:
-    """Turn 0 of a partition."""
+    """The index of the first sample, turn 0, of partition `number`."""
     return number << TURN_BITS
 
 
 def private_source(sample: int, sources: Sequence[str]) -> str:
-    """The partitioned source that a sample is of; "" for one of the mixture. Raises IndexError for none of
-    the run's.
+    """The partitioned source that a sample belongs to, or "" for a sample of the mixture.
+
+    `sources`: as in `partition_number`. Raises IndexError for a partition of none of them.
     """
     number = number_of(sample)
     return sources[(number >> HASH_BITS) - 1] if number else ""
 
 
 def num_samples(ranges: Iterable[tuple[int, int]]) -> int:
+    """How many samples the ranges (first, count) hold together."""
     return sum(count for _, count in ranges)
 
 
 def split(ranges: Ranges, count: int) -> tuple[Ranges, Ranges]:
-    """The first `count` samples, and the rest."""
+    """The ranges of the first `count` samples, and the ranges of the rest."""
     first: list[tuple[int, int]] = []
     rest: list[tuple[int, int]] = []
     for start, size in ranges:
@@ -62,7 +65,10 @@ def split(ranges: Ranges, count: int) -> tuple[Ranges, Ranges]:
 
 
 def merge(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    """Sorted, neighbours joined. Raises ValueError when two overlap: a sample would be spent twice."""
+    """The same samples as ascending ranges, neighbouring ranges joined into one.
+
+    Raises ValueError when two ranges overlap: a sample would be spent twice.
+    """
     merged: list[tuple[int, int]] = []
     for first, count in sorted(ranges):
         if merged and first < sum(merged[-1]):

@@ -9,6 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from atoll.status import IslandStatus, RunStatus
+
 MEGA = 1_000_000
 MAX_TOLD = 20
 
@@ -137,31 +139,38 @@ def clock(seconds: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(seconds))
 
 
-def status_table(facts: dict[str, Any]) -> Group:
-    """A run's status, for people."""
-    state = "finished" if facts["finished"] else f"outer step {facts['step']} of {facts['outer_steps']}"
-    title = f"{facts['run']}: {state}, {human(facts['tokens'])} tokens committed, root {facts['root'][:12]}"
+def status_table(status: RunStatus) -> Group:
+    """A run's status, for people: a row for each island, who gave how much, and what happened last."""
+    state = "finished" if status.finished else f"outer step {status.step} of {status.num_outer_steps}"
+    committed = f"{human(status.committed_tokens)} tokens committed, root {status.root[:12]}"
     table = Table(box=None, pad_edge=False)
-    for name in ("island", "contributor", "is", "inner step", "loss", "tokens/s", "committed", "doing"):
-        table.add_column(
-            name, justify="right" if name in ("inner step", "loss", "tokens/s", "committed") else "left"
-        )
-    for island in facts["islands"]:
-        kind = "relay" if island["relay"] else "island"
-        what = kind if island["present"] else f"{kind}, gone"
-        working = island["present"] and not island["relay"]
-        table.add_row(
-            island["island"],
-            island["contributor"],
-            what,
-            f"{island['inner_step']}/{facts['inner_steps']}" if working else "",
-            f"{island['loss']:.3f}" if working and island["loss"] else "",
-            human(island["tokens_per_second"]) if working else "",
-            human(island["tokens"]) if island["tokens"] else "",
-            island["note"] if island["present"] else "",
-        )
-    told = [Text(f"{clock(event['time'])}  {event['text']}", style="dim") for event in facts["events"]]
-    return Group(Text(title, style="bold"), table, *_ledger_table(facts["ledger"]), *told)
+    for name in ("island", "contributor", "is"):
+        table.add_column(name)
+    for name in ("inner step", "loss", "held-out", "tokens/s", "committed"):
+        table.add_column(name, justify="right")
+    table.add_column("doing")
+    for island in status.islands:
+        table.add_row(*_island_cells(island, status.num_inner_steps))
+    title = Text(f"{status.run_id}: {state}, {committed}", style="bold")
+    told = [Text(f"{clock(event.time)}  {event.text}", style="dim") for event in status.events]
+    return Group(title, table, *_ledger_table(status.ledger), *told)
+
+
+def _island_cells(island: IslandStatus, num_inner_steps: int) -> list[str]:
+    """The cells of one island's row; empty where there is nothing to tell."""
+    kind = "relay" if island.relay else "island"
+    working, measured = island.present and not island.relay, island.metrics
+    return [
+        island.island,
+        island.contributor,
+        kind if island.present else f"{kind}, gone",
+        f"{island.inner_step}/{num_inner_steps}" if working else "",
+        f"{measured.loss:.3f}" if working and measured.loss is not None else "",
+        f"{measured.heldout_loss:.3f}" if working and measured.heldout_loss is not None else "",
+        human(measured.tokens_per_second) if working else "",
+        human(island.committed_tokens) if island.committed_tokens else "",
+        island.note if island.present else "",
+    ]
 
 
 def _ledger_table(ledger: dict[str, dict[str, int]]) -> list[Table]:

@@ -1,4 +1,8 @@
-"""One island's page of the algorithm. The agent's page, the outer half, is `agent/outer_step.py`."""
+"""The island's half of DiLoCo: adopt the outer state, train alone, propose; until the run is finished.
+
+`train` is the outer loop, `inner_steps` the training between two outer states. The other half, in which the
+islands' proposals become the next outer state, is `agent/outer_step.py`.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +19,8 @@ from atoll.data.partition import partitions
 from atoll.data.unigram import heldout_weights
 from atoll.errors import UserError
 from atoll.island.checkpoint import InnerCheckpoints
-from atoll.island.feed import ahead, place
-from atoll.island.garbage import collected_by_hand
+from atoll.island.feed import place, prefetched
+from atoll.island.garbage import manual_collection
 from atoll.island.heldout import heldout_loss
 from atoll.island.parallelize import parallelize
 from atoll.island.profile import profiled
@@ -27,22 +31,24 @@ from atoll.recipe import Recipe
 from atoll.samples import num_samples
 
 HELDOUT_FILE = "heldout.jsonl"
+HELDOUT_WINDOWS = 8  # of each source, at each evaluation: enough for a curve
 PROFILE_DIR = "profile"
-LOOK_WINDOWS = 8  # of each source, at each look at held-out loss: enough for a curve
+PROFILED_PLAN = 2  # the second: the first also compiles, and creates the optimizers' state
 
 
 @dataclass(kw_only=True)
 class Summary:
     """What this process did."""
 
-    island: str
-    outer_steps: int = 0
+    island: str  # its id
+    outer_steps: int = 0  # the number of the newest outer state adopted
     inner_steps: int = 0
-    tokens: int = 0
-    loss: float = float("nan")  # of the last inner step
+    tokens: int = 0  # that counted in the loss
+    loss: float = float("nan")  # of the last inner step, in nats per token
     seconds: float = 0.0
 
     def add(self, done: list[InnerMetrics]) -> None:
+        """Count the inner steps of one plan."""
         self.inner_steps += len(done)
         self.tokens += sum(metrics.tokens for metrics in done)
         self.loss = done[-1].loss if done else self.loss
@@ -59,52 +65,55 @@ def train(
     report: Report = lambda *_: None,
     say: Say = lambda _: None,
 ) -> Summary:
-    """DiLoCo (arXiv 2311.08105, algorithm 1) on one island, until the run is finished. All its ranks call
-    this.
+    """Train this island until the run is finished (DiLoCo: arXiv 2311.08105, algorithm 1).
 
-    `own` is the recipe's [island] table of this machine; `directory` keeps the inner checkpoints (rank 0's
-    counts), and profiles. Raises UserError when this island may not, or cannot, go on.
+    All ranks call this. `own`: this machine's [island] table. `directory`: where inner checkpoints (rank 0's
+    argument counts) and profiles are kept. `report`: called on rank 0 with the plan, the number of an inner
+    step within it, from 1, and its metrics. `say`: called with sentences for the user. Raises UserError when
+    this island cannot, or may not, go on.
     """
     recipe = recipes.with_island(mesh.swarm.run.recipe, own)
     data = Loader(mesh.swarm.data_dir(), recipe, partitions(mesh.swarm.private_dir, recipe))
     island = build(mesh, recipe, data)
-    weights = heldout_weights(data.manifest, recipe.mixture(0))
+    source_weights = heldout_weights(data.manifest, recipe.mixture(0))
     if own.evaluate_every:
-        mesh.swarm.provide(lambda: data.heldout_blocks(LOOK_WINDOWS))
+        mesh.swarm.provide(lambda: data.heldout_blocks(HELDOUT_WINDOWS))
     summary = Summary(island=mesh.swarm.island)
     started = time.monotonic()
-    plans = 0
+    num_plans = 0
     checkpoints = InnerCheckpoints(
         island, directory / "inner", own.checkpoint_keep, mesh.ranks, own.checkpoint_to, say
     )
-    with checkpoints as saved, collected_by_hand() as collect:
-        fresh = saved.restore() is None
+    with checkpoints, manual_collection() as collect_garbage:
+        has_moments = checkpoints.restore() is not None
         for order in mesh.swarm.orders():
-            if isinstance(order, Adopt):  # committed for all of us: start the next step from the same bits
+            if isinstance(order, Adopt):
+                # An update is committed: every island begins the next outer step with the same parameters.
                 mesh.swarm.adopt(order, island.parameters())
                 summary.outer_steps = order.step
                 if own.evaluate_every and order.step % own.evaluate_every == 0:
-                    loss = heldout_loss(island, data.heldout(own.micro_batch, LOOK_WINDOWS), weights)
+                    heldout_batches = data.heldout(own.micro_batch, HELDOUT_WINDOWS)
+                    loss = heldout_loss(island, heldout_batches, source_weights)
+                    mesh.swarm.measured(heldout_loss=loss)
                     if mesh.ranks.number == 0:
-                        note_heldout(directory, order.step, loss)
-            else:
-                plans += 1
-                if plans == 1 and fresh and order.first_inner_step:  # a joiner (docs/decisions/0010)
-                    island.warm_up_again(order.first_inner_step, recipe.outer.inner_steps)
-                trace = None
-                if own.profile and plans == 2:  # the first also compiles, and makes the optimizers' state
-                    trace = directory / PROFILE_DIR / f"outer-{order.step:08}-rank{mesh.ranks.number}"
-                    say(f"a profile of outer step {order.step} will be in {trace.parent}")
-                done = inner_steps(mesh, island, data, order, recipe, report, trace)
-                summary.add(done)
-                if not mesh.swarm.moved_on:
-                    tokens = num_samples(order.used_lease(len(done))) * recipe.inner.context_length
-                    mesh.swarm.propose(
-                        island.parameters(), tokens, sum(metrics.loss for metrics in done) / len(done)
-                    )
-                    if (order.step + 1) % own.checkpoint_every == 0:
-                        saved.save(order.first_inner_step + len(done))
-                collect()  # while the others finish
+                        append_heldout_loss(directory, order.step, loss)
+                continue
+            plan = order
+            num_plans += 1
+            if num_plans == 1 and plan.first_inner_step and not has_moments:
+                # This island joins in the middle of the run with fresh moments (docs/decisions/0010).
+                island.warm_up_again(plan.first_inner_step, recipe.outer.inner_steps)
+            profile_path = None
+            if own.profile and num_plans == PROFILED_PLAN:
+                profile_path = directory / PROFILE_DIR / f"outer-{plan.step:08}-rank{mesh.ranks.number}"
+                say(f"a profile of outer step {plan.step} will be in {profile_path.parent}")
+            done = inner_steps(mesh, island, data, plan, recipe, report, profile_path)
+            summary.add(done)
+            if not mesh.swarm.moved_on:  # else the swarm has committed this outer step without us
+                propose(mesh, island, plan, done, recipe)
+                if (plan.step + 1) % own.checkpoint_every == 0:
+                    checkpoints.save(plan.first_inner_step + len(done))
+            collect_garbage()  # a pause costs nothing now, while the other islands finish
     summary.seconds = time.monotonic() - started
     return summary
 
@@ -116,32 +125,45 @@ def inner_steps(
     plan: Plan,
     recipe: Recipe,
     report: Report,
-    trace: Path | None = None,
+    profile_path: Path | None = None,
 ) -> list[InnerMetrics]:
-    """Train alone on the plan's samples; what was done, less than planned when the time was over, or the
-    swarm moved on.
+    """Train alone on the plan's samples, and return the metrics of each inner step done.
 
-    A few of the steps are profiled to files that begin with `trace`.
+    They are fewer than planned when the time is over, or when the swarm has moved on without this island. A
+    few of the steps are profiled to files whose names begin with `profile_path`.
     """
     done: list[InnerMetrics] = []
     if not mesh.swarm.provide(lambda: data.blocks(plan.samples, plan.stage_starts)):
         return done
-    placed = ahead(
-        own_batches(mesh, data, plan, recipe), lambda step: [place(b, island.device) for b in step]
+    micro_batches = prefetched(
+        own_batches(mesh, data, plan, recipe), lambda step: [place(batch, island.device) for batch in step]
     )
-    with closing(profiled(placed, trace, island.device) if trace else placed) as batches:
-        for number, batch in enumerate(batches, start=1):
-            island.inner_step(batch, plan.first_inner_step + number - 1)
+    if profile_path is not None:
+        micro_batches = profiled(micro_batches, profile_path, island.device)
+    with closing(micro_batches):
+        for number, step in enumerate(micro_batches, start=1):
+            island.inner_step(step, plan.first_inner_step + number - 1)
             if number % recipe.island.read_every and number < plan.inner_steps:
                 continue
-            news = island.read()  # here alone the host waits for the device
+            new = island.read()  # only here does the host wait for the device
             if mesh.ranks.number == 0:
-                for at, metrics in enumerate(news, start=len(done) + 1):
+                for at, metrics in enumerate(new, start=len(done) + 1):
                     report(plan, at, metrics)
-            done += news
-            if not mesh.swarm.progress(news[-1].loss, sum(metrics.tokens for metrics in news), len(news)):
+            done += new
+            newest, num_tokens = new[-1], sum(metrics.tokens for metrics in new)
+            mesh.swarm.measured(gradient_norm=newest.gradient_norm, learning_rate=newest.learning_rate)
+            if not mesh.swarm.progress(newest.loss, num_tokens, len(new)):
                 break
     return done
+
+
+def propose(
+    mesh: ElasticDeviceMesh, island: Island, plan: Plan, done: list[InnerMetrics], recipe: Recipe
+) -> None:
+    """Offer the island's parameters as its contribution to the plan's outer step."""
+    num_tokens = num_samples(plan.used_lease(len(done))) * recipe.inner.context_length
+    mean_loss = sum(metrics.loss for metrics in done) / len(done)
+    mesh.swarm.propose(island.parameters(), num_tokens, mean_loss)
 
 
 def own_batches(mesh: ElasticDeviceMesh, data: Loader, plan: Plan, recipe: Recipe) -> Iterator[list[Batch]]:
@@ -156,15 +178,15 @@ def own_batches(mesh: ElasticDeviceMesh, data: Loader, plan: Plan, recipe: Recip
 
 
 def build(mesh: ElasticDeviceMesh, recipe: Recipe, data: Loader) -> Island:
-    """The island's model over its ranks, with its inner optimizer. Weights come with the first adoption.
+    """The island's model, sharded over its ranks, and its inner optimizers.
 
-    Raises UserError when the ranks cannot share a step's windows evenly.
+    The weights get their values with the first adoption. Raises UserError when the ranks cannot share a
+    step's windows evenly.
     """
     if recipe.windows_per_step % mesh.ranks.count:
         raise UserError(
-            f"{mesh.ranks.count} ranks cannot share the {recipe.windows_per_step} windows of an inner "
-            "step evenly; "
-            "start as many as divide them"
+            f"{mesh.ranks.count} ranks cannot share the {recipe.windows_per_step} windows of an inner step "
+            "evenly; start a number of ranks that divides them"
         )
     if recipe.island.threads:
         torch.set_num_threads(recipe.island.threads)
@@ -174,7 +196,7 @@ def build(mesh: ElasticDeviceMesh, recipe: Recipe, data: Loader) -> Island:
     return Island(parallelize(model, local, recipe.island), recipe, local)
 
 
-def note_heldout(directory: Path, step: int, loss: float) -> None:
-    """Add a look at held-out loss to this island's `heldout.jsonl`."""
+def append_heldout_loss(directory: Path, step: int, loss: float) -> None:
+    """Add one evaluation, of outer state `step`, to this island's `heldout.jsonl`."""
     with (directory / HELDOUT_FILE).open("ab") as file:
         file.write(msgspec.json.encode({"step": step, "loss": loss}) + b"\n")

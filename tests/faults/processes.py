@@ -6,11 +6,13 @@ from pathlib import Path
 
 from atoll.agent import membership
 from atoll.errors import UserError
-from atoll.events import Event, read_events
+from atoll.events import Event
+from atoll.events.log import EventReader
 from atoll.run import operate
 from atoll.run.directory import RunDir
 from atoll.run.host import wait_for_ticket
 from atoll.run.processes import Child
+from atoll.status import RunStatus
 from atoll.swarm.identity import Ticket
 
 
@@ -60,11 +62,12 @@ class World:
         os.kill(int((self.run_dir.islands / name / "agent.pid").read_text()), 9)
 
     def events(self, kind: str = "") -> list[Event]:
-        return [e for e in read_events(self.run_dir.path / "events.jsonl")[0] if kind in ("", e.kind)]
+        reader = EventReader(self.run_dir.path / "events.jsonl")
+        return [event for event in reader.read() if kind in ("", event.kind)]
 
     def participants(self) -> set[str]:
         """The participants of all commits."""
-        return {island for commit in self.events("committed") for island in commit.facts["participants"]}
+        return {island for commit in self.events("committed") for island in commit.participants}
 
     @property
     def port(self) -> int:
@@ -93,12 +96,12 @@ class World:
         """Wait until the island takes part in a commit after the first `after` ones."""
         island = self.island_id(name)
         self.until(
-            lambda: any(island in e.facts["participants"] for e in self.events("committed")[after:]),
+            lambda: any(island in e.participants for e in self.events("committed")[after:]),
             f"{name} takes part again",
             seconds,
         )
 
-    def status(self) -> dict[str, object] | None:
+    def status(self) -> RunStatus | None:
         try:
             return operate.status(self.run_dir)
         except UserError:

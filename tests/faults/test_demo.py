@@ -12,6 +12,8 @@ import torch
 
 from atoll import recipe as recipes
 from atoll.data.loader import NO_LABEL, Loader
+from atoll.events import Committed
+from atoll.events.log import EventReader
 from atoll.island.heldout import heldout_loss
 from atoll.island.step import Island
 from atoll.publish.export import load_model, newest_state
@@ -59,6 +61,22 @@ def test_the_summary_says_what_happened(demo: Path) -> None:
     assert facts["killed"]["outer_step"] < facts["rejoined"]["outer_step"]
     assert facts["tokens"] == sum(facts["islands"].values())
     assert facts["reduction_factor"] > 1
+
+
+def test_what_the_islands_measured_is_in_the_events_file(demo: Path) -> None:
+    reader = EventReader(demo / "events.jsonl")
+    commits = [event for event in reader.read() if isinstance(event, Committed)]
+    assert not reader.complaint
+    assert len(commits) == 24
+    measured = [gave.metrics for commit in commits for gave in commit.participants.values()]
+    for metrics in measured:
+        assert metrics.loss and metrics.gradient_norm and metrics.learning_rate
+        assert metrics.tokens_per_second > 0
+        assert metrics.compute_seconds > 0
+    curve = dict(json.loads((demo / "summary.json").read_text())["heldout_curve"])
+    looks = [metrics.heldout_loss for metrics in measured if metrics.heldout_loss is not None]
+    assert looks, "island-1 looks at every step"
+    assert set(looks) <= set(curve.values())
 
 
 def test_transformers_measures_the_same_heldout_loss(demo: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from faults.test_demo import SHORT
 
-from atoll.events import read_events
+from atoll.events.log import EventReader
 
 
 def processes_of(directory: Path) -> list[str]:
@@ -32,7 +32,7 @@ def test_ctrl_c_ends_the_demo_and_its_processes(tmp_path, moment) -> None:
     demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         deadline = time.monotonic() + 90
-        while not any(e.kind == moment for e in read_events(directory / "events.jsonl")[0]):
+        while not any(e.kind == moment for e in EventReader(directory / "events.jsonl").read()):
             assert demo.poll() is None, demo.stdout.read() if demo.stdout else ""
             assert time.monotonic() < deadline
             time.sleep(0.1)

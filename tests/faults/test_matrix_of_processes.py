@@ -14,9 +14,8 @@ import pytest
 from faults.processes import World
 from faults.test_own_loop import EXAMPLES, new_run
 
-from atoll.events import read_events
-from atoll.swarm.messages import decode
-from atoll.swarm.records import CommitRecord
+from atoll.events.log import EventReader
+from atoll.swarm.records import CommitRecord, decode
 
 # The islands only dial out, so the relay owns every slice: while it is frozen, a reduction stands still.
 DIAL_ONLY = "Path(sys.argv[2]), settings=Settings(Path(sys.argv[2]), '', dial_only=True)"
@@ -90,7 +89,7 @@ def hold_a_reduction(world: World) -> None:
         offset = events.stat().st_size
         until = time.monotonic() + 3.0  # after that the coordinator knows that the relay is frozen
         while time.monotonic() < until:
-            if any(e.kind == "attempt" for e in read_events(events, offset)[0]):
+            if any(e.kind == "attempt" for e in EventReader(events, offset).read()):
                 return
             time.sleep(0.01)
         os.kill(agent_of(world, "relay"), signal.SIGCONT)  # too late: both islands proposed at once
@@ -101,9 +100,7 @@ def hold_a_reduction(world: World) -> None:
 def records(world: World, name: str) -> list[CommitRecord]:
     found = []
     for path in sorted((world.run_dir.islands / name / "log").glob("*.commit")):
-        record = decode(path.read_bytes())
-        assert isinstance(record, CommitRecord)
-        found.append(record)
+        found.append(decode(path.read_bytes(), CommitRecord))
     return found
 
 
@@ -151,7 +148,7 @@ class Case:
 
         def event(kind: str, name: str) -> bool:
             expected = (kind, world.island_id(name))
-            return any((e.kind, e.island) == expected for e in read_events(events, offset)[0])
+            return any((e.kind, e.island) == expected for e in EventReader(events, offset).read())
 
         def new_file(suffix: str) -> bool:
             return any(path.suffix == suffix and path.name not in seen for path in (island / "log").iterdir())
@@ -209,10 +206,10 @@ def check(world: World, names: tuple[str, ...], history: list[CommitRecord]) -> 
     assert all(own == longest[: len(own)] for own in kept), "an island has another history"
     roots = {record.step + 1: record.next_root.hex() for record in longest}
     for event in world.events("ready"):
-        assert event.facts["root"] == roots.get(event.step, event.facts["root"])
-    step = status["step"]
+        assert event.root == roots.get(event.step, event.root)
+    step = status.step
     world.until(lambda: len(records(world, "b")) >= step, "b has all that was committed")
-    assert status["tokens"] == sum(record.tokens for record in records(world, "b")[:step])
+    assert status.committed_tokens == sum(record.tokens for record in records(world, "b")[:step])
     spent = sorted(span for record in longest for _, lease in record.leases for span in lease)
     assert all(sum(left) <= right[0] for left, right in pairwise(spent)), "a sample was spent twice"
 

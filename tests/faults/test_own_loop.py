@@ -46,8 +46,8 @@ def test_two_islands_run_the_example_to_its_end(tmp_path) -> None:
         commits = world.events("committed")
         assert len(commits) == 3
         assert not world.events("unequal")
-        ready = {(e.step, e.facts["root"]) for e in world.events("ready") if e.facts["trainer"]}
-        assert ready <= {(c.step + 1, c.facts["root"]) for c in commits} | {r for r in ready if r[0] == 0}
+        ready = {(e.step, e.root) for e in world.events("ready") if e.trainer}
+        assert ready <= {(c.step + 1, c.root) for c in commits} | {r for r in ready if r[0] == 0}
         assert len({root for step, root in ready if step == 0}) == 1
 
 

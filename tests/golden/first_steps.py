@@ -21,11 +21,12 @@ import torch
 from atoll import recipe as recipes
 from atoll.agent import membership, payload
 from atoll.agent.assembly import Assembly
+from atoll.agent.frames import frame, read_frame
+from atoll.agent.line import AgentLine
 from atoll.agent.log import UpdateLog
 from atoll.agent.reduce import Reduction
 from atoll.agent.settings import Settings
 from atoll.agent.state import OuterState
-from atoll.agent.trainer import frame, read_frame
 from atoll.island.ranks import Ranks
 from atoll.mesh import ElasticDeviceMesh, Swarm
 from atoll.recipe import Recipe
@@ -34,7 +35,8 @@ from atoll.run.genesis import prepare
 from atoll.swarm import messages as m
 from atoll.swarm.identity import RunKeys, common_name, island_key
 from atoll.swarm.layout import root
-from atoll.swarm.records import Assembled, Attempt, Plan, Share, Slice, Term, header
+from atoll.swarm.messages.trainer import AGENT_DOOR
+from atoll.swarm.records import Assembled, Attempt, Plan, RunInfo, Share, Slice, Term, header
 from atoll.train import train
 
 HERE = Path(__file__).parent
@@ -75,8 +77,8 @@ def losses_and_roots(case: str, directory: Path) -> dict[str, list[str]]:
     ranks = Ranks.of_torchrun()
     try:
         agent = ThreadAgent(island, run, run_dir, recipe)
-        swarm = swarm_with(agent, island, ranks)
-        with ElasticDeviceMesh(ranks, swarm) as mesh:
+        line = AgentLine(Settings(directory=island, coordinator=""), start=lambda *_: agent)
+        with ElasticDeviceMesh(ranks, Swarm(ranks, line)) as mesh:
             train(
                 mesh, recipe.island, island, lambda plan, number, metrics: losses.append(metrics.loss.hex())
             )
@@ -86,10 +88,10 @@ def losses_and_roots(case: str, directory: Path) -> dict[str, list[str]]:
     return {"losses": losses, "roots": agent.roots}
 
 
-def enrol(run_dir: RunDir, island: Path, recipe: Recipe) -> m.RunInfo:
+def enrol(run_dir: RunDir, island: Path, recipe: Recipe) -> RunInfo:
     """Make `island` a member of a run without a coordinator."""
     keys, state_0 = RunKeys(run_dir.coordinator, recipe.name), run_dir.state_0()
-    run = m.RunInfo(
+    run = RunInfo(
         run_id=common_name(keys.authority),
         name=recipe.name,
         recipe=recipe.shared(),
@@ -108,22 +110,12 @@ def enrol(run_dir: RunDir, island: Path, recipe: Recipe) -> m.RunInfo:
     return run
 
 
-def swarm_with(agent: "ThreadAgent", island: Path, ranks: Ranks) -> Swarm:
-    """The trainer's side that ships, with an agent that is a thread."""
-
-    class ItsSwarm(Swarm):
-        def _start_agent(self) -> None:
-            self._agent = agent  # type: ignore[assignment]
-
-    return ItsSwarm(Settings(directory=island, coordinator=""), "", ranks)
-
-
 class ThreadAgent:
     """The only agent of a swarm of one: it owns everything, and every update is committed."""
 
     alive = True
 
-    def __init__(self, island: Path, run: m.RunInfo, run_dir: RunDir, recipe: Recipe) -> None:
+    def __init__(self, island: Path, run: RunInfo, run_dir: RunDir, recipe: Recipe) -> None:
         self.roots: list[str] = []
         self.socket, self._far = socket.socketpair()
         self._run, self._run_dir, self._recipe, self._island = run, run_dir, recipe, island
@@ -147,7 +139,7 @@ class ThreadAgent:
 
     def _live(self) -> None:
         try:
-            while not self._answer(read_frame(self._far)):
+            while not self._answer(read_frame(self._far, AGENT_DOOR)):
                 pass
         except BaseException as error:
             self._error = error
@@ -234,7 +226,7 @@ class ThreadAgent:
         head = header(attempt, Assembled(Term(), done.step, 1, (reduced[0].digest,)))
         table = assembly.apply_and_finish(state, self._log, head)
         for chunk in range(layout.num_chunks):
-            assert state.apply(head, assembly.data, chunk, table[64 * chunk : 64 * chunk + 64])
+            assert state.apply(head, assembly.pieces, chunk, table[64 * chunk : 64 * chunk + 64])
         self.roots.append(root(table).hex())
 
 

@@ -2,27 +2,37 @@
 has the bits.
 """
 
+from typing import get_args, get_type_hints
+
 import numpy as np
 import pytest
+from worlds.sparse import Sparse
 
-from atoll.agent.codec import add_decoded, decode, encode, encoded_bytes
+from atoll.agent.codecs import CODECS, codec_named
+from atoll.errors import UserError
+from atoll.recipe import Outer
+from atoll.run.genesis import LARGE_PIECE_ELEMENTS
 from atoll.swarm.layout import BLOCK
+from atoll.swarm.transport import MAX_FRAME_BYTES
 
 RANDOM = np.random.default_rng(0).standard_normal(2 * BLOCK).astype(np.float32)
-CODECS = ("fp32", "bf16", "int8")
+
+
+def encoded(codec: str, values: np.ndarray) -> np.ndarray:
+    out = np.empty(CODECS[codec].max_bytes(len(values)), np.uint8)
+    return out[: CODECS[codec].encode(values, out)]
 
 
 def through(codec: str, values: np.ndarray) -> np.ndarray:
-    out = np.empty(encoded_bytes(codec, len(values)), np.uint8)
-    encode(codec, values, out)
-    return decode(codec, out, len(values))
+    return CODECS[codec].decode(encoded(codec, values), len(values))
 
 
 @pytest.mark.parametrize(
     ("codec", "size"), [("fp32", 8 * BLOCK), ("bf16", 4 * BLOCK), ("int8", 2 * BLOCK + 8)]
 )
 def test_the_size_on_the_wire(codec: str, size: int) -> None:
-    assert encoded_bytes(codec, 2 * BLOCK) == size
+    assert len(encoded(codec, RANDOM)) == size
+    assert CODECS[codec].min_bytes(2 * BLOCK) == CODECS[codec].max_bytes(2 * BLOCK) == size
 
 
 def test_fp32_is_exact() -> None:
@@ -73,8 +83,47 @@ def test_a_sum_is_taken_in_the_order_of_the_calls(codec: str) -> None:
     weights = [np.float32(w) for w in (0.2, 0.3, 0.5)]
     total, expected = np.zeros(2 * BLOCK, np.float32), np.zeros(2 * BLOCK, np.float32)
     for values, weight in zip(shares, weights, strict=True):
-        out = np.empty(encoded_bytes(codec, len(values)), np.uint8)
-        encode(codec, values.astype(np.float32), out)
-        add_decoded(codec, out, weight, total)
-        expected = expected + weight * decode(codec, out, len(values))
+        data = encoded(codec, values.astype(np.float32))
+        CODECS[codec].add_decoded(data, weight, total)
+        expected = expected + weight * CODECS[codec].decode(data, len(values))
     assert (total.view(np.uint32) == expected.view(np.uint32)).all()
+
+
+# -------------------------------------------------------------------------------------------- any codec
+EVERY = [*CODECS.values(), Sparse()]
+
+
+def test_a_recipe_can_name_every_codec_and_no_other() -> None:
+    assert get_args(get_type_hints(Outer)["codec"]) == tuple(CODECS)
+
+
+def test_a_codec_that_this_version_does_not_know_is_named() -> None:
+    with pytest.raises(
+        UserError, match="no codec is called 'int4'; this version of atoll knows fp32, bf16, int8"
+    ):
+        codec_named("int4")
+
+
+@pytest.mark.parametrize("codec", EVERY)
+def test_a_piece_fits_a_frame_with_room_to_spare(codec) -> None:
+    assert codec.max_bytes(LARGE_PIECE_ELEMENTS) < MAX_FRAME_BYTES - 1000
+
+
+@pytest.mark.parametrize("codec", EVERY)
+@pytest.mark.parametrize("values", [RANDOM, 0 * RANDOM, np.nan * RANDOM, np.inf * RANDOM])
+def test_whatever_is_encoded_is_of_a_size_within_the_bounds_and_decodes(codec, values) -> None:
+    """Also what a hostile participant made of a sum: then the values are undefined, and nothing fails."""
+    with np.errstate(all="ignore"):
+        out = np.empty(codec.max_bytes(len(values)), np.uint8)
+        size = codec.encode(values, out)
+        assert codec.min_bytes(len(values)) <= size <= codec.max_bytes(len(values))
+        assert len(codec.decode(out[:size], len(values))) == len(values)
+
+
+@pytest.mark.parametrize("codec", EVERY)
+@pytest.mark.parametrize("change", [-1, 1])
+def test_bytes_of_a_wrong_size_are_no_encoding(codec, change) -> None:
+    out = np.empty(codec.max_bytes(len(RANDOM)) + 1, np.uint8)
+    size = codec.encode(RANDOM, out[:-1]) + change
+    with pytest.raises(ValueError, match=f"{size} bytes"):
+        codec.decode(out[:size], len(RANDOM))

@@ -87,7 +87,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_bad_text(tmp_path, capsys, bad):
+def test_bad_text_is_named_by_file_and_row(tmp_path, capsys, bad):
     name, content, message = BAD[bad]
     refused(tmp_path, run(tmp_path, name, content), message, capsys)
 
@@ -100,7 +100,7 @@ def test_bad_text(tmp_path, capsys, bad):
         ({"length": 1 << 20}, "tokens to train on, less than one window of 1048576"),
     ],
 )
-def test_recipes_that_cannot_be(tmp_path, capsys, change, message):
+def test_impossible_recipes_are_refused(tmp_path, capsys, change, message):
     refused(tmp_path, run(tmp_path, "a.jsonl", b"\n".join(LINES), **change), message, capsys)
 
 
@@ -116,15 +116,13 @@ def test_bad_rows_can_be_skipped_and_are_counted(tmp_path):
     content = inserted(b'{"text": null}\n{"text": "\xff"}\n{"other": 1}')
     toml = run(tmp_path, "a.jsonl", content, more=", skip_bad_rows = true")
     prepared = prepare(recipe.load(toml), tmp_path / "data").sources["s"]
-    assert (prepared.num_skipped, prepared.num_documents("train") + prepared.num_documents("heldout")) == (
-        3,
-        40,
-    )
+    assert prepared.num_skipped == 3
+    assert prepared.num_documents("train") + prepared.num_documents("heldout") == 40
 
 
-def test_a_document_longer_than_everything_is_kept_whole(tmp_path, monkeypatch):
-    """Than a window, a batch, a section, and what the tokenizer takes at a time."""
-    monkeypatch.setattr(tokenizer, "LONG", 200)
+def test_a_document_longer_than_every_limit_is_kept_whole(tmp_path, monkeypatch):
+    """Longer than a window, a batch, a section, and what the tokenizer takes at a time."""
+    monkeypatch.setattr(tokenizer, "PART_CHARACTERS", 200)
     monkeypatch.setattr(sections, "BATCH_CHARACTERS", 100)
     monkeypatch.setattr(sections, "SECTION_TOKENS", 100)
     text = " ".join(TEXTS * 5)

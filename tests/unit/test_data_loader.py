@@ -1,4 +1,4 @@
-"""Windows, batches and what a model must beat, on data small enough to compute by hand."""
+"""Windows, batches and the unigram loss, on data small enough to compute by hand."""
 
 from math import log
 
@@ -20,8 +20,10 @@ BOS = 9
 
 
 def write_data(data_dir, sources, shard_tokens=1 << 20, vocab_size=10):
-    """`sources`: {name: (training documents, held-out documents)}, each document a list of tokens, a byte per
-    token.
+    """Write prepared data and return its manifest.
+
+    `sources`: {name: (training documents, held-out documents)}. A document is a list of tokens, of which each
+    but the BOS counts as one byte of text.
     """
     prepared, files = {}, {}
     for name, splits in sources.items():
@@ -60,7 +62,7 @@ def recipe_for(context_length, **weights):
 TALES = [[BOS, 1, 2, 3, 4], [BOS, 5], [BOS], [BOS, 6, 7]]  # 11 tokens
 
 
-def test_windows_by_hand(tmp_path):
+def test_windows_are_those_computed_by_hand(tmp_path):
     write_data(tmp_path, {"a": (TALES, TALES)}, shard_tokens=6)
     ((name, batch),) = Loader(tmp_path, recipe_for(4, a=1)).heldout(micro_batch=8)
     assert name == "a"
@@ -96,7 +98,7 @@ def test_samples_that_do_not_fill_a_step_are_a_programming_error(tmp_path):
         list(Loader(tmp_path, recipe_for(4, a=1)).batches(range(11), [0], windows_per_step=8, micro_batch=8))
 
 
-def test_held_out_windows_can_be_thinned(tmp_path):
+def test_a_number_of_held_out_windows_can_be_read_evenly_spaced(tmp_path):
     documents = [[BOS, number % 8, 0, 0] for number in range(20)]
     write_data(tmp_path, {"a": (documents, documents), "b": (documents, documents[:3])})
     loader = Loader(tmp_path, recipe_for(4, a=1, b=1))
@@ -128,7 +130,7 @@ def test_a_vocabulary_larger_than_the_models_is_refused(tmp_path):
         Loader(tmp_path, recipe_for(4, a=1))
 
 
-def test_the_unigram_loss_by_hand(tmp_path):
+def test_the_unigram_loss_is_that_computed_by_hand(tmp_path):
     write_data(
         tmp_path, {"a": ([[BOS, 0, 0, 0, 1]], [[BOS, 0, 1]]), "b": ([[BOS, 2, 2]], [[BOS, 2], [BOS, 2]])}
     )
@@ -149,7 +151,7 @@ def test_held_out_weights_leave_out_sources_without_held_out_text(tmp_path):
 
 @pytest.fixture
 def partial(tmp_path, monkeypatch):
-    """Two directories, one of them with the manifest only, and the loader over that; blocks are 64 bytes."""
+    """Complete data, data with only the manifest, and a loader of the latter; blocks are 64 bytes."""
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 64)
     documents = [[BOS, *[n % 8] * 9] for n in range(400)]
     manifest = write_data(tmp_path / "theirs", {"a": (documents, documents[:40])}, shard_tokens=1000)
@@ -170,7 +172,7 @@ def read(loader, samples):
     return [batch.tokens.tolist() for batch in step]
 
 
-def test_the_blocks_that_samples_need_are_enough_and_few(tmp_path, partial):
+def test_the_blocks_named_for_a_lease_are_few_and_enough_to_read_it(tmp_path, partial):
     theirs, ours, loader = partial
     lease = range(100, 108)
     with pytest.raises(UserError, match=r"train-0000\d.tokens: missing"):
@@ -185,7 +187,7 @@ def test_the_blocks_that_samples_need_are_enough_and_few(tmp_path, partial):
         read(loader, range(200))
 
 
-def test_held_out_windows_too_name_their_blocks(tmp_path, partial):
+def test_the_blocks_named_for_held_out_windows_are_enough_to_read_them(tmp_path, partial):
     theirs, ours, loader = partial
     brought = bring(theirs, ours, loader.heldout_blocks(3))
     assert 0 < len(brought) < len(loader.heldout_blocks()["a/heldout-00000.tokens"])
@@ -193,7 +195,7 @@ def test_held_out_windows_too_name_their_blocks(tmp_path, partial):
     assert [b.tokens.tolist() for _, b in loader.heldout(8, 3)] == [b.tokens.tolist() for _, b in expected]
 
 
-def test_partial_data_gives_only_what_it_has_and_what_is_right(tmp_path, partial):
+def test_partial_data_gives_only_blocks_that_it_has_undamaged(tmp_path, partial):
     theirs, ours, _ = partial
     file = "a/train-00000.tokens"
     assert ours.block(file, 0) is None
@@ -207,17 +209,17 @@ def test_partial_data_gives_only_what_it_has_and_what_is_right(tmp_path, partial
     assert theirs.missing({file: (0, 1)}) == [(file, 0)]
 
 
-def test_a_manifest_is_recognised_by_its_digest_and_names_nothing_outside(tmp_path, partial):
+def test_a_manifest_with_another_digest_or_a_file_outside_is_refused(tmp_path, partial):
     theirs, ours, _ = partial
     raw = theirs.block("", 0)
-    assert ours.recognise(raw) == theirs.manifest
-    assert ours.recognise(raw[:-10]) is None
-    assert ours.recognise(b"\xff" + raw) is None
+    assert ours.parse_manifest(raw) == theirs.manifest
+    assert ours.parse_manifest(raw[:-10]) is None
+    assert ours.parse_manifest(b"\xff" + raw) is None
     outside = msgspec.structs.replace(theirs.manifest, files={"../x": blocks.FileBlocks(0, b"")})
     outside.save(tmp_path / "outside")
     raw = (tmp_path / "outside" / "manifest.json").read_bytes()
-    assert ours.recognise(raw) is None
-    assert PartialData(outside.digest(), [tmp_path / "ours"]).recognise(raw) is None
+    assert ours.parse_manifest(raw) is None
+    assert PartialData(outside.digest(), [tmp_path / "ours"]).parse_manifest(raw) is None
 
 
 def test_tokens_that_the_tokenizer_does_not_have_are_refused(tmp_path):

@@ -20,7 +20,7 @@ def test_four_to_one_takes_every_fifth_sample():
     assert order == "bbpbbbbpbbbbpbbbbpbb"
 
 
-def test_a_later_stage_goes_on_where_the_earlier_left_each_source():
+def test_a_later_stage_continues_each_source_where_the_earlier_one_left_it():
     mixture = Mixture([{"a": 1, "b": 1}, {"b": 1}], {"a": 100, "b": 100}, seed=3)
     drawn = [mixture.sample(index, [0, 50]) for index in range(125)]
     windows = [sample.window for sample in drawn if sample.source == "b"]
@@ -29,7 +29,7 @@ def test_a_later_stage_goes_on_where_the_earlier_left_each_source():
 
 
 @pytest.mark.parametrize("anneal_start", range(2000, 2020))
-def test_the_reference_mixture_is_never_two_windows_off(anneal_start):
+def test_the_reference_mixture_is_always_within_two_windows_of_its_weights(anneal_start):
     stages = [{"a": 55, "b": 10, "c": 20, "d": 10, "e": 5}, {"a": 80, "b": 10, "c": 10}]
     mixture = Mixture(stages, dict.fromkeys("abcde", 100), seed=0)
     for name in "abcde":
@@ -60,7 +60,7 @@ def test_the_order_is_pinned():
     ]
 
 
-def test_neighbouring_samples_lie_in_one_block():
+def test_successive_samples_lie_in_one_block():
     mixture = Mixture([{"a": 1}], {"a": 64 * 1000}, seed=0)
     blocks = [mixture.sample(index, [0]).window // 64 for index in range(64 * 1000)]
     changes = sum(left != right for left, right in pairwise(blocks))
@@ -88,7 +88,7 @@ def test_far_samples_cost_microseconds():
         ({"a": 1}, {"a": 0}, "sources.a: the mixture asks for it, but it has no window"),
     ],
 )
-def test_mixtures_that_cannot_be_honoured_are_refused(weights, num_windows, message):
+def test_mixtures_that_cannot_be_realised_are_refused(weights, num_windows, message):
     with pytest.raises(UserError, match=message):
         Mixture([weights], num_windows, seed=0)
 

@@ -1,4 +1,4 @@
-"""Preparing data: what is written, that it is written once, and what is said when it cannot be."""
+"""Preparing data: what is written, that it is written once, and the errors where it cannot be."""
 
 import errno
 import json
@@ -106,7 +106,7 @@ def test_the_digest_names_the_data_and_not_where_it_came_from(texts, tmp_path):
     assert prepare(recipe_for(moved), tmp_path / "two").digest() == first.digest()
 
 
-def test_preparing_again_keeps_and_verifies(texts, tmp_path, monkeypatch):
+def test_preparing_again_keeps_and_verifies_the_data(texts, tmp_path, monkeypatch):
     manifest = prepare(recipe_for(texts), tmp_path / "data")
     monkeypatch.setattr(preparing, "_prepare", None)
     again = prepare(recipe_for(texts, inner={"context_length": 8, "tokens_per_step": 8}), tmp_path / "data")
@@ -117,7 +117,7 @@ def test_preparing_again_keeps_and_verifies(texts, tmp_path, monkeypatch):
         prepare(recipe_for(texts), tmp_path / "data")
 
 
-def test_another_recipe_is_refused_by_its_keys(texts, tmp_path):
+def test_a_directory_made_from_another_recipe_is_refused_with_the_keys_that_differ(texts, tmp_path):
     prepare(recipe_for(texts), tmp_path / "data")
     changed = recipe_for(texts, heldout_fraction=0.1, tokenizer={"train": 310}, seed=4)
     with pytest.raises(
@@ -155,10 +155,10 @@ def test_progress_is_reported(texts, tmp_path):
     assert reports[-1].num_bytes == sum(len(story(number).encode()) for number in range(60))
 
 
-def test_a_bad_row_stops_with_its_place_or_is_skipped_and_counted(texts, tmp_path):
+def test_a_bad_row_is_named_or_skipped_and_counted(texts, tmp_path):
     (texts / "c.txt").write_bytes(b"fine\f\xff\f\xff")
     with pytest.raises(
-        UserError, match=r"sources.tales: .*c.txt, row 2: not UTF-8 at byte 0; mend it, or set"
+        UserError, match=r"sources.tales: .*c.txt, row 2: not UTF-8 at byte 0; correct it, or set"
     ):
         prepare(recipe_for(texts), tmp_path / "data")
     assert not any(path.name.endswith(".tmp") for path in (tmp_path / "data").rglob("*"))
@@ -199,7 +199,7 @@ def test_a_source_name_that_would_leave_the_directory_is_refused(texts, tmp_path
         )
 
 
-def test_two_at_once_are_not_let_in(texts, tmp_path):
+def test_a_second_process_cannot_prepare_the_same_directory(texts, tmp_path):
     lock = DirectoryLock(tmp_path / "data")
     assert lock.acquire()
     with pytest.raises(UserError, match="another process is preparing"):
@@ -227,7 +227,7 @@ def test_a_full_disk_leaves_nothing_half_written(texts, tmp_path, monkeypatch, w
     assert files_in(tmp_path / "data") == files_in(tmp_path / "undisturbed")
 
 
-def test_shards_are_read_as_one(tmp_path):
+def test_shards_are_read_as_one_stream(tmp_path):
     documents = [np.arange(start, start + 1 + start % 5, dtype=np.uint32) for start in range(30)]
     with ShardWriter(tmp_path, "s/train", "<u4") as writer:
         for document in documents:
@@ -261,7 +261,7 @@ def manifest_of(writer: ShardWriter) -> Manifest:
     )
 
 
-def test_only_the_damaged_block_is_blamed_and_others_are_read(tmp_path):
+def test_a_damaged_block_is_named_and_the_others_can_be_read(tmp_path):
     with ShardWriter(tmp_path, "s/train", "<u4") as writer:
         writer.append(np.arange(BLOCK_BYTES, dtype=np.uint32), 1)
     damage(tmp_path / writer.shards[0].tokens, 2 * BLOCK_BYTES + 9)
@@ -309,7 +309,7 @@ def test_manifests_that_cannot_be_read_are_refused(texts, tmp_path, change, mess
         Manifest.load(tmp_path / "data")
 
 
-def test_blocks_of_a_file(tmp_path):
+def test_a_file_has_a_digest_for_each_block(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"")
     assert hash_blocks(path).num_blocks == 0

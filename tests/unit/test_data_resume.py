@@ -79,13 +79,13 @@ def undisturbed(raw, tmp_path):
 
 @pytest.mark.parametrize("num_processes", [1, 3])
 def test_the_number_of_processes_changes_nothing(raw, tmp_path, undisturbed, monkeypatch, num_processes):
-    monkeypatch.setattr(encode, "SMALL", 0)
+    monkeypatch.setattr(encode, "FEW_BATCHES", 0)
     prepare(recipe_over(raw), tmp_path / "data", num_processes=num_processes)
     assert files_in(tmp_path / "data") == undisturbed
 
 
 @pytest.mark.parametrize("reports_until_stop", [5, 7, 16])
-def test_preparing_that_is_stopped_again_and_again_loses_and_doubles_nothing(
+def test_a_preparation_stopped_again_and_again_loses_and_repeats_nothing(
     raw, tmp_path, undisturbed, reports_until_stop
 ):
     begun_at = []
@@ -115,13 +115,13 @@ def test_preparing_that_is_stopped_again_and_again_loses_and_doubles_nothing(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-def test_a_killed_preparation_leaves_no_process_and_goes_on(raw, tmp_path, undisturbed):
+def test_a_killed_preparation_leaves_no_process_and_can_be_continued(raw, tmp_path, undisturbed):
     program = f"""
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from test_data_resume import recipe_over, sections, encode, prepare
-sections.BATCH_CHARACTERS, sections.SECTION_TOKENS, encode.SMALL = 1000, 900, 0
+sections.BATCH_CHARACTERS, sections.SECTION_TOKENS, encode.FEW_BATCHES = 1000, 900, 0
 count = 0
 def kill(progress):
     global count
@@ -176,11 +176,11 @@ def test_progress_tells_rate_and_time_left(raw, tmp_path):
     assert (reports[-1].phase, reports[-1].source, reports[-1].num_documents) == ("tokens", "tales", 142)
 
 
-def test_a_tokenizing_process_that_dies_is_a_reason(tmp_path, monkeypatch):
+def test_the_death_of_a_tokenizing_process_is_reported(tmp_path, monkeypatch):
     class Batch:
         texts = ("text",)
 
-    monkeypatch.setattr(encode, "SMALL", 0)
+    monkeypatch.setattr(encode, "FEW_BATCHES", 0)
     Tokenizer.train([LINE], 270).save(tmp_path)
     with Encoders(tmp_path, 0.1, 1) as encoders, pytest.raises(UserError, match="ended with status -9"):
         for _ in encoders.map(Batch() for _ in range(100)):

@@ -1,4 +1,4 @@
-"""What a person sees of prepared data."""
+"""What `atoll prepare --check` and `--show` print."""
 
 import pytest
 
@@ -6,6 +6,7 @@ pytest.importorskip("tokenizers")
 
 from atoll import cli
 
+WORDS = "the old sea dog sat by the fire and told of islands, storms and gold"
 RECIPE = """
 name = "test"
 model.preset = "demo"
@@ -28,30 +29,11 @@ def prepared(tmp_path):
     from atoll import recipe
     from atoll.data.prepare import prepare
 
-    words = [
-        "the",
-        "old",
-        "sea",
-        "dog",
-        "sat",
-        "by",
-        "the",
-        "fire",
-        "and",
-        "told",
-        "of",
-        "islands,",
-        "storms",
-        "and",
-        "gold",
-    ]
+    words = WORDS.split()
     tales = [f"tale {n}: " + " ".join(words[(n * step) % 14] for step in range(20)) for n in range(60)]
     lines = [f'{{"kind": "tale", "text": "{tale}"}}' for tale in tales]
-    lines += [
-        '{"kind": "tale", "text": null}',
-        '{"kind": "ad", "text": "buy"}',
-        '{"kind": "ad", "text": "now"}',
-    ]
+    lines.append('{"kind": "tale", "text": null}')
+    lines += ['{"kind": "ad", "text": "buy"}', '{"kind": "ad", "text": "now"}']
     (tmp_path / "raw.jsonl").write_text("\n".join(lines))
     path = tmp_path / "test.toml"
     path.write_text(RECIPE.format(raw=tmp_path / "raw.jsonl"))
@@ -59,7 +41,7 @@ def prepared(tmp_path):
     return [str(path), "--dir", str(tmp_path / "run")]
 
 
-def test_check_tells_what_there_is_or_what_is_wrong(prepared, tmp_path, capsys):
+def test_check_prints_what_there_is_or_what_is_wrong(prepared, tmp_path, capsys):
     assert cli.main(["prepare", *prepared, "--check"]) == 0
     told = capsys.readouterr().out
     assert "every block and every token is as it was written; vocabulary of 300" in told
@@ -73,7 +55,7 @@ def test_check_tells_what_there_is_or_what_is_wrong(prepared, tmp_path, capsys):
     assert "train-00000.tokens: block 0 is damaged" in capsys.readouterr().err
 
 
-def test_show_prints_a_sample_with_its_borders(prepared, capsys):
+def test_show_prints_a_sample_with_the_boundaries_of_its_documents(prepared, capsys):
     assert cli.main(["prepare", *prepared, "--show", "3"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert told[0].startswith("sample 3: window ")
@@ -85,7 +67,6 @@ def test_show_prints_a_sample_with_its_borders(prepared, capsys):
     text = told[told.index(borders[1]) + 1]
     number = int(borders[1].split()[2])
     assert text.startswith("<|begin_of_text|>tale ")
-    assert number <= int(
-        text.removeprefix("<|begin_of_text|>tale ").split(":")[0]
-    )  # held-out ones are left out
+    tale = int(text.removeprefix("<|begin_of_text|>tale ").split(":")[0])
+    assert number <= tale  # held-out tales are not counted
     assert cli.main(["prepare", *prepared, "--show", "-1"]) == 2

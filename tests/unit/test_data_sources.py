@@ -1,4 +1,4 @@
-"""Raw text read document by document, and what is said about text that cannot be read."""
+"""Raw text read document by document, and the errors for text that cannot be read."""
 
 import gzip
 import json
@@ -9,7 +9,7 @@ import pytest
 
 from atoll.data import hub
 from atoll.data.rows import BadRow, Document, Unwanted
-from atoll.data.sources import Place, Reading
+from atoll.data.sources import Place, SourceReader
 from atoll.errors import UserError
 from atoll.recipe import Range, Source
 
@@ -20,7 +20,9 @@ zstandard = pytest.importorskip("zstandard")
 
 def items(**source):
     return list(
-        Reading("s", Source(**{key: str(value) if key in KINDS else value for key, value in source.items()}))
+        SourceReader(
+            "s", Source(**{key: str(value) if key in KINDS else value for key, value in source.items()})
+        )
     )
 
 
@@ -45,7 +47,7 @@ def test_a_folder_of_text_is_read_in_order_of_path(tmp_path):
 
 
 @pytest.mark.parametrize("separator", ["\f", "<|end|>"])
-def test_a_separator_cuts_a_file_wherever_reads_end(tmp_path, separator, monkeypatch):
+def test_a_separator_is_found_wherever_a_read_ends(tmp_path, separator, monkeypatch):
     monkeypatch.setattr("atoll.data.rows.READ_BYTES", 3)
     parts = ["one\r\n", "<|twö|", "  ", "", "three<|"]
     (tmp_path / "a.txt").write_bytes(separator.join(parts).encode())
@@ -123,7 +125,7 @@ def test_bad_json_rows_are_named_by_number(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
-def test_parquet_rows(tmp_path, kind):
+def test_parquet_rows_are_documents_or_bad_rows(tmp_path, kind):
     values = pa.array(["one", None, "", "zwei ü"], kind)
     pq.write_table(pa.table({"text": values, "n": [1, 2, 3, 4]}), tmp_path / "a.parquet")
     assert [item.text for item in items(parquet=tmp_path) if isinstance(item, Document)] == ["one", "zwei ü"]
@@ -256,19 +258,19 @@ def test_a_dataset_of_the_hub_is_streamed_at_its_revision_and_from_any_row(fake_
         column="content",
         keep={"stars": Range(min=2)},
     )
-    reading = Reading("s", source)
+    reading = SourceReader("s", source)
     assert [item.text for item in reading if isinstance(item, Document)] == ["text 2", "text 3", "text 4"]
     assert fake_hub.asked == (
         ("some/code", "python"),
         {"split": "train", "revision": "abc123", "data_files": None, "streaming": True},
     )
     assert reading.fraction is None
-    (last,) = Reading("s", source, Place(0, 4))
+    (last,) = SourceReader("s", source, Place(0, 4))
     assert (last.text, str(last.origin), fake_hub.skipped) == ("text 4", "some/code@abc123, row 5", 4)
 
 
 @pytest.mark.usefixtures("fake_hub")
-def test_what_the_hub_cannot_give_is_named():
+def test_errors_of_the_hub_name_the_dataset():
     with pytest.raises(
         UserError, match="there is no folder some/code; to read it from the hub, give a revision"
     ):
@@ -277,7 +279,7 @@ def test_what_the_hub_cannot_give_is_named():
         items(dataset="nobody/knows", revision="main")
 
 
-def test_datasets_itself_streams_a_local_folder(tmp_path):
+def test_the_datasets_library_streams_a_local_folder(tmp_path):
     """The same call that asks the hub."""
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": f"row {n}"}) + "\n" for n in range(5)))
     found = list(hub.stream("s", Source(dataset=str(tmp_path), revision="main"), skip=2))
@@ -304,7 +306,7 @@ def test_rows_are_kept_by_their_columns(tmp_path, keep, expected):
         assert sum(isinstance(item, Unwanted) for item in found) == 4 - len(expected)
 
 
-def test_a_column_to_keep_by_must_be_there_and_something_must_be_kept(tmp_path):
+def test_keep_needs_its_column_and_must_keep_something(tmp_path):
     pq.write_table(pa.table({"text": ["one"]}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match="no column 'stars'; there is: text"):
         items(parquet=tmp_path, keep={"stars": Range(min=1)})
@@ -313,13 +315,13 @@ def test_a_column_to_keep_by_must_be_there_and_something_must_be_kept(tmp_path):
 
 
 @pytest.mark.parametrize("place", [Place(0, 0), Place(0, 1), Place(1, 0), Place(1, 2), Place(2, 0)])
-def test_reading_goes_on_at_any_place(tmp_path, place):
+def test_reading_can_be_continued_at_any_place(tmp_path, place):
     for name in ("a", "b"):
         (tmp_path / f"{name}.txt").write_text("\f".join(f"{name}{number}" for number in range(3)))
     source = Source(text=str(tmp_path), separator="\f")
     places = {}
-    for reading in [Reading("s", source)]:
-        for item in reading:
-            places[item.text] = reading.place
-    rest = [item.text for item in Reading("s", source, place)]
+    reader = SourceReader("s", source)
+    for item in reader:
+        places[item.text] = reader.place
+    rest = [item.text for item in SourceReader("s", source, place)]
     assert rest == [text for text, after in places.items() if after > place]

@@ -25,7 +25,7 @@ def tokenizer():
     return Tokenizer.train(TEXTS, 320)
 
 
-def test_every_document_has_one_bos_at_its_head_and_comes_back(tokenizer):
+def test_every_document_has_one_bos_at_its_head_and_decodes_to_its_text(tokenizer):
     texts = ["The whale.", "", "naïve 🏝 \x00 \r\n  spaces   ", "<|begin_of_text|>spelled<|eot_id|>", "12345"]
     for text, tokens in zip(texts, tokenizer.encode_documents(texts), strict=True):
         assert tokens.dtype == np.uint32
@@ -45,21 +45,18 @@ def test_numbers_are_cut_into_threes_as_in_llama_3(tokenizer):
 
 
 @pytest.mark.parametrize(("size", "message"), [(261, "at least 262"), (5000, "the text yields only")])
-def test_a_vocabulary_that_cannot_be_is_refused(size, message):
+def test_an_impossible_size_of_vocabulary_is_refused(size, message):
     with pytest.raises(UserError, match=message):
         Tokenizer.train(TEXTS, size)
 
 
-def test_what_is_saved_loads_again(tokenizer, tmp_path):
+def test_a_saved_tokenizer_can_be_loaded(tokenizer, tmp_path):
     names = [path.name for path in tokenizer.save(tmp_path)]
     assert names == ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
     for place in (tmp_path, tmp_path / "tokenizer.json"):
         loaded = Tokenizer.load(place)
-        assert (loaded.digest(), loaded.vocab_size, loaded.bos_id) == (
-            tokenizer.digest(),
-            320,
-            tokenizer.bos_id,
-        )
+        assert loaded.digest() == tokenizer.digest()
+        assert (loaded.vocab_size, loaded.bos_id) == (320, tokenizer.bos_id)
     again = tmp_path / "again"
     loaded.save(again)
     assert all((again / name).read_bytes() == (tmp_path / name).read_bytes() for name in names)
@@ -124,18 +121,17 @@ def test_a_foreign_tokenizer_keeps_what_lies_beside_it(tmp_path):
     assert (tmp_path / "copy/chat_template.jinja").read_text() == "{{ bos_token }}hello"
 
 
-def test_a_tokenizer_without_words_for_a_chat_gets_no_template(tmp_path):
+def test_a_tokenizer_without_tokens_for_a_chat_gets_no_template(tmp_path):
     engine_with("<s> $A").save(str(tmp_path / "tokenizer.json"))
-    assert "chat_template.jinja" not in [
-        path.name for path in Tokenizer.load(tmp_path).save(tmp_path / "copy")
-    ]
+    saved = Tokenizer.load(tmp_path).save(tmp_path / "copy")
+    assert "chat_template.jinja" not in [path.name for path in saved]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [(b"{}", "not a tokenizer.json"), (b"\xff", "not a tokenizer.json"), (None, "cannot be read")],
 )
-def test_what_is_no_tokenizer_is_refused(tmp_path, content, message):
+def test_a_file_that_is_no_tokenizer_is_refused(tmp_path, content, message):
     path = tmp_path / "tokenizer.json"
     if content is not None:
         path.write_bytes(content)
@@ -172,16 +168,16 @@ def write_llama_3_file(path, tokens: list[bytes]) -> None:
 
 @pytest.fixture(scope="module")
 def llama_3_tokens(tokenizer):
-    """Ranks as Meta's file has them, of a vocabulary trained here: bytes, then what merges of them gave."""
-    words = [
-        tokenizer.decode([token]).encode() for token in range(len(SPECIAL_TOKENS) + 256, tokenizer.vocab_size)
-    ]
+    """A vocabulary trained here, in the order of Meta's file: single bytes, then the merged tokens."""
+    merged_ids = range(len(SPECIAL_TOKENS) + 256, tokenizer.vocab_size)
+    words = [tokenizer.decode([token]).encode() for token in merged_ids]
     return [bytes([byte]) for byte in range(256)] + [word for word in words if b"\xef" not in word]
 
 
 def merged(word: bytes, ranks: dict[bytes, int]) -> list[int]:
-    """tiktoken's rule: whole words as they are; else of all neighbours, those whose union ranks first are
-    joined.
+    """A word's tokens by tiktoken's rule: join the neighbours whose union has the lowest rank, and repeat.
+
+    A word that is a token itself stays whole.
     """
     if word in ranks:
         return [ranks[word]]
@@ -202,11 +198,8 @@ def test_llama_3s_own_file_is_converted(tmp_path, llama_3_tokens, tokenizer):
     write_llama_3_file(tmp_path / "tokenizer.model", llama_3_tokens)
     converted = Tokenizer.load(tmp_path / "tokenizer.model")
     size = len(llama_3_tokens)
-    assert (converted.vocab_size, converted.bos_id, converted.eos_ids) == (
-        size + 256,
-        size,
-        [size + 1, size + 9],
-    )
+    assert (converted.vocab_size, converted.bos_id) == (size + 256, size)
+    assert converted.eos_ids == [size + 1, size + 9]
     ranks = {token: rank for rank, token in enumerate(llama_3_tokens)}
     text = "The whale can't sea 12345 islands;\n\nnaïve 🏝 cat \x00 end  <|eot_id|>"
     words = pytest.importorskip("regex").findall(LLAMA_3_SPLIT, text)
@@ -217,10 +210,8 @@ def test_llama_3s_own_file_is_converted(tmp_path, llama_3_tokens, tokenizer):
     assert converted.decode(tokens) == text
     converted.save(tmp_path / "saved")
     assert Tokenizer.load(tmp_path / "saved").digest() == converted.digest()
-    assert (
-        Engine.from_file(str(tmp_path / "saved/tokenizer.json")).id_to_token(size + 255)
-        == "<|reserved_special_token_247|>"
-    )
+    engine = Engine.from_file(str(tmp_path / "saved/tokenizer.json"))
+    assert engine.id_to_token(size + 255) == "<|reserved_special_token_247|>"
 
 
 @pytest.mark.parametrize(
@@ -241,19 +232,19 @@ def test_other_model_files_are_refused(tmp_path, content, message):
 
 
 @pytest.mark.parametrize("between", [" ", "\n", "\n\n  ", "--", ""])
-def test_a_long_document_becomes_the_tokens_of_the_whole(tokenizer, monkeypatch, between):
+def test_a_long_document_encoded_in_parts_has_the_tokens_of_the_whole(tokenizer, monkeypatch, between):
     text = between.join(line.strip() for line in TEXTS)
     (whole,) = tokenizer.encode_documents([text])
-    monkeypatch.setattr(tokenizers, "LONG", 500)
+    monkeypatch.setattr(tokenizers, "PART_CHARACTERS", 500)
     assert len(list(tokenizers._parts(text))) > 10
     cut, short = tokenizer.encode_documents([text, "short"])
     assert cut.tolist() == whole.tolist()
     assert short[0] == tokenizer.bos_id
 
 
-def test_a_long_document_without_a_seam_is_cut_anywhere_and_comes_back(tokenizer, monkeypatch):
+def test_a_long_document_without_a_seam_is_cut_anywhere_and_decodes_to_its_text(tokenizer, monkeypatch):
     text = "c" * 5000
-    monkeypatch.setattr(tokenizers, "LONG", 500)
+    monkeypatch.setattr(tokenizers, "PART_CHARACTERS", 500)
     (tokens,) = tokenizer.encode_documents([text])
     assert tokenizer.decode(tokens) == text
     assert (tokens == tokenizer.bos_id).sum() == 1

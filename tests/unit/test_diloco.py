@@ -2,13 +2,12 @@
 everything.
 """
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 
 from atoll.agent import diloco
-from atoll.agent.codec import decode, encode
+from atoll.agent.codecs import CODECS
+from atoll.agent.pieces import FalsePieces, Pieces, slots_bytes
 from atoll.swarm.layout import BLOCK, Layout, TensorSpec
 from atoll.swarm.records import Share, UpdateHeader
 
@@ -32,11 +31,12 @@ def header(codec: str = "int8", lr: float = 0.7, momentum: float = 0.9) -> Updat
     )
 
 
-def update_of(codec: str, values: np.ndarray) -> np.ndarray:
-    out = np.empty(diloco.update_bytes(LAYOUT, codec), np.uint8)
+def update_of(name: str, values: np.ndarray) -> Pieces:
+    codec = CODECS[name]
+    pieces = Pieces(LAYOUT, codec, np.empty(slots_bytes(LAYOUT, codec), np.uint8))
     for index in range(LAYOUT.num_pieces):
-        encode(codec, values[LAYOUT.piece(index)], out[diloco.piece_bytes(LAYOUT, codec, index)])
-    return out
+        pieces.seal(index, codec.encode(values[LAYOUT.piece(index)], pieces.slot(index)))
+    return pieces
 
 
 def test_nesterov_is_that_of_torch() -> None:
@@ -68,9 +68,9 @@ def test_apply_on_chunks_is_apply_on_everything(codec: str) -> None:
     whole_parameters, whole_momentum = parameters.copy(), momentum.copy()
     for chunk in reversed(range(LAYOUT.num_chunks)):
         where = LAYOUT.chunk(chunk)
-        diloco.apply(LAYOUT, header(codec), update, chunk, parameters[where], momentum[where])
-    pieces = [update[diloco.piece_bytes(LAYOUT, codec, i)] for i in range(LAYOUT.num_pieces)]
-    gradient = np.concatenate([decode(codec, p, BLOCK) for p in pieces])
+        diloco.apply(header(codec), update, chunk, parameters[where], momentum[where])
+    pieces = [np.frombuffer(update[i], np.uint8) for i in range(LAYOUT.num_pieces)]
+    gradient = np.concatenate([CODECS[codec].decode(piece, BLOCK) for piece in pieces])
     diloco.nesterov(gradient, whole_momentum, whole_parameters, np.float32(0.7), np.float32(0.9))
     assert parameters.tobytes() == whole_parameters.tobytes()
     assert momentum.tobytes() == whole_momentum.tobytes()
@@ -80,18 +80,21 @@ def test_apply_touches_nothing_but_its_chunk() -> None:
     parameters, momentum = floats(2), floats(3)
     before = parameters.copy()
     where = LAYOUT.chunk(1)
-    diloco.apply(LAYOUT, header(), update_of("int8", floats(1)), 1, parameters[where], momentum[where])
+    diloco.apply(header(), update_of("int8", floats(1)), 1, parameters[where], momentum[where])
     changed = np.flatnonzero(parameters != before)
     assert changed.min() >= where.start
     assert changed.max() < where.stop
 
 
-def test_pieces_cover_the_update_without_gap_or_overlap() -> None:
-    for codec in ("fp32", "bf16", "int8"):
-        parts = [diloco.piece_bytes(LAYOUT, codec, i) for i in range(LAYOUT.num_pieces)]
-        assert parts[0].start == 0
-        assert parts[-1].stop == diloco.update_bytes(LAYOUT, codec)
-        assert all(left.stop == right.start for left, right in pairwise(parts))
+def test_a_piece_that_is_no_encoding_is_named() -> None:
+    update = update_of("int8", floats(1))
+    update.seal(1, len(update[1]) - 1)
+    parameters, momentum = floats(2), floats(3)
+    with pytest.raises(
+        FalsePieces, match="piece 1 cannot be decoded: 4099 bytes, where int8 takes 4100"
+    ) as no:
+        diloco.apply(header(), update, 0, parameters[LAYOUT.chunk(0)], momentum[LAYOUT.chunk(0)])
+    assert no.value.index == 1
 
 
 def test_the_pseudo_gradient_is_outer_minus_local_and_tells_its_norm() -> None:

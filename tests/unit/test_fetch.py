@@ -6,22 +6,29 @@ from collections.abc import Callable
 import pytest
 from worlds.swarm import LAYOUT
 
+from atoll.agent import fetch
 from atoll.agent.assembly import Assembly
 from atoll.agent.donor import Donor
-from atoll.agent.fetch import AT_ONCE, Donors, NobodyHas, fetch_slice, split
+from atoll.agent.fetch import AT_ONCE, Donors, NobodyHas, batches, cut, fetch_slice
 from atoll.agent.log import UpdateLog
+from atoll.agent.pieces import FalsePieces, piece_row
 from atoll.agent.state import OuterState
 from atoll.swarm import messages as m
 from atoll.swarm.layout import digest, root
 from atoll.swarm.memory_transport import MemoryTransport, Network
 from atoll.swarm.records import Attempt, Slice, Term
-from atoll.swarm.transport import Service, Stream
+from atoll.swarm.services import FETCH
+from atoll.swarm.transport import Handler, Stream
 
 GOOD = b"good" * 1000
 ANY = 1 << 20
 
 
-def answering(*frames: tuple[m.Found | m.Missing, bytes]) -> Service:
+def in_frames(data: bytes) -> list[bytes]:
+    return [data[at : at + m.FRAME_BYTES] for at in range(0, len(data), m.FRAME_BYTES)]
+
+
+def answering(*frames: tuple[m.Found | m.Missing, bytes]) -> Handler:
     """A donor that answers every request with the same frames."""
 
     async def serve(stream: Stream) -> None:
@@ -41,15 +48,15 @@ WITHOUT = answering((m.Missing("not here"), b""))
 class World:
     """Some donors, and a member that asks them."""
 
-    def __init__(self, **services: Service) -> None:
+    def __init__(self, **handlers: Handler) -> None:
         self.network = Network()
         self.said: list[str] = []
-        self._services = services
+        self._handlers = handlers
 
     async def donors(self) -> Donors:
         addresses: dict[str, str] = {}
-        for name, service in self._services.items():
-            port = await MemoryTransport(self.network, name).serve("memory", 0, {"Fetch": service})
+        for name, handler in self._handlers.items():
+            port = await MemoryTransport(self.network, name).serve("memory", 0, {FETCH: handler})
             addresses[name] = f"memory:{port}"
         return Donors(MemoryTransport(self.network, "me"), addresses, self.said.append)
 
@@ -108,7 +115,7 @@ def test_an_answer_of_a_false_size_is_refused_and_its_donor_dropped(frames) -> N
 
 
 def test_an_answer_of_another_kind_drops_its_donor() -> None:
-    world = World(a=answering((m.Done(), b"")), b=HONEST)  # type: ignore[arg-type]
+    world = World(a=answering((m.Pong(), b"")), b=HONEST)  # type: ignore[arg-type]
     world.ask()
     assert world.left == ["b"]
 
@@ -137,7 +144,7 @@ def test_if_no_donor_has_the_bytes_the_error_names_each_answer() -> None:
 
 def test_an_answer_in_many_frames_is_put_together() -> None:
     long = bytes(range(251)) * 2000
-    frames = [(m.Found(len(long), 4), bytes(part)) for part in split(long, m.FRAME_BYTES)]
+    frames = [(m.Found(len(long), 4), part) for part in in_frames(long)]
     assert len(frames) == 4
     assert World(a=answering(*frames)).ask(expected=long) == (long, 4)
 
@@ -258,7 +265,7 @@ def filled(directory) -> Assembly:
 
     async def fill() -> None:
         for index in range(LAYOUT.num_pieces):
-            await assembly.put(index, bytes([index]) * len(assembly.piece(index)))
+            await assembly.put(index, bytes([index]) * len(assembly.pieces.slot(index)))
 
     asyncio.run(fill())
     return assembly
@@ -274,15 +281,15 @@ def source(tmp_path) -> Donor:
 
 
 def get_slice(
-    tmp_path, services: dict[str, Service], part: Slice, slice_root: bytes
+    tmp_path, handlers: dict[str, Handler], part: Slice, slice_root: bytes
 ) -> tuple[Assembly, World]:
     (tmp_path / "mine").mkdir()
-    mine, world = Assembly(tmp_path / "mine", LAYOUT, ATTEMPT), World(**services)
+    mine, world = Assembly(tmp_path / "mine", LAYOUT, ATTEMPT), World(**handlers)
 
     async def main() -> None:
         donors = await world.donors()
         try:
-            await fetch_slice(donors, 0, part, slice_root, mine.full_piece_bytes, mine.put, part.pieces)
+            await fetch_slice(donors, 0, part, slice_root, mine, part.pieces)
         finally:
             world.left = donors.names
             await donors.close()
@@ -291,7 +298,7 @@ def get_slice(
     return mine, world
 
 
-def spoilt(donor: Donor, spoil: Callable[[bytes], bytes]) -> Service:
+def spoilt(donor: Donor, spoil: Callable[[bytes], bytes]) -> Handler:
     """A donor whose tables are right and whose pieces are false."""
 
     async def serve(stream: Stream) -> None:
@@ -299,8 +306,8 @@ def spoilt(donor: Donor, spoil: Callable[[bytes], bytes]) -> Service:
             request, _ = await stream.receive(5)
             data, _ = donor._find(request)
             data = spoil(data) if isinstance(request, m.FetchPieces) else data
-            for part in split(data, m.FRAME_BYTES):
-                await stream.send(m.Found(len(data)), bytes(part))
+            for part in in_frames(data):
+                await stream.send(m.Found(len(data)), part)
 
     return serve
 
@@ -309,16 +316,33 @@ def spoilt(donor: Donor, spoil: Callable[[bytes], bytes]) -> Service:
 def test_a_slice_comes_whole_from_a_donor(tmp_path, source, number) -> None:
     part, theirs = ATTEMPT.slices[number], source.assembly[1]
     mine, _ = get_slice(tmp_path, {"b": source.serve}, part, root(theirs.slice_table(part)))
-    assert all(bytes(mine.piece(i)) == bytes(theirs.piece(i)) for i in part.pieces)
+    assert all(bytes(mine.pieces[i]) == bytes(theirs.pieces[i]) for i in part.pieces)
     assert mine.whole(part, root(theirs.slice_table(part)))
 
 
 def test_pieces_that_do_not_match_the_table_are_fetched_from_the_next_donor(tmp_path, source) -> None:
     part, theirs = ATTEMPT.slices[0], source.assembly[1]
-    services = {"a": spoilt(source, lambda data: data[:-1] + b"x"), "b": source.serve}
-    mine, world = get_slice(tmp_path, services, part, root(theirs.slice_table(part)))
+    handlers = {"a": spoilt(source, lambda data: data[:-1] + b"x"), "b": source.serve}
+    mine, world = get_slice(tmp_path, handlers, part, root(theirs.slice_table(part)))
     assert mine.whole(part, root(theirs.slice_table(part)))
     assert world.left == ["b"]
+
+
+def test_a_slice_whose_table_names_impossible_sizes_is_refused(tmp_path, source) -> None:
+    part, table = ATTEMPT.slices[0], piece_row(b"short") + piece_row(b"x")
+    false = answering((m.Found(len(table)), table))
+    with pytest.raises(FalsePieces, match="piece 0 cannot be decoded: 5 bytes, where int8 takes"):
+        get_slice(tmp_path, {"b": false}, part, root(table))
+
+
+def test_pieces_are_asked_for_in_runs_of_bounded_size_and_number(monkeypatch) -> None:
+    monkeypatch.setattr(fetch, "BATCH_BYTES", 10)
+    monkeypatch.setattr(fetch, "MAX_PIECES", 3)
+    sizes = [4, 6, 1, 0, 0, 0, 0, 20, 1]
+    runs = [range(2), range(2, 5), range(5, 7), range(7, 8), range(8, 9)]
+    assert batches(sizes, range(9)) == runs
+    assert batches(sizes, [0, 2, 3, 8]) == [range(1), range(2, 4), range(8, 9)]
+    assert batches(sizes, []) == []
 
 
 def test_a_slice_that_nobody_has_is_an_error(tmp_path, source) -> None:
@@ -346,5 +370,5 @@ def test_a_donor_answers_missing_for_what_it_does_not_have(source, request_) -> 
     assert isinstance(source._find(request_), m.Missing)
 
 
-def test_the_last_part_of_a_split_may_be_short() -> None:
-    assert [bytes(part) for part in split(b"abcde", 2)] == [b"ab", b"cd", b"e"]
+def test_pieces_are_cut_out_of_an_answer_by_their_sizes() -> None:
+    assert [bytes(part) for part in cut(b"abcde", [2, 0, 2, 1])] == [b"ab", b"", b"cd", b"e"]

@@ -1,6 +1,4 @@
-"""Files are whole or absent, whatever breaks: an exception, a full disk, missing permission; and one lock per
-directory.
-"""
+"""Files are whole or absent after an exception, a full disk or missing permission; and directory locks."""
 
 import errno
 import os
@@ -17,10 +15,10 @@ from atoll.files import (
     atomic_path,
     digest_file,
     disk_error,
+    remove_leftovers,
     reserve,
-    sweep,
     write_atomic,
-    write_whole,
+    write_unsynced,
 )
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -28,7 +26,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """Nothing can be made durable any more."""
+    """A disk on which no fsync and no allocation succeeds."""
 
     def fail(*_) -> None:
         raise FULL
@@ -57,9 +55,9 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path) -> None:
     assert everything(tmp_path) == ["file"]
 
 
-def test_a_file_that_is_not_synced_is_whole_all_the_same(tmp_path, monkeypatch) -> None:
+def test_an_unsynced_file_is_whole_too(tmp_path, monkeypatch) -> None:
     path = tmp_path / "table"
-    write_whole(path, b"old")
+    write_unsynced(path, b"old")
 
     def fill_up(path: Path, data: bytes) -> None:
         with path.open("wb") as file:
@@ -68,7 +66,7 @@ def test_a_file_that_is_not_synced_is_whole_all_the_same(tmp_path, monkeypatch) 
 
     monkeypatch.setattr(Path, "write_bytes", fill_up)
     with pytest.raises(UserError, match="no space left"):
-        write_whole(path, b"new")
+        write_unsynced(path, b"new")
     assert path.read_bytes() == b"old"
     assert everything(tmp_path) == ["table"]
 
@@ -124,7 +122,7 @@ def test_a_directory_with_something_in_it_is_never_replaced(tmp_path) -> None:
 @pytest.mark.parametrize(
     "make", [lambda p: write_atomic(p, b""), lambda p: atomic_dir(p).__enter__(), lambda p: reserve(p, 1)]
 )
-def test_a_disk_too_full_for_a_directory_is_told_as_one(tmp_path, monkeypatch, make) -> None:
+def test_a_disk_too_full_for_a_directory_is_reported_as_full(tmp_path, monkeypatch, make) -> None:
     def fail(*_, **__) -> None:
         raise FULL
 
@@ -133,23 +131,19 @@ def test_a_disk_too_full_for_a_directory_is_told_as_one(tmp_path, monkeypatch, m
         make(tmp_path / "deep" / "file")
 
 
-def test_missing_permission_is_told_in_a_sentence(tmp_path) -> None:
+def test_missing_permission_is_reported_in_a_sentence(tmp_path) -> None:
     told = disk_error(tmp_path, PermissionError(errno.EACCES, "no"))
     assert isinstance(told, UserError)
     assert "another directory" in str(told)
 
 
-def test_permission_to_read_something_else_is_not_told_as_missing_here(tmp_path) -> None:
+def test_missing_permission_to_read_another_file_is_not_reported_as_missing_to_write(tmp_path) -> None:
     def told(where: Path) -> Exception:
         return disk_error(tmp_path / "out", PermissionError(errno.EACCES, "no", str(where)))
 
     assert isinstance(told(tmp_path / "source.txt"), PermissionError)
-    for ours in (
-        tmp_path,
-        tmp_path / "out",
-        tmp_path / "out" / "file",
-        tmp_path / f".out.{os.getpid()}.tmp" / "file",
-    ):
+    temporary = tmp_path / f".out.{os.getpid()}.tmp"
+    for ours in (tmp_path, tmp_path / "out", tmp_path / "out" / "file", temporary / "file"):
         assert isinstance(told(ours), UserError)
 
 
@@ -178,7 +172,7 @@ def test_reserving_on_a_full_disk_takes_no_space(tmp_path, full_disk) -> None:
     assert (tmp_path / "file").stat().st_size == 0
 
 
-def test_a_death_in_the_middle_of_reserving_leaves_no_file_that_looks_reserved(tmp_path, monkeypatch) -> None:
+def test_a_kill_while_reserving_leaves_no_file_that_looks_reserved(tmp_path, monkeypatch) -> None:
     class Killed(BaseException):
         pass
 
@@ -226,13 +220,13 @@ def test_a_lock_ends_with_its_process(tmp_path) -> None:
     lock.release()
 
 
-# ------------------------------------------------------------------------------------------------------ sweep
-def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path) -> None:
+# -------------------------------------------------------------------------------------------------- leftovers
+def test_temporary_files_of_a_killed_process_are_removed_and_nothing_else(tmp_path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / ".half.1234.tmp").write_bytes(b"half")
     (tmp_path / ".out.1234.tmp").mkdir()
     (tmp_path / ".out.1234.tmp" / "file").write_bytes(b"half")
     for kept in (".lock", "notes.tmp", "state/whole"):
         (tmp_path / kept).write_bytes(b"kept")
-    sweep(tmp_path)
+    remove_leftovers(tmp_path)
     assert everything(tmp_path) == [".lock", "notes.tmp", "state", "whole"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from unit.doors import ECHO
 from worlds.swarm import LAYOUT
 
 from atoll.agent import membership
@@ -23,6 +24,8 @@ from atoll.swarm.identity import (
     fingerprint,
     island_key,
 )
+from atoll.swarm.records import RunInfo
+from atoll.swarm.services import ENROLL, FETCH
 from atoll.swarm.transport import MAX_FRAME_BYTES, Stream, TransportError, call
 
 HOST = "127.0.0.1"
@@ -81,8 +84,8 @@ def test_a_message_and_its_bulk_travel_both_ways(wire, keys) -> None:
             peers.append(stream.peer)
             await echo(stream)
 
-        port = await server.serve(HOST, 0, {"Echo": service})
-        stream = await client.connect(f"{HOST}:{port}", "server", "Echo")
+        port = await server.serve(HOST, 0, {ECHO: service})
+        stream = await client.connect(f"{HOST}:{port}", "server", ECHO)
         for bulk in (b"", b"bulk", bytes(1 << 20)):
             await stream.send(m.Piece(7), bulk)
             message, back = await stream.receive(5)
@@ -125,12 +128,12 @@ def test_a_host_of_another_machine_is_not_reported_as_a_port_in_use(wire, keys) 
 # ---------------------------------------------------------------------------------------------- who is let in
 async def refused(client: GrpcTransport, address: str, peer: str = "server") -> None:
     with pytest.raises(TransportError):
-        await call(client, address, peer, "Echo", m.Ping(), m.Ping, 2.0)
+        await call(client, address, peer, ECHO, m.Ping(), 2.0)
 
 
 def test_a_certificate_of_another_run_is_refused(wire, keys, other_keys) -> None:
     async def main() -> None:
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Echo": echo})
+        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
         # The stranger trusts our authority, so only the server's own check can stop it.
         await refused(wire.transport(other_keys, "client", keys.authority), f"{HOST}:{port}")
 
@@ -139,7 +142,7 @@ def test_a_certificate_of_another_run_is_refused(wire, keys, other_keys) -> None
 
 def test_a_server_of_another_run_is_refused(wire, keys, other_keys) -> None:
     async def main() -> None:
-        port = await wire.transport(other_keys, "server", keys.authority).serve(HOST, 0, {"Echo": echo})
+        port = await wire.transport(other_keys, "server", keys.authority).serve(HOST, 0, {ECHO: echo})
         await refused(wire.transport(keys, "client"), f"{HOST}:{port}")
 
     wire.run(main)
@@ -147,7 +150,7 @@ def test_a_server_of_another_run_is_refused(wire, keys, other_keys) -> None:
 
 def test_a_server_with_another_name_than_expected_is_refused(wire, keys) -> None:
     async def main() -> None:
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Echo": echo})
+        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
         await refused(wire.transport(keys, "client"), f"{HOST}:{port}", peer="another")
 
     wire.run(main)
@@ -157,12 +160,12 @@ def test_a_peer_without_a_certificate_is_refused(wire, keys) -> None:
     async def main() -> None:
         from atoll.swarm import grpc_transport
 
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Echo": echo})
+        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
         channel = grpc_transport._channel(f"{HOST}:{port}", "server", keys.authority, None)
         wire._closing.append(channel.close)
         with pytest.raises(TransportError):
             address = f"{HOST}:{port}"
-            stream = await grpc_transport._open(channel, address, "server", "Echo", 2.0, lambda _: None)
+            stream = await grpc_transport._open(channel, address, "server", ECHO, 2.0, lambda _: None)
             await stream.send(m.Ping())
             await stream.receive(2.0)
 
@@ -180,7 +183,7 @@ def test_a_service_that_does_not_exist_is_a_transport_error(wire, keys) -> None:
 def test_an_address_that_nobody_serves_is_a_transport_error_that_names_it(wire, keys) -> None:
     async def main() -> None:
         with pytest.raises(TransportError, match=r"server at 127\.0\.0\.1:1"):
-            await wire.transport(keys, "client").connect(f"{HOST}:1", "server", "Echo", 0.3)
+            await wire.transport(keys, "client").connect(f"{HOST}:1", "server", ECHO, 0.3)
 
     wire.run(main)
 
@@ -188,9 +191,9 @@ def test_an_address_that_nobody_serves_is_a_transport_error_that_names_it(wire, 
 # --------------------------------------------------------------------------------------------------- breaking
 def test_a_peer_that_is_cut_gives_a_transport_error(wire, keys) -> None:
     async def main() -> None:
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Echo": echo})
+        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
         async with Proxy(port) as proxy:
-            stream = await wire.transport(keys, "client").connect(f"{HOST}:{proxy.port}", "server", "Echo")
+            stream = await wire.transport(keys, "client").connect(f"{HOST}:{proxy.port}", "server", ECHO)
             await stream.send(m.Ping())
             await stream.receive(5)
             waiting = asyncio.create_task(stream.receive(5))
@@ -206,9 +209,9 @@ def test_sending_on_a_line_that_was_cut_is_a_transport_error(wire, keys) -> None
     """A recovery does that when its donor has died between two requests."""
 
     async def main() -> None:
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Echo": echo})
+        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
         async with Proxy(port) as proxy:
-            stream = await wire.transport(keys, "client").connect(f"{HOST}:{proxy.port}", "server", "Echo")
+            stream = await wire.transport(keys, "client").connect(f"{HOST}:{proxy.port}", "server", ECHO)
             proxy.cut()
             with pytest.raises(TransportError):
                 await stream.receive(5)
@@ -230,8 +233,8 @@ def test_a_peer_that_leaves_gives_a_transport_error_at_the_server_too(wire, keys
                 raise
 
         client = wire.transport(keys, "client")
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Echo": service})
-        stream = await client.connect(f"{HOST}:{port}", "server", "Echo")
+        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: service})
+        stream = await client.connect(f"{HOST}:{port}", "server", ECHO)
         await stream.send(m.Ping())
         await stream.receive(5)
         await stream.close()
@@ -245,7 +248,7 @@ def test_the_end_of_a_service_is_the_end_of_the_stream(wire, keys) -> None:
         async def brief(stream: Stream) -> None:
             await stream.receive(5)
 
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Echo": brief})
+        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: brief})
         await refused(wire.transport(keys, "client"), f"{HOST}:{port}")
 
     wire.run(main)
@@ -256,8 +259,8 @@ def test_a_silent_peer_is_a_transport_error(wire, keys) -> None:
         async def mute(stream: Stream) -> None:
             await asyncio.sleep(30)
 
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Echo": mute})
-        stream = await wire.transport(keys, "client").connect(f"{HOST}:{port}", "server", "Echo")
+        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: mute})
+        stream = await wire.transport(keys, "client").connect(f"{HOST}:{port}", "server", ECHO)
         with pytest.raises(TransportError, match="no answer within"):
             await stream.receive(0.05)
 
@@ -266,8 +269,8 @@ def test_a_silent_peer_is_a_transport_error(wire, keys) -> None:
 
 def test_a_cancelled_receive_is_cancelled_and_no_transport_error(wire, keys) -> None:
     async def main() -> None:
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Echo": echo})
-        stream = await wire.transport(keys, "client").connect(f"{HOST}:{port}", "server", "Echo")
+        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
+        stream = await wire.transport(keys, "client").connect(f"{HOST}:{port}", "server", ECHO)
         task = asyncio.create_task(stream.receive(5))
         await asyncio.sleep(0.01)
         task.cancel()
@@ -279,8 +282,8 @@ def test_a_cancelled_receive_is_cancelled_and_no_transport_error(wire, keys) -> 
 
 def test_an_oversized_frame_is_never_sent(wire, keys) -> None:
     async def main() -> None:
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Echo": echo})
-        stream = await wire.transport(keys, "client").connect(f"{HOST}:{port}", "server", "Echo")
+        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
+        stream = await wire.transport(keys, "client").connect(f"{HOST}:{port}", "server", ECHO)
         with pytest.raises(TransportError, match="over the bound"):
             await stream.send(m.Piece(0), bytes(MAX_FRAME_BYTES))
 
@@ -293,7 +296,7 @@ def test_a_donor_that_died_between_two_requests_is_dropped(wire, keys) -> None:
             await stream.receive(5)
             await stream.send(m.Found(1, 0), b"x")
 
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Fetch": once})
+        port = await wire.transport(keys, "server").serve(HOST, 0, {FETCH: once})
         said: list[str] = []
         donors = Donors(wire.transport(keys, "client"), {"server": f"{HOST}:{port}"}, said.append)
         await donors.ask(m.FetchTable(0), lambda *_: True, 1)
@@ -355,12 +358,12 @@ def test_the_bytes_that_are_counted_are_those_that_the_socket_sent(wire, keys) -
         async def swallow(stream: Stream) -> None:
             for _ in range(16):
                 await stream.receive(5)
-            await stream.send(m.Done())
+            await stream.send(m.Pong())
 
         client = wire.transport(keys, "client")
-        port = await wire.transport(keys, "server").serve(HOST, 0, {"Take": swallow})
+        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: swallow})
         async with Proxy(port) as proxy:
-            stream = await client.connect(f"{HOST}:{proxy.port}", "server", "Take")
+            stream = await client.connect(f"{HOST}:{proxy.port}", "server", ECHO)
             for index in range(16):
                 await stream.send(m.Piece(index), bytes(1 << 18))
             await stream.receive(5)
@@ -386,7 +389,7 @@ class Enrolment:
             message, _ = await stream.receive(5)
             assert isinstance(message, m.Enroll)
             self.secrets.append(message.secret)
-            run = m.RunInfo(
+            run = RunInfo(
                 run_id=common_name(self.keys.authority),
                 name="test",
                 recipe={},
@@ -396,11 +399,11 @@ class Enrolment:
                 record_key=self.keys.record_key,
             )
             if self.refusal:
-                await stream.send(m.Refused(self.refusal))
+                await stream.send(m.TicketRefused(self.refusal))
             else:
                 await stream.send(m.Enrolled(self.keys.issue(message.csr), run))
 
-        port = await self._transport.serve_strangers(HOST, 0, {"Enroll": enrol})
+        port = await self._transport.serve_strangers(HOST, 0, {ENROLL: enrol})
         authority = self.keys.authority
         return Ticket(common_name(authority), f"{HOST}:{port - 1}", fingerprint(authority), "secret")
 
@@ -442,10 +445,10 @@ def test_a_refused_ticket_is_the_users_mistake_and_leaves_no_membership(wire, ke
 def test_a_certificate_from_enrolment_opens_the_members_port(wire, keys, tmp_path) -> None:
     async def main() -> None:
         member = await membership.enrol(tmp_path, await Enrolment(wire, keys).open(), "Ada")
-        port = await wire.transport(keys, COORDINATOR).serve(HOST, 0, {"Echo": echo})
+        port = await wire.transport(keys, COORDINATOR).serve(HOST, 0, {ECHO: echo})
         transport = GrpcTransport(member.credentials(tmp_path))
         wire._closing.append(transport.close)
-        assert await call(transport, f"{HOST}:{port}", COORDINATOR, "Echo", m.Ping(), m.Ping) == m.Ping()
+        assert await call(transport, f"{HOST}:{port}", COORDINATOR, ECHO, m.Ping()) == m.Ping()
 
     wire.run(main)
 

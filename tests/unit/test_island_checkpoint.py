@@ -27,7 +27,7 @@ def ranks() -> Iterator[Ranks]:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
-def test_a_resumed_island_goes_on_bit_equal(tmp_path, ranks, optimizer):
+def test_a_resumed_island_continues_bit_equal(tmp_path, ranks, optimizer):
     described = some_recipe(optimizer)
     steady, resumed = some_island(described), some_island(described)
     with InnerCheckpoints(steady, tmp_path, 2, ranks) as saved:
@@ -67,7 +67,7 @@ def test_training_goes_on_while_a_save_is_written(tmp_path, ranks, monkeypatch):
         assert [path.name for path in tmp_path.iterdir()] == ["inner-000000001"]
 
 
-def test_checkpoints_are_counted_and_the_damaged_one_is_named(tmp_path, ranks):
+def test_only_the_newest_checkpoints_are_kept_and_a_damaged_one_is_named(tmp_path, ranks):
     island = some_island()
     with InnerCheckpoints(island, tmp_path, 2, ranks) as saved:
         assert saved.restore() is None
@@ -96,7 +96,9 @@ def test_after_a_rewind_the_abandoned_checkpoints_are_gone(tmp_path, ranks):
     assert saved.restore() == 20
 
 
-def test_a_full_disk_is_told_at_the_next_save_and_the_previous_checkpoint_stays(tmp_path, ranks, monkeypatch):
+def test_a_full_disk_is_reported_at_the_next_save_and_the_previous_checkpoint_stays(
+    tmp_path, ranks, monkeypatch
+):
     island = some_island()
     take_step(island, [some_batch()], 0)
     saved = InnerCheckpoints(island, tmp_path, 1, ranks)

@@ -1,4 +1,4 @@
-"""What an island's inner optimizer begins with, at the run's start, as a joiner, and when it comes back."""
+"""The learning rates of an island that is there from the start, that joins later, and that comes back."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -32,7 +32,7 @@ def run_dir(tmp_path_factory) -> RunDir:
 
 
 class Orders:
-    """A swarm that only plans: these outer steps, one after the other."""
+    """A swarm that gives one order to adopt, then plans for these outer steps."""
 
     island = "joiner"
     moved_on = False
@@ -42,7 +42,7 @@ class Orders:
         self._data, self._steps, self.private_dir = run_dir.data, steps, run_dir.private
 
     def orders(self) -> Iterator[Adopt | Plan]:
-        yield Adopt(self._steps[0], None)
+        yield Adopt(self._steps[0], b"", b"")
         for step in self._steps:
             yield Plan(
                 term=None,
@@ -65,6 +65,9 @@ class Orders:
     def provide(self, needed: Any) -> bool:
         return True
 
+    def measured(self, **_: float) -> None:
+        pass
+
     def progress(self, *_: object) -> bool:
         return True
 
@@ -73,7 +76,7 @@ class Orders:
 
 
 def rates(run_dir: RunDir, directory: Path, steps: list[int]) -> list[float]:
-    """The learning rate, of the full one, of each inner step that an island in `directory` takes."""
+    """The factor on the learning rate in each inner step that an island in `directory` takes."""
     found: list[float] = []
     with closing(Ranks.of_torchrun()) as ranks:
         mesh: Any = SimpleNamespace(
@@ -84,14 +87,14 @@ def rates(run_dir: RunDir, directory: Path, steps: list[int]) -> list[float]:
     return found
 
 
-def test_who_is_there_from_the_start_follows_the_schedule_alone(run_dir, tmp_path):
+def test_an_island_that_is_there_from_the_start_follows_the_schedule_alone(run_dir, tmp_path):
     assert rates(run_dir, tmp_path, [0, 1]) == [1.0] * 8
 
 
-def test_a_joiner_warms_up_over_one_outer_step_and_once(run_dir, tmp_path):
+def test_a_joiner_warms_up_once_over_one_outer_step(run_dir, tmp_path):
     assert rates(run_dir, tmp_path, [3, 4]) == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1])
 
 
-def test_who_comes_back_goes_on_with_its_own_moments_at_the_full_rate(run_dir, tmp_path):
+def test_an_island_that_comes_back_uses_its_own_moments_at_the_full_rate(run_dir, tmp_path):
     rates(run_dir, tmp_path, [0])
     assert rates(run_dir, tmp_path, [5]) == [1.0] * 4

@@ -47,21 +47,19 @@ def test_the_second_to_the_fourth_step_are_traced_once(tmp_path):
     assert '"Total Allocated"' in text
 
 
-def test_a_step_that_is_left_early_leaves_what_was_traced_of_it(tmp_path):
+def test_leaving_early_keeps_what_was_traced(tmp_path):
     assert train(tmp_path / "outer-1", 20, leave_at=2) == [True]
-    assert [name for name in names(tmp_path / "outer-1") if name.startswith("inner")] == [
-        "inner 1",
-        "inner 2",
-    ]
+    found = [name for name in names(tmp_path / "outer-1") if name.startswith("inner")]
+    assert found == ["inner 1", "inner 2"]
 
 
-def test_leaving_before_the_profiler_is_warm_leaves_nothing(tmp_path):
+def test_leaving_before_the_profiler_is_warm_writes_nothing(tmp_path):
     assert train(tmp_path / "outer-1", 20, leave_at=0) == [True]
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("leave_at", [0, None])
-def test_memory_is_recorded_where_torch_can_and_no_longer(tmp_path, monkeypatch, leave_at):
+def test_memory_is_recorded_where_torch_can_and_only_while_profiling(tmp_path, monkeypatch, leave_at):
     told: list[object] = []
     memory = SimpleNamespace(
         _record_memory_history=lambda enabled="all", max_entries=0: told.append(enabled),

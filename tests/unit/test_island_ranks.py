@@ -1,4 +1,4 @@
-"""An island of two CPU ranks: the same steps as one, checkpoints either reads, and a swarm of both kinds."""
+"""An island of two CPU ranks takes the same steps as one rank, and shares checkpoints and a swarm with it."""
 
 import contextlib
 import os
@@ -53,7 +53,7 @@ def sharded_island(ranks: Ranks, cpu_offload: bool = False) -> Island:
 
 
 def one_of_two(rank: int, port: int, directory: str) -> None:
-    """A rank: the steps of an island alone; a checkpoint by two, read by two; then one's, read by two."""
+    """One rank of two: takes the steps of one rank, and reads the checkpoints of two ranks and of one."""
     os.environ |= environment(rank, 2, port)
     torch.set_num_threads(1)
     ranks = Ranks.of_torchrun()
@@ -69,7 +69,7 @@ def one_of_two(rank: int, port: int, directory: str) -> None:
         theirs = take_step(alone, [some_batch(step)], step)
         assert ours.tokens == theirs.tokens
         assert ours.loss == pytest.approx(theirs.loss, rel=1e-6)
-        assert ours.grad_norm == pytest.approx(theirs.grad_norm, rel=1e-5)
+        assert ours.gradient_norm == pytest.approx(theirs.gradient_norm, rel=1e-5)
     assert island.evaluate([some_batch()])[0] == pytest.approx(alone.evaluate([some_batch()])[0], rel=1e-5)
     for parameter in island.parameters().values():  # sharded again after evaluate
         assert isinstance(parameter, DTensor)
@@ -78,9 +78,8 @@ def one_of_two(rank: int, port: int, directory: str) -> None:
     close(island, alone)
     close(offloaded, alone)
 
-    with InnerCheckpoints(
-        island, Path(directory) / f"theirs-{rank}" if rank else Path(directory) / "two", 2, ranks
-    ) as saved:
+    own = Path(directory) / ("two" if rank == 0 else f"unused-{rank}")  # rank 0's is used on both
+    with InnerCheckpoints(island, own, 2, ranks) as saved:
         saved.save(NUM_STEPS)
         saved.wait()
         take_step(island, [some_batch(9).windows(rank * share, (rank + 1) * share)], 9)  # to be forgotten
@@ -142,6 +141,7 @@ stage = [{ until = 48, mixture = { text = 1 } }]
 inner = { context_length = 64, tokens_per_step = 256 }
 outer = { inner_steps = 4, min_participants = 2 }
 """
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 OWN = ["island.threads=1", "island.micro_batch=1", "island.evaluate_every=6", "island.profile=true"]
 
 
@@ -161,29 +161,18 @@ def elsewhere(world: World) -> RunDir:
 
 def join_two(world: World) -> list[str]:
     """What each rank of the island "two" runs."""
-    return [
-        "atoll",
-        "join",
-        world.ticket,
-        *OWN,
-        "--dir",
-        str(elsewhere(world).path),
-        "--name",
-        "two",
-        "--contributor",
-        "two",
-        "--listen",
-        "127.0.0.1:0",
-    ]
+    directory = str(elsewhere(world).path)
+    options = ["--dir", directory, "--name", "two", "--contributor", "two", "--listen", "127.0.0.1:0"]
+    return ["atoll", "join", world.ticket, *OWN, *options]
 
 
 def two_is_in(world: World) -> None:
-    world.until(lambda: any(e.facts["contributor"] == "two" for e in world.events("joined")), "two is in")
+    world.until(lambda: any(e.contributor == "two" for e in world.events("joined")), "two is in")
 
 
 def check_one_swarm(world: World) -> None:
     commits = world.events("committed")
-    assert [len(commit.facts["participants"]) for commit in commits] == [2] * 12
+    assert [len(commit.participants) for commit in commits] == [2] * 12
     assert not world.events("unequal")
     there = elsewhere(world)
     assert len((there.islands / "two" / "heldout.jsonl").read_text().splitlines()) == 3
@@ -191,10 +180,8 @@ def check_one_swarm(world: World) -> None:
     assert len(checkpoints) == 2
     assert len(list(checkpoints[-1].glob("*.distcp"))) == 2  # each rank wrote its own
     profile = there.islands / "two" / "profile"
-    assert sorted(path.name.partition("-rank")[2] for path in profile.iterdir()) == [
-        "0.trace.json",
-        "1.trace.json",
-    ]
+    profiles = sorted(path.name.partition("-rank")[2] for path in profile.iterdir())
+    assert profiles == ["0.trace.json", "1.trace.json"]
     # The other rank took no directory of its own.
     assert [path.name for path in there.islands.iterdir()] == ["two"]
     assert Manifest.load(there.data).digest() == Manifest.load(world.run_dir.data).digest()
@@ -230,15 +217,7 @@ def test_a_directory_that_is_taken_is_refused_on_every_rank(tmp_path):
 @pytest.mark.slow
 def test_torchrun_starts_an_island_of_two_ranks(tmp_path):
     with prepared(tmp_path) as world:
-        command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node=2",
-            "-m",
-            *join_two(world),
-        ]
+        command = [*TORCHRUN, "-m", *join_two(world)]
         with world.log("torchrun").open("wb") as log:
             torchrun = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         try:
@@ -258,15 +237,7 @@ def test_torchrun_trains_alone_on_two_ranks(tmp_path):
     (tmp_path / "ranks.toml").write_text(RECIPE)
     overrides = ["stage.0.until=24", "outer.min_participants=1", *OWN]
     arguments = ["atoll", "train", str(tmp_path / "ranks.toml"), *overrides, "--dir", str(tmp_path / "run")]
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "-m",
-        *arguments,
-    ]
+    command = [*TORCHRUN, "-m", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("the run is finished at outer step 6;") == 1

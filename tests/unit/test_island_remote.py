@@ -1,4 +1,4 @@
-"""Copies of inner checkpoints where fsspec finds them."""
+"""Copies of inner checkpoints in a folder or object store, through fsspec."""
 
 import shutil
 import uuid
@@ -45,7 +45,7 @@ def save(directory: Path, ranks: Ranks, url: str, steps: list[int], said: list[s
     return island
 
 
-def test_an_island_that_lost_its_disk_goes_on_bit_equal_from_the_copy(tmp_path, ranks, url):
+def test_an_island_that_lost_its_disk_continues_bit_equal_from_the_copy(tmp_path, ranks, url):
     said: list[str] = []
     steady, resumed = save(tmp_path / "here", ranks, url, [1, 2, 3], said), some_island()
     assert names(url) == ["inner-000000002", "inner-000000003"]
@@ -60,7 +60,7 @@ def test_an_island_that_lost_its_disk_goes_on_bit_equal_from_the_copy(tmp_path, 
     assert said == []
 
 
-def test_what_is_here_comes_before_the_copy_and_an_empty_remote_is_no_error(tmp_path, ranks, url):
+def test_a_local_checkpoint_comes_before_the_copy_and_an_empty_remote_is_no_error(tmp_path, ranks, url):
     island = some_island()
     with InnerCheckpoints(island, tmp_path / "here", 2, ranks, url) as saved:
         assert saved.restore() is None
@@ -70,7 +70,7 @@ def test_what_is_here_comes_before_the_copy_and_an_empty_remote_is_no_error(tmp_
         assert saved.restore() == 3
 
 
-def test_a_copy_without_its_manifest_is_not_there_and_goes_with_the_next(tmp_path, ranks, url):
+def test_a_copy_without_its_manifest_does_not_count_and_is_removed_by_the_next(tmp_path, ranks, url):
     save(tmp_path / "here", ranks, url, [1, 2], [])
     files, root = fsspec.url_to_fs(url)
     files.rm_file(f"{root}/inner-000000002/{MANIFEST_NAME}")
@@ -94,22 +94,19 @@ def test_a_damaged_copy_is_named(tmp_path, ranks, url):
     save(tmp_path / "here", ranks, url, [1], [])
     shutil.rmtree(tmp_path / "here")
     files, root = fsspec.url_to_fs(url)
-    shard = next(
-        path for path in files.ls(f"{root}/inner-000000001", detail=False) if path.endswith(".distcp")
-    )
+    paths = files.ls(f"{root}/inner-000000001", detail=False)
+    shard = next(path for path in paths if path.endswith(".distcp"))
     files.pipe_file(shard, b"something else")
     with pytest.raises(UserError, match=r"distcp: missing or damaged"):
         InnerCheckpoints(some_island(), tmp_path / "here", 2, ranks, url).restore()
 
 
-def test_training_goes_on_where_copies_fail_and_says_so(tmp_path, ranks):
+def test_training_continues_where_copies_fail_and_says_so(tmp_path, ranks):
     (tmp_path / "far").write_text("a file where the folder should be")
     said: list[str] = []
     save(tmp_path / "here", ranks, str(tmp_path / "far"), [1, 2], said)
-    assert [path.name for path in sorted((tmp_path / "here").iterdir())] == [
-        "inner-000000001",
-        "inner-000000002",
-    ]
+    kept = [path.name for path in sorted((tmp_path / "here").iterdir())]
+    assert kept == ["inner-000000001", "inner-000000002"]
     assert len(said) == 2
     assert "inner-000000002 could not be copied there" in said[1]
 

@@ -37,6 +37,6 @@ def test_a_warmup_as_long_as_the_run_and_a_decay_longer_than_it_are_harmless(kin
     assert factors[2:] == sorted(factors[2:], reverse=True)
 
 
-def test_an_optimizer_that_begins_anew_warms_up_from_there():
+def test_an_optimizer_with_fresh_moments_warms_up_from_its_first_step():
     assert [rewarmed(step, 40, 3) for step in range(40, 45)] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert [rewarmed(step, 0, 0) for step in (0, 1, 1000)] == [1.0, 1.0, 1.0]

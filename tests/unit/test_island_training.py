@@ -26,7 +26,7 @@ def test_loss_and_step_do_not_depend_on_the_micro_batches():
     two = take_step(parts, [batch.windows(0, 1), batch.windows(1, 4)], 0)
     assert one.tokens == two.tokens == (batch.labels >= 0).sum()
     assert one.loss == pytest.approx(two.loss, rel=1e-6)
-    assert one.grad_norm == pytest.approx(two.grad_norm, rel=1e-5)
+    assert one.gradient_norm == pytest.approx(two.gradient_norm, rel=1e-5)
     for a, b in zip(values(whole), values(parts), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
@@ -65,7 +65,7 @@ def test_a_step_without_labels_is_refused():
         island.read()
 
 
-def test_steps_are_told_when_they_are_read():
+def test_metrics_are_the_same_whether_read_after_each_step_or_later():
     at_once, later = some_island(), some_island()
     told = [take_step(at_once, [some_batch(step)], step) for step in range(3)]
     for step in range(3):
@@ -91,7 +91,7 @@ def test_parameters_are_the_models_own_and_load_copies_into_them():
         other.load(arrays | {"model.norm.weight": np.ones(3, np.float32)})
 
 
-def test_only_matrices_decay_and_only_hidden_ones_are_muons():
+def test_only_matrices_decay_and_muon_has_only_those_of_the_blocks():
     model = some_island().model
     (adamw,) = optim.build(model, recipe.AdamW())
     assert [group["weight_decay"] for group in adamw.param_groups] == [0.1, 0.0]
@@ -101,7 +101,7 @@ def test_only_matrices_decay_and_only_hidden_ones_are_muons():
     assert any(p is model.model.embed_tokens.weight for p in adamw.param_groups[0]["params"])
 
 
-def test_an_unknown_device_is_the_users_mistake():
+def test_an_unknown_device_is_a_user_error():
     with pytest.raises(UserError, match=r"island\.device: 'abacus'"):
         device("abacus")
 
@@ -113,7 +113,7 @@ def mesh():
     ranks.close()
 
 
-def laid_out(mesh: DeviceMesh, island: recipe.Island) -> Island:
+def parallel_island(mesh: DeviceMesh, island: recipe.Island) -> Island:
     described = some_recipe()
     model = Llama(resolve(described.model, 64))
     model.init_weights(described.seed)
@@ -122,7 +122,7 @@ def laid_out(mesh: DeviceMesh, island: recipe.Island) -> Island:
 
 def test_in_float8_an_island_trains_nearly_as_in_fp32_on_the_same_parameters(mesh):
     pytest.importorskip("torchao", reason="pip install 'atoll[float8]' to run this")
-    plain, narrow = laid_out(mesh, recipe.Island()), laid_out(mesh, recipe.Island(float8=True))
+    plain, narrow = parallel_island(mesh, recipe.Island()), parallel_island(mesh, recipe.Island(float8=True))
     assert list(narrow.parameters()) == list(plain.parameters())
     assert all(value.dtype == torch.float32 for value in narrow.parameters().values())
     batch = some_batch()
@@ -135,13 +135,13 @@ def test_in_float8_an_island_trains_nearly_as_in_fp32_on_the_same_parameters(mes
 def test_float8_without_torchao_says_what_to_install(mesh, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchao", None)
     with pytest.raises(UserError, match=r"pip install 'atoll\[float8\]'"):
-        laid_out(mesh, recipe.Island(float8=True))
+        parallel_island(mesh, recipe.Island(float8=True))
 
 
 def test_a_single_cpu_rank_has_nothing_to_offload(mesh):
-    island, plain, batch = (
-        laid_out(mesh, recipe.Island(cpu_offload=True)),
-        laid_out(mesh, recipe.Island()),
-        some_batch(),
+    island, plain = (
+        parallel_island(mesh, recipe.Island(cpu_offload=True)),
+        parallel_island(mesh, recipe.Island()),
     )
+    batch = some_batch()
     assert take_step(island, [batch], 0).loss == take_step(plain, [batch], 0).loss

@@ -18,7 +18,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Who may import whom, besides itself and whatever is below it. `run/processes.py` is ground although it
 # stands with the run's life: whoever starts a child needs it.
-GROUND = {"recipe", "errors", "files", "events", "processes", "samples"}
+GROUND = {"recipe", "errors", "files", "metrics", "events", "status", "processes", "samples"}
 LOOKS = {"terminal"}  # how things look: for everything from the top layers on
 WORDS = {"model", "data", "swarm"}
 ENDS = {"coordinator", "agent", "island"}
@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
 EDGES: dict[str, tuple[set[str], bool]] = {
     "grpc": ({"swarm/grpc_transport.py"}, False),
     "sqlalchemy": ({"coordinator/database.py", "coordinator/store.py"}, False),
-    "numba": ({"agent/codec.py"}, False),
+    "numba": ({"agent/kernel.py"}, False),
     "cryptography": ({"swarm/identity.py"}, False),
     "safetensors": ({"agent/checkpoint.py", "model/hf.py"}, False),
     "rich": ({"terminal.py", "demo/demo.py"}, False),

@@ -13,16 +13,17 @@ from worlds.swarm import LAYOUT
 
 from atoll.agent import checkpoint, fetch
 from atoll.agent.assembly import Assembly
-from atoll.agent.codec import encode, encoded_bytes
+from atoll.agent.codecs import CODECS
 from atoll.agent.donor import Donor
 from atoll.agent.exponents import restore, shrink
 from atoll.agent.fetch import Donors, NobodyHas
-from atoll.agent.log import UpdateLog, check_piece
+from atoll.agent.log import UpdateLog
+from atoll.agent.pieces import check_piece, piece_row
 from atoll.agent.recovery import Recovery
 from atoll.agent.state import UNKNOWN, OuterState
 from atoll.errors import UserError
 from atoll.swarm.identity import RunKeys
-from atoll.swarm.layout import digest, root
+from atoll.swarm.layout import root
 from atoll.swarm.memory_transport import MemoryTransport, Network
 from atoll.swarm.messages import FetchChunk, FetchPieces
 from atoll.swarm.records import (
@@ -37,6 +38,7 @@ from atoll.swarm.records import (
     UpdateHeader,
     header,
 )
+from atoll.swarm.services import FETCH
 
 TERM = Term(1, "nonce")
 SHARES = (Share("a", b"p" * 32, 8, 1.0),)
@@ -80,11 +82,10 @@ class History:
         )
         for index in range(LAYOUT.num_pieces):
             piece = values[LAYOUT.piece(index)]
-            out = np.empty(encoded_bytes("int8", len(piece)), np.uint8)
-            encode("int8", piece, out)
-            asyncio.run(assembly.put(index, out.data))
+            out = np.empty(CODECS["int8"].max_bytes(len(piece)), np.uint8)
+            asyncio.run(assembly.put(index, out[: CODECS["int8"].encode(piece, out)].data))
         made = header(attempt, Assembled(TERM, step, 1, (root(assembly.slice_table(part)),)))
-        assembly.finish(self.log, made, self.state.next_table(made, assembly.data))
+        assembly.finish(self.log, made, self.state.next_table(made, assembly.pieces))
         return made
 
     def record(self, made: UpdateHeader, **changes: object) -> CommitRecord:
@@ -113,7 +114,7 @@ class History:
         self.log.append(self.record(made))
         for chunk in range(LAYOUT.num_chunks):
             row = update.next_table[64 * chunk : 64 * chunk + 64]
-            assert self.state.apply(made, update.data, chunk, row)
+            assert self.state.apply(made, update.pieces, chunk, row)
 
     def reopened(self) -> UpdateLog:
         return UpdateLog(self.directory / "log", LAYOUT, self.keys.record_key)
@@ -230,7 +231,7 @@ def test_an_update_is_found_by_its_digest(tmp_path) -> None:
     update = history.log.committed(0)
     assert update is not None
     assert update.header.digest() == history.log.records[0].update
-    assert all(check_piece(update.slice_tables[0], i, update.piece(i)) for i in range(LAYOUT.num_pieces))
+    assert all(check_piece(update.pieces.table, i, update.pieces[i]) for i in range(LAYOUT.num_pieces))
     assert history.log.committed(1) is None
     assert history.log.committed(-1) is None
 
@@ -262,7 +263,7 @@ def test_an_entry_whose_slice_table_is_damaged_counts_as_absent(tmp_path) -> Non
     path = history.files("*.entry")[0]
     update = history.log.committed(0)
     assert update is not None
-    flip(path, path.read_bytes().index(update.slice_tables[0]) + 5)
+    flip(path, path.read_bytes().index(update.pieces.table) + 5)
     assert history.log.committed(0) is None
 
 
@@ -317,11 +318,11 @@ def test_a_joiner_fetches_of_an_update_what_its_chunks_need(tmp_path, monkeypatc
         find = source._find  # pyright: ignore[reportPrivateUsage]
 
         def counting(request: Message) -> object:
-            asked.extend([request.first] if isinstance(request, FetchPieces) else [])
+            asked.extend([request.first_piece] if isinstance(request, FetchPieces) else [])
             return find(request)
 
         monkeypatch.setattr(source, "_find", counting)
-        port = await MemoryTransport(network, "donor").serve("memory", 0, {"Fetch": source.serve})
+        port = await MemoryTransport(network, "donor").serve("memory", 0, {FETCH: source.serve})
         donors = Donors(MemoryTransport(network, "joiner"), {"donor": f"memory:{port}"}, lambda _: None)
         assert await Recovery(joiner.state, joiner.log, GENESIS, []).advance(donors) == 1
         await donors.close()
@@ -350,7 +351,7 @@ def test_a_commit_while_chunks_come_turns_those_that_are_here_to_the_log(tmp_pat
         def committing(request: Message) -> object:
             with one_by_one:
                 if isinstance(request, FetchPieces):
-                    pieces.extend(range(request.first, request.first + request.count))
+                    pieces.extend(range(request.first_piece, request.first_piece + request.num_pieces))
                 if isinstance(request, FetchChunk):
                     monkeypatch.undo()
                     chunks.append(request.index)
@@ -360,7 +361,7 @@ def test_a_commit_while_chunks_come_turns_those_that_are_here_to_the_log(tmp_pat
                 return find(request)
 
         source._find = committing  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
-        port = await MemoryTransport(network, "donor").serve("memory", 0, {"Fetch": source.serve})
+        port = await MemoryTransport(network, "donor").serve("memory", 0, {FETCH: source.serve})
         donors = Donors(MemoryTransport(network, "joiner"), {"donor": f"memory:{port}"}, lambda _: None)
         async with asyncio.timeout(20):
             assert await Recovery(joiner, log, GENESIS, []).advance(donors) == 2
@@ -416,7 +417,7 @@ def test_a_donor_of_false_chunks_is_dropped_and_named_and_its_chunks_come_from_t
         network, addresses = Network(), {}
         for name, kind in (("honest", Donor), ("liar", Liar)):
             source = kind(donor.state, donor.log, GENESIS, lambda *_: None)
-            port = await MemoryTransport(network, name).serve("memory", 0, {"Fetch": source.serve})
+            port = await MemoryTransport(network, name).serve("memory", 0, {FETCH: source.serve})
             addresses[name] = f"memory:{port}"
         donors = Donors(MemoryTransport(network, "joiner"), addresses, said.append)
         assert await Recovery(joiner, log, GENESIS, []).advance(donors) == 1
@@ -434,7 +435,8 @@ def test_the_bytes_of_an_update_are_checked_whole_and_a_damaged_one_leaves_its_t
     update, name = history.log.committed(0), history.log.records[0].update
     assert update is not None
     assert history.log.check(update)
-    flip(history.log.data_path(0, name), len(update.data) - 1)
+    path = history.log.data_path(0, name)
+    flip(path, path.stat().st_size - 1)
     damaged = history.log.committed(0)
     assert damaged is not None
     assert not history.log.check(damaged)
@@ -486,7 +488,7 @@ def test_two_updates_of_a_step_are_both_held(tmp_path) -> None:
 
 
 def test_a_piece_is_checked_at_its_own_place_in_the_table() -> None:
-    table = digest(b"one") + digest(b"two")
+    table = piece_row(b"one") + piece_row(b"two")
     assert check_piece(table, 1, b"two")
     assert not check_piece(table, 0, b"two")
     assert not check_piece(table, 2, b"two")

@@ -13,10 +13,10 @@ from atoll.coordinator.members import Member, Members
 from atoll.errors import UserError
 from atoll.swarm import messages as m
 from atoll.swarm.identity import RunKeys, Ticket, common_name, fingerprint, island_key
-from atoll.swarm.records import Term
+from atoll.swarm.records import RunInfo, Term
 from atoll.swarm.transport import TransportError
 
-RUN = m.RunInfo(
+RUN = RunInfo(
     run_id="test-1",
     name="test",
     recipe={},

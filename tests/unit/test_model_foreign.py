@@ -96,20 +96,18 @@ def test_hidden_states_times_head_are_the_models_logits_and_documents_do_not_see
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("optimizer", [recipe.AdamW(lr=1e-3), recipe.Muon()], ids=["adamw", "muon"])
-def test_an_island_trains_it_and_exports_what_transformers_loads(checkpoints, tmp_path, name, optimizer):
-    first, second = (
-        island_of(checkpoints[name], optimizer=optimizer),
-        island_of(checkpoints[name], optimizer=optimizer),
-    )
+def test_an_island_trains_a_foreign_model_and_exports_what_transformers_loads(
+    checkpoints, tmp_path, name, optimizer
+):
+    first, second = (island_of(checkpoints[name], optimizer=optimizer) for _ in range(2))
     before = values(first)
     losses = [take_step(first, [some_batch()], step).loss for step in range(8)]
     assert losses[-1] < losses[0] - 0.1
     for step in range(8):  # no dropout: the same again, to the bit
         take_step(second, [some_batch()], step)
     assert equal(values(first), values(second))
-    assert all(not torch.equal(old, new) for old, new in zip(before, values(first), strict=True)), (
-        "something was not trained"
-    )
+    for old, new in zip(before, values(first), strict=True):
+        assert not torch.equal(old, new), "a parameter was not trained"
 
     hf.save_model(tmp_path, first.model, 7, [8, 9])
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
@@ -131,7 +129,7 @@ def test_checkpointed_blocks_give_the_same_gradients(checkpoints):
     ranks.close()
 
 
-def test_the_row_of_a_padding_word_is_trained_as_any_other(checkpoints):
+def test_the_row_of_a_padding_token_is_trained_as_any_other(checkpoints):
     island = island_of(checkpoints["qwen2"])
     before = island.parameters()["model.embed_tokens.weight"][3].clone()
     tokens = np.full((1, 24), 3)
@@ -160,9 +158,9 @@ def test_logits_that_are_more_than_hidden_states_times_embeddings_are_refused(tm
         hf.open_model(tmp_path)
 
 
-def test_what_transformers_cannot_load_is_one_sentence(checkpoints, tmp_path):
+def test_what_transformers_cannot_load_is_refused_in_one_sentence(checkpoints, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "t5"}')
-    for opened in (hf.open_model, foreign.described):
+    for opened in (hf.open_model, foreign.from_config):
         with pytest.raises(UserError, match=r"transformers cannot .* a causal language model") as caught:
             opened(tmp_path)
         assert "\n" not in str(caught.value)
@@ -175,15 +173,13 @@ def test_what_transformers_cannot_load_is_one_sentence(checkpoints, tmp_path):
     )
     with pytest.raises(UserError, match=r"layers\.1.*missing or of another shape"):
         hf.open_model(tmp_path)
-    with pytest.raises(UserError, match="the tokenizer has 65 words and the model only 64"):
+    with pytest.raises(UserError, match="the tokenizer has 65 tokens, the model only 64"):
         hf.build(recipe.Model(from_=str(checkpoints["qwen2"])), 65)
 
 
 # -------------------------------------------------------------------------------------------------- processes
 def one_of_two(rank: int, port: int, directory: str) -> None:
-    """A rank whose windows hold another number of documents than the other's: the two must not wait for each
-    other.
-    """
+    """One rank, whose windows hold more or fewer documents than the other's; neither may hang."""
     os.environ |= environment(rank, 2, port)
     torch.set_num_threads(1)
     ranks = Ranks.of_torchrun()
@@ -199,13 +195,13 @@ def one_of_two(rank: int, port: int, directory: str) -> None:
         ours = take_step(island, [batch.windows(2 * rank, 2 * rank + 2)], step)
         theirs = take_step(alone, [batch], step)
         assert ours.loss == pytest.approx(theirs.loss, rel=1e-5)
-        assert ours.grad_norm == pytest.approx(theirs.grad_norm, rel=1e-4)
+        assert ours.gradient_norm == pytest.approx(theirs.gradient_norm, rel=1e-4)
     ranks.close()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tied qwen2", "gpt-neox"])
-def test_two_ranks_share_it_whatever_documents_each_has(checkpoints, name):
+def test_two_ranks_train_a_foreign_model_whatever_documents_each_has(checkpoints, name):
     arguments = free_port(), str(checkpoints[name])
     torch.multiprocessing.start_processes(one_of_two, arguments, nprocs=2, start_method="spawn")
 

@@ -29,11 +29,9 @@ def test_temperature_zero_and_a_tiny_top_p_take_the_likeliest():
     assert greedy[0] == int(logits.argmax())
 
 
-def test_a_stop_token_ends_it_and_is_left_out():
+def test_a_stop_token_ends_the_sequence_and_is_left_out():
     model = some_model()
     tokens = generate(model, [4], max_tokens=5, temperature=0)
     stop = tokens[-1]
-    assert (
-        generate(model, [4], max_tokens=5, temperature=0, stop_tokens=frozenset({stop}))
-        == tokens[: tokens.index(stop)]
-    )
+    stopped = generate(model, [4], max_tokens=5, temperature=0, stop_tokens=frozenset({stop}))
+    assert stopped == tokens[: tokens.index(stop)]

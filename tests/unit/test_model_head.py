@@ -66,7 +66,7 @@ def test_a_batch_without_labels_is_zero_with_zero_gradient():
     assert not torch.autograd.grad(ours.objective, weight)[0].any()
 
 
-def test_without_gradients_none_is_taken():
+def test_without_gradients_none_is_computed():
     hidden, weight, labels = some(torch.float32)
     with torch.no_grad():
         ours = cross_entropy(hidden, weight, labels)
@@ -74,7 +74,7 @@ def test_without_gradients_none_is_taken():
     assert not cross_entropy(hidden, weight, labels).loss.requires_grad
 
 
-def test_logits_are_never_held_whole(monkeypatch):
+def test_logits_are_never_held_as_a_whole(monkeypatch):
     seen: list[torch.Size] = []
     monkeypatch.setattr(head, "CHUNK_ELEMENTS", 1)
     monkeypatch.setattr(head, "CHUNK_ROWS", 4)
@@ -100,9 +100,8 @@ def test_log_probabilities_and_their_gradients_are_the_plain_formula(monkeypatch
     index = labels.where(labels != -100, 0).unsqueeze(-1)
     plain = (hidden @ weight.T).log_softmax(-1).gather(-1, index).squeeze(-1).where(labels != -100, 0.0)
     torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
-    preference = [
-        torch.nn.functional.logsigmoid(of.sum(1).diff()).sum() for of in (ours, plain)
-    ]  # as DPO joins them
+    # A loss that joins them as DPO does.
+    preference = [torch.nn.functional.logsigmoid(of.sum(1).diff()).sum() for of in (ours, plain)]
     got, want = (torch.autograd.grad(loss, (hidden, weight)) for loss in preference)
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)
@@ -113,9 +112,8 @@ def test_divergence_from_a_teachers_top_k_is_the_plain_formula(monkeypatch, chun
     monkeypatch.setattr(head, "CHUNK_ELEMENTS", chunk_elements)
     monkeypatch.setattr(head, "CHUNK_ROWS", 1)
     hidden, weight, labels = some(torch.float64)
-    teacher, words = torch.randn(
-        2, 9, 11, generator=torch.Generator().manual_seed(1), dtype=torch.float64
-    ).topk(4)
+    generator = torch.Generator().manual_seed(1)
+    teacher, words = torch.randn(2, 9, 11, generator=generator, dtype=torch.float64).topk(4)
     ours = top_k_divergence(hidden, weight, labels, words, teacher)
     target = torch.zeros(2, 9, 11, dtype=torch.float64).scatter(-1, words, teacher.softmax(-1))
     plain = torch.nn.functional.kl_div((hidden @ weight.T).log_softmax(-1), target, reduction="none").sum(-1)
@@ -127,7 +125,7 @@ def test_divergence_from_a_teachers_top_k_is_the_plain_formula(monkeypatch, chun
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)
 
 
-def test_a_teacher_that_is_the_model_diverges_by_nothing():
+def test_the_divergence_from_a_teacher_equal_to_the_model_is_zero():
     hidden, weight, labels = some(torch.float64)
     teacher, words = (hidden @ weight.T).detach().topk(11)
     ours = top_k_divergence(hidden, weight, labels, words, teacher)
@@ -135,7 +133,7 @@ def test_a_teacher_that_is_the_model_diverges_by_nothing():
     assert all(g.abs().max() < 1e-12 for g in torch.autograd.grad(ours.objective, (hidden, weight)))
 
 
-def test_the_gradient_is_given_once():
+def test_a_second_backward_pass_fails():
     hidden, weight, labels = some(torch.float32)
     ours = cross_entropy(hidden, weight, labels)
     ours.objective.backward(retain_graph=True)

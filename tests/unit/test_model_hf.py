@@ -71,7 +71,7 @@ def test_the_config_has_the_keys_of_transformers_4_and_5(tmp_path):
     assert tree["eos_token_id"] is None  # and not Llama-2's 2
 
 
-def test_damage_is_named(tmp_path):
+def test_a_damaged_checkpoint_is_named(tmp_path):
     model = some_model()
     hf.save(tmp_path, CONFIG, model.state_dict())
     weights = tmp_path / "model.safetensors"

@@ -76,9 +76,8 @@ def test_two_layers_at_full_width_have_transformers_logits_to_the_bit(name: str)
     # Both hold the same memory: the largest of them has 6 GB of weights.
     reference.load_state_dict(weights, strict=False, assign=True)
     reference.tie_weights()
-    reference.model.rotary_emb = type(reference.model.rotary_emb)(
-        reference.config
-    )  # its buffers were on meta
+    # Made anew, since its buffers were on meta.
+    reference.model.rotary_emb = type(reference.model.rotary_emb)(reference.config)
     assert not any(p.is_meta for p in reference.parameters())
     tokens = torch.randint(0, config.vocab_size, (1, 96), generator=generator)
     with torch.no_grad():

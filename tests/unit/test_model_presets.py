@@ -13,7 +13,7 @@ def test_intellect_1_has_exactly_the_originals_parameters():
     assert PRESETS["intellect-1"].num_parameters == 10_211_381_248
 
 
-def test_published_sizes():
+def test_presets_have_the_published_numbers_of_parameters():
     assert PRESETS["1b"].num_parameters == 1_235_814_400
     assert PRESETS["3b"].num_parameters == 3_212_749_824
     assert PRESETS["8b"].num_parameters == 8_030_261_248
@@ -32,13 +32,13 @@ def test_overrides_replace_dimensions_and_refit_the_heads():
     ("model", "vocab_size", "message"),
     [
         (Model(preset="llama"), 2048, "no preset is named 'llama'"),
-        (Model(preset="demo"), 2049, "tokenizer has 2049 words and the model only 2048"),
+        (Model(preset="demo"), 2049, "tokenizer has 2049 tokens, the model only 2048"),
         (Model(preset="demo", hidden_size=130, num_attention_heads=4), 2048, "multiple of twice"),
         (Model(preset="demo", num_key_value_heads=3), 2048, "must divide"),
         (Model(from_="/nowhere"), 2048, "no such file"),
     ],
 )
-def test_what_does_not_fit_is_one_sentence(model: Model, vocab_size: int, message: str):
+def test_dimensions_that_do_not_fit_are_refused_in_one_sentence(model: Model, vocab_size: int, message: str):
     with pytest.raises(UserError, match=message):
         resolve(model, vocab_size)
 
@@ -101,6 +101,6 @@ def test_a_config_file_that_is_no_plain_llama_is_refused(tmp_path, text, message
         read_config(tmp_path)
 
 
-def test_presets_come_without_torch():
+def test_presets_do_not_import_torch():
     code = "import sys, atoll.model.presets; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

@@ -20,7 +20,7 @@ PLAN = Plan(
     stage_starts=(0,),
     inner_steps=4,
     first_inner_step=12,
-    seconds=20.0,
+    seconds_left=20.0,
 )
 
 
@@ -44,12 +44,12 @@ def test_one_that_does_not_adopts_first(agent, loaded) -> None:
 def test_a_part_of_a_plan_is_proposed_as_that_and_again_to_whoever_says_the_plan_again(agent) -> None:
     step(agent, m.Attached(b"root"))
     assert step(agent, PLAN) == [Tell(m.Work(PLAN))]
-    assert step(agent, msgspec.structs.replace(PLAN, seconds=5.0)) == [], "the trainer is at it"
+    assert step(agent, msgspec.structs.replace(PLAN, seconds_left=5.0)) == [], "the trainer is at it"
     (encode,) = step(agent, m.Proposed(step=3, tokens=48, inner_steps=3, loss=1.0, compute_seconds=20.0))
     assert isinstance(encode, Encode)
     assert (encode.proposal.lease, encode.proposal.inner_steps) == (((0, 6),), 3)
     assert step(agent, Encoded(encode.proposal)) == [Send(encode.proposal)]
-    assert step(agent, msgspec.structs.replace(PLAN, seconds=1.0)) == [Send(encode.proposal)]
+    assert step(agent, msgspec.structs.replace(PLAN, seconds_left=1.0)) == [Send(encode.proposal)]
 
 
 def test_a_new_agent_tells_the_plan_to_a_trainer_that_may_be_at_it(agent) -> None:

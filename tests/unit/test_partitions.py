@@ -24,6 +24,7 @@ from atoll.samples import Ranges, first_sample, merge, number_of, partition_numb
 from atoll.swarm import messages as m
 from atoll.swarm.records import CommitRecord, Plan, Term
 
+WORDS = "the old sea dog sat by the fire and told of islands storms and gold"
 TERM = Term(1, "n")
 ADA, BOB = (partition_number(["mail"], f"mail/{name}", "digest") for name in ("ada", "bob"))
 RULES = Rules(
@@ -51,9 +52,8 @@ def test_a_sample_says_which_private_source_it_is_of() -> None:
     assert private_source(first_sample(number) + 5, ["diary", "mail"]) == "mail"
     assert private_source(5, ["diary", "mail"]) == ""
     assert number != partition_number(["diary", "mail"], "mail/ada", "other data")
-    assert (
-        msgspec.msgpack.decode(msgspec.msgpack.encode(first_sample(number) + 5)) == first_sample(number) + 5
-    )
+    sample = first_sample(number) + 5
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(sample)) == sample
 
 
 def test_turns_of_partitions_are_spread_over_a_plan() -> None:
@@ -93,7 +93,7 @@ def member(members: Members, island: str, partitions: dict[str, int]) -> None:
 
 
 def given(leases: list[tuple[tuple[int, int], ...]]) -> tuple[int, int]:
-    """(samples in all, those of partitions)."""
+    """(number of samples in all, number of those that are of partitions)."""
     parts = [part for lease in leases for part in lease]
     return sum(count for _, count in parts), sum(count for first, count in parts if number_of(first))
 
@@ -116,7 +116,7 @@ def record_of(step: int, leases: tuple[tuple[str, Ranges], ...]) -> CommitRecord
 
 @pytest.mark.parametrize("restart", [False, True])
 def test_a_private_source_has_its_weight_over_the_swarm(restart) -> None:
-    """Only one of three islands holds any of it; what is not committed is given back, and made up for."""
+    """Only one of three islands has a partition; samples that are not committed come back later."""
     members = Members()
     for island, held in (("a", {"mail/ada": ADA}), ("b", {}), ("c", {})):
         member(members, island, held)
@@ -139,7 +139,7 @@ def test_a_private_source_has_its_weight_over_the_swarm(restart) -> None:
     assert all(sum(one) <= other[0] for one, other in pairwise(turns)), "no turn twice"
 
 
-def test_two_partitions_of_a_source_are_passed_through_alike_and_a_stage_has_weights_of_its_own() -> None:
+def test_two_partitions_of_a_source_get_equal_turns_and_each_stage_has_its_own_weights() -> None:
     members = Members()
     member(members, "a", {"mail/ada": ADA, "mail/bob": BOB})
     plans, leases = Plans(RULES), []
@@ -151,7 +151,7 @@ def test_two_partitions_of_a_source_are_passed_through_alike_and_a_stage_has_wei
     assert abs(plans.leases.num_turns(ADA) - plans.leases.num_turns(BOB)) <= 16
 
 
-def test_a_step_cut_short_gives_back_turns_too() -> None:
+def test_a_step_cut_short_returns_turns_of_partitions_too() -> None:
     members = Members()
     member(members, "a", {"mail/ada": ADA})
     plans = Plans(RULES)
@@ -191,23 +191,7 @@ def test_a_partition_of_no_source_of_the_run_is_refused(name) -> None:
 # ------------------------------------------------------------------------------------------------------- data
 @pytest.fixture
 def run_dir(tmp_path) -> RunDir:
-    words = [
-        "the",
-        "old",
-        "sea",
-        "dog",
-        "sat",
-        "by",
-        "the",
-        "fire",
-        "and",
-        "told",
-        "of",
-        "islands",
-        "storms",
-        "and",
-        "gold",
-    ]
+    words = WORDS.split()
     lines = [" ".join(words[(n * 7 + k * k) % len(words)] for k in range(60)) for n in range(60)]
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("\f".join(lines[:50]))
@@ -233,7 +217,7 @@ def recipe(run_dir: RunDir, **weights: float) -> Recipe:
 
 
 def prepared(run_dir: RunDir) -> Recipe:
-    """With ada's part of it, too."""
+    """The recipe, after preparing the run's data and ada's partition of it."""
     of_run = recipe(run_dir)
     prepare(of_run, run_dir.data)
     genesis.prepare_partition(
@@ -242,7 +226,7 @@ def prepared(run_dir: RunDir) -> Recipe:
     return of_run
 
 
-def test_what_is_private_lies_apart_and_is_read_only_where_it_is(run_dir) -> None:
+def test_a_partition_lies_apart_and_can_only_be_read_where_it_is(run_dir) -> None:
     of_run = prepared(run_dir)
     (part,) = partitions(run_dir.private, of_run)
     numbers = {found.name: found.number for found in partitions(run_dir.private, of_run)}
@@ -263,7 +247,7 @@ def test_what_is_private_lies_apart_and_is_read_only_where_it_is(run_dir) -> Non
         Loader(run_dir.data, of_run).sample(first, [0])
 
 
-def test_the_ledger_counts_it_by_its_source(run_dir) -> None:
+def test_the_ledger_counts_a_partition_as_its_source(run_dir) -> None:
     of_run = prepared(run_dir)
     (part,) = partitions(run_dir.private, of_run)
     count = Loader(run_dir.data, of_run).mixture.count([(0, 12), (first_sample(part.number), 4)], [0])
@@ -287,19 +271,19 @@ def test_a_partition_with_another_tokenizer_is_refused(run_dir) -> None:
         ("mail/ada=pigeon:y", "unknown key `pigeon`"),
     ],
 )
-def test_a_partition_that_cannot_be_is_refused_with_the_reason(run_dir, wanted, message) -> None:
+def test_an_impossible_partition_is_refused_with_the_reason(run_dir, wanted, message) -> None:
     of_run = recipe(run_dir)
     prepare(of_run, run_dir.data)
     with pytest.raises(UserError, match=message):
         recipe_of(of_run, wanted, run_dir.data)
 
 
-def test_the_runs_tokenizer_comes_first(run_dir) -> None:
+def test_a_partition_needs_the_runs_tokenizer(run_dir) -> None:
     with pytest.raises(UserError, match="the run's tokenizer is not here yet"):
         recipe_of(recipe(run_dir), "mail/ada=jsonl:y", Path("nowhere"))
 
 
-def test_a_stage_needs_a_source_that_all_can_have(run_dir) -> None:
+def test_a_stage_needs_a_source_that_every_island_can_have(run_dir) -> None:
     with pytest.raises(UserError, match="at least one source that is not partitioned must weigh more than 0"):
         recipe(run_dir, mail=1.0)
     tree = recipe(run_dir).shared()

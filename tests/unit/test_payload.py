@@ -5,8 +5,7 @@ import pytest
 from worlds.swarm import LAYOUT
 
 from atoll.agent import payload
-from atoll.agent.codec import decode
-from atoll.agent.log import check_piece
+from atoll.agent.pieces import check_piece
 from atoll.agent.state import OuterState
 from atoll.swarm.layout import root
 from atoll.swarm.messages import Propose
@@ -20,7 +19,7 @@ PROPOSAL = Propose(
     inner_steps=4,
     loss=1.5,
     norm=0.0,
-    handover=2.0,
+    handover_seconds=2.0,
 )
 
 
@@ -35,9 +34,8 @@ def state(tmp_path) -> OuterState:
 
 def values(made: payload.Payload) -> np.ndarray:
     sizes = [where.stop - where.start for where in map(LAYOUT.piece, range(LAYOUT.num_pieces))]
-    return np.concatenate(
-        [decode(made.codec, np.frombuffer(made.piece(i), np.uint8), n) for i, n in enumerate(sizes)]
-    )
+    decode, pieces = made.pieces.codec.decode, made.pieces
+    return np.concatenate([decode(np.frombuffer(pieces[i], np.uint8), n) for i, n in enumerate(sizes)])
 
 
 def test_a_payload_is_outer_minus_local(tmp_path, state) -> None:
@@ -47,11 +45,13 @@ def test_a_payload_is_outer_minus_local(tmp_path, state) -> None:
 
 def test_the_proposal_names_the_pieces_and_their_norm(tmp_path, state) -> None:
     made = payload.make(tmp_path, state, "int8", PROPOSAL)
-    assert made.proposal.payload == root(made.table)
-    assert all(check_piece(made.table, i, made.piece(i)) for i in range(LAYOUT.num_pieces))
+    assert made.proposal.payload == root(made.pieces.table)
+    assert all(check_piece(made.pieces.table, i, made.pieces[i]) for i in range(LAYOUT.num_pieces))
     assert made.proposal.norm == pytest.approx(np.linalg.norm(state.parameters - state.local), rel=1e-5)
     assert (made.proposal.step, made.proposal.tokens) == (3, 16)
-    assert made.proposal.handover > PROPOSAL.handover == 2.0, "what encoding took comes to what copying did"
+    assert made.proposal.handover_seconds > PROPOSAL.handover_seconds == 2.0, (
+        "what encoding took comes to what copying did"
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -68,7 +68,7 @@ def test_a_payload_outlives_its_agent(tmp_path, state) -> None:
     again = payload.load(tmp_path, LAYOUT)
     assert again is not None
     assert again.proposal == made.proposal
-    assert all(bytes(again.piece(i)) == bytes(made.piece(i)) for i in range(LAYOUT.num_pieces))
+    assert all(bytes(again.pieces[i]) == bytes(made.pieces[i]) for i in range(LAYOUT.num_pieces))
 
 
 def test_no_payload_is_loaded_where_none_was_made(tmp_path) -> None:
@@ -88,6 +88,6 @@ def test_a_payload_whose_table_is_damaged_counts_as_absent(tmp_path, state) -> N
     made = payload.make(tmp_path, state, "int8", PROPOSAL)
     path = tmp_path / "payload.kept"
     data = bytearray(path.read_bytes())
-    data[data.index(made.table) + 5] ^= 1
+    data[data.index(made.pieces.table) + 5] ^= 1
     path.write_bytes(data)
     assert payload.load(tmp_path, LAYOUT) is None

@@ -134,7 +134,7 @@ def begun(*islands: str) -> tuple[Plans, Members]:
     return plans, members
 
 
-def proposed(inner_steps: int, handover: float = 0.0) -> m.Propose:
+def proposed(inner_steps: int, handover_seconds: float = 0.0) -> m.Propose:
     return m.Propose(
         step=1,
         parent=b"",
@@ -144,27 +144,18 @@ def proposed(inner_steps: int, handover: float = 0.0) -> m.Propose:
         inner_steps=inner_steps,
         loss=1.0,
         norm=1.0,
-        handover=handover,
+        handover_seconds=handover_seconds,
     )
 
 
 def beat(inner_step: int) -> m.Beat:
-    return m.Beat(
-        step=0,
-        inner_step=inner_step,
-        loss=1.0,
-        tokens_per_second=1.0,
-        sent_bytes=0,
-        compute_seconds=0.0,
-        communicate_seconds=0.0,
-        wait_seconds=0.0,
-    )
+    return m.Beat(step=0, inner_step=inner_step)
 
 
 def joiner_seconds(plans: Plans, members: Members, now: float, step: int = 1) -> float:
     members.add("joiner", HELLO, now)
     plan = plans.add(Term(), step, b"", members["joiner"], members, now)
-    return round(plan.seconds, 9)
+    return round(plan.seconds_left, 9)
 
 
 @pytest.mark.parametrize(("late", "seconds"), [(0.0, 20.5), (5.0, 15.5), (19.9, 0.6), (21.0, 0.0)])
@@ -176,13 +167,13 @@ def test_a_joiner_has_until_the_others_are_done(late, seconds) -> None:
 def test_copying_and_encoding_are_part_of_the_time_that_a_joiner_has() -> None:
     plans, members = begun("a", "b")
     for island in "ab":
-        plans.observe_proposal(members[island], proposed(40, handover=6.0), 120.0)
+        plans.observe_proposal(members[island], proposed(40, handover_seconds=6.0), 120.0)
     assert plans.handovers.median_seconds == 3.0, "the median of 0 s in the last step and 6 s in this one"
     for island in "ab":
-        plans.observe_proposal(members[island], proposed(40, handover=6.0), 120.0)
+        plans.observe_proposal(members[island], proposed(40, handover_seconds=6.0), 120.0)
     members.add("joiner", HELLO, 105.0)
     plan = plans.add(Term(), 1, b"", members["joiner"], members, 105.0)
-    assert (plan.seconds, plan.handover) == (15.5, 6.0)
+    assert (plan.seconds_left, plan.handover_seconds) == (15.5, 6.0)
     assert plan.has_time(9, 10, 4.5), "19 inner steps of 0.5 s, and 6 s"
     assert not plan.has_time(9, 11, 4.5)
     restarted = Plans(LONG)
@@ -193,7 +184,7 @@ def test_copying_and_encoding_are_part_of_the_time_that_a_joiner_has() -> None:
 def test_a_handover_counts_as_no_longer_than_the_step_took() -> None:
     plans, members = begun("a", "b")
     for _ in range(3):
-        plans.observe_proposal(members["a"], proposed(40, handover=1e9), 120.0)
+        plans.observe_proposal(members["a"], proposed(40, handover_seconds=1e9), 120.0)
     assert plans.handovers.median_seconds == 20.0
 
 
@@ -210,7 +201,7 @@ def test_an_island_does_as_many_inner_steps_as_it_has_time_for(seconds, inner_st
         stage_starts=(0,),
         inner_steps=40,
         first_inner_step=0,
-        seconds=seconds,
+        seconds_left=seconds,
     )
     done = 0
     while done < plan.inner_steps and plan.has_time(done, 1, done * 0.5):
@@ -299,8 +290,8 @@ def test_used_samples_are_spent_and_the_rest_of_a_lease_is_free_again() -> None:
         {"loss": math.nan},
         {"norm": math.inf},
         {"payload": b""},
-        {"handover": math.nan},
-        {"handover": -1.0},
+        {"handover_seconds": math.nan},
+        {"handover_seconds": -1.0},
     ],
 )
 def test_a_proposal_that_does_not_match_its_plan_does_not_count(changed) -> None:
@@ -333,4 +324,4 @@ def test_a_restart_within_a_step_does_not_change_the_usual_arrival() -> None:
     plans.close_step({"a": 40, "b": 40}, members, 121.0)
     assert plans.arrivals.median_seconds == 20.5, "as the earlier coordinator had learned"
     plan = plans.add(Term(), 2, b"", members["a"], members, 121.0)
-    assert plan.seconds > 20.5
+    assert plan.seconds_left > 20.5

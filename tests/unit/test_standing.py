@@ -11,6 +11,7 @@ from atoll.coordinator.owners import choose_owners, equal_slices
 from atoll.coordinator.protocol import Coordinator
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.standing import OWNERLESS_STEPS, Standing
+from atoll.metrics import Metrics
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 
@@ -210,7 +211,16 @@ def test_an_attempt_is_durable_before_it_is_sent() -> None:
     assert effects.index(Persist(attempt)) < first
 
 
-BROKEN = [{"tokens": 65}, {"norm": float("nan")}, {"norm": float("inf")}, {"parent": b"x"}, {"step": 1}]
+NAN, INFINITE = float("nan"), float("inf")
+BROKEN = [
+    {"tokens": 65},
+    {"norm": NAN},
+    {"norm": INFINITE},
+    {"metrics": Metrics(heldout_loss=NAN)},
+    {"metrics": Metrics(wait_seconds=INFINITE)},
+    {"parent": b"x"},
+    {"step": 1},
+]
 
 
 @pytest.mark.parametrize("changes", BROKEN)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from worlds.swarm import LAYOUT
 
-from atoll.agent import checkpoint, diloco
-from atoll.agent.codec import encode
+from atoll.agent import checkpoint
+from atoll.agent.codecs import CODECS
 from atoll.agent.log import UpdateLog
 from atoll.agent.mapped import MOMENTUM, PARAMETERS, loaded_root
+from atoll.agent.pieces import Pieces, slots_bytes
 from atoll.agent.recovery import Recovery
 from atoll.agent.state import ROW_BYTES, UNKNOWN, OuterState
 from atoll.swarm.layout import root, row
@@ -32,10 +33,12 @@ def state(tmp_path) -> OuterState:
 
 
 @pytest.fixture
-def update() -> np.ndarray:
-    out = np.empty(diloco.update_bytes(LAYOUT, "fp32"), np.uint8)
-    encode("fp32", floats(2), out)
-    return out
+def update() -> Pieces:
+    codec = CODECS["fp32"]
+    pieces = Pieces(LAYOUT, codec, np.empty(slots_bytes(LAYOUT, codec), np.uint8))
+    for index in range(LAYOUT.num_pieces):
+        pieces.seal(index, codec.encode(floats(2)[LAYOUT.piece(index)], pieces.slot(index)))
+    return pieces
 
 
 def test_a_new_state_is_of_no_known_version(tmp_path) -> None:
@@ -73,6 +76,15 @@ def test_a_chunk_that_does_not_match_its_row_after_an_update_is_unknown(state, u
     assert not state.apply(HEADER, update, 1, bytes(ROW_BYTES))
     assert state.versions[1] == UNKNOWN
     assert state.versions[0] == 0
+
+
+def test_a_piece_that_cannot_be_decoded_leaves_its_chunk_of_no_known_version(state, update) -> None:
+    table = state.next_table(HEADER, update)
+    last = LAYOUT.pieces_of_chunk(1)[0]
+    update.seal(last, len(update[last]) - 4)
+    assert not state.apply(HEADER, update, 1, row(table, 1, ROW_BYTES))
+    assert state.versions[1] == UNKNOWN
+    assert state.apply(HEADER, update, 0, row(table, 0, ROW_BYTES))
 
 
 def test_the_generation_is_even_before_and_after_every_change(state, update, tmp_path) -> None:

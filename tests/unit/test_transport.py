@@ -10,13 +10,15 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unit.doors import ANYTHING, ECHO
 
-from atoll.agent.trainer import frame, read_frame
+from atoll.agent.frames import frame, read_frame
 from atoll.errors import UserError
 from atoll.swarm import messages as m
 from atoll.swarm.layout import Layout
 from atoll.swarm.memory_transport import MemoryTransport, Network
-from atoll.swarm.records import Term, encode
+from atoll.swarm.records import RunInfo, Term, encode
+from atoll.swarm.services import PING
 from atoll.swarm.transport import (
     MAX_FRAME_BYTES,
     TransportError,
@@ -44,7 +46,7 @@ HELLO = m.Hello(
 
 # ----------------------------------------------------------------------------------------------------- frames
 def test_a_frame_gives_back_message_and_bulk() -> None:
-    message, bulk = unpack(pack(HELLO, b"bulk"))
+    message, bulk = unpack(pack(HELLO, b"bulk"), ANYTHING)
     assert message == HELLO
     assert bytes(bulk) == b"bulk"
 
@@ -52,13 +54,13 @@ def test_a_frame_gives_back_message_and_bulk() -> None:
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_a_transport_error_or_a_message(data: bytes) -> None:
     with contextlib.suppress(TransportError):
-        unpack(data)
+        unpack(data, ANYTHING)
 
 
 @given(st.binary(max_size=100), st.integers(0, 2**32 - 1))
 def test_a_false_length_is_a_transport_error_or_a_message(data: bytes, length: int) -> None:
     with contextlib.suppress(TransportError):
-        unpack(struct.pack("<I", length) + data)
+        unpack(struct.pack("<I", length) + data, ANYTHING)
 
 
 @given(st.data())
@@ -68,7 +70,7 @@ def test_a_message_with_changed_bytes_is_a_transport_error_or_a_message(data) ->
     for _ in range(data.draw(st.integers(1, 4))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(TransportError):
-        unpack(bytes(whole[: data.draw(st.integers(0, len(whole)))]))
+        unpack(bytes(whole[: data.draw(st.integers(0, len(whole)))]), ANYTHING)
 
 
 WORDS = st.text(max_size=5)
@@ -76,9 +78,9 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | WORDS | st.binary(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
 )
-NAMES = st.sampled_from(["Hello", "Plan", "Attempt", "RunInfo", "Committed", "Done", "Records"])
+NAMES = st.sampled_from(["Hello", "Plan", "Attempt", "Enrolled", "Committed", "Pong", "Records"])
 FIELDS = st.sampled_from(
-    ["step", "term", "recipe", "layout", "participants", "record", "records", "number", "since"]
+    ["step", "term", "run", "certificate", "participants", "record", "records", "number", "since"]
 )
 
 
@@ -86,31 +88,31 @@ FIELDS = st.sampled_from(
 def test_known_messages_with_wild_fields_are_transport_errors(name: str, fields: dict[str, Any]) -> None:
     head = msgspec.msgpack.encode({"type": name, **fields})
     with contextlib.suppress(TransportError):
-        unpack(struct.pack("<I", len(head)) + head)
+        unpack(struct.pack("<I", len(head)) + head, ANYTHING)
 
 
 def test_deep_nesting_is_a_transport_error() -> None:
     head = msgspec.msgpack.encode({"type": "StatusReply", "status": {}})[:-1]
     deep = head + b"\x81\xa1a" * 100_000 + b"\x80"
     with pytest.raises(TransportError):
-        unpack(struct.pack("<I", len(deep)) + deep)
+        unpack(struct.pack("<I", len(deep)) + deep, ANYTHING)
 
 
 def test_an_unknown_field_is_refused() -> None:
-    head = msgspec.msgpack.encode({"type": "Done", "extra": 1})
+    head = msgspec.msgpack.encode({"type": "Pong", "extra": 1})
     with pytest.raises(TransportError, match="extra"):
-        unpack(struct.pack("<I", len(head)) + head)
+        unpack(struct.pack("<I", len(head)) + head, ANYTHING)
 
 
 def test_a_frame_over_the_bound_is_refused() -> None:
-    largest = pack(m.Done(), bytes(MAX_FRAME_BYTES - len(pack(m.Done()))))
-    unpack(largest)
+    largest = pack(m.Pong(), bytes(MAX_FRAME_BYTES - len(pack(m.Pong()))))
+    unpack(largest, ANYTHING)
     with pytest.raises(TransportError, match="not valid"):
-        unpack(largest + b"x")
+        unpack(largest + b"x", ANYTHING)
 
 
 def test_equal_messages_have_equal_bytes() -> None:
-    one = m.RunInfo(
+    one = RunInfo(
         run_id="r",
         name="n",
         recipe={"a": 1, "b": {"c": 2, "d": 3}},
@@ -125,8 +127,8 @@ def test_equal_messages_have_equal_bytes() -> None:
 
 def test_an_unexpected_message_is_a_transport_error() -> None:
     assert expect(HELLO, m.Hello) is HELLO
-    with pytest.raises(TransportError, match="expected Done, got Hello"):
-        expect(HELLO, m.Done)
+    with pytest.raises(TransportError, match="expected Pong, got Hello"):
+        expect(HELLO, m.Pong)
 
 
 # ------------------------------------------------------------------------------------------------- the socket
@@ -135,7 +137,7 @@ def test_a_message_may_arrive_over_the_local_socket_in_parts() -> None:
     with ours, theirs:
         for byte in frame(HELLO):
             ours.sendall(bytes([byte]))
-        assert read_frame(theirs) == HELLO
+        assert read_frame(theirs, ANYTHING) == HELLO
 
 
 TOO_LARGE, TOO_SHORT = struct.pack("<I", MAX_FRAME_BYTES + 1), struct.pack("<I", 3) + b"abc"
@@ -148,7 +150,7 @@ def test_a_socket_that_ends_or_sends_a_false_length_is_a_transport_error(data: b
         ours.sendall(data)
         ours.close()
         with pytest.raises(TransportError):
-            read_frame(theirs)
+            read_frame(theirs, ANYTHING)
 
 
 # ----------------------------------------------------------------------------------------------------- within
@@ -194,7 +196,8 @@ def test_together_waits_for_all() -> None:
     done: list[int] = []
 
     async def work(number: int) -> None:
-        await asyncio.sleep(0.001 * number)
+        for _ in range(number):
+            await asyncio.sleep(0)
         done.append(number)
 
     run(together(work(2), work(0), work(1)))
@@ -279,14 +282,14 @@ class Pair:
             while True:
                 await stream.send(*await stream.receive(5))
 
-        return f"m:{await self.b.serve('m', 0, {'Echo': echo})}"
+        return f"m:{await self.b.serve('m', 0, {ECHO: echo})}"
 
 
 def test_a_call_is_answered_and_the_service_knows_who_asks() -> None:
     async def main() -> None:
         pair = Pair()
         address = await pair.open()
-        assert await call(pair.a, address, "b", "Echo", HELLO, m.Hello) == HELLO
+        assert await call(pair.a, address, "b", ECHO, HELLO) == HELLO
         assert pair.peers == ["a"]
 
     run(main())
@@ -295,7 +298,7 @@ def test_a_call_is_answered_and_the_service_knows_who_asks() -> None:
 def test_each_end_counts_what_it_sent() -> None:
     async def main() -> None:
         pair = Pair()
-        await call(pair.a, await pair.open(), "b", "Echo", HELLO, m.Hello)
+        await call(pair.a, await pair.open(), "b", ECHO, HELLO)
         assert pair.a.sent_bytes == pair.b.sent_bytes == len(pack(HELLO))
 
     run(main())
@@ -305,12 +308,12 @@ def test_a_peer_that_cannot_be_reached_is_named() -> None:
     async def main() -> None:
         pair = Pair()
         address = await pair.open()
-        for where, peer, service in (("m:9", "b", "Echo"), (address, "c", "Echo"), (address, "b", "None")):
+        for where, peer, service in (("m:9", "b", ECHO), (address, "c", ECHO), (address, "b", PING)):
             with pytest.raises(TransportError, match=peer):
                 await pair.a.connect(where, peer, service)
         pair.network.cut_edge("a", "b")
         with pytest.raises(TransportError, match="b"):
-            await pair.a.connect(address, "b", "Echo")
+            await pair.a.connect(address, "b", ECHO)
 
     run(main())
 
@@ -319,7 +322,7 @@ def test_a_cut_or_severed_stream_fails_at_both_ends() -> None:
     async def main() -> None:
         for break_it in (lambda n: n.cut_edge("a", "b"), lambda n: n.sever("b"), lambda n: n.sever("a")):
             pair = Pair()
-            stream = await pair.a.connect(await pair.open(), "b", "Echo")
+            stream = await pair.a.connect(await pair.open(), "b", ECHO)
             waiting = asyncio.create_task(stream.receive(5))
             await asyncio.sleep(0)
             break_it(pair.network)
@@ -348,8 +351,8 @@ def test_a_sender_waits_while_nobody_reads() -> None:
         async def deaf(_: Any) -> None:
             await sleep()
 
-        port = await pair.b.serve("m", 0, {"Deaf": deaf})
-        stream = await pair.a.connect(f"m:{port}", "b", "Deaf")
+        port = await pair.b.serve("m", 0, {ECHO: deaf})
+        stream = await pair.a.connect(f"m:{port}", "b", ECHO)
         with pytest.raises(TransportError, match="no answer"):
             for _ in range(1000):
                 await within(0.02, stream.send(HELLO), "b")
@@ -362,9 +365,9 @@ def test_a_sender_waits_while_nobody_reads() -> None:
 def test_an_oversized_frame_is_never_sent() -> None:
     async def main() -> None:
         pair = Pair()
-        stream = await pair.a.connect(await pair.open(), "b", "Echo")
+        stream = await pair.a.connect(await pair.open(), "b", ECHO)
         with pytest.raises(TransportError, match="over the bound"):
-            await stream.send(m.Done(), bytes(MAX_FRAME_BYTES))
+            await stream.send(m.Pong(), bytes(MAX_FRAME_BYTES))
         assert pair.a.sent_bytes == 0
 
     run(main())

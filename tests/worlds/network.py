@@ -1,14 +1,15 @@
 """The memory transport with faults: every message can be watched, members freeze, connections die."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from atoll.swarm.memory_transport import MemoryTransport, Network
-from atoll.swarm.messages import AnyMessage
 from atoll.swarm.records import Message
-from atoll.swarm.transport import Service, Stream, TransportError, within
+from atoll.swarm.services import Service
+from atoll.swarm.transport import Handler, Stream, TransportError, within
 
-Frame = tuple[AnyMessage, memoryview]
+Frame = tuple[Message, memoryview]
 Watch = Callable[[str, str, Message], None]  # called with (sender, receiver, message)
 
 
@@ -58,19 +59,21 @@ class FaultyTransport(MemoryTransport):
         super().__init__(network, island)
         self._network = network
 
-    async def connect(self, address: str, peer: str, service: str, seconds: float = 10.0) -> Stream:
+    async def connect(
+        self, address: str, peer: str, service: Service[Any, Any], seconds: float = 10.0
+    ) -> Stream:
         await self._network.until_moving(self.island)
         for what in (frozenset((self.island, peer)), peer):
             await within(seconds, self._network.until_moving(what), peer)
         return _Stream(await super().connect(address, peer, service, seconds), self._network, self.island)
 
-    async def serve(self, host: str, port: int, services: dict[str, Service]) -> int:
-        watched = {name: self._watched(service) for name, service in services.items()}
+    async def serve(self, host: str, port: int, handlers: Mapping[Service[Any, Any], Handler]) -> int:
+        watched = {service: self._watched(handler) for service, handler in handlers.items()}
         return await super().serve(host, port, watched)
 
-    def _watched(self, service: Service) -> Service:
+    def _watched(self, handler: Handler) -> Handler:
         async def serve(stream: Stream) -> None:
-            await service(_Stream(stream, self._network, self.island))
+            await handler(_Stream(stream, self._network, self.island))
 
         return serve
 

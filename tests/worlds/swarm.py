@@ -18,11 +18,12 @@ from atoll.coordinator.rules import Rules
 from atoll.coordinator.server import CoordinatorServer
 from atoll.coordinator.status import CountSamples, StatusBoard, count_nothing
 from atoll.coordinator.store import Store
-from atoll.events import EventLog, read_events
+from atoll.events.log import EventLog, EventReader
 from atoll.swarm import messages as m
 from atoll.swarm.identity import COORDINATOR, RunKeys
 from atoll.swarm.layout import BLOCK, Layout, TensorSpec
-from atoll.swarm.records import Message, encode
+from atoll.swarm.records import Message, RunInfo, encode
+from atoll.swarm.services import CONTROL, OPERATE
 
 LAYOUT = Layout(
     (TensorSpec("a", (3, BLOCK)), TensorSpec("b", (100,)), TensorSpec("c", (2, BLOCK))), 2 * BLOCK, BLOCK
@@ -32,7 +33,8 @@ LAYOUT = Layout(
 class Swarm:
     """A swarm whose processes tests start, freeze, kill and look into."""
 
-    def __init__(self, directory: Path, num_outer_steps: int, **rules: object) -> None:
+    def __init__(self, directory: Path, num_outer_steps: int, codec: str = "int8", **rules: object) -> None:
+        """`codec` may be one that only a test has registered, which no recipe can name."""
         self.directory = directory
         self.network = FaultyNetwork()
         self.claims: list[tuple[str, m.Ready]] = []  # (agent, every Ready that it sent)
@@ -51,7 +53,9 @@ class Swarm:
             },
             "the worlds' recipe",
         )
-        self.run = m.RunInfo(
+        outer = msgspec.structs.replace(self.recipe.outer, codec=codec)
+        self.recipe = msgspec.structs.replace(self.recipe, outer=outer)
+        self.run = RunInfo(
             run_id="test-1",
             name="test",
             recipe=self.recipe.shared(),
@@ -80,7 +84,7 @@ class Swarm:
         )
         self.board = StatusBoard(self.coordinator, self.count_samples)
         operate = Requests(self.coordinator, self.board).operate
-        await transport.serve("memory", 1, {"Control": self.coordinator.control, "Operate": operate})
+        await transport.serve("memory", 1, {CONTROL: self.coordinator.control, OPERATE: operate})
         self.coordinator.address = "memory:1"
         self.coordinator.begin(**begin)
         self._clock = asyncio.create_task(self.coordinator.keep_time())
@@ -185,7 +189,7 @@ class Swarm:
         return {member.island for member in self.coordinator.protocol.members.ready(self.head)}
 
     def events(self):
-        return read_events(self.events_path)[0]
+        return EventReader(self.events_path).read()
 
     def assert_equal_roots(self) -> None:
         """Check that every root that a trainer loaded is the committed one of its step."""

@@ -12,11 +12,14 @@ from worlds.swarm import Swarm
 
 from atoll.agent.dataset import Fetching
 from atoll.agent.fetch import Donors, NobodyHas
+from atoll.agent.orders import Orders
 from atoll.data import blocks
 from atoll.data.loader import Loader
 from atoll.data.partial import PartialData
 from atoll.swarm import messages as m
 from atoll.swarm.memory_transport import MemoryTransport, Network
+from atoll.swarm.messages.trainer import ToAgent
+from atoll.swarm.services import FETCH
 
 LEASE = range(40, 60)
 
@@ -53,18 +56,17 @@ def false_block(file, index):
 
 # ------------------------------------------------------------------------------------------------- in a swarm
 class DataTrainer:
-    """A trainer that says what its test puts into `said`, and keeps the answers."""
+    """A trainer that has not come further than to ask for data."""
 
     def __init__(self) -> None:
-        self.said: asyncio.Queue[m.AnyMessage] = asyncio.Queue()
-        self.answers: list[m.DataAt] = []
+        self._said: asyncio.Queue[ToAgent] = asyncio.Queue()
+        self.orders = Orders(self._said.put_nowait, asyncio.get_running_loop().time)
 
     def tell(self, message) -> None:
-        if isinstance(message, m.DataAt):
-            self.answers.append(message)
+        self.orders.hear(message)
 
-    async def hear(self) -> m.AnyMessage:
-        return await self.said.get()
+    async def hear(self) -> ToAgent:
+        return await self._said.get()
 
 
 def test_an_island_without_data_gets_blocks_from_peers_and_drops_a_false_one(tmp_path, data) -> None:
@@ -81,21 +83,20 @@ def test_an_island_without_data_gets_blocks_from_peers_and_drops_a_false_one(tmp
         new.accounts.say = notes.append
         swarm.agents["r"].work.donor.data_block = false_block
 
-        async def provide(number, blocks):
-            trainer.said.put_nowait(m.WantData(number, blocks))
-            answers = trainer.answers
-            await swarm.until(lambda: answers and answers[-1].number == number, f"answer {number}")
-            return answers[-1].path
+        async def provide(blocks):
+            trainer.orders.want(blocks)
+            await swarm.until(lambda: trainer.orders.wanted is None, "an answer")
+            return trainer.orders.data_dir
 
-        assert await provide(1, {}) == str(tmp_path / "new-data")
+        assert await provide({}) == tmp_path / "new-data"
         assert (tmp_path / "new-data" / "tokenizer" / "tokenizer.json").read_bytes() == b"{}" * 100
         assert not (tmp_path / "new-data" / "a").exists()
-        await provide(2, needed(data))
+        await provide(needed(data))
         assert any(note.startswith("r is dropped as a donor") for note in notes)
         assert rows(tmp_path / "new-data") == rows(data.directory)
         await swarm.kill("r")
         await swarm.kill("a")
-        await provide(3, needed(data))  # the blocks are here now, so that no donor is needed
+        await provide(needed(data))  # the blocks are here now, so that no donor is needed
         assert all(new.work.data.block(file, i) for file, numbers in needed(data).items() for i in numbers)
         num_absent = sum(
             new.work.data.block(name, index) is None
@@ -159,7 +160,7 @@ def fetch(tmp_path, data, url, **donors):
     async def main() -> None:
         addresses = {}
         for name, block in donors.items():
-            port = await MemoryTransport(network, name).serve("memory", 0, {"Fetch": partial(serve, block)})
+            port = await MemoryTransport(network, name).serve("memory", 0, {FETCH: partial(serve, block)})
             addresses[name] = f"memory:{port}"
         asked = Donors(MemoryTransport(network, "me"), addresses, said.append)
         try:

@@ -8,11 +8,29 @@ from rich.console import Console
 from worlds.swarm import Swarm
 
 from atoll.data.mixture import Mixture
-from atoll.run import operate
+from atoll.metrics import Metrics
+from atoll.status import IslandStatus, RunStatus, ledger
 from atoll.terminal import status_table
 
 CONTEXT_LENGTH = 8  # of the test swarm's rules
 MIXTURE = Mixture([{"web": 3, "code": 1}], {"web": 10, "code": 10}, 0)
+
+
+def an_island(island: str, contributor: str, tokens: dict[str, int]) -> IslandStatus:
+    return IslandStatus(
+        island=island,
+        contributor=contributor,
+        relay=not tokens,
+        present=True,
+        ready=True,
+        address="",
+        note="",
+        inner_step=0,
+        metrics=Metrics(),
+        sent_bytes=0,
+        committed_tokens=sum(tokens.values()),
+        committed_tokens_by_source=tokens,
+    )
 
 
 def test_the_ledger_is_what_the_commits_say_also_after_a_restart(tmp_path) -> None:
@@ -20,7 +38,7 @@ def test_the_ledger_is_what_the_commits_say_also_after_a_restart(tmp_path) -> No
         swarm = Swarm(tmp_path, num_outer_steps=6)
         swarm.count_samples = MIXTURE.count
         await swarm.start_coordinator()
-        assert operate.ledger(swarm.board.status()["islands"]) == {}
+        assert swarm.board.status().ledger == {}
         for name in ("r", "a", "b"):
             swarm.start(name, relay=name == "r", step_seconds=0.01)
         await swarm.until_step(2)
@@ -39,14 +57,14 @@ def test_the_ledger_is_what_the_commits_say_also_after_a_restart(tmp_path) -> No
                         expected[island, MIXTURE.turn(index, record.stage_starts)[0]] += CONTEXT_LENGTH
         for status in told:
             found = {
-                (row["island"], source): n
-                for row in status["islands"]
-                for source, n in row["sources"].items()
+                (row.island, source): n
+                for row in status.islands
+                for source, n in row.committed_tokens_by_source.items()
             }
             assert found == expected
-            assert all(sum(row["sources"].values()) == row["tokens"] for row in status["islands"])
-        first = early["islands"][0]["island"]
-        assert 0 < sum(operate.ledger(early["islands"])[first].values()) < sum(expected.values())
+            for row in status.islands:
+                assert sum(row.committed_tokens_by_source.values()) == row.committed_tokens
+        assert 0 < sum(early.ledger[early.islands[0].island].values()) < sum(expected.values())
         await swarm.stop()
 
     asyncio.run(asyncio.wait_for(main(), 60))
@@ -54,24 +72,32 @@ def test_the_ledger_is_what_the_commits_say_also_after_a_restart(tmp_path) -> No
 
 def test_islands_of_one_contributor_are_one_line_and_an_unnamed_island_is_its_own() -> None:
     rows = [
-        {"island": "1", "contributor": "ann", "sources": {"web": 8, "code": 2_000_000}},
-        {"island": "2", "contributor": "", "sources": {"web": 1}},
-        {"island": "3", "contributor": "ann", "sources": {"web": 8}},
-        {"island": "4", "contributor": "relay", "sources": {}},
+        an_island("1", "ann", {"web": 8, "code": 2_000_000}),
+        an_island("2", "", {"web": 1}),
+        an_island("3", "ann", {"web": 8}),
+        an_island("4", "relay", {}),
     ]
-    ledger = operate.ledger(rows)
-    assert ledger == {"2": {"web": 1}, "ann": {"code": 2_000_000, "web": 16}}
-    facts = {
-        "run": "r",
-        "finished": True,
-        "tokens": 1,
-        "root": "",
-        "islands": [],
-        "ledger": ledger,
-        "events": [],
-    }
+    by_contributor = ledger(rows)
+    assert by_contributor == {"2": {"web": 1}, "ann": {"code": 2_000_000, "web": 16}}
+    status = RunStatus(
+        run_id="r",
+        name="r",
+        term=1,
+        finished=True,
+        step=1,
+        num_outer_steps=1,
+        num_inner_steps=1,
+        root="",
+        attempt=0,
+        proposed=(),
+        committed_tokens=1,
+        ledger=by_contributor,
+        sent_bytes=0,
+        islands=(),
+        events=(),
+    )
     shown = io.StringIO()
-    Console(width=100, file=shown).print(status_table(facts))
+    Console(width=100, file=shown).print(status_table(status))
     lines = [line.split() for line in shown.getvalue().splitlines()[-4:]]
     assert lines == [
         ["committed", "by", "code", "web", "in", "all"],

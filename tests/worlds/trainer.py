@@ -6,18 +6,27 @@ import numpy as np
 from worlds.network import FaultyNetwork
 
 from atoll.agent.mapped import loaded_root
+from atoll.agent.orders import Orders
 from atoll.agent.state import OuterState
+from atoll.errors import UserError
 from atoll.samples import num_samples
 from atoll.swarm import messages as m
-from atoll.swarm.records import Message
+from atoll.swarm.messages.trainer import ToAgent, ToTrainer
+from atoll.swarm.records import Plan
 from atoll.swarm.transport import TransportError
 
 TARGET = np.float32(3.0)  # the value that every parameter approaches
 TRAINER = "'s trainer"  # after an island's name: the name of its trainer on the network
+LOSS = 1.0
+TOKENS_PER_SAMPLE = 8
+MEASURED = {"heldout_loss": 2.5, "gradient_norm": 0.5, "learning_rate": 0.01}
 
 
 class NumpyTrainer:
-    """The trainer of one island. `roots` is what it loaded, by the number of the state."""
+    """The trainer of one island. `roots` is what it loaded, by the number of the state.
+
+    Messages wait in queues while their receiver is frozen, as in a socket's buffers.
+    """
 
     def __init__(
         self, name: str, state: OuterState, network: FaultyNetwork, seed: int, step_seconds: float
@@ -31,19 +40,20 @@ class NumpyTrainer:
         self._network = network
         self._random = np.random.default_rng(seed)
         self._step_seconds = step_seconds
-        self._said: asyncio.Queue[m.AnyMessage] = asyncio.Queue()
-        self._told: asyncio.Queue[Message] = asyncio.Queue()
-        self._said.put_nowait(m.Attached())
+        self._said: asyncio.Queue[ToAgent] = asyncio.Queue()
+        self._told: asyncio.Queue[ToTrainer] = asyncio.Queue()
+        self._orders = Orders(self._say, asyncio.get_running_loop().time)
         self._parameters = np.zeros(state.layout.num_elements, np.float32)
-        self._training: asyncio.Task[None] | None = None
         self._living = asyncio.create_task(self._live())
 
-    def tell(self, message: Message) -> None:
+    # ------------------------------------------------------------------------------------ what its agent uses
+    def tell(self, message: ToTrainer) -> None:
         self._network.watch(self._island, self.name, message)
         self._told.put_nowait(message)
 
-    async def hear(self) -> m.AnyMessage:
+    async def hear(self) -> ToAgent:
         message = await self._said.get()
+        await self._network.until_moving(self.name)
         await self._network.until_moving(self._island)
         if self.dead:
             raise TransportError("the trainer is gone")
@@ -53,50 +63,51 @@ class NumpyTrainer:
         """End it as `kill -9` would: the agent reads the end of the socket."""
         self.dead = True
         self._living.cancel()
-        if self._training is not None:
-            self._training.cancel()
         self._said.put_nowait(m.Attached())  # wakes `hear`
 
-    async def _say(self, message: m.AnyMessage) -> None:
+    # ----------------------------------------------------------------------------------------------- its life
+    async def _live(self) -> None:
+        self._orders.attach()
+        try:
+            while self.stopped is None:
+                match self._orders.next():
+                    case m.Adopt() as order:
+                        self._adopt(order)
+                    case Plan() as plan:
+                        await self._train(plan)
+                    case m.Stopped():
+                        self.stopped = ""
+                    case None:
+                        message = await self._told.get()
+                        await self._network.until_moving(self.name)
+                        self._orders.hear(message)
+        except UserError as error:
+            self.stopped = str(error)
+
+    def _say(self, message: ToAgent) -> None:
         self._network.watch(self.name, self._island, message)
-        await self._network.until_moving(self.name)
         self._said.put_nowait(message)
 
-    async def _live(self) -> None:
-        while True:
-            message = await self._told.get()
-            await self._network.until_moving(self.name)
-            match message:
-                case m.Adopt():
-                    if self._training is not None:  # the swarm has decided the step without it
-                        self._training.cancel()
-                    self._parameters = np.array(self._state.parameters)
-                    loaded = loaded_root(self._state.layout, message.table, self._parameters)
-                    # A state that has moved on does not count; it is ordered again.
-                    if self._state.version == message.step:
-                        self.roots[message.step] = loaded
-                    await self._say(m.Adopted(message.step, loaded))
-                case m.Work():
-                    self._training = asyncio.create_task(self._train(message))
-                case m.Pulse():
-                    pass
-                case m.Stopped():
-                    self.stopped = message.reason
-                case _:
-                    raise AssertionError(f"unexpected {message}")
+    def _adopt(self, order: m.Adopt) -> None:
+        self._parameters = np.array(self._state.parameters)
+        loaded = loaded_root(self._state.layout, order.table, self._parameters)
+        if self._state.version == order.step:  # a state that has moved on does not count, and comes again
+            self.roots[order.step] = loaded
+        self._orders.adopted(order, loaded)
 
-    async def _train(self, work: m.Work) -> None:
-        plan, done, clock = work.plan, 0, asyncio.get_running_loop().time
-        began = clock()
-        while done < plan.inner_steps and plan.has_time(done, 1, clock() - began):
+    async def _train(self, plan: Plan) -> None:
+        done, has_time = 0, True
+        while has_time and done < plan.inner_steps:
             await asyncio.sleep(self._step_seconds)
             await self._network.until_moving(self.name)
             noise = self._random.standard_normal(len(self._parameters)).astype(np.float32)
             self._parameters += np.float32(0.05) * (TARGET - self._parameters) + np.float32(0.001) * noise
             done += 1
-            await self._say(m.Progress(plan.step, done, 1.0, 1.0))
-        self._state.local[:] = self._parameters
-        tokens = 8 * num_samples(plan.used_lease(done))
-        await self._say(
-            m.Proposed(step=plan.step, tokens=tokens, inner_steps=done, loss=1.0, compute_seconds=0.1)
-        )
+            while not self._told.empty():
+                self._orders.hear(self._told.get_nowait())
+            self._orders.measured(**MEASURED)
+            has_time = self._orders.progress(LOSS, TOKENS_PER_SAMPLE)
+            await self._network.until_moving(self.name)
+        if not self._orders.moved_on:
+            self._state.local[:] = self._parameters
+            self._orders.propose(TOKENS_PER_SAMPLE * num_samples(plan.used_lease(done)), LOSS)

@@ -15,7 +15,7 @@ from atoll.agent.server import Agent
 from atoll.agent.settings import Arguments, Settings, arguments_of
 from atoll.agent.trainer import SocketTrainer
 from atoll.errors import UserError
-from atoll.files import DirectoryLock, sweep
+from atoll.files import DirectoryLock, remove_leftovers
 from atoll.swarm.grpc_transport import GrpcTransport
 from atoll.swarm.identity import Ticket
 from atoll.swarm.messages import Stopped
@@ -37,7 +37,7 @@ async def run(arguments: Arguments) -> str:
                 f"{settings.directory}: another agent works here; choose another directory (--dir)"
             )
         for part in ("state", "log", "outer"):
-            sweep(settings.directory / part)
+            remove_leftovers(settings.directory / part)
         (settings.directory / "agent.pid").write_text(str(os.getpid()))
         recipe = recipes.parse(member.run.recipe, member.run_id)
         transport = GrpcTransport(member.credentials(settings.directory))

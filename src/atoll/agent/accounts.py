@@ -2,6 +2,9 @@
 
 import asyncio
 
+import msgspec
+
+from atoll.metrics import Metrics
 from atoll.swarm import messages as m
 
 
@@ -10,7 +13,8 @@ class Accounts:
 
     def __init__(self) -> None:
         self.note = "starting"  # what the agent is doing, for people
-        self.progress = m.Progress(-1, 0, 0.0, 0.0)  # the trainer's newest
+        self._progress = m.Progress(-1, 0)  # the trainer's newest
+        self._measured = Metrics()  # by the trainer; the seconds are ours to fill in
         self._compute_seconds = 0.0
         self._communicate_seconds = 0.0
         self._wait_seconds = 0.0
@@ -22,11 +26,12 @@ class Accounts:
 
     def trained(self, progress: m.Progress) -> None:
         """The trainer has done another inner step."""
-        self.progress = progress
+        self._progress, self._measured = progress, progress.metrics
         self.note = "training"
 
     def proposed(self, done: m.Proposed) -> None:
         """The inner steps are over; from now until the commit the island communicates or waits."""
+        self._measured = done.metrics
         self._compute_seconds += done.compute_seconds
         self._proposed_at = now()
 
@@ -42,20 +47,26 @@ class Accounts:
             self._wait_seconds += now() - self._proposed_at
             self._proposed_at = None
 
-    def beat(self, sent_bytes: int, attempt: int, num_pieces: int) -> m.Beat:
-        """All of it, for the coordinator; `num_pieces` of the update of that attempt are here."""
-        return m.Beat(
-            step=self.progress.step,
-            inner_step=self.progress.inner_step,
-            loss=self.progress.loss,
-            tokens_per_second=self.progress.tokens_per_second,
-            sent_bytes=sent_bytes,
+    @property
+    def metrics(self) -> Metrics:
+        """What this island measures, as it stands now."""
+        return msgspec.structs.replace(
+            self._measured,
             compute_seconds=self._compute_seconds,
             communicate_seconds=self._communicate_seconds,
             wait_seconds=self._wait_seconds,
+        )
+
+    def beat(self, sent_bytes: int, attempt: int, num_pieces: int) -> m.Beat:
+        """All of it, for the coordinator; `num_pieces` of the update of that attempt are here."""
+        return m.Beat(
+            step=self._progress.step,
+            inner_step=self._progress.inner_step,
+            metrics=self.metrics,
+            sent_bytes=sent_bytes,
             note=self.note,
             attempt=attempt,
-            pieces=num_pieces,
+            num_pieces=num_pieces,
         )
 
 

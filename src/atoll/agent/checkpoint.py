@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 
-from atoll.agent.codec import Floats
+from atoll.agent.arrays import Floats
 from atoll.agent.state import chunk_row
 from atoll.errors import UserError
 from atoll.files import atomic_path

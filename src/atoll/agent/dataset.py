@@ -50,12 +50,12 @@ class Fetching:
 
     async def _begin(self) -> Manifest:
         def check(raw: bytes, _: int) -> bool:
-            return self._data.recognise(raw) is not None
+            return self._data.parse_manifest(raw) is not None
 
         raw = await self._at_url(FILE_NAME, 0, MAX_MANIFEST_BYTES, check)
         if raw is None:
             raw, _ = await self._donors.ask(FetchManifest(), check, MAX_MANIFEST_BYTES)
-        manifest = self._data.recognise(raw)
+        manifest = self._data.parse_manifest(raw)
         assert manifest is not None
         tokenizer = {
             name: b"".join(
@@ -63,7 +63,7 @@ class Fetching:
             )
             for name in tokenizer_files(manifest)
         }
-        await asyncio.to_thread(self._data.begin, manifest, tokenizer)
+        await asyncio.to_thread(self._data.keep_manifest, manifest, tokenizer)
         return manifest
 
     async def _block(self, manifest: Manifest, file: str, index: int) -> bytes:

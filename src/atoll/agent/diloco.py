@@ -4,40 +4,32 @@ states.
 
 import numpy as np
 
-from atoll.agent.codec import Bytes, Floats, add_decoded, decode, encode, encoded_bytes, kernel
-from atoll.swarm.layout import BLOCK, Layout, digest
+from atoll.agent.arrays import Floats
+from atoll.agent.codecs import CODECS, Codec
+from atoll.agent.kernel import kernel
+from atoll.agent.pieces import FalsePieces, Pieces
+from atoll.swarm.layout import BLOCK, digest
 from atoll.swarm.records import UpdateHeader
 
 
-def apply(
-    layout: Layout, header: UpdateHeader, update: Bytes, chunk: int, parameters: Floats, momentum: Floats
-) -> None:
+def apply(header: UpdateHeader, pieces: Pieces, chunk: int, parameters: Floats, momentum: Floats) -> None:
     """apply(update[t], chunk@t) -> chunk@t+1, in place on one chunk's `parameters` and `momentum` [chunk].
 
-    `update` holds all encoded pieces, [update_bytes]. Elementwise IEEE fp32: the same bits on every machine.
+    `pieces` are the update's; those of the chunk must be here. Elementwise IEEE fp32: the same bits on every
+    machine. Raises FalsePieces for a piece that is no encoding; the chunk is then undefined.
     """
+    layout = pieces.layout
     start = layout.chunk(chunk).start
+    lr, mu = np.float32(header.lr), np.float32(header.momentum)
     for index in layout.pieces_of_chunk(chunk):
         elements = layout.piece(index)
         inside = slice(elements.start - start, elements.stop - start)
-        gradient = decode(
-            header.codec, update[piece_bytes(layout, header.codec, index)], elements.stop - elements.start
-        )
-        nesterov(
-            gradient, momentum[inside], parameters[inside], np.float32(header.lr), np.float32(header.momentum)
-        )
-
-
-def piece_bytes(layout: Layout, codec: str, index: int) -> slice:
-    """Where piece `index` lies among the encoded pieces."""
-    elements = layout.piece(index)
-    start = index * encoded_bytes(codec, layout.piece_elements)
-    return slice(start, start + encoded_bytes(codec, elements.stop - elements.start))
-
-
-def update_bytes(layout: Layout, codec: str) -> int:
-    """The size of all encoded pieces: of a payload, and of an update."""
-    return encoded_bytes(codec, layout.num_elements)
+        data = np.frombuffer(pieces[index], np.uint8)
+        try:
+            gradient = pieces.codec.decode(data, elements.stop - elements.start)
+        except ValueError as error:
+            raise FalsePieces(index, str(error)) from error
+        nesterov(gradient, momentum[inside], parameters[inside], lr, mu)
 
 
 @kernel
@@ -67,15 +59,22 @@ def self_test() -> bytes:
     differs.
     """
     values = (np.arange(2 * BLOCK, dtype=np.float32) - BLOCK) ** 3 * np.float32(1e-7)
-    results: list[bytes] = []
-    for codec in ("fp32", "bf16", "int8"):
-        out = np.empty(encoded_bytes(codec, len(values)), np.uint8)
-        encode(codec, values, out)
-        total = values.copy()
-        add_decoded(codec, out, np.float32(1 / 3), total)
-        results += [out.tobytes(), total.tobytes()]
+    results = [result for codec in CODECS.values() for result in _tested(codec, values)]
     momentum, parameters = values.copy(), values[::-1].copy()
     nesterov(values, momentum, parameters, np.float32(0.7), np.float32(0.9))
     difference = np.empty_like(values)
     pseudo_gradient(parameters, values, difference)
     return digest(b"".join([*results, momentum.tobytes(), parameters.tobytes(), difference.tobytes()]))
+
+
+def _tested(codec: Codec, values: Floats) -> list[bytes]:
+    """What a codec makes of `values`: as a sum, and where it keeps a residual, as an island's payload."""
+    results: list[bytes] = []
+    residual = np.zeros((codec.num_residuals, len(values)), np.float32)
+    for kept in (None, residual) if codec.num_residuals else (None,):
+        out = np.empty(codec.max_bytes(len(values)), np.uint8)
+        encoded = out[: codec.encode(values, out, kept)]
+        total = values.copy()
+        codec.add_decoded(encoded, np.float32(1 / 3), total)
+        results += [encoded.tobytes(), total.tobytes()]
+    return [*results, residual.tobytes()]

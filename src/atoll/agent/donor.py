@@ -6,11 +6,12 @@ from collections.abc import Callable
 from atoll.agent.assembly import Assembly
 from atoll.agent.exponents import shrink
 from atoll.agent.log import UpdateLog
+from atoll.agent.pieces import Pieces, piece_rows
 from atoll.agent.state import OuterState
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
-from atoll.swarm.layout import DIGEST_BYTES
-from atoll.swarm.transport import Stream, TransportError
+from atoll.swarm.messages import peers
+from atoll.swarm.transport import Stream
 
 MAX_PIECES = 256  # per request: bounds what one answer can hold a donor to
 IDLE_SECONDS = 3_600.0
@@ -35,7 +36,7 @@ class Donor:
         attempt, assembly = self.assembly
         return attempt.number, assembly.num_pieces
 
-    async def serve(self, stream: Stream) -> None:
+    async def serve(self, stream: Stream[peers.ToDonor]) -> None:
         """Answer one request after the other until the peer closes."""
         while True:
             request, _ = await stream.receive(IDLE_SECONDS)
@@ -48,7 +49,7 @@ class Donor:
             for start in range(0, len(view) or 1, m.FRAME_BYTES):  # of nothing there is one frame too
                 await stream.send(m.Found(len(view), step), view[start : start + m.FRAME_BYTES])
 
-    def _find(self, request: r.Message) -> tuple[bytes, int] | m.Missing:
+    def _find(self, request: peers.ToDonor) -> tuple[bytes, int] | m.Missing:
         data: bytes | None = None
         step = -1
         match request:
@@ -56,35 +57,38 @@ class Donor:
                 update = self.log.update(request.step, request.update)
                 data = r.encode(update.header) if update else None
             case m.FetchSliceTable():
-                data = self._slice(request.step, request.slice_root)[0]
+                if found := self._slice(request.step, request.slice_root):
+                    pieces, part = found
+                    data = piece_rows(pieces.table, part)
             case m.FetchPieces():
-                table, piece, first = self._slice(request.step, request.slice_root)
-                num_pieces = len(table or b"") // DIGEST_BYTES - request.first
-                if table and request.first >= 0 and 0 < request.count <= min(MAX_PIECES, num_pieces):
-                    start = first + request.first
-                    data = b"".join(bytes(piece(i)) for i in range(start, start + request.count))
+                if found := self._slice(request.step, request.slice_root):
+                    pieces, part = found
+                    first, count = request.first_piece, request.num_pieces
+                    if first >= 0 and 0 < count <= min(MAX_PIECES, len(part) - first):
+                        data = b"".join(pieces[index] for index in part[first : first + count])
             case m.FetchTable():
                 data = self.log.table(request.step, self.genesis_root)
-            case m.FetchChunk() if 0 <= request.index < self.state.layout.num_chunks:
-                step, chunk = self.state.read(request.index)
-                data = shrink(chunk) if step >= 0 else None
+            case m.FetchChunk():
+                if 0 <= request.index < self.state.layout.num_chunks:
+                    step, chunk = self.state.read(request.index)
+                    data = shrink(chunk) if step >= 0 else None
             case m.FetchManifest():
                 data = self.data_block("", 0)
             case m.FetchBlock():
                 data = self.data_block(request.file, request.index)
-            case _:
-                raise TransportError(f"{type(request).__name__} is not a request for bytes")
         return (data, step) if data is not None else m.Missing(f"{type(request).__name__}: not here")
 
-    def _slice(self, step: int, slice_root: bytes) -> tuple[bytes | None, Callable[[int], memoryview], int]:
-        """(table, reader of pieces, first piece) of a slice with that root."""
+    def _slice(self, step: int, slice_root: bytes) -> tuple[Pieces, range] | None:
+        """The pieces of an update of that step, and which of them are the slice with that root; None if it is
+        not here.
+        """
         if self.assembly is not None:
             attempt, assembly = self.assembly
             for part in attempt.slices:
                 if attempt.step == step and assembly.whole(part, slice_root):
-                    return assembly.slice_table(part), assembly.piece, part.first_piece
+                    return assembly.pieces, part.pieces
         for update in self.log.updates_of_step(step):
-            for (first, _, found), table in zip(update.header.slices, update.slice_tables, strict=True):
+            for first, count, found in update.header.slices:
                 if found == slice_root:
-                    return table, update.piece, first
-        return None, lambda _: memoryview(b""), 0
+                    return update.pieces, range(first, first + count)
+        return None

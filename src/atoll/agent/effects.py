@@ -1,13 +1,13 @@
 """What can happen to an agent, and what it can want done: the two sides of `outer_step.step`.
 
-Messages from the coordinator and the trainer are events as they are (`swarm/messages`); the events here are
-the results of the agent's own work.
+Messages from the coordinator and the trainer are events as they are; the other events are the results of the
+agent's own work. Which messages can come, and which can be sent to whom, is in `swarm/messages`.
 """
 
 import msgspec
 
-from atoll.swarm.messages import Held, Propose
-from atoll.swarm.records import Assembled, Attempt, CommitRecord, Message, Rewind, Term
+from atoll.swarm.messages import Fault, Held, Propose, Reduced, control, trainer
+from atoll.swarm.records import Assembled, Attempt, CommitRecord, Rewind, Term
 
 
 # ---------------------------------------------------------------------------------------------------- events
@@ -45,20 +45,22 @@ class Failed(msgspec.Struct, frozen=True):
     reason: str
 
 
-Event = Stored | Encoded | Holding | Advanced | Failed | Message
+# `Reduced` and `Fault` are what the agent's own reduction has to report.
+OwnResult = Stored | Encoded | Holding | Advanced | Failed | Reduced | Fault
+Event = OwnResult | control.ToAgent | trainer.ToAgent
 
 
 # --------------------------------------------------------------------------------------------------- effects
 class Send(msgspec.Struct, frozen=True):
     """Send a message to the coordinator."""
 
-    message: Message
+    message: control.ToCoordinator
 
 
 class Tell(msgspec.Struct, frozen=True):
     """Send a message to the trainer."""
 
-    message: Message
+    message: trainer.ToTrainer
 
 
 class Store(msgspec.Struct, frozen=True):

@@ -4,15 +4,19 @@ side.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Callable, Container, Sequence
 from functools import partial
+from itertools import accumulate
 
+from atoll.agent.assembly import Assembly
 from atoll.agent.donor import MAX_PIECES
-from atoll.agent.log import check_piece
+from atoll.agent.pieces import PIECE_ROW_BYTES, check_piece, check_table, piece_sizes
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
-from atoll.swarm.layout import DIGEST_BYTES, root
-from atoll.swarm.transport import Stream, Transport, TransportError, expect, together
+from atoll.swarm.layout import root
+from atoll.swarm.messages import peers
+from atoll.swarm.services import FETCH
+from atoll.swarm.transport import Stream, Transport, TransportError, together
 
 ANSWER_SECONDS = 15.0
 AT_ONCE = 2  # requests to a donor, on a stream each: while one answer travels, the next is prepared
@@ -34,7 +38,8 @@ class Donors:
         self._transport = transport
         self._addresses = dict(addresses)
         self._report = report
-        self._idle: defaultdict[str, list[Stream]] = defaultdict(list)  # one request at a time on a stream
+        # By donor; one request at a time on a stream.
+        self._idle: defaultdict[str, list[Stream[peers.ToFetcher]]] = defaultdict(list)
         self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
 
     @property
@@ -42,7 +47,7 @@ class Donors:
         return sorted(self._addresses)
 
     async def ask(
-        self, request: r.Message, check: Callable[[bytes, int], bool], limit: int, prefer: str = ""
+        self, request: peers.ToDonor, check: Callable[[bytes, int], bool], limit: int, prefer: str = ""
     ) -> tuple[bytes, int]:
         """(bytes, step) from the first donor whose answer passes `check` and is at most `limit` bytes.
 
@@ -58,7 +63,7 @@ class Donors:
         raise NobodyHas(f"{type(request).__name__}: {detail}")
 
     async def ask_one(
-        self, donor: str, request: r.Message, check: Callable[[bytes, int], bool], limit: int
+        self, donor: str, request: peers.ToDonor, check: Callable[[bytes, int], bool], limit: int
     ) -> tuple[bytes, int]:
         """As `ask`, of one donor; TransportError when it has not, or is dropped."""
         try:
@@ -79,14 +84,12 @@ class Donors:
         for donor in list(self._idle):
             await self._close_idle(donor)
 
-    async def _request(self, donor: str, request: r.Message, limit: int) -> tuple[bytes, int]:
+    async def _request(self, donor: str, request: peers.ToDonor, limit: int) -> tuple[bytes, int]:
         address = self._addresses.get(donor, "")
         if not address:
             raise _NotThere(f"{donor} is no longer a donor")  # dropped, and reported, while we waited
         idle = self._idle[donor]
-        stream = (
-            idle.pop() if idle else await self._transport.connect(address, donor, "Fetch", ANSWER_SECONDS)
-        )
+        stream = idle.pop() if idle else await self._transport.connect(address, donor, FETCH, ANSWER_SECONDS)
         try:
             await stream.send(request)
             answer = await self._answer(stream, donor, limit)
@@ -98,22 +101,23 @@ class Donors:
             raise _NotThere(f"{donor}: {answer.reason}")
         return answer
 
-    async def _answer(self, stream: Stream, donor: str, limit: int) -> tuple[bytes, int] | m.Missing:
+    async def _answer(
+        self, stream: Stream[peers.ToFetcher], donor: str, limit: int
+    ) -> tuple[bytes, int] | m.Missing:
         data = bytearray()
         while True:
-            answer, bulk = await stream.receive(ANSWER_SECONDS)
-            if isinstance(answer, m.Missing):
-                return answer
-            found = expect(answer, m.Found)
-            if found.size > limit or len(bulk) != min(
-                m.FRAME_BYTES, found.size - len(data)
+            found, bulk = await stream.receive(ANSWER_SECONDS)
+            if isinstance(found, m.Missing):
+                return found
+            if found.num_bytes > limit or len(bulk) != min(
+                m.FRAME_BYTES, found.num_bytes - len(data)
             ):  # nor may it drip
-                of = f"{len(bulk)} bytes after {len(data)} of {found.size}"
+                of = f"{len(bulk)} bytes after {len(data)} of {found.num_bytes}"
                 raise TransportError(
                     f"{donor}: an answer of {of}; at most {limit} were expected, in full frames"
                 )
             data += bulk
-            if len(data) == found.size:
+            if len(data) == found.num_bytes:
                 return bytes(data), found.step
 
     async def drop(self, donor: str, why: str) -> None:
@@ -132,50 +136,59 @@ class _NotThere(TransportError):
 
 
 async def fetch_slice(
-    donors: Donors,
-    step: int,
-    part: r.Slice,
-    slice_root: bytes,
-    piece_bytes: int,
-    put: Callable[[int, memoryview], Awaitable[None]],
-    wanted: Container[int],
+    donors: Donors, step: int, part: r.Slice, slice_root: bytes, assembly: Assembly, wanted: Container[int]
 ) -> None:
-    """The wanted pieces of a slice into `put`, each checked against the slice's table. Raises NobodyHas.
+    """Put the wanted pieces of a slice into `assembly`, each checked against the slice's table.
 
-    `piece_bytes` is the size of a full piece; only the very last of the flat space may be shorter.
+    Raises NobodyHas; FalsePieces when the table with that root names sizes that the codec cannot give.
     """
     table, _ = await donors.ask(
         m.FetchSliceTable(step, slice_root),
         lambda data, _: root(data) == slice_root,
-        DIGEST_BYTES * part.num_pieces,
+        PIECE_ROW_BYTES * part.num_pieces,
         part.owner,
     )
-    batch = max(1, min(MAX_PIECES, BATCH_BYTES // piece_bytes))
-    waiting: list[range] = []
-    for i in (i for i in range(part.num_pieces) if part.first_piece + i in wanted):
-        if waiting and waiting[-1].stop == i and len(waiting[-1]) < batch:
-            waiting[-1] = range(waiting[-1].start, i + 1)
-        else:
-            waiting.append(range(i, i + 1))
+    check_table(table, assembly.layout, assembly.codec, part.pieces)
+    sizes: list[int] = piece_sizes(table).tolist()
+    waiting = batches(sizes, [i for i in range(part.num_pieces) if part.first_piece + i in wanted])
 
     async def take() -> None:
         while waiting:
             indices = waiting.pop(0)
-
-            def check(data: bytes, _: int, indices: range = indices) -> bool:
-                pieces = split(data, piece_bytes)
-                return len(pieces) == len(indices) and all(map(partial(check_piece, table), indices, pieces))
-
+            parts = sizes[indices.start : indices.stop]
             request = m.FetchPieces(step, slice_root, indices.start, len(indices))
-            data, _ = await donors.ask(request, check, len(indices) * piece_bytes, part.owner)
-            for i, piece in zip(indices, split(data, piece_bytes), strict=True):
-                await put(part.first_piece + i, piece)
+            check = partial(_are_pieces, table, indices, parts)
+            data, _ = await donors.ask(request, check, sum(parts), part.owner)
+            for i, piece in zip(indices, cut(data, parts), strict=True):
+                await assembly.put(part.first_piece + i, piece)
 
-    await together(
-        take(), take()
-    )  # two: while the pieces of one answer are checked, the next ones are on their way
+    # Two: while the pieces of one answer are checked, the next ones are on their way.
+    await together(take(), take())
 
 
-def split(data: bytes, size: int) -> list[memoryview]:
-    """`data` in parts of `size` bytes; the last may be shorter."""
-    return [memoryview(data)[at : at + size] for at in range(0, len(data), size)]
+def _are_pieces(table: bytes, indices: range, sizes: Sequence[int], data: bytes, _: int) -> bool:
+    """Whether `data` are these pieces of a table, one after the other."""
+    return len(data) == sum(sizes) and all(map(partial(check_piece, table), indices, cut(data, sizes)))
+
+
+def batches(sizes: Sequence[int], indices: Sequence[int]) -> list[range]:
+    """`indices` (ascending) in ranges, each for one request: MAX_PIECES and BATCH_BYTES at most, or one
+    piece.
+    """
+    found: list[range] = []
+    num_bytes = 0
+    for i in indices:
+        num_bytes += sizes[i]
+        last = found[-1] if found else range(0)
+        if last and last.stop == i and len(last) < MAX_PIECES and num_bytes <= BATCH_BYTES:
+            found[-1] = range(last.start, i + 1)
+        else:
+            found.append(range(i, i + 1))
+            num_bytes = sizes[i]
+    return found
+
+
+def cut(data: bytes, sizes: Sequence[int]) -> list[memoryview]:
+    """`data` in parts of these sizes, which add up to its own."""
+    ends = list(accumulate(sizes))
+    return [memoryview(data)[end - size : end] for size, end in zip(sizes, ends, strict=True)]

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from atoll.swarm.identity import COORDINATOR
-from atoll.swarm.messages import AnyMessage, Beat, Hello, Pulse
-from atoll.swarm.records import Message
+from atoll.swarm.messages import Beat, BeatHeard, Hello, control
+from atoll.swarm.services import CONTROL
 from atoll.swarm.transport import Stream, Transport, TransportError, together
 
 BEAT_SECONDS = 1.0
@@ -28,7 +28,7 @@ class Link:
         addresses: Callable[[], list[str]],
         hello: Callable[[], Hello],
         beat: Callable[[], Beat],
-        received: Callable[[AnyMessage], None],
+        received: Callable[[control.ToAgent], None],
         changed: Callable[[str], None],
     ) -> None:
         """`changed` hears "" when the line is up, else why it is down."""
@@ -39,10 +39,10 @@ class Link:
         self._beat = beat
         self._received = received
         self._changed = changed
-        self._outbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._outbox: asyncio.Queue[control.ToCoordinator] = asyncio.Queue()
         self._up = False
 
-    def send(self, message: Message) -> None:
+    def send(self, message: control.ToCoordinator) -> None:
         """Hand over a message; dropped while the line is down."""
         if self._up:
             self._outbox.put_nowait(message)
@@ -54,7 +54,7 @@ class Link:
             try:
                 addresses = self._addresses()
                 stream = await self._transport.connect(
-                    addresses[self._turn % len(addresses)], COORDINATOR, "Control"
+                    addresses[self._turn % len(addresses)], COORDINATOR, CONTROL
                 )
                 try:
                     await stream.send(self._hello())
@@ -71,13 +71,13 @@ class Link:
             await asyncio.sleep(pause)
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
-    async def _read(self, stream: Stream) -> None:
+    async def _read(self, stream: Stream[control.ToAgent]) -> None:
         while True:
             message, _ = await stream.receive(SILENT_SECONDS)
-            if not isinstance(message, Pulse):
+            if not isinstance(message, BeatHeard):
                 self._received(message)
 
-    async def _write(self, stream: Stream) -> None:
+    async def _write(self, stream: Stream[control.ToAgent]) -> None:
         while True:
             await stream.send(await self._outbox.get())
 

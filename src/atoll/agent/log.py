@@ -3,7 +3,7 @@ past them.
 
     00000012.commit              the record of step 12
     00000012-<update>.entry      header and tables of an update that is held (committed or not)
-    00000012-<update>.update     its bytes
+    00000012-<update>.update     its pieces, each in its slot (`pieces.py`)
     00000013.table               table of state 13, where the update itself was never here
     0001.rewind                  the record that opened branch 1
     00000012-0.abandoned         a record of branch 0 that a rewind has made void
@@ -13,40 +13,40 @@ Everything is checked against a digest when read, so a damaged file counts as ab
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 
-from atoll.agent.codec import Bytes
-from atoll.agent.diloco import piece_bytes, update_bytes
+from atoll.agent.arrays import Bytes
+from atoll.agent.codecs import codec_named
+from atoll.agent.pieces import PIECE_ROW_BYTES, Pieces, check_piece, piece_rows, slots_bytes
 from atoll.errors import UserError
-from atoll.files import write_atomic, write_whole
+from atoll.files import write_atomic, write_unsynced
 from atoll.swarm.identity import verify_record
-from atoll.swarm.layout import Layout, digest, root, row
-from atoll.swarm.messages import decode
-from atoll.swarm.records import CommitRecord, Message, Rewind, UpdateHeader, encode, is_valid_after
+from atoll.swarm.layout import Layout, root
+from atoll.swarm.records import CommitRecord, Message, Rewind, UpdateHeader, decode, encode, is_valid_after
+
+K = TypeVar("K", bound=Message)
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What lies beside an update's bytes."""
+    """What lies beside an update's bytes. With the digest of the header all of it is fixed but `next_table`,
+    which a commit record fixes.
+    """
 
     header: UpdateHeader
-    slice_tables: tuple[bytes, ...]
-    next_table: bytes
+    piece_table: bytes  # of all pieces, slice after slice
+    next_table: bytes  # of the state that the update leads to
 
 
 class Update:
-    """One update that is held: header, tables and mapped bytes."""
+    """One update that is held: its header, its pieces, and the table of the state that it leads to."""
 
-    def __init__(self, entry: Entry, data: Bytes, layout: Layout) -> None:
+    def __init__(self, entry: Entry, slots: Bytes, layout: Layout) -> None:
         self.header = entry.header
-        self.slice_tables = entry.slice_tables
+        self.pieces = Pieces(layout, codec_named(entry.header.codec), slots, entry.piece_table)
         self.next_table = entry.next_table
-        self.data = data
-        self._layout = layout
-
-    def piece(self, index: int) -> memoryview:
-        return self.data[piece_bytes(self._layout, self.header.codec, index)].data
 
 
 class UpdateLog:
@@ -63,21 +63,19 @@ class UpdateLog:
         self.rewinds: list[Rewind] = []
         directory.mkdir(parents=True, exist_ok=True)
         while (path := self._rewind_path(len(self.rewinds) + 1)).exists():
-            rewind = _read(path)
-            if not isinstance(rewind, Rewind) or not verify_record(
-                record_key, rewind.unsigned(), rewind.signature
-            ):
+            rewind = _read(path, Rewind)
+            if rewind is None or not verify_record(record_key, rewind.unsigned(), rewind.signature):
                 raise UserError(
                     f"{path}: not a record of this run; this directory belongs to another run, or is damaged"
                 )
             self.rewinds.append(rewind)
         while (path := self._commit_path(len(self.records))).exists():
-            record = _read(path)
+            record = _read(path, CommitRecord)
             if record is None:
                 break  # damaged: it and what follows will be asked for again
-            if isinstance(record, CommitRecord) and not is_valid_after(record, self.rewinds):
+            if not is_valid_after(record, self.rewinds):
                 break  # abandoned, in a moment when this agent died
-            if not isinstance(record, CommitRecord) or self.objection(record):
+            if self.objection(record):
                 raise UserError(
                     f"{path}: not a record of this run; this directory belongs to another run, or else this "
                     "file is damaged: then delete it, it will be asked for again"
@@ -148,26 +146,19 @@ class UpdateLog:
         """
         try:
             entry = msgspec.msgpack.decode(self._path(step, update, "entry").read_bytes(), type=Entry)
-            path = self.data_path(step, update)
-            if entry.header.digest() != update or path.stat().st_size != update_bytes(
-                self.layout, entry.header.codec
-            ):
+            if entry.header.digest() != update or not _has_whole_table(entry, self.layout):
                 return None
-            if [root(table) for table in entry.slice_tables] != [
-                slice_root for _, _, slice_root in entry.header.slices
-            ]:
+            path = self.data_path(step, update)
+            if path.stat().st_size != slots_bytes(self.layout, codec_named(entry.header.codec)):
                 return None
             return Update(entry, np.memmap(path, np.uint8, "r"), self.layout)
         except (OSError, msgspec.DecodeError):
             return None
 
     def check(self, update: Update) -> bool:
-        """Whether an update's bytes are those of its slice tables; reads them all."""
-        return all(
-            check_piece(table, index, update.piece(first + index))
-            for (first, count, _), table in zip(update.header.slices, update.slice_tables, strict=True)
-            for index in range(count)
-        )
+        """Whether an update's pieces are those of its table; reads them all."""
+        pieces = update.pieces
+        return all(check_piece(pieces.table, index, pieces[index]) for index in range(self.layout.num_pieces))
 
     def drop(self, step: int, update: bytes) -> None:
         """Remove an update's bytes and entry; if it is the committed one, the table of the state after it
@@ -209,7 +200,7 @@ class UpdateLog:
 
     def keep_table(self, step: int, table: bytes) -> None:
         """Not synced: a recovery waits for its tables while gigabytes of chunks are still to be written."""
-        write_whole(self.directory / f"{step:08d}.table", table)
+        write_unsynced(self.directory / f"{step:08d}.table", table)
 
     def prune(self, below: int) -> None:
         """Drop update bytes of steps under `below`, keeping their tables, and whatever lost against a
@@ -239,14 +230,21 @@ class UpdateLog:
         return self.directory / f"{step:08d}-{update[:8].hex()}.{suffix}"
 
 
-def _read(path: Path) -> Message | None:
-    """A record, None where the file is damaged."""
+def _read(path: Path, kind: type[K]) -> K | None:
+    """The record of that kind in a file; None where the file is damaged."""
     try:
-        return decode(path.read_bytes())
+        return decode(path.read_bytes(), kind)
     except ValueError:
         return None
 
 
-def check_piece(table: bytes, index: int, data: bytes | memoryview) -> bool:
-    """Whether a piece is the one its table names."""
-    return digest(data) == row(table, index)
+def _has_whole_table(entry: Entry, layout: Layout) -> bool:
+    """Whether an entry's table of pieces is the one that its header fixes: slice after slice, nothing left
+    out.
+    """
+    end = 0
+    for first, count, slice_root in entry.header.slices:
+        if first != end or root(piece_rows(entry.piece_table, range(first, first + count))) != slice_root:
+            return False
+        end += count
+    return end == layout.num_pieces and len(entry.piece_table) == layout.num_pieces * PIECE_ROW_BYTES

@@ -8,8 +8,8 @@ from atoll import recipe as recipes
 from atoll.errors import UserError
 from atoll.files import write_atomic
 from atoll.swarm.identity import Credentials, Ticket, island_key
-from atoll.swarm.messages import Enroll, Enrolled, Refused, RunInfo
-from atoll.swarm.transport import expect
+from atoll.swarm.messages import Enroll, TicketRefused
+from atoll.swarm.records import RunInfo
 
 
 class Membership(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -61,10 +61,9 @@ async def enrol(directory: Path, ticket: Ticket, contributor: str) -> Membership
     stream, authority, close = await enrolment_stream(ticket)
     try:
         await stream.send(Enroll(ticket.secret, csr, contributor))
-        answer, _ = await stream.receive(10.0)
-        if isinstance(answer, Refused):
-            raise UserError(answer.reason)
-        enrolled = expect(answer, Enrolled)
+        enrolled, _ = await stream.receive(10.0)
+        if isinstance(enrolled, TicketRefused):
+            raise UserError(enrolled.reason)
     finally:
         await stream.close()
         await close()

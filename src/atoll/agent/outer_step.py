@@ -54,7 +54,7 @@ def on_welcome(state: OuterStep, welcome: m.Welcome) -> list[e.Effect]:
         state.attempt = state.held = None
     state.term = welcome.term
     if welcome.head > state.head:
-        return [*effects, e.Send(m.Want(state.head))]
+        return [*effects, e.Send(m.WantRecords(state.head))]
     return effects + catch_up(state)
 
 
@@ -63,7 +63,7 @@ def on_records(state: OuterStep, records: m.Records) -> list[e.Effect]:
     if not records.records:
         return catch_up(state)
     stored: list[e.Effect] = [e.Store(record) for record in records.records]
-    return [*stored, e.Send(m.Want(records.records[-1].step + 1))]
+    return [*stored, e.Send(m.WantRecords(records.records[-1].step + 1))]
 
 
 def on_rewound(state: OuterStep, rewound: m.Rewound) -> list[e.Effect]:
@@ -165,7 +165,7 @@ def on_proposed(state: OuterStep, done: m.Proposed) -> list[e.Effect]:
         inner_steps=done.inner_steps,
         loss=done.loss,
         norm=0.0,
-        handover=done.handover,
+        handover_seconds=done.handover_seconds,
     )
     return [e.Encode(proposal)]
 
@@ -238,7 +238,7 @@ def _is_of_attempt(message: r.Assembled | m.Held | r.Attempt, attempt: r.Attempt
 def on_committed(state: OuterStep, committed: m.Committed) -> list[e.Effect]:
     """Decided for the whole swarm. A gap before this record means that we missed some: ask for them."""
     if committed.record.step > state.head:
-        return [e.Send(m.Want(state.head))]
+        return [e.Send(m.WantRecords(state.head))]
     return [e.Store(committed.record)] if committed.record.step == state.head else []
 
 
@@ -280,7 +280,7 @@ def on_failed(state: OuterStep, failed: e.Failed) -> list[e.Effect]:
     return [e.Send(fault)]
 
 
-def on_refused(_: OuterStep, refused: m.Refused | m.Evict) -> list[e.Effect]:
+def on_refused(_: OuterStep, refused: m.Refused | m.Evicted) -> list[e.Effect]:
     """The coordinator wants no more of us."""
     return [e.Tell(m.Stopped(refused.reason))]
 
@@ -305,5 +305,5 @@ _HANDLERS: dict[type, Callable[[OuterStep, Any], list[e.Effect]]] = {
     m.Finished: on_finished,
     e.Failed: on_failed,
     m.Refused: on_refused,
-    m.Evict: on_refused,
+    m.Evicted: on_refused,
 }

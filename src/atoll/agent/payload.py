@@ -8,11 +8,15 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from atoll.agent.codec import Bytes, encode
-from atoll.agent.diloco import piece_bytes, pseudo_gradient, update_bytes
+from atoll.agent.arrays import Bytes
+from atoll.agent.codecs import codec_named
+from atoll.agent.diloco import pseudo_gradient
+from atoll.agent.pieces import Pieces, check_table, slots_bytes
+from atoll.agent.residual import NextResidual
 from atoll.agent.state import OuterState
+from atoll.errors import UserError
 from atoll.files import reserve, write_atomic
-from atoll.swarm.layout import Layout, digest, root
+from atoll.swarm.layout import Layout, root
 from atoll.swarm.messages import Propose
 
 
@@ -25,60 +29,62 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Payload:
-    """Encoded pieces with the table of their digests; `proposal.payload` is the table's root."""
+    """Encoded pieces, and the proposal that names the root of their table."""
 
-    def __init__(self, kept: Kept, data: Bytes, layout: Layout) -> None:
+    def __init__(self, kept: Kept, slots: Bytes, layout: Layout) -> None:
         self.proposal = kept.proposal
-        self.codec = kept.codec
-        self.table = kept.table
-        self._data = data
-        self._layout = layout
-
-    def piece(self, index: int) -> memoryview:
-        return self._data[piece_bytes(self._layout, self.codec, index)].data
+        self.pieces = Pieces(layout, codec_named(kept.codec), slots, kept.table)
 
 
-def make(directory: Path, state: OuterState, codec: str, proposal: Propose) -> Payload:
-    """Encode outer minus local parameters into `directory`; fills in the proposal's payload and norm, and
-    adds what it took.
+def make(
+    directory: Path, state: OuterState, codec: str, proposal: Propose, settled: Path | None = None
+) -> Payload:
+    """Encode outer minus local parameters into `directory`. The proposal of the result is `proposal` with the
+    payload's root and norm, and with the seconds that this took added to its handover.
 
-    Raises ValueError when the pseudo-gradient is not finite.
+    `settled` is where the residual of the island's last committed payload lies (`residual.settled`); None,
+    like a file that is not there, stands for zeros. Raises ValueError when the pseudo-gradient is not finite,
+    UserError when the disk is full.
     """
-    layout, began = state.layout, time.monotonic()
+    layout, began, coder = state.layout, time.monotonic(), codec_named(codec)
     path = directory / "payload.bytes"
     (directory / "payload.kept").unlink(missing_ok=True)
-    reserve(path, update_bytes(layout, codec))
-    data: Bytes = np.memmap(path, np.uint8, "r+")
+    reserve(path, slots_bytes(layout, coder))
+    slots: Bytes = np.memmap(path, np.uint8, "r+")
+    pieces = Pieces(layout, coder, slots)
+    residual = NextResidual(directory, layout, coder, settled) if coder.num_residuals else None
     difference = np.empty(layout.piece_elements, np.float32)
-    table = bytearray()
     square = 0.0
     for index in range(layout.num_pieces):
         elements = layout.piece(index)
         values = difference[: elements.stop - elements.start]
         square += float(pseudo_gradient(state.parameters[elements], state.local[elements], values))
-        where = piece_bytes(layout, codec, index)
-        encode(codec, values, data[where])
-        table += digest(data[where].data)
+        left_over = residual.piece(elements) if residual is not None else None
+        pieces.seal(index, coder.encode(values, pieces.slot(index), left_over))
     if not np.isfinite(square):
         raise ValueError("the pseudo-gradient is not finite: a parameter of this island is NaN or infinite")
-    assert isinstance(data, np.memmap)
-    data.flush()
-    handover = proposal.handover + time.monotonic() - began
+    pieces.flush()
+    table = bytes(pieces.table)
+    if residual is not None:
+        residual.keep(proposal.step, root(table))
+    handover_seconds = proposal.handover_seconds + time.monotonic() - began
     proposal = msgspec.structs.replace(
-        proposal, payload=root(bytes(table)), norm=float(square**0.5), handover=handover
+        proposal, payload=root(table), norm=float(square**0.5), handover_seconds=handover_seconds
     )
-    kept = Kept(proposal, codec, bytes(table))
+    kept = Kept(proposal, codec, table)
     write_atomic(directory / "payload.kept", msgspec.msgpack.encode(kept))
-    return Payload(kept, data, layout)
+    return Payload(kept, slots, layout)
 
 
 def load(directory: Path, layout: Layout) -> Payload | None:
     """The payload made before a restart, or None; its pieces are checked by whoever receives them."""
     try:
         kept = msgspec.msgpack.decode((directory / "payload.kept").read_bytes(), type=Kept)
-        data: Bytes = np.memmap(directory / "payload.bytes", np.uint8, "r")
-    except (OSError, ValueError, msgspec.DecodeError):
+        slots: Bytes = np.memmap(directory / "payload.bytes", np.uint8, "r")
+        codec = codec_named(kept.codec)
+        check_table(kept.table, layout, codec, range(layout.num_pieces))
+    except (OSError, UserError, ValueError, msgspec.DecodeError):
         return None
-    if root(kept.table) != kept.proposal.payload or len(data) != update_bytes(layout, kept.codec):
+    if root(kept.table) != kept.proposal.payload or len(slots) != slots_bytes(layout, codec):
         return None
-    return Payload(kept, data, layout)
+    return Payload(kept, slots, layout)

@@ -16,6 +16,7 @@ from atoll.agent.assembly import Assembly
 from atoll.agent.exponents import restore
 from atoll.agent.fetch import AT_ONCE, Donors, NobodyHas, fetch_slice
 from atoll.agent.log import Update, UpdateLog
+from atoll.agent.pieces import FalsePieces
 from atoll.agent.state import ROW_BYTES, UNKNOWN, OuterState
 from atoll.agent.unbroken import unbroken
 from atoll.swarm import messages as m
@@ -96,7 +97,7 @@ class Recovery:
 
     def _apply(self, update: Update, table: bytes, chunks: list[int]) -> None:
         for chunk in chunks:
-            self.state.apply(update.header, update.data, chunk, row(table, chunk, ROW_BYTES))
+            self.state.apply(update.header, update.pieces, chunk, row(table, chunk, ROW_BYTES))
 
     def _recognise(self, target: int) -> None:
         """Find out by their hashes which versions the chunks have."""
@@ -218,9 +219,10 @@ class Recovery:
         record = self.log.records[step]
         request = m.FetchHeader(step, record.update)
         raw, _ = await donors.ask(request, lambda d, _: digest(d) == record.update, MAX_HEADER_BYTES)
-        header = m.decode(raw)
-        if not isinstance(header, r.UpdateHeader):
-            raise NobodyHas(f"the update of step {step} has no readable header")
+        try:
+            header = r.decode(raw, r.UpdateHeader)
+        except ValueError as error:
+            raise NobodyHas(f"the update of step {step} has no readable header: {error}") from error
         table = await self._table(step + 1, donors)
         layout = self.state.layout
         whom = cycle(donors.names or [""])  # each slice of another donor
@@ -242,15 +244,15 @@ class Recovery:
         try:
             await together(
                 *(
-                    fetch_slice(
-                        donors, step, part, slice_root, assembly.full_piece_bytes, assembly.put, pieces
-                    )
+                    fetch_slice(donors, step, part, slice_root, assembly, pieces)
                     for part, (_, _, slice_root) in zip(slices, header.slices, strict=True)
                     if not pieces.isdisjoint(part.pieces)
                 )
             )
             if len(pieces) == layout.num_pieces:
                 await unbroken(asyncio.to_thread(assembly.finish, self.log, header, table))
+        except FalsePieces as error:
+            raise NobodyHas(f"the update of step {step}: {error}") from error
         finally:
             assembly.discard()
         return assembly.update(header, table)

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from atoll.agent.assembly import Assembly
-from atoll.agent.codec import add_decoded, encode, encoded_bytes
-from atoll.agent.log import check_piece
 from atoll.agent.payload import Payload
+from atoll.agent.pieces import FalsePieces, check_piece, check_table
 from atoll.swarm.layout import root
-from atoll.swarm.messages import Fault, Piece, Reduced, ReduceOpen
+from atoll.swarm.messages import Fault, FaultKind, Piece, Reduced, ReduceOpen, peers
 from atoll.swarm.records import Attempt, Slice
+from atoll.swarm.services import REDUCE
 from atoll.swarm.transport import Stream, Transport, TransportError, expect, together, within
 
 CREDITS = 8  # pieces an owner keeps unread per participant; more waits in the participant's socket
@@ -65,8 +65,10 @@ class Reduction:
                 work.append(self._exchange(transport, number, part, self._payload))
         await together(*work)
 
-    async def serve(self, stream: Stream, opened: ReduceOpen, table: bytes) -> None:
-        """A participant's stream, at the owner. Raises TransportError for a stranger or a false table."""
+    async def serve(self, stream: Stream[peers.ToOwner], opened: ReduceOpen, table: bytes) -> None:
+        """A participant's stream, at the owner. Raises TransportError for a stranger, a false table or a
+        false piece.
+        """
         share = self.attempt.share_of(stream.peer)
         arrivals = self._arrivals.get((opened.slice, stream.peer))
         if share is None or arrivals is None:
@@ -75,12 +77,17 @@ class Reduction:
             raise TransportError(f"{stream.peer} has sent slice {opened.slice} already")
         self._served.add((opened.slice, stream.peer))
         if root(table) != share.payload:
-            raise TransportError(f"{stream.peer}: these digests are not the payload that it proposed")
+            raise TransportError(f"{stream.peer}: this table is not that of the payload that it proposed")
+        try:
+            check_table(table, self._layout, self.assembly.codec, range(self._layout.num_pieces))
+        except FalsePieces as error:
+            await self._fault(stream.peer, "refused", str(error))
+            raise TransportError(f"{stream.peer}: {error}") from error
         part = self.attempt.slices[opened.slice]
         await together(self._take(stream, part, table, arrivals), self._give(stream, part))
 
     async def _take(
-        self, stream: Stream, part: Slice, table: bytes, arrivals: "asyncio.Queue[memoryview]"
+        self, stream: Stream[peers.ToOwner], part: Slice, table: bytes, arrivals: "asyncio.Queue[memoryview]"
     ) -> None:
         for index in part.pieces:
             message, data = await stream.receive(2 * self.progress_seconds)
@@ -89,12 +96,15 @@ class Reduction:
                 raise TransportError("a piece was refused")
             await arrivals.put(data)
 
-    async def _give(self, stream: Stream, part: Slice) -> None:
+    async def _give(self, stream: Stream[peers.ToOwner], part: Slice) -> None:
         for index in part.pieces:
             await stream.send(Piece(index), await self.assembly.get(index))
 
     async def _own(self, number: int, part: Slice) -> None:
-        """Reduce a slice of mine."""
+        """Reduce a slice of mine; ends at the first copy of a piece that does not come, or cannot be
+        decoded.
+        """
+        codec = self.assembly.codec
         total = np.empty(self._layout.piece_elements, np.float32)
         for index in part.pieces:
             elements = self._layout.piece(index)
@@ -106,12 +116,14 @@ class Reduction:
                 except TransportError as error:
                     await self._fault(share.island, "silent", str(error))
                     return
-                add_decoded(
-                    self.attempt.codec, np.frombuffer(data, np.uint8), np.float32(share.weight), values
-                )
-            reduced = np.empty(encoded_bytes(self.attempt.codec, len(values)), np.uint8)
-            encode(self.attempt.codec, values, reduced)
-            await self.assembly.put(index, reduced.data)
+                try:
+                    codec.add_decoded(np.frombuffer(data, np.uint8), np.float32(share.weight), values)
+                except ValueError as error:  # what was proposed, and so its sender's own doing
+                    await self._fault(share.island, "refused", f"piece {index} cannot be decoded: {error}")
+                    return
+            reduced = np.empty(codec.max_bytes(len(values)), np.uint8)
+            size = codec.encode(values, reduced)
+            await self.assembly.put(index, reduced[:size].data)
         digest = root(self.assembly.slice_table(part))
         await self._report(Reduced(self.attempt.step, self.attempt.number, number, digest))
 
@@ -119,7 +131,7 @@ class Reduction:
         """A participant's copy of one piece."""
         if island == self.me:
             assert self._payload is not None
-            return self._payload.piece(index)
+            return self._payload.pieces[index]
         return await within(
             self.progress_seconds, self._arrivals[number, island].get(), f"piece {index} of {island}"
         )
@@ -128,31 +140,30 @@ class Reduction:
         """My payload to an owner, its reduced pieces back."""
         try:
             address = self.attempt.addresses[part.owner]
-            stream = await transport.connect(address, part.owner, "Reduce", self.progress_seconds)
+            stream = await transport.connect(address, part.owner, REDUCE, self.progress_seconds)
             try:
-                await stream.send(ReduceOpen(self.attempt.step, self.attempt.number, number), payload.table)
+                opening = ReduceOpen(self.attempt.step, self.attempt.number, number)
+                await stream.send(opening, bytes(payload.pieces.table))
                 await together(self._send_pieces(stream, part, payload), self._receive_pieces(stream, part))
             finally:
                 await stream.close()
         except TransportError as error:
             await self._fault(part.owner, "unreachable", str(error))
 
-    async def _send_pieces(self, stream: Stream, part: Slice, payload: Payload) -> None:
+    async def _send_pieces(self, stream: Stream[peers.ToParticipant], part: Slice, payload: Payload) -> None:
         for index in part.pieces:
             await within(
-                2 * self.progress_seconds, stream.send(Piece(index), payload.piece(index)), stream.peer
+                2 * self.progress_seconds, stream.send(Piece(index), payload.pieces[index]), stream.peer
             )
 
-    async def _receive_pieces(self, stream: Stream, part: Slice) -> None:
+    async def _receive_pieces(self, stream: Stream[peers.ToParticipant], part: Slice) -> None:
         for index in part.pieces:
-            message, data = await stream.receive(2 * self.progress_seconds)
-            if expect(message, Piece).index != index:
-                raise TransportError(
-                    f"{stream.peer} sent piece {expect(message, Piece).index} in place of {index}"
-                )
+            piece, data = await stream.receive(2 * self.progress_seconds)
+            if piece.index != index:
+                raise TransportError(f"{stream.peer} sent piece {piece.index} in place of {index}")
             await self.assembly.put(index, data)
 
-    async def _fault(self, peer: str, kind: str, text: str) -> None:
+    async def _fault(self, peer: str, kind: FaultKind, text: str) -> None:
         await self._report(
             Fault(step=self.attempt.step, number=self.attempt.number, peer=peer, kind=kind, text=text)
         )

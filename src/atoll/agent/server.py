@@ -17,7 +17,11 @@ from atoll.agent.work import PROGRESS_SECONDS, BackgroundWork
 from atoll.data.partition import partitions
 from atoll.recipe import Recipe
 from atoll.swarm import messages as m
-from atoll.swarm.transport import Service, Stream, Transport, TransportError
+from atoll.swarm.messages import control
+from atoll.swarm.messages.trainer import ToTrainer
+from atoll.swarm.records import RunInfo
+from atoll.swarm.services import FETCH, PING, REDUCE
+from atoll.swarm.transport import Stream, Transport, TransportError
 
 PULSE_SECONDS = 5.0
 LAST_SECONDS = 60.0  # for the last outer checkpoint, before the trainer hears that the run is finished
@@ -32,7 +36,7 @@ class Agent:
         self,
         settings: Settings,
         island: str,
-        run: m.RunInfo,
+        run: RunInfo,
         recipe: Recipe,
         transport: Transport,
         trainer: Trainer | None,
@@ -72,13 +76,9 @@ class Agent:
         """
         # Compiles the kernels: before the coordinator is told that we are here.
         self._self_test = await asyncio.to_thread(diloco.self_test)
-        services: dict[str, Service] = {
-            "Ping": _pong,
-            "Reduce": self.work.serve_reduce,
-            "Fetch": self.work.donor.serve,
-        }
         if not self.settings.dial_only:
-            self._port = await self._transport.serve(self.settings.host, self.settings.port, services)
+            handlers = {PING: _pong, REDUCE: self.work.serve_reduce, FETCH: self.work.donor.serve}
+            self._port = await self._transport.serve(self.settings.host, self.settings.port, handlers)
         self.work.start(e.Advance())  # to find out what is here: state 0, or what an earlier life has left
         self.machine.advancing = True
         parts = (self._link.run(), self._listen_to_trainer(), self._pulse(), self._loop())
@@ -154,22 +154,22 @@ class Agent:
             head=machine.head,
             head_root=machine.head_root,
             term=machine.term,
-            branch=len(self.work.log.rewinds),
+            num_rewinds=len(self.work.log.rewinds),
             partitions=self._partitions,
         )
 
     def _beat(self) -> m.Beat:
         return self.accounts.beat(self._transport.sent_bytes, *self.work.donor.progress)
 
-    def _received(self, message: m.AnyMessage) -> None:
+    def _received(self, message: control.ToAgent) -> None:
         match message:
-            case m.View():
-                self.work.told_donors(message.donors)
+            case m.Donors():
+                self.work.told_donors(message.addresses)
             case m.Coordinators():
                 others = [a for a in message.addresses if a != self.settings.coordinator]
                 self.coordinators = [self.settings.coordinator, *others]
                 keep_coordinators(self.settings.directory, others)
-            case m.Want():  # a coordinator with an old backup asks what we know
+            case m.WantRecords():  # a coordinator with an old backup asks what we know
                 since = max(0, message.since)
                 records = self.work.log.records[since : since + RECORDS_AT_ONCE]
                 self._link.send(m.Records(tuple(records)))
@@ -209,12 +209,12 @@ class Agent:
         await asyncio.Event().wait()
         return ""
 
-    def _tell(self, message: m.Message) -> None:
+    def _tell(self, message: ToTrainer) -> None:
         if self._trainer is not None:
             self._trainer.tell(message)
 
 
-async def _pong(stream: Stream) -> None:
+async def _pong(stream: Stream[m.Ping]) -> None:
     """The service Ping: an empty answer shows that this agent can be reached."""
     await stream.receive(PROGRESS_SECONDS)
-    await stream.send(m.Done())
+    await stream.send(m.Pong())

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from atoll.agent import diloco
-from atoll.agent.codec import Bytes, Floats
+from atoll.agent.arrays import Floats
 from atoll.agent.mapped import LOCAL, MOMENTUM, PARAMETERS, as_bytes, map_file, map_generation
+from atoll.agent.pieces import FalsePieces, Pieces
 from atoll.swarm.layout import DIGEST_BYTES, Layout, digest
 from atoll.swarm.records import UpdateHeader
 
@@ -72,28 +73,33 @@ class OuterState:
             self.momentum[elements] = values[half:]
             self.versions[chunk] = version
 
-    def apply(self, header: UpdateHeader, update: Bytes, chunk: int, expected_row: bytes) -> bool:
-        """Move a chunk from header.step to header.step + 1; False, and version UNKNOWN, if it is not what it
-        should be.
+    def apply(self, header: UpdateHeader, pieces: Pieces, chunk: int, expected_row: bytes) -> bool:
+        """Move a chunk from header.step to header.step + 1 by the update of these pieces.
+
+        False, and the chunk's version is UNKNOWN, if it is not what it should be afterwards.
         """
         elements = self.layout.chunk(chunk)
         with self._lock, self._changing():
             self.versions[chunk] = UNKNOWN
-            diloco.apply(
-                self.layout, header, update, chunk, self.parameters[elements], self.momentum[elements]
-            )
+            try:
+                diloco.apply(header, pieces, chunk, self.parameters[elements], self.momentum[elements])
+            except FalsePieces:  # most likely damaged on our disk since the update was held
+                return False
             if self.row(chunk) != expected_row:
                 return False
             self.versions[chunk] = header.step + 1
             return True
 
-    def next_table(self, header: UpdateHeader, update: Bytes) -> bytes:
-        """The table that applying an update would give; the state itself stays as it is."""
+    def next_table(self, header: UpdateHeader, pieces: Pieces) -> bytes:
+        """The table that applying the update of these pieces would give; the state itself stays as it is.
+
+        Raises FalsePieces for a piece that is no encoding.
+        """
         rows: list[bytes] = []
         for chunk in range(self.layout.num_chunks):
             elements = self.layout.chunk(chunk)
             parameters, momentum = self.parameters[elements].copy(), self.momentum[elements].copy()
-            diloco.apply(self.layout, header, update, chunk, parameters, momentum)
+            diloco.apply(header, pieces, chunk, parameters, momentum)
             rows.append(chunk_row(parameters, momentum))
         return b"".join(rows)
 

@@ -1,26 +1,26 @@
-"""The agent's end of the socket to its trainer. A lost socket is the trainer's death: it is an inherited
-pair.
+"""The trainer as its agent sees it: the agent's end of the socket that they share.
+
+The socket is one of a pair that the agent's process inherited, so its end is the trainer's death.
 """
 
 import asyncio
 import socket
-import struct
 from typing import Protocol
 
-from atoll.swarm.messages import AnyMessage
-from atoll.swarm.records import Message
-from atoll.swarm.transport import MAX_FRAME_BYTES, TransportError, pack, unpack
-
-_LENGTH = struct.Struct("<I")
+from atoll.agent.frames import frame, receive_frame
+from atoll.swarm.messages import trainer
+from atoll.swarm.transport import MAX_FRAME_BYTES, TransportError
 
 
 class Trainer(Protocol):
     """Whoever computes the inner steps."""
 
-    def tell(self, message: Message) -> None: ...
+    def tell(self, message: trainer.ToTrainer) -> None:
+        """Send a message; it is lost when the trainer is gone."""
+        ...
 
-    async def hear(self) -> AnyMessage:
-        """The next message. Raises TransportError when the trainer is gone."""
+    async def hear(self) -> trainer.ToAgent:
+        """The next message. Raises TransportError when the trainer is gone, or says what it may not."""
         ...
 
 
@@ -33,46 +33,17 @@ class SocketTrainer:
 
     @staticmethod
     async def open(handle: int) -> "SocketTrainer":
-        """On an inherited file descriptor."""
+        """The trainer at the other end of an inherited file descriptor."""
         reader, writer = await asyncio.open_connection(
             sock=socket.socket(fileno=handle), limit=2 * MAX_FRAME_BYTES
         )
         return SocketTrainer(reader, writer)
 
-    def tell(self, message: Message) -> None:
+    def tell(self, message: trainer.ToTrainer) -> None:
         self._writer.write(frame(message))
 
-    async def hear(self) -> AnyMessage:
+    async def hear(self) -> trainer.ToAgent:
         try:
-            (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
-            if length > MAX_FRAME_BYTES:
-                raise TransportError("the trainer sent an oversized frame")
-            return unpack(await self._reader.readexactly(length))[0]
+            return await receive_frame(self._reader, trainer.AGENT_DOOR)
         except (asyncio.IncompleteReadError, OSError):
             raise TransportError("the trainer is gone") from None
-
-
-def frame(message: Message) -> bytes:
-    """A message on the local socket: length, then a frame as on the network."""
-    body = pack(message)
-    return _LENGTH.pack(len(body)) + body
-
-
-def read_frame(connection: socket.socket) -> AnyMessage:
-    """The next message, blocking within the socket's timeout. Raises TransportError when the other end is
-    gone.
-    """
-    (length,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
-    if length > MAX_FRAME_BYTES:
-        raise TransportError("the agent sent an oversized frame")
-    return unpack(_exactly(connection, length))[0]
-
-
-def _exactly(connection: socket.socket, count: int) -> bytes:
-    data = bytearray()
-    while len(data) < count:
-        part = connection.recv(count - len(data))
-        if not part:
-            raise TransportError("the agent is gone")
-        data += part
-    return bytes(data)

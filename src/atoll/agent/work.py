@@ -9,7 +9,9 @@ import contextlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from atoll.agent import checkpoint, payload
+import msgspec
+
+from atoll.agent import checkpoint, payload, residual
 from atoll.agent import effects as e
 from atoll.agent.accounts import Accounts, now
 from atoll.agent.assembly import Assembly
@@ -17,6 +19,7 @@ from atoll.agent.dataset import Fetching
 from atoll.agent.donor import Donor
 from atoll.agent.fetch import Donors, NobodyHas, fetch_slice
 from atoll.agent.log import UpdateLog
+from atoll.agent.pieces import FalsePieces
 from atoll.agent.recovery import Recovery
 from atoll.agent.reduce import Reduction
 from atoll.agent.settings import Settings
@@ -29,6 +32,7 @@ from atoll.recipe import Recipe
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 from atoll.swarm.layout import root
+from atoll.swarm.messages import peers
 from atoll.swarm.transport import Stream, Transport, TransportError, expect, within
 
 PROGRESS_SECONDS = 10.0  # an owner waits so long for a participant's next piece
@@ -42,11 +46,11 @@ class BackgroundWork:
         self,
         settings: Settings,
         island: str,
-        run: m.RunInfo,
+        run: r.RunInfo,
         recipe: Recipe,
         transport: Transport,
         accounts: Accounts,
-        report: Callable[[e.Event], None],
+        report: Callable[[e.OwnResult], None],
     ) -> None:
         """`report` takes the events that work ends with."""
         self.state = OuterState(settings.directory / "state", run.layout)
@@ -121,10 +125,15 @@ class BackgroundWork:
         self._accounts.say("encoding")
         started = now()
         codec = self._recipe.outer.codec
+        proposal = msgspec.structs.replace(work.proposal, metrics=self._accounts.metrics)
+
+        def make() -> payload.Payload:
+            settled = residual.settled(self._directory, self._island, self.log.records)
+            return payload.make(self._directory, self.state, codec, proposal, settled)
+
         try:
             async with self._state_lock:
-                made = asyncio.to_thread(payload.make, self._directory, self.state, codec, work.proposal)
-                own = await unbroken(made)
+                own = await unbroken(asyncio.to_thread(make))
         except (ValueError, UserError) as error:
             self._report(e.Failed(work, "", str(error)))
             return
@@ -170,12 +179,16 @@ class BackgroundWork:
             await self.tasks.ended("reduce")  # its own waits have deadlines
             for part, slice_root in zip(attempt.slices, work.assembled.digests, strict=True):
                 if not assembly.whole(part, slice_root):
-                    size = assembly.full_piece_bytes
-                    await fetch_slice(donors, attempt.step, part, slice_root, size, assembly.put, part.pieces)
+                    await fetch_slice(donors, attempt.step, part, slice_root, assembly, part.pieces)
             async with self._state_lock:
                 self._accounts.say(f"holding step {attempt.step}")
                 finished = asyncio.to_thread(assembly.apply_and_finish, self.state, self.log, head)
                 table = await unbroken(finished)
+        except FalsePieces as error:
+            # The bytes are those that the piece's owner announced, so the fault is not ours.
+            owner = next((part.owner for part in attempt.slices if error.index in part.pieces), "")
+            self._report(e.Failed(work, owner, str(error)))
+            return
         except (NobodyHas, UserError) as error:
             self._report(e.Failed(work, "", str(error)))
             return
@@ -242,7 +255,7 @@ class BackgroundWork:
         tell(m.DataAt(wanted.number, str(path)))
 
     # ------------------------------------------------------------------------------------------------- peers
-    async def serve_reduce(self, stream: Stream) -> None:
+    async def serve_reduce(self, stream: Stream[peers.ToOwner]) -> None:
         """A participant's stream, for the slices of the open attempt that this agent owns."""
         message, table = await stream.receive(PROGRESS_SECONDS)
         opened = expect(message, m.ReduceOpen)

@@ -156,17 +156,17 @@ def train(options: argparse.Namespace) -> None:
 
 
 def status(options: argparse.Namespace) -> None:
-    import json
+    import msgspec
 
     from atoll import terminal
     from atoll.run import operate
     from atoll.run.directory import RunDir
 
-    facts = operate.status(RunDir(options.run))
+    answer = operate.status(RunDir(options.run))
     if options.json:
-        print(json.dumps(facts, indent=1))
+        print(msgspec.json.format(msgspec.json.encode(answer), indent=1).decode())
     else:
-        terminal.Terminal().console.print(terminal.status_table(facts))
+        terminal.Terminal().console.print(terminal.status_table(answer))
 
 
 def invite(options: argparse.Namespace) -> None:

@@ -1,13 +1,17 @@
 """One attempt to make the open step's update, as the coordinator sees it."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
+from atoll import events
 from atoll.coordinator.holders import Holders
 from atoll.coordinator.members import Members
 from atoll.coordinator.owners import equal_slices
 from atoll.coordinator.rules import Rules
+from atoll.events.step import Contribution
 from atoll.swarm import messages as m
-from atoll.swarm.records import Assembled, Attempt, Share, Term, header
+from atoll.swarm.records import Assembled, Attempt, CommitRecord, Share, Term, header
 
 
 class OpenAttempt:
@@ -28,14 +32,43 @@ class OpenAttempt:
         self._progress: dict[str, tuple[int, float]] = {}  # island -> (pieces it has, since when)
 
     @property
+    def records(self) -> list[Attempt | Assembled]:
+        """What an agent that joins now must hear of this attempt, in order."""
+        return [self.record] if self.assembled is None else [self.record, self.assembled]
+
+    @property
     def participants(self) -> set[str]:
         """The islands whose payloads are reduced."""
         return {share.island for share in self.record.participants}
 
     @property
+    def inner_steps(self) -> dict[str, int]:
+        """How many inner steps each participant has done."""
+        return {island: self.proposals[island].inner_steps for island in sorted(self.participants)}
+
+    @property
     def mean_loss(self) -> float:
         """The participants' losses, weighted by their tokens."""
         return sum(self.proposals[s.island].loss * s.weight for s in self.record.participants)
+
+    def opened_event(self, planned: Iterable[str]) -> events.AttemptOpened:
+        """The event that it has begun; `planned` are all islands that have a plan for the step."""
+        return events.AttemptOpened(
+            number=self.record.number,
+            participants=tuple(sorted(self.participants)),
+            left_out=tuple(sorted(set(planned) - self.participants)),
+            num_owners=len(self.record.addresses),
+        )
+
+    def committed_event(self, record: CommitRecord, holders: set[str]) -> events.Committed:
+        """The event that its step is committed by this record, and what each participant gave to it."""
+        return events.Committed(
+            tokens=record.tokens,
+            loss=self.mean_loss,
+            participants={island: contribution(self.proposals[island]) for island in sorted(record.islands)},
+            holders=tuple(sorted(holders)),
+            root=record.next_root.hex(),
+        )
 
     def is_about(self, message: m.Reduced | m.Held | m.Fault) -> bool:
         """Whether a message is about this attempt."""
@@ -56,17 +89,18 @@ class OpenAttempt:
 
     def note_beat(self, island: str, beat: m.Beat, now: float) -> None:
         """Note how many pieces of the update an island has."""
-        if beat.attempt == self.record.number and beat.pieces != self._progress.get(island, (0, now))[0]:
-            self._progress[island] = (beat.pieces, now)
+        if beat.attempt == self.record.number and beat.num_pieces != self._progress.get(island, (0, now))[0]:
+            self._progress[island] = (beat.num_pieces, now)
 
-    def stalled_since(self) -> dict[str, float]:
-        """When each owner with an unfinished slice made its last progress."""
-        late = {
-            s.owner
-            for number, s in enumerate(self.record.slices)
-            if s.num_pieces and number not in self._slice_roots
+    def late_owners(self, limit_seconds: float, now: float) -> tuple[set[str], float]:
+        """(owners whose unfinished slices have not advanced for so long, when the first one is late)."""
+        at_work = {
+            part.owner
+            for number, part in enumerate(self.record.slices)
+            if part.num_pieces and number not in self._slice_roots
         }
-        return {owner: self._progress.get(owner, (0, self.opened_at))[1] for owner in late}
+        due = {i: self._progress.get(i, (0, self.opened_at))[1] + limit_seconds for i in at_work}
+        return {owner for owner, at in due.items() if now >= at}, min(due.values())
 
     def note_held(self, island: str, held: m.Held) -> bool:
         """Note that an island holds the assembled update; False, and not noted, if it holds another one."""
@@ -83,6 +117,16 @@ class OpenAttempt:
         """
         too_few = len(self.holders) < 2 or not members.any_reachable(self.holders)
         return sorted((ready if too_few else ready & self.participants) - self.holders.keys())
+
+
+def contribution(proposal: m.Propose) -> Contribution:
+    """What a participant gave, for the events file."""
+    return Contribution(
+        tokens=proposal.tokens,
+        inner_steps=proposal.inner_steps,
+        loss=proposal.loss,
+        metrics=proposal.metrics,
+    )
 
 
 def make_attempt(

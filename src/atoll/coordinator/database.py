@@ -62,16 +62,14 @@ ATTEMPT = sql.Table(
     sql.Column("record", sql.LargeBinary, nullable=False),
     sql.Column("assembled", sql.LargeBinary),
 )
-COMMIT, ABANDONED = (
-    sql.Table(
-        name,
-        TABLES,
-        sql.Column("branch", sql.Integer, primary_key=True),
-        sql.Column("step", sql.Integer, primary_key=True),
-        sql.Column("record", sql.LargeBinary, nullable=False),
-    )
-    for name in ("commit_record", "abandoned_record")
+COMMIT = sql.Table(
+    "commit_record",
+    TABLES,
+    sql.Column("branch", sql.Integer, primary_key=True),
+    sql.Column("step", sql.Integer, primary_key=True),
+    sql.Column("record", sql.LargeBinary, nullable=False),
 )
+ABANDONED = COMMIT.to_metadata(TABLES, name="abandoned_record")  # commits that a rewind has undone
 REWIND = sql.Table(
     "rewind",
     TABLES,

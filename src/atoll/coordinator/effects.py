@@ -1,13 +1,16 @@
 """What happens to a coordinator, and what it wants done: the two sides of `protocol.step`."""
 
+import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
+from atoll import events
 from atoll.coordinator.members import Member
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
+from atoll.swarm.messages import control
 
 
 # ----------------------------------------------------------------------------------------------- what happens
@@ -35,8 +38,10 @@ class Left(msgspec.Struct, frozen=True):
 
 
 class Received(msgspec.Struct, frozen=True):
+    """An island said something on its control line."""
+
     island: str
-    message: r.Message
+    message: control.ToCoordinator
 
 
 class Reign(msgspec.Struct, frozen=True):
@@ -81,8 +86,10 @@ class OpenStep(NamedTuple):
 
 
 class Send(msgspec.Struct, frozen=True):
+    """Send a message to an island's agent."""
+
     island: str
-    message: r.Message
+    message: control.ToAgent
 
 
 class Timer(msgspec.Struct, frozen=True):
@@ -92,13 +99,9 @@ class Timer(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """Something people should know."""
+    """Something people should know: for the events file."""
 
-    kind: str
-    text: str
-    island: str = ""
-    step: int = -1
-    facts: dict[str, Any] = {}
+    event: events.Event
 
 
 Effect = Persist | Send | Timer | Report
@@ -111,36 +114,26 @@ class Effects(list[Effect]):
         super().__init__()
         self._step = step
 
-    def send(self, island: str, message: r.Message) -> None:
+    def send(self, island: str, message: control.ToAgent) -> None:
         self.append(Send(island, message))
 
-    def send_all(self, members: Iterable[Member], message: r.Message) -> None:
+    def send_all(self, members: Iterable[Member], message: control.ToAgent) -> None:
         self += [Send(member.island, message) for member in members]
 
+    def too_early(self, at: float, now: float) -> bool:
+        """Whether that moment is still to come; if it is, there will be a Tick no later than then."""
+        if now < at < math.inf:
+            self.append(Timer(at))
+        return now < at
+
     def report_ready(self, member: Member, ready: m.Ready, now: float) -> None:
-        """At the head; for the first time on this line, where there was a head to come to, that is a
-        recovery.
-        """
-        text = f"{member.island} holds state {ready.step}, root {ready.root[:6].hex()}"
-        self.report("ready", text, member.island, trainer=bool(ready.loaded), root=ready.root.hex())
+        """It is at the head; it has recovered if that is the first time on its line, and past state 0."""
+        root, has_trainer = ready.root.hex(), bool(ready.loaded)
+        self.report(events.Ready(island=member.island, trainer=has_trainer, root=root))
         if ready.step and member.ready_step < 0:
-            text = f"{member.island} is at the head, {now - member.joined_at:.1f} s after it joined"
-            self.report("recovered", text, member.island)
+            seconds = now - member.joined_at
+            self.report(events.Recovered(island=member.island, recovery_seconds=seconds))
 
-    def report_committed(self, record: r.CommitRecord, loss: float, holders: set[str]) -> None:
-        """A step is committed; `loss` is the mean over its tokens."""
-        names = sorted(record.islands)
-        text = f"step {record.step}: {len(names)} islands, {record.tokens:,} tokens, loss {loss:.3f}"
-        self.report(
-            "committed",
-            f"{text}, root {record.next_root[:6].hex()}",
-            tokens=record.tokens,
-            loss=loss,
-            participants=names,
-            holders=sorted(holders),
-            root=record.next_root.hex(),
-        )
-
-    def report(self, kind: str, text: str, island: str = "", **facts: object) -> None:
-        """For people, at the outer step in which the event fell."""
-        self.append(Report(kind, text, island, self._step, facts))
+    def report(self, event: events.Event) -> None:
+        """For people, at the outer step that was open when this began."""
+        self.append(Report(msgspec.structs.replace(event, step=self._step)))

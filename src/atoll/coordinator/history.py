@@ -3,6 +3,9 @@ gave.
 """
 
 from collections import Counter
+from collections.abc import Callable
+
+import msgspec
 
 from atoll.coordinator.attempts import OpenAttempt
 from atoll.swarm import messages as m
@@ -16,7 +19,7 @@ class History:
         self.head = 0
         self.head_root = genesis_root  # of the state that the records lead to
         self.head_digest = b""  # of the last record
-        self.newest: r.CommitRecord | None = None
+        self.newest_islands: set[str] = set()  # the participants of the last record
         self.tokens: Counter[str] = Counter()  # committed, by island
         self.rewinds: tuple[r.Rewind, ...] = ()  # all there were, in order
 
@@ -25,7 +28,7 @@ class History:
         self.head, self.head_root, self.head_digest = record.step + 1, record.next_root, record.digest()
         for share in record.participants:
             self.tokens[share.island] += share.tokens
-        self.newest = record
+        self.newest_islands = record.islands
 
     def is_next(self, record: r.CommitRecord) -> bool:
         """Whether a record continues this chain."""
@@ -33,10 +36,15 @@ class History:
         return follows and r.is_valid_after(record, self.rewinds)
 
     def next_record(
-        self, term: r.Term, attempt: OpenAttempt, held: m.Held, stage_starts: tuple[int, ...]
+        self,
+        term: r.Term,
+        attempt: OpenAttempt,
+        held: m.Held,
+        stage_starts: tuple[int, ...],
+        sign: Callable[[bytes], bytes],
     ) -> r.CommitRecord:
-        """The record, not yet signed, that commits what an attempt has made and its holders hold."""
-        return r.CommitRecord(
+        """The record, signed, that commits what an attempt has made and its holders hold."""
+        record = r.CommitRecord(
             term=term,
             branch=len(self.rewinds),
             step=self.head,
@@ -51,3 +59,4 @@ class History:
             previous=self.head_digest,
             stage_starts=stage_starts,
         )
+        return msgspec.structs.replace(record, signature=sign(record.unsigned()))

@@ -132,6 +132,17 @@ class Members(dict[str, Member]):
         """Whether others can fetch from at least one of `islands`."""
         return any(self.is_connected(island) and self[island].address for island in islands)
 
+    def any_behind(self, step: int) -> bool:
+        """Whether a member that is present does not hold state `step` yet."""
+        return any(member.present and not member.is_ready(step) for member in self.values())
+
+    def tell_finished(self, step: int) -> list[Member]:
+        """The members that hold the last state and were not yet told that the run is finished; marks them."""
+        untold = [member for member in self.ready(step) if not member.told_finished]
+        for member in untold:
+            member.told_finished = True
+        return untold
+
     def update_donors(self, step: int) -> bool:
         """Choose who gives state `step`, relays first; return whether `donors` has changed.
 

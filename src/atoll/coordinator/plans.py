@@ -52,9 +52,9 @@ class Plans(dict[str, Plan]):
         for record in commits[-1:]:
             self._keep_stage_starts(record.stage_starts)
         if self:
-            self.began_at, self._restored_seconds = now, max(plan.seconds for plan in plans)
+            self.began_at, self._restored_seconds = now, max(plan.seconds_left for plan in plans)
             self.arrivals = _seen_once(self._restored_seconds)
-            self.handovers = _seen_once(max(plan.handover for plan in plans))
+            self.handovers = _seen_once(max(plan.handover_seconds for plan in plans))
         in_stage = [record for record in commits if self._stage_of(record.step) == stage]
         self._counted_stage = stage
         for lease in (lease for record in in_stage for _, lease in record.leases):
@@ -71,7 +71,8 @@ class Plans(dict[str, Plan]):
         if not self:
             paces = [m.pace.median_seconds for m in members.values() if m.present]
             self._fastest_pace = min(filter(None, paces), default=0.0)
-        inner_steps, seconds = self._fair_share(member), self.seconds_left(member.island, members, now)
+        inner_steps = self._fair_share(member)
+        seconds_left = self.seconds_left(member.island, members, now)
         stage = self._stage_of(step)
         while len(self.stage_starts) <= stage:
             self.stage_starts = (*self.stage_starts, max((self.leases.first_fresh(), *self.stage_starts)))
@@ -85,8 +86,8 @@ class Plans(dict[str, Plan]):
             stage_starts=self.stage_starts,
             inner_steps=inner_steps,
             first_inner_step=step * rules.inner_steps,
-            seconds=seconds,
-            handover=self.handovers.median_seconds,
+            seconds_left=seconds_left,
+            handover_seconds=self.handovers.median_seconds,
         )
         self[member.island] = plan
         self.not_proposed[member.island] = None
@@ -115,7 +116,7 @@ class Plans(dict[str, Plan]):
         self.not_proposed.pop(member.island, None)
         self.arrivals.observe(now - self.began_at)
         # An island may say anything, but its handover is not longer than the step.
-        self.handovers.observe(min(proposal.handover, now - self.began_at))
+        self.handovers.observe(min(proposal.handover_seconds, now - self.began_at))
         self._observe_pace(member, proposal.inner_steps, now)
 
     def close_step(self, inner_steps: dict[str, int], members: Members, now: float) -> None:

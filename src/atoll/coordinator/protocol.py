@@ -11,11 +11,12 @@ doubt (whether this database may be an old backup).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
+from atoll import events
 from atoll.coordinator import effects as e
 from atoll.coordinator.admission import objection_to_hello, objection_to_proposal
 from atoll.coordinator.attempts import OpenAttempt, make_attempt
@@ -28,8 +29,10 @@ from atoll.coordinator.owners import choose_owners
 from atoll.coordinator.plans import Plans
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.standing import Standing
+from atoll.events.step import Cause
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
+from atoll.swarm.messages import control
 
 
 class Coordinator:
@@ -41,7 +44,8 @@ class Coordinator:
         self.term = term
         self.history = History(rules.genesis_root)
         self.members = Members()
-        self.plans, self.doubt, self.standing = Plans(rules), Doubt(), Standing()
+        self.plans, self.standing = Plans(rules), Standing()
+        self.doubt = Doubt(self.history, self.plans, self.members, rules.doubt_seconds)
         self.holding_deadline = Deadline(rules.hold_seconds)  # from an assembled update until it is held
         self.number = 0  # of the open step's last attempt
         self._sign = sign
@@ -73,7 +77,7 @@ class Coordinator:
         self.number, self.history.rewinds = known.last_number, known.rewinds
         self._grace_until = now + self.rules.grace_seconds if self.plans else 0.0
         if known.doubted:
-            self._begin_doubt(now)
+            self.doubt.begin(now)
 
     @property
     def head(self) -> int:
@@ -109,7 +113,7 @@ class Coordinator:
                 self._notice_frozen(now)
         self._decide(now)
         if self.members.update_donors(self.head):
-            self._do.send_all(self.members.connected, m.View(self.members.donors))
+            self._do.send_all(self.members.connected, m.Donors(self.members.donors))
         return self._do
 
     # -------------------------------------------------------------------------------------------- membership
@@ -117,52 +121,42 @@ class Coordinator:
         """An agent dialled in. It hears what it lacks of the run's rewinds, then where the run is."""
         hello, island = event.hello, event.island
         if reason := objection_to_hello(self.rules, hello):
-            self._do.report("refused", f"{island} was refused: {reason}", island)
+            self._do.report(events.Refused(island=island, what="island", reason=reason))
             self._do.send(island, m.Refused(reason))
             return
         member = self.members.add(island, hello, now)
         self.doubt.awaited.discard(island)
         self.standing.restore_ownership(island)
         rewinds = self.history.rewinds
-        if hello.branch < len(rewinds):
-            self._do.send(island, m.Rewound(rewinds[hello.branch :]))
-        elif hello.branch > len(rewinds) or hello.head > self.head:
-            self._learn_from(member, now)
+        if hello.num_rewinds < len(rewinds):
+            self._do.send(island, m.Rewound(rewinds[hello.num_rewinds :]))
+        elif hello.num_rewinds > len(rewinds) or hello.head > self.head:
+            self.doubt.ask(member, now, self._do)
         self._do.send(island, m.Welcome(self.term, self.head, self.head_root))
-        self._do.send(island, m.View(self.members.donors))
-        kind = "a relay" if hello.relay else "an island"
-        self._do.report(
-            "joined",
-            f"{island} joined as {kind}",
-            island,
-            contributor=hello.contributor,
-            relay=hello.relay,
-        )
+        self._do.send(island, m.Donors(self.members.donors))
+        self._do.report(events.Joined(island=island, contributor=hello.contributor, relay=hello.relay))
 
     def _left(self, event: e.Left) -> None:
         member = self.members.get(event.island)
         if member is None or member.hello.session != event.session or not member.connected:
             return
         member.leave(owes_proposal=event.island in self.plans and event.island not in self.proposals)
-        self._do.report("left", f"{event.island} is gone: {event.reason}", event.island)
+        self._do.report(events.Left(island=event.island, reason=event.reason))
 
     def _notice_frozen(self, now: float) -> None:
         """Who has been silent for too long is not waited for any more."""
         silent, at = self.members.mark_frozen(now, self.rules.frozen_seconds)
         self._do.append(e.Timer(at))
         for member in silent:
-            text = f"{member.island} is silent for {now - member.last_heard_at:.1f} s; going on without it"
-            self._do.report("frozen", text, member.island)
+            self._do.report(events.Frozen(island=member.island, silent_seconds=now - member.last_heard_at))
 
-    def _received(self, island: str, message: r.Message, now: float) -> bool:
-        """Whether a decision may be due now. Most messages are beats of many islands, and must cost
-        little.
-        """
+    def _received(self, island: str, message: control.ToCoordinator, now: float) -> bool:
+        """Whether a decision may be due now. Most messages are many islands' beats: they must cost little."""
         member = self.members.get(island)
         if member is None or not member.connected:
             return False
         if thawed := member.note_heard(now):
-            self._do.report("thawed", f"{island} is heard again", island)
+            self._do.report(events.Thawed(island=island))
         if isinstance(message, m.Beat) and 0 <= message.inner_step <= self.rules.inner_steps:
             member.beat = message
             if self.attempt is not None:
@@ -175,7 +169,7 @@ class Coordinator:
         """Go on under a higher term. What the last one opened is void; what it committed stands."""
         self.term = term
         if self.attempt is not None:
-            self._close("a higher term begins", now)
+            self._close("term", (), now)
         self._do.send_all(self.members.connected, m.Welcome(term, self.head, self.head_root))
 
     # ----------------------------------------------------------------------------------------- plan, propose
@@ -184,16 +178,13 @@ class Coordinator:
         if ready.step != self.head:
             return False  # the records that it lacks are on their way
         if ready.root != self.head_root or ready.loaded not in (b"", self.head_root):
-            text = f"{member.island} holds other bits than the swarm at step {ready.step}"
-            self._do.report("unequal", text, member.island)
+            self._do.report(events.Unequal(island=member.island))
             return False
         if member.ready_step != ready.step:
             self._do.report_ready(member, ready, now)
             member.ready_step = ready.step
-        if self.attempt is not None:  # its connection may have broken before it heard of these
-            self._do.send(member.island, self.attempt.record)
-            if self.attempt.assembled is not None:
-                self._do.send(member.island, self.attempt.assembled)
+        for record in self.attempt.records if self.attempt is not None else ():
+            self._do.send(member.island, record)  # its line may have broken before it heard of this
         if not self.finished and not member.relay:
             self._plan(member, now)
         return self.finished or bool(member.address)  # there may be one more who can give state
@@ -203,7 +194,7 @@ class Coordinator:
         plan = self.plans.get(member.island)
         if plan is not None:
             seconds = self.plans.seconds_left(member.island, self.members, now)
-            plan = msgspec.structs.replace(plan, term=self.term, seconds=seconds)
+            plan = msgspec.structs.replace(plan, term=self.term, seconds_left=seconds)
         elif self.attempt is not None or self.doubt.is_open:
             return  # too late for this step, or too early: what is committed is not known yet
         else:
@@ -217,8 +208,8 @@ class Coordinator:
         if plan is None or (proposal.step, proposal.parent) != (self.head, self.head_root):
             return False  # too late: the island drops it and goes on from the head
         if reason := objection_to_proposal(self.rules, plan, proposal):
-            text = f"a proposal of {member.island} was refused: it names {reason}"
-            self._do.report("refused", text, member.island)
+            reason = f"it names {reason}"
+            self._do.report(events.Refused(island=member.island, what="proposal", reason=reason))
             return False
         if member.island not in self.proposals:
             self.plans.observe_proposal(member, proposal, now)
@@ -233,10 +224,7 @@ class Coordinator:
     # ----------------------------------------------------------------------------------- attempt, assembled
     def _decide(self, now: float) -> None:
         """Do whatever is due: close, open or commit an attempt, or end the run."""
-        if self.doubt.ends(now):
-            self._do.append(e.Persist(e.Doubted(False)))
-        if self.doubt.is_open:
-            self._do.append(e.Timer(max(self.doubt.until, now + 1.0)))
+        if self.doubt.persists(now, self._do):
             return
         if self.finished:
             self._finish(now)
@@ -252,11 +240,8 @@ class Coordinator:
             self._maybe_open(now)
 
     def _maybe_open(self, now: float) -> None:
-        """Open an attempt when all that are waited for have proposed, or the deadline passed with enough
-        of them.
-        """
-        if now < self._reopen_at:
-            self._do.append(e.Timer(self._reopen_at))
+        """Open an attempt once all that are waited for have proposed, or enough of them at the deadline."""
+        if self._do.too_early(self._reopen_at, now):
             return
         out = self.standing.excluded
         ready = {member.island for member in self.members.ready(self.head)}
@@ -270,10 +255,8 @@ class Coordinator:
         missing = any(island not in able and self._awaits(island, now) for island in self.plans)
         deadline = self.plans.began_at + self.plans.arrivals.limit_seconds()
         due = max(deadline, self._grace_until) if missing else now
-        if now >= due:
+        if not self._do.too_early(due, now):
             self._open(able, now)
-        elif due < math.inf:
-            self._do.append(e.Timer(due))
 
     def _open(self, able: dict[str, m.Propose], now: float) -> None:
         """Open an attempt with these proposals, if there is anybody to reduce them."""
@@ -287,40 +270,24 @@ class Coordinator:
         self.attempt = OpenAttempt(attempt, able, now)
         self._do.append(e.Persist(attempt))
         self._do.send_all(self.members.ready(self.head), attempt)
-        left_out = sorted(set(self.plans) - set(able))
-        names = f"; without {', '.join(left_out)}" if left_out else ""
-        text = f"{len(able)} participants, {len(attempt.addresses)} owners{names}"
-        self._do.report(
-            "attempt",
-            f"step {self.head}, attempt {self.number}: {text}",
-            participants=sorted(able),
-            left_out=left_out,
-        )
+        self._do.report(self.attempt.opened_event(self.plans))
 
     def _exclude_worst(self, participants: list[str], now: float) -> None:
-        """Nobody may own: leave out the participant with most failed exchanges, so that the others can go
-        on.
-        """
+        """Nobody may own: leave out the participant with most failed exchanges; the others can go on."""
         if worst := self.standing.exclude_worst(participants):
-            text = f"{worst} is left out of step {self.head}: no owner can reach it"
-            self._do.report("excluded", text, worst)
+            self._do.report(events.Excluded(island=worst))
         else:
-            self._do.report("stuck", "no agent can be reached by the others: start a relay")
+            self._do.report(events.Stuck())
         self._reopen_at = now + self.rules.stuck_seconds
 
     def _watch(self, attempt: OpenAttempt, now: float) -> None:
         """Close an attempt that somebody has left, or whose owners make no progress."""
-        stalled = attempt.stalled_since()
-        due = min(stalled.values()) + self.rules.stall_seconds
+        late, due = attempt.late_owners(self.rules.stall_seconds, now)
         if gone := [i for i in attempt.record.involved if not self.members.is_ready(i, self.head)]:
-            self._close(f"{', '.join(gone)} left before the update was assembled", now)
-        elif now >= due:
-            late = {owner for owner, since in stalled.items() if now >= since + self.rules.stall_seconds}
+            self._close("left", gone, now)
+        elif not self._do.too_early(due, now):
             self.standing.charge_late(late)
-            names = ", ".join(sorted(late))
-            self._close(f"{names} made no progress for {self.rules.stall_seconds:.0f} s", now)
-        else:
-            self._do.append(e.Timer(due))
+            self._close("stalled", late, now)
 
     def _reduced(self, member: Member, reduced: m.Reduced, now: float) -> bool:
         """An owner's slice is done. With the last one the update is fixed, and everybody is told."""
@@ -334,22 +301,19 @@ class Coordinator:
         return True
 
     def _fault(self, member: Member, fault: m.Fault, now: float) -> bool:
-        """Two agents could not exchange. Either may be to blame, so ownership is lost first, participation
-        last.
-        """
+        """Two agents could not exchange; either may be to blame. Ownership goes first, participation last."""
         if self.attempt is None or not self.attempt.is_about(fault):
             return False
         accuser, peer = member.island, fault.peer or member.island
         self.standing.charge(accuser, peer, fault.kind, self.attempt.record)
-        self._do.report(
-            "fault", f"{accuser} about {peer}: {fault.text}", accuser, peer=peer, fault=fault.kind
-        )
-        self._close(f"{accuser} and {peer} could not exchange", now)
+        self._do.report(events.Fault(island=accuser, peer=peer, fault=fault.kind, detail=fault.text))
+        self._close("fault", (accuser, peer), now)
         return True
 
-    def _close(self, reason: str, now: float) -> None:
+    def _close(self, cause: Cause, islands: Iterable[str], now: float) -> None:
         """End this attempt. Nothing was applied, so nothing is rolled back."""
-        self._do.report("attempt closed", f"step {self.head}, attempt {self.number}: {reason}")
+        names = tuple(sorted(set(islands)))
+        self._do.report(events.AttemptClosed(number=self.number, cause=cause, islands=names))
         self.attempt = None
         self._reopen_at = now + self.rules.fault_seconds
 
@@ -367,69 +331,44 @@ class Coordinator:
         ready = {member.island for member in self.members.ready(self.head)}
         awaited = attempt.awaited_holders(ready, self.members)
         due = attempt.assembled_at + self.holding_deadline.attempt_limit_seconds(self.number)
-        if awaited and now < due:
-            self._do.append(e.Timer(due))
+        if awaited and self._do.too_early(due, now):
             return
         held, holders = attempt.holders.largest_group(self.members)
-        groups = len(attempt.holders.groups())
-        if groups > 1:
-            text = f"step {self.head}: different next roots are held"
-            self._do.report("unequal", text, groups=groups)
+        if (num_roots := len(attempt.holders.groups())) > 1:
+            self._do.report(events.Unequal(num_roots=num_roots))
         many = enough(holders, attempt.participants, len(ready))
         if held is not None and self.members.any_reachable(holders) and (many or self._hold_misses):
             if not many:
-                text = f"step {self.head} is committed with {len(holders)} holders"
-                self._do.report("thin", text, holders=sorted(holders))
+                self._do.report(events.Thin(holders=tuple(sorted(holders))))
             self._commit(attempt, held, holders, now)
         else:
             self._hold_misses += 1
             self.holding_deadline.observe(now - attempt.assembled_at)  # it takes longer than that
             self.standing.charge_late(set(awaited))
-            self._close(f"{', '.join(awaited) or 'nobody'} did not hold the update in time", now)
+            self._close("not held", awaited, now)
 
     def _commit(self, attempt: OpenAttempt, held: m.Held, holders: set[str], now: float) -> None:
         """The one decision about this step: durable, then told to everybody."""
-        record = self.history.next_record(self.term, attempt, held, self.plans.stage_starts)
-        record = msgspec.structs.replace(record, signature=self._sign(record.unsigned()))
+        record = self.history.next_record(self.term, attempt, held, self.plans.stage_starts, self._sign)
         self._do.append(e.Persist(record))
         self.history.add(record)
-        names = sorted(record.islands)
-        self.members.shorten_probation(names)
-        spent = {island: attempt.proposals[island].inner_steps for island in names}
-        self.plans.close_step(spent, self.members, now)
+        self.members.shorten_probation(record.islands)
+        self.plans.close_step(attempt.inner_steps, self.members, now)
         self.number = 0
         self._begin_step()
         self._do.send_all(self.members.connected, m.Committed(record))
-        self._do.report_committed(record, attempt.mean_loss, holders)
+        self._do.report(attempt.committed_event(record, holders))
         if self.finished:
-            self._do.report("finished", f"all {self.head} outer steps are committed")
+            self._do.report(events.Finished(num_outer_steps=self.head))
 
     def _finish(self, now: float) -> None:
         """Tell members that the run is over: once all that are here hold the last state, or had time to."""
         self._finish_by = min(self._finish_by, now + self.rules.last_seconds)
-        behind = any(member.present and not member.is_ready(self.head) for member in self.members.values())
-        if behind and now < self._finish_by:
-            self._do.append(e.Timer(self._finish_by))
+        if self.members.any_behind(self.head) and self._do.too_early(self._finish_by, now):
             return
-        for member in self.members.ready(self.head):
-            if not member.told_finished:
-                member.told_finished = True
-                self._do.send(member.island, m.Finished(self.head))
+        self._do.send_all(self.members.tell_finished(self.head), m.Finished(self.head))
 
     # ------------------------------------------------------------------------------- a database from a backup
-    def _begin_doubt(self, now: float) -> None:
-        """Decide nothing until those whom this database knows last have spoken, and others had time to."""
-        newest = self.history.newest
-        awaited = self.plans.keys() | (newest.islands if newest else set[str]())
-        self.doubt.begin(self.members.not_connected(awaited), now + self.rules.doubt_seconds)
-
-    def _learn_from(self, member: Member, now: float) -> None:
-        """A member knows what this database does not, so it is an old backup: ask for what is missing."""
-        if not self.doubt.is_open:
-            self._begin_doubt(now)
-            self._do.append(e.Persist(e.Doubted(True)))
-        self.doubt.ask(member, self.history, self._do)
-
     def _import(self, member: Member, told: m.Records, now: float) -> bool:
         """Records from a member, whose signatures the server has checked: history, whatever their term."""
         for record in told.records:
@@ -440,9 +379,9 @@ class Coordinator:
                 self._begin_step()
                 self.doubt.awaited |= self.members.not_connected(record.islands)
         if told.records and self.head == told.records[-1].step + 1:
-            self._do.send(member.island, m.Want(self.head))  # there may be more
+            self._do.send(member.island, m.WantRecords(self.head))  # there may be more
             return False
         self.doubt.awaited.discard(member.island)
         self._do.send_all(self.members.connected, m.Welcome(self.term, self.head, self.head_root))
-        self._do.report("imported", f"the database knows {self.head} commits now", member.island)
+        self._do.report(events.Imported(island=member.island, num_commits=self.head))
         return True

@@ -5,10 +5,11 @@ goes.
 from atoll.coordinator.server import HELLO_SECONDS, CoordinatorServer
 from atoll.coordinator.status import StatusBoard
 from atoll.errors import UserError
+from atoll.events import Enrolled, Evicted
 from atoll.swarm import messages as m
 from atoll.swarm.identity import OPERATOR, Ticket, common_name, fingerprint
-from atoll.swarm.records import Message
-from atoll.swarm.transport import Stream, expect
+from atoll.swarm.messages import enrolment, operator
+from atoll.swarm.transport import NotUnderstood, Stream
 
 
 class Requests:
@@ -24,46 +25,47 @@ class Requests:
         secret = server.store.new_ticket(uses, hours)
         return Ticket(common_name(authority), server.address, fingerprint(authority), secret).text()
 
-    async def enroll(self, stream: Stream) -> None:
+    async def enroll(self, stream: Stream[enrolment.ToCoordinator]) -> None:
         """Exchange a ticket's secret for a certificate, and tell what the run is."""
-        message, _ = await stream.receive(HELLO_SECONDS)
-        request, server = expect(message, m.Enroll), self._server
+        server = self._server
+        request, _ = await stream.receive(HELLO_SECONDS)
         try:
             certificate = server.keys.issue(request.csr)
             island = common_name(certificate)
             kept = server.store.redeem(request.secret, island, request.contributor[:80], certificate)
         except UserError as error:
-            await stream.send(m.Refused(str(error)))
+            await stream.send(m.TicketRefused(str(error)))
             return
-        text = f"{island} enrolled for {request.contributor or 'nobody named'}"
-        server.events.write("enrolled", text, island=island)
+        server.events.write(Enrolled(island=island, contributor=request.contributor[:80]))
         await stream.send(m.Enrolled(kept, server.run))
 
-    async def operate(self, stream: Stream) -> None:
+    async def operate(self, stream: Stream[operator.ToCoordinator]) -> None:
         """Status, for any member; invite and evict, for whoever holds the run's keys."""
-        request, _ = await stream.receive(HELLO_SECONDS)
+        try:
+            request, _ = await stream.receive(HELLO_SECONDS)
+        except NotUnderstood as error:
+            await stream.send(m.RequestRefused(f"this is nothing to ask of a coordinator ({error})"))
+            return
         await stream.send(self._answer(request, stream.peer))
 
-    def _answer(self, request: Message, peer: str) -> Message:
-        if isinstance(request, m.Status):
+    def _answer(self, request: operator.ToCoordinator, peer: str) -> operator.ToOperator:
+        if isinstance(request, m.StatusRequest):
             return m.StatusReply(self._board.status())
         if peer != OPERATOR:
-            return m.Refused("only the run's operator may do this: use the machine that hosts the run")
+            return m.RequestRefused("only the run's operator may do this: use the machine that hosts the run")
         match request:
             case m.Invite():
-                return m.Invited(self.ticket(request.uses, request.hours))
+                return m.Invited(self.ticket(request.num_uses, request.hours))
             case m.EvictIsland():
                 return self._evict(request)
-            case _:
-                return m.Refused(f"{type(request).__name__} is nothing to ask of a coordinator")
 
-    def _evict(self, request: m.EvictIsland) -> Message:
+    def _evict(self, request: m.EvictIsland) -> operator.ToOperator:
         server, island = self._server, request.island
         try:
             server.store.evict(island, request.reason)
         except UserError as error:
-            return m.Refused(str(error))
+            return m.RequestRefused(str(error))
         server.protocol.doubt.awaited.discard(island)  # a member that is lost for good is not waited for
-        server.tell(island, m.Evict(request.reason or "evicted by the operator"))
-        server.events.write("evicted", f"{island} is evicted: {request.reason}", island=island)
-        return m.Done()
+        server.tell(island, m.Evicted(request.reason or "evicted by the operator"))
+        server.events.write(Evicted(island=island, reason=request.reason))
+        return m.IslandEvicted()

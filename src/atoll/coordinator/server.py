@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from atoll import __version__
+from atoll import __version__, events
 from atoll.coordinator.effects import (
     Doubted,
     Event,
@@ -28,10 +28,12 @@ from atoll.coordinator.protocol import Coordinator
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.store import Store
 from atoll.errors import UserError
-from atoll.events import EventLog
+from atoll.events.log import EventLog
 from atoll.swarm import messages as m
 from atoll.swarm.identity import RunKeys, verify_record
-from atoll.swarm.records import Message, Rewind, Term
+from atoll.swarm.messages.control import ToAgent, ToCoordinator
+from atoll.swarm.records import Rewind, RunInfo, Term
+from atoll.swarm.services import PING
 from atoll.swarm.transport import NotUnderstood, Stream, Transport, TransportError, call, expect, together
 
 HELLO_SECONDS = 15.0  # for the first message of a stream
@@ -50,23 +52,23 @@ class CoordinatorServer:
     def __init__(
         self,
         rules: Rules,
-        run: m.RunInfo,
+        run: RunInfo,
         keys: RunKeys,
         store: Store,
-        events: EventLog,
+        event_log: EventLog,
         transport: Transport,
     ) -> None:
         self.run = run
         self.keys = keys
         self.store = store
-        self.events = events
+        self.events = event_log
         self.transport = transport
         self.address = ""  # host:port, for tickets
         self.protocol = Coordinator(rules, Term(), keys.sign)
         self.deposed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
         self._begun = False
-        self._outboxes: dict[str, asyncio.Queue[Message]] = {}  # by island: what its stream is to send
+        self._outboxes: dict[str, asyncio.Queue[ToAgent]] = {}  # by island: what its line is to send
         self._addresses: tuple[str, ...] = ()  # of all coordinators: where islands look when this one is gone
         self._wake = asyncio.Event()  # something may be due earlier than was thought
         self._next_tick = 0.0
@@ -86,9 +88,7 @@ class CoordinatorServer:
         self.protocol.restore(commits, self.store.open_step(len(commits)), self._loop.time())
         self._begun = True
         term, head = self.protocol.term.counter, self.protocol.head
-        self.events.write(
-            "term", f"coordinator of {self.run.run_id} begins term {term} at step {head}", term=term
-        )
+        self.events.write(events.ReignBegan(step=head, run_id=self.run.run_id, term=term))
 
     def _rewind(self, step: int) -> None:
         """Open a new branch at an older state, by a signed record that islands follow."""
@@ -105,11 +105,7 @@ class CoordinatorServer:
             previous=commits[step - 1].digest() if step else b"",
         )
         self.store.append([msgspec.structs.replace(record, signature=self.keys.sign(record.unsigned()))])
-        text = (
-            f"the operator goes back to state {step}: {len(commits) - step} commits are abandoned, branch "
-            f"{branch} begins"
-        )
-        self.events.write("rewound", text, step=step)
+        self.events.write(events.Rewound(step=step, num_abandoned=len(commits) - step, branch=branch))
 
     async def stand_by(self) -> bool:
         """Wait until the leader is silent for LEADER_SECONDS; return whether a backup was restored meanwhile.
@@ -159,7 +155,7 @@ class CoordinatorServer:
     def _depose(self, error: Exception) -> None:
         """End this reign; whoever runs us hears why."""
         if not self.deposed.done():
-            self.events.write("deposed", f"this coordinator stops: {error}")
+            self.events.write(events.Deposed(reason=str(error)))
             self.deposed.set_exception(error)
             self.deposed.exception()  # whoever runs us may have ended already, and will not ask
 
@@ -192,14 +188,12 @@ class CoordinatorServer:
                 case Timer():
                     self._next_tick = min(self._next_tick, effect.at)
                 case Report():
-                    self.events.write(
-                        effect.kind, effect.text, island=effect.island, step=effect.step, **effect.facts
-                    )
+                    self.events.write(effect.event)
         if records:
             self._persist(records)
         self._wake.set()
 
-    def tell(self, island: str, message: Message) -> None:
+    def tell(self, island: str, message: ToAgent) -> None:
         """Send a message to a member; if its line is down it hears what it needs when it dials again."""
         if (outbox := self._outboxes.get(island)) is not None:
             outbox.put_nowait(message)
@@ -213,18 +207,16 @@ class CoordinatorServer:
         return True
 
     # --------------------------------------------------------------------------------------- control lines
-    async def control(self, stream: Stream) -> None:
+    async def control(self, stream: Stream[ToCoordinator]) -> None:
         """The service Control: an agent's line. A Hello, then messages both ways until it breaks."""
         island = stream.peer
         try:
             message, _ = await stream.receive(HELLO_SECONDS)
         except NotUnderstood as error:
-            text = (
-                f"{island} was not understood ({error}); does it run the run's version of atoll, "
-                f"{__version__}?"
-            )
-            self.events.write("refused", text, island=island)
-            await stream.send(m.Refused(text))
+            reason = f"not understood ({error}); does it run the run's version of atoll, {__version__}?"
+            refused = events.Refused(island=island, what="island", reason=reason)
+            self.events.write(refused)
+            await stream.send(m.Refused(refused.text))
             return
         hello = expect(message, m.Hello)
         if not self._begun:
@@ -232,7 +224,7 @@ class CoordinatorServer:
         if reason := self.store.eviction_reason(island):
             await stream.send(m.Refused(f"{island} was evicted from this run: {reason}"))
             return
-        outbox: asyncio.Queue[Message] = asyncio.Queue()
+        outbox: asyncio.Queue[ToAgent] = asyncio.Queue()
         self._outboxes[island] = outbox
         if self._addresses:
             outbox.put_nowait(m.Coordinators(self._addresses))
@@ -257,32 +249,33 @@ class CoordinatorServer:
                 del self._outboxes[island]
                 self._step(Left(island, hello.session, reason))
 
-    async def _reach(self, stream: Stream, island: str, hello: m.Hello) -> None:
+    async def _reach(self, stream: Stream[ToCoordinator], island: str, hello: m.Hello) -> None:
         """Ping an agent until it answers. One that only dials out never will, and so owns nothing."""
         address = f"{stream.peer_host}:{hello.port}" if hello.port else ""
         told = False
         while address:
             try:
-                await call(self.transport, address, island, "Ping", m.Ping(), m.Done, REACH_SECONDS)
+                await call(self.transport, address, island, PING, m.Ping(), REACH_SECONDS)
             except TransportError:
                 if not told:
-                    text = f"{island} cannot be reached at {address}: it owns nothing"
-                    self.events.write("unreachable", text, island=island)
+                    self.events.write(events.Unreachable(island=island, address=address))
                 told = True
                 await asyncio.sleep(REACH_AGAIN_SECONDS)
             else:
                 self._step(Reached(island, hello.session, address))
                 return
 
-    async def _read(self, stream: Stream, island: str, outbox: "asyncio.Queue[Message]") -> None:
+    async def _read(
+        self, stream: Stream[ToCoordinator], island: str, outbox: "asyncio.Queue[ToAgent]"
+    ) -> None:
         while True:
             message, _ = await stream.receive(QUIET_SECONDS)
-            if isinstance(message, m.Want):
+            if isinstance(message, m.WantRecords):
                 records = self.store.commits(max(0, message.since), RECORDS_AT_ONCE)
                 outbox.put_nowait(m.Records(tuple(records)))
             else:
                 if isinstance(message, m.Beat):
-                    outbox.put_nowait(m.Pulse())
+                    outbox.put_nowait(m.BeatHeard())
                 if not isinstance(message, m.Records) or self._vouched(message):
                     self._step(Received(island, message))
 
@@ -293,9 +286,9 @@ class CoordinatorServer:
             for record in records.records
         )
 
-    async def _write(self, stream: Stream, outbox: "asyncio.Queue[Message]") -> None:
+    async def _write(self, stream: Stream[ToCoordinator], outbox: "asyncio.Queue[ToAgent]") -> None:
         while True:
             message = await outbox.get()
             await stream.send(message)
-            if isinstance(message, m.Evict | m.Refused):
+            if isinstance(message, m.Evicted | m.Refused):
                 raise TransportError("it was sent away")

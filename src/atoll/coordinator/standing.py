@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from atoll.swarm.messages import FaultKind
 from atoll.swarm.records import Attempt
 
 OWNERLESS_STEPS = 5  # a connection that stays dead costs its deadline once in so many steps, not in each
@@ -29,8 +30,8 @@ class Standing:
         """Let an island own again: it has a new connection, so the cause of its faults may be gone."""
         self.ownerless_steps.pop(island, None)
 
-    def charge(self, accuser: str, peer: str, kind: str, attempt: Attempt) -> None:
-        """Note a fault of `kind` that `accuser` reported; `peer` is the other end, or the accuser itself.
+    def charge(self, accuser: str, peer: str, kind: FaultKind, attempt: Attempt) -> None:
+        """Note a fault that `accuser` reported; `peer` is the other end, or the accuser itself.
 
         One of the two loses ownership, or takes no part any more if the fault is surely its own.
         """

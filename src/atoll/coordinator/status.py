@@ -2,10 +2,12 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any
 
+from atoll.coordinator.members import Member
 from atoll.coordinator.server import CoordinatorServer
+from atoll.metrics import Metrics
 from atoll.samples import Ranges
+from atoll.status import IslandStatus, RunStatus, Told, ledger
 
 CountSamples = Callable[[Ranges, tuple[int, ...]], Mapping[str, int]]
 
@@ -25,56 +27,55 @@ class StatusBoard:
         self._samples: defaultdict[str, Counter[str]] = defaultdict(Counter)  # by island, then source
         self._num_counted = 0  # commits that are in it
 
-    def status(self) -> dict[str, Any]:
-        """Who is in, and how far the run is, as plain values."""
+    def status(self) -> RunStatus:
+        """Who is in, how far the run is, and who gave what, now."""
+        self._count_new_commits()
         server, protocol = self._server, self._server.protocol
         names = server.store.contributors()
-        islands: list[dict[str, Any]] = []
-        for record in server.store.commits(self._num_counted):
+        known = sorted(protocol.members.keys() | protocol.history.tokens.keys())
+        islands = tuple(
+            self._island(island, names.get(island, ""), protocol.members.get(island)) for island in known
+        )
+        return RunStatus(
+            run_id=server.run.run_id,
+            name=server.run.name,
+            term=protocol.term.counter,
+            finished=protocol.finished,
+            step=protocol.head,
+            num_outer_steps=protocol.rules.num_outer_steps,
+            num_inner_steps=protocol.rules.inner_steps,
+            root=protocol.head_root.hex(),
+            attempt=protocol.number,
+            proposed=tuple(sorted(protocol.proposals)),
+            committed_tokens=protocol.history.tokens.total(),
+            ledger=ledger(islands),
+            sent_bytes=server.transport.sent_bytes,
+            islands=islands,
+            events=tuple(Told(time=e.time, kind=e.kind, text=e.text) for e in server.events.notable),
+        )
+
+    def _island(self, island: str, contributor: str, member: Member | None) -> IslandStatus:
+        """One row; `member` is None for an island that this coordinator knows from commits alone."""
+        protocol = self._server.protocol
+        beat, length = member.beat if member else None, protocol.rules.context_length
+        samples = self._samples[island]
+        return IslandStatus(
+            island=island,
+            contributor=contributor,
+            relay=bool(member and member.relay),
+            present=bool(member and member.present),
+            ready=bool(member and member.is_ready(protocol.head)),
+            address=member.address if member else "",
+            note=beat.note if beat else "",
+            inner_step=(member and member.inner_steps_done(protocol.head)) or 0,
+            metrics=beat.metrics if beat else Metrics(),
+            sent_bytes=beat.sent_bytes if beat else 0,
+            committed_tokens=protocol.history.tokens[island],
+            committed_tokens_by_source={source: count * length for source, count in samples.items()},
+        )
+
+    def _count_new_commits(self) -> None:
+        for record in self._server.store.commits(self._num_counted):
             self._num_counted += 1
             for island, lease in record.leases:
                 self._samples[island].update(self._count_samples(lease, record.stage_starts))
-        for island in sorted(protocol.members.keys() | protocol.history.tokens.keys()):
-            member = protocol.members.get(island)
-            beat = member.beat if member else None
-            length = protocol.rules.context_length
-            islands.append(
-                {
-                    "island": island,
-                    "contributor": names.get(island, ""),
-                    "relay": bool(member and member.relay),
-                    "present": bool(member and member.present),
-                    "address": member.address if member else "",
-                    "ready": bool(member and member.is_ready(protocol.head)),
-                    "tokens": protocol.history.tokens[island],
-                    "sources": {name: n * length for name, n in self._samples[island].items()},
-                    "inner_step": beat.inner_step if beat and beat.step == protocol.head else 0,
-                    "loss": beat.loss if beat else 0.0,
-                    "tokens_per_second": beat.tokens_per_second if beat else 0.0,
-                    "sent_bytes": beat.sent_bytes if beat else 0,
-                    "compute_seconds": beat.compute_seconds if beat else 0.0,
-                    "communicate_seconds": beat.communicate_seconds if beat else 0.0,
-                    "wait_seconds": beat.wait_seconds if beat else 0.0,
-                    "note": beat.note if beat else "",
-                }
-            )
-        rules = protocol.rules
-        return {
-            "run": server.run.run_id,
-            "name": server.run.name,
-            "step": protocol.head,
-            "outer_steps": rules.num_outer_steps,
-            "inner_steps": rules.inner_steps,
-            "finished": protocol.finished,
-            "root": protocol.head_root.hex(),
-            "term": protocol.term.counter,
-            "tokens": sum(protocol.history.tokens.values()),
-            "islands": islands,
-            "proposed": sorted(protocol.proposals),
-            "attempt": protocol.number,
-            "sent_bytes": server.transport.sent_bytes,
-            "events": [
-                {"time": event.time, "kind": event.kind, "text": event.text}
-                for event in server.events.notable
-            ],
-        }

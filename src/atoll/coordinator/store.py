@@ -8,7 +8,6 @@ take themselves for the leader.
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
 
 import msgspec
 import sqlalchemy as sql
@@ -31,8 +30,7 @@ from atoll.errors import UserError
 from atoll.samples import Ranges, merge
 from atoll.swarm.identity import new_secret
 from atoll.swarm.layout import digest
-from atoll.swarm.messages import decode
-from atoll.swarm.records import Assembled, Attempt, CommitRecord, Plan, Rewind, Term, encode
+from atoll.swarm.records import Assembled, Attempt, CommitRecord, Plan, Rewind, Term, decode, encode
 
 ANNOUNCED_SECONDS = 600.0  # islands are told the coordinators that announced themselves within so long
 
@@ -186,11 +184,11 @@ class Store:
             number = db.execute(last_number).scalar() or 0
             run = db.execute(sql.select(RUN.c.stage_starts, RUN.c.doubted)).one()
         return OpenStep(
-            plans=[_decoded(record, Plan) for record in plans],
+            plans=[decode(record, Plan) for record in plans],
             last_number=number,
             stage_starts=msgspec.json.decode(run.stage_starts, type=tuple[int, ...]),
             doubted=run.doubted,
-            rewinds=tuple(_decoded(record, Rewind) for record in rewinds),
+            rewinds=tuple(decode(record, Rewind) for record in rewinds),
         )
 
     # ------------------------------------------------------------------------------------ tickets and islands
@@ -284,14 +282,8 @@ def _insert(db: sql.Connection, record: Record) -> None:
 
 def _commits(db: sql.Connection, since: int = 0, limit: int | None = None) -> list[CommitRecord]:
     query = sql.select(COMMIT.c.record).where(COMMIT.c.step >= since).order_by(COMMIT.c.step).limit(limit)
-    return [_decoded(row.record, CommitRecord) for row in db.execute(query)]
+    return [decode(row.record, CommitRecord) for row in db.execute(query)]
 
 
 def _spent_by(commits: list[CommitRecord]) -> list[tuple[int, int]]:
     return [part for record in commits for _, lease in record.leases for part in lease]
-
-
-def _decoded(data: Any, kind: type[Any]) -> Any:
-    record = decode(bytes(data))
-    assert isinstance(record, kind)
-    return record

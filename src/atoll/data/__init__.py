@@ -1,3 +1,1 @@
-"""From raw text to exact, restartable mixtures of windows: sources -> tokenizer -> token shards ->
-samples.
-"""
+"""From raw text to an exact, resumable order of windows: sources -> tokenizer -> token shards -> samples."""

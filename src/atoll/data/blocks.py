@@ -1,6 +1,4 @@
-"""Files named by what is in them: a size and the BLAKE3 of every 1 MiB block, so that any block is checked
-alone.
-"""
+"""Files described by their size and the BLAKE3 of every 1 MiB block, so that each block is verified alone."""
 
 import os
 from pathlib import Path
@@ -17,7 +15,7 @@ DIGEST_BYTES = 32
 
 
 class FileBlocks(msgspec.Struct, frozen=True):
-    """A file's size and the concatenated digests of its blocks (the last one may be short)."""
+    """A file's size, and the concatenated digests of its blocks, of which the last may be short."""
 
     num_bytes: int
     digests: bytes
@@ -31,12 +29,12 @@ class FileBlocks(msgspec.Struct, frozen=True):
         return self.digests[block * DIGEST_BYTES : (block + 1) * DIGEST_BYTES]
 
     def has(self, block: int, content: bytes | memoryview) -> bool:
-        """Whether `content` is block number `block`."""
+        """Whether there is a block number `block`, and `content` has its digest."""
         return 0 <= block < self.num_blocks and blake3(content).digest() == self.digest(block)
 
 
 def hash_blocks(path: Path) -> FileBlocks:
-    """The description of a file as it lies on the disk; reads one block at a time."""
+    """The size and digests of the file at `path`; reads one block at a time."""
     digests = bytearray()
     num_bytes = 0
     with path.open("rb") as file:
@@ -47,12 +45,12 @@ def hash_blocks(path: Path) -> FileBlocks:
 
 
 def covering(start: int, stop: int) -> range:
-    """The numbers of the blocks that hold bytes [start, stop) of a file."""
+    """The numbers of the blocks that contain bytes [start, stop) of a file."""
     return range(start // BLOCK_BYTES, -(-stop // BLOCK_BYTES))
 
 
 def read_block(path: Path, expected: FileBlocks, block: int) -> bytes | None:
-    """A block as it lies on the disk; None where it is missing, or not what its digest says."""
+    """The content of a block on the disk, or None where it is missing or does not have its digest."""
     if not 0 <= block < expected.num_blocks or not path.exists():
         return None
     with path.open("rb") as file:
@@ -62,11 +60,11 @@ def read_block(path: Path, expected: FileBlocks, block: int) -> bytes | None:
 
 
 def write_block(path: Path, expected: FileBlocks, block: int, content: bytes) -> None:
-    """Put a block that was checked into its place; what else is missing of the file is a hole.
+    """Write a verified block to its place in the file; blocks that are not there yet are holes.
 
-    In place, although files appear whole elsewhere: a block counts by its digest alone, so a torn one is
-    fetched again, and two islands of one machine may fill the same file. Raises UserError when the disk is
-    full.
+    Unlike other files, this one does not appear whole: a block counts only by its digest, so a half-written
+    one is fetched again, and two islands on one machine may fill the same file. Raises UserError when the
+    disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,16 +72,16 @@ def write_block(path: Path, expected: FileBlocks, block: int, content: bytes) ->
             if os.fstat(file.fileno()).st_size != expected.num_bytes:
                 file.truncate(expected.num_bytes)
             file.seek(block * BLOCK_BYTES)
-            file.write(content)  # not mapped: a full disk is an error here, and a signal there
+            file.write(content)  # not through a mapping, where a full disk is a signal instead of an error
     except OSError as error:
         raise disk_error(path, error) from error
 
 
 class CheckedFile:
-    """A read-only mapped file whose blocks are compared with their digests the first time they are touched.
+    """A read-only mapped file whose blocks are compared with their digests when they are first read.
 
-    Checking as we read costs a third of a millisecond per block once, and makes a full pass before training
-    needless. The rest of the file may be holes.
+    This costs a third of a millisecond per block, once, and saves a pass over all data before training.
+    Blocks that are never read may be holes.
     """
 
     def __init__(self, path: Path, expected: FileBlocks) -> None:
@@ -97,14 +95,12 @@ class CheckedFile:
             raise UserError(
                 f"{path}: damaged: {num_bytes} bytes, not {expected.num_bytes}; prepare the data again"
             )
-        # as a plain array: slices of a memmap cost three times as much
+        # Viewed as a plain array, because slicing a memmap costs three times as much.
         self._bytes = np.memmap(path, np.uint8, "r").view(np.ndarray) if num_bytes else np.empty(0, np.uint8)
         self._checked = np.zeros(expected.num_blocks, bool)
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Bytes [start, stop) as a uint8 view; raises UserError naming file and block where a digest
-        differs.
-        """
+        """Bytes [start, stop) as a uint8 view. Raises UserError, naming the block, for a wrong digest."""
         for block in covering(start, stop):
             if not self._checked[block]:
                 self._check(block)

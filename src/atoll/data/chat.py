@@ -1,6 +1,4 @@
-"""The chat template of models trained here: Llama 3's form, with exactly one BOS, at the head. Others are
-checked.
-"""
+"""The chat template of models trained here, which is Llama 3's, and the check that any other must pass."""
 
 from typing import Final, NoReturn
 
@@ -14,8 +12,8 @@ END_OF_TURN: Final = "<|eot_id|>"
 PAD: Final = "<|finetune_right_pad_id|>"
 SPECIAL_TOKENS: Final = [BEGIN_OF_TEXT, END_OF_TEXT, START_OF_ROLE, END_OF_ROLE, END_OF_TURN, PAD]
 
-# apply_chat_template renders this and tokenizes the result without special tokens of its own: the BOS must be
-# here. trim: as in Llama 3, so that white space around a message does not depend on who typed it.
+# The BOS is in the template because apply_chat_template tokenizes the rendered text without adding special
+# tokens. Messages are trimmed, as in Llama 3, so that white space around them does not matter.
 CHAT_TEMPLATE: Final = (
     "{{- bos_token }}"
     "{%- for message in messages %}"
@@ -29,8 +27,9 @@ CHAT_TEMPLATE: Final = (
 
 
 def check_template(template: str, bos: str, origin: str) -> None:
-    """Raises UserError unless a chat that `transformers` renders with this template has one BOS, at its
-    head.
+    """Raises UserError unless a chat rendered with `template` has exactly one BOS, at its head.
+
+    The rendering is that of `transformers`. `origin` names the tokenizer in the error.
     """
     from jinja2 import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -52,5 +51,7 @@ def check_template(template: str, bos: str, origin: str) -> None:
             f"{origin}: its chat template cannot render a question and an answer: {error}"
         ) from error
     if (count := text.count(bos)) != 1 or not text.startswith(bos):
-        how = f"puts {count} {bos} into a chat" if count != 1 else f"does not put {bos} at the head of a chat"
-        raise UserError(f"{origin}: its chat template {how}, and exactly one must be there, at the head")
+        fault = (
+            f"puts {count} {bos} into a chat" if count != 1 else f"does not put {bos} at the head of a chat"
+        )
+        raise UserError(f"{origin}: its chat template {fault}; it must put exactly one there, at the head")

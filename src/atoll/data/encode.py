@@ -1,8 +1,6 @@
-"""Texts -> tokens on all cores, by child processes that each hold the tokenizer: `python -m
-atoll.data.encode`.
+"""Texts to tokens on all cores, by child processes (`python -m atoll.data.encode`) that hold the tokenizer.
 
-Own processes, not `multiprocessing`: that imports the caller's script again, and leaves children behind when
-it is killed.
+`multiprocessing` would import the caller's script again, and leave children behind when it is killed.
 """
 
 import contextlib
@@ -25,15 +23,15 @@ from blake3 import blake3
 from atoll.data.tokenizer import Tokenizer
 from atoll.errors import UserError
 
-SMALL = 16  # batches: too few to be worth starting processes for; the library's threads do as well
-AHEAD = 2  # batches read ahead for each process
+FEW_BATCHES = 16  # so few are not worth starting processes for: the library's threads are as fast
+BATCHES_AHEAD = 2  # read ahead for each process
 
 
 class Encoded(NamedTuple):
-    """Documents of a batch."""
+    """The documents of a batch: one entry per document in each list."""
 
-    tokens: list[np.ndarray]  # of each document: [num_tokens] uint32, BOS first
-    num_bytes: list[int]  # of its UTF-8 text
+    tokens: list[np.ndarray]  # [num_tokens] uint32 each, BOS first
+    num_bytes: list[int]  # of the UTF-8 text
     heldout: list[bool]
 
 
@@ -46,19 +44,22 @@ Batch = TypeVar("Batch", bound=HasTexts)
 
 
 def is_heldout(text: bytes, fraction: float) -> bool:
-    """Whether a document belongs to the held-out split: decided by its hash, so alike on every machine."""
+    """Whether a document (its UTF-8) is held out; its hash decides, so every machine agrees."""
     return int.from_bytes(blake3(text).digest(8), "big") < fraction * 2**64
 
 
 def encode(tokenizer: Tokenizer, fraction: float, texts: list[str]) -> Encoded:
-    """Tokens, size and split of each text."""
+    """The tokens, size and split of each text."""
     raw = [text.encode() for text in texts]
     heldout = [is_heldout(text, fraction) for text in raw]
     return Encoded(tokenizer.encode_documents(texts), [len(text) for text in raw], heldout)
 
 
 class Encoders:
-    """As many processes as asked for, started when there is work for them. To be used in a `with` block."""
+    """Up to `num_processes` tokenizing processes, each started when there is work for it.
+
+    A context manager: leaving it ends the processes.
+    """
 
     def __init__(self, tokenizer_dir: Path, fraction: float, num_processes: int) -> None:
         self._tokenizer_dir, self._fraction, self._num_processes = tokenizer_dir, fraction, num_processes
@@ -69,23 +70,24 @@ class Encoders:
             self._idle.put(None)
 
     def map(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Encoded]]:
-        """Each batch with its tokens, in order; a few batches are read ahead. Raises UserError when a process
-        dies.
+        """Yield each batch with its tokens, in order; a few batches are read ahead.
+
+        Raises UserError when a process dies.
         """
         remaining = iter(batches)
-        few = list(islice(remaining, SMALL + 1))
-        if len(few) <= SMALL:
+        few = list(islice(remaining, FEW_BATCHES + 1))
+        if len(few) <= FEW_BATCHES:
             tokenizer = Tokenizer.load(self._tokenizer_dir)
             for batch in few:
                 yield batch, encode(tokenizer, self._fraction, batch.texts)
             return
-        ahead: deque[tuple[Batch, Future[Encoded]]] = deque()
+        pending: deque[tuple[Batch, Future[Encoded]]] = deque()
         for batch in chain(few, remaining):
-            ahead.append((batch, self._threads.submit(self._ask, batch.texts)))
-            if len(ahead) > AHEAD * self._num_processes:
-                yield ahead[0][0], ahead.popleft()[1].result()
-        while ahead:
-            yield ahead[0][0], ahead.popleft()[1].result()
+            pending.append((batch, self._threads.submit(self._ask, batch.texts)))
+            if len(pending) > BATCHES_AHEAD * self._num_processes:
+                yield pending[0][0], pending.popleft()[1].result()
+        while pending:
+            yield pending[0][0], pending.popleft()[1].result()
 
     def _ask(self, texts: list[str]) -> Encoded:
         process = self._idle.get()
@@ -110,8 +112,9 @@ class Encoders:
 
 
 class _Process:
-    """A child that reads lists of texts and writes what they became; it ends when its input does, so also
-    with us.
+    """A child that reads lists of texts from a pipe and writes `Encoded` documents to another.
+
+    It ends when its input does, so also when this process dies.
     """
 
     def __init__(self, tokenizer_dir: Path, fraction: float) -> None:
@@ -119,13 +122,14 @@ class _Process:
             [sys.executable, "-m", "atoll.data.encode", str(tokenizer_dir), str(fraction)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},  # there are as many of us as cores
+            env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},  # there is a process for each core already
             start_new_session=True,  # Ctrl-C reaches only the parent
         )
         assert self._child.stdin is not None and self._child.stdout is not None
         self._input, self._output = self._child.stdin, self._child.stdout
 
     def ask(self, texts: list[str]) -> Encoded:
+        """The encoded texts. Raises UserError when the child dies."""
         try:
             pickle.dump(texts, self._input, pickle.HIGHEST_PROTOCOL)
             self._input.flush()
@@ -133,21 +137,21 @@ class _Process:
         except (EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
             status = self._child.wait()
             raise UserError(
-                f"a tokenizing process ended with status {status} (is memory short?); prepare again, "
-                "what is done is kept"
+                f"a tokenizing process ended with status {status} (was memory short?); run the command again "
+                "to continue after what is done"
             ) from error
 
     def end(self) -> None:
         self._child.kill()
         self._child.wait()
         for pipe in (self._input, self._output):
-            with contextlib.suppress(OSError):  # what was left in the pipe has nobody to go to
+            with contextlib.suppress(OSError):  # closing flushes, and the reader may be dead
                 pipe.close()
 
 
 def _serve(tokenizer_dir: str, fraction: str) -> None:
     output = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints must not come between the answers
+    os.dup2(2, 1)  # what a library prints goes to standard error, not between the answers
     tokenizer = Tokenizer.load(Path(tokenizer_dir))
     while True:
         try:

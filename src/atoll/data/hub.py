@@ -1,13 +1,11 @@
-"""Hugging Face datasets: local folders laid out like them, and the hub itself. The one file that imports
-`datasets`.
-"""
+"""Hugging Face datasets, from a local folder or streamed from the hub. Only this file imports `datasets`."""
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from atoll.data.rows import JSONL, Item, Origin, item
+from atoll.data.rows import JSONL, Item, Origin, to_item
 from atoll.errors import UserError
 from atoll.recipe import Source
 
@@ -16,17 +14,18 @@ SPLITS = {"train", "test", "validation", "valid", "dev", "eval"}
 
 
 def local_files(folder: Path, source: Source) -> list[Path]:
-    """The files of one split in a local folder, by path; none where nothing fits.
+    """The files of the source's split in a local folder, sorted by path; empty where none fits.
 
-    A split's files have its name as a word of their path, as in `main/train-00000.parquet`; where no file
-    names any split, all are `train`. Raises UserError where `data_files` is no pattern of relative paths.
+    A file belongs to a split whose name is a word of its path, as in `main/train-00000.parquet`. Where no
+    file names any split, all belong to `train`. Raises UserError where `data_files` is not a pattern of
+    relative paths.
     """
     if source.data_files is not None:
         try:
             return sorted(path for path in folder.glob(source.data_files) if path.name.endswith(SUFFIXES))
         except (ValueError, NotImplementedError) as error:
             raise UserError(
-                f"{folder}: data_files = {source.data_files!r} is no pattern of paths in this folder: {error}"
+                f"{folder}: data_files = {source.data_files!r} is not a pattern of paths in it: {error}"
             ) from error
     folder = folder / (source.config or "")
     words = {
@@ -40,15 +39,16 @@ def local_files(folder: Path, source: Source) -> list[Path]:
 
 
 def stream(name: str, source: Source, skip: int) -> Iterator[Item]:
-    """The rows of a dataset of the hub from row `skip` on, read as they come. Raises UserError when that
-    fails.
+    """Yield the rows of a dataset on the hub, streamed, after the first `skip`.
+
+    `name` is the source's name in the recipe. Raises UserError where there is no revision or reading fails.
     """
     if source.revision is None:
         raise UserError(
             f"sources.{name}: there is no folder {source.dataset}; to read it from the hub, give a revision "
             "(a commit, so that every machine reads the same)"
         )
-    import datasets  # here, as it takes seconds
+    import datasets  # not at the top, because importing it takes seconds
 
     try:
         rows: Any = datasets.load_dataset(
@@ -62,10 +62,10 @@ def stream(name: str, source: Source, skip: int) -> Iterator[Item]:
         if skip:
             rows = rows.skip(skip)
         for number, row in enumerate(rows, skip + 1):
-            yield item(row, source, Origin(f"{source.dataset}@{source.revision}", number))
+            yield to_item(row, source, Origin(f"{source.dataset}@{source.revision}", number))
     except UserError:
         raise
-    except Exception as error:  # the library raises its own, those of six network libraries, and ValueError
+    except Exception as error:  # its own types, those of several network libraries, and ValueError
         raise UserError(
             f"sources.{name}: {source.dataset}@{source.revision}: {type(error).__name__}: {error}"
         ) from error

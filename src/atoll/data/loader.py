@@ -1,8 +1,8 @@
-"""Samples -> batches. There is no state: what a lease contains is a function of its sample indices.
+"""Samples to batches. A loader has no state: a batch is a function of its sample indices.
 
-Window w of a source is tokens [w*L, w*L + L] of its documents put one after the other. The first L are
-inputs, so every token is an input exactly once a pass; labels are the inputs' successors within the same
-document.
+The documents of a source lie one after the other in one long stream of tokens. Window w has the tokens
+[w*L, w*L + L) as inputs, so every token is an input exactly once per pass. The label of an input is the next
+token of the same document.
 
 Shapes: B windows of a micro-batch, L context length.
 """
@@ -23,27 +23,25 @@ from atoll.errors import UserError
 from atoll.recipe import Recipe
 from atoll.samples import first_sample, number_of, source_of
 
-NO_LABEL = -100  # nothing is to be predicted here
+NO_LABEL = -100  # no token is predicted here
 
 
 class Batch(NamedTuple):
-    """A micro-batch."""
+    """A micro-batch; all arrays are [B, L]."""
 
-    tokens: np.ndarray  # [B, L] int64
-    labels: np.ndarray  # [B, L] int64: the next token, or NO_LABEL where a document or the source ends
-    documents: (
-        np.ndarray
-    )  # [B, L] int32: the document within the window, from 0; padding is a document of its own
+    tokens: np.ndarray  # int64
+    labels: np.ndarray  # int64: the next token, or NO_LABEL where a document or the source ends
+    documents: np.ndarray  # int32: the document's number within the window, from 0; padding has its own
 
 
 class Loader:
-    """Reads windows of prepared data; every block of a shard is checked when it is first touched."""
+    """Reads windows of prepared data; every block of a shard is verified when it is first read."""
 
     def __init__(self, data_dir: Path, recipe: Recipe, private: Sequence[Partition] = ()) -> None:
-        """Raises UserError when the data is missing, or does not fit the recipe's model or mixture, nor
-        `private` the data.
+        """`data_dir` must hold the manifest, and a block only when a window in it is read.
 
-        The manifest is enough; blocks must be there when a window that lies in them is read.
+        `private`: this machine's partitions. Raises UserError when the manifest is missing, when the data
+        does not fit the recipe's model or mixture, or when a partition has another tokenizer.
         """
         self._data_dir, self._length = data_dir, recipe.inner.context_length
         self.manifest = Manifest.load(data_dir)
@@ -58,8 +56,7 @@ class Loader:
     def batches(
         self, samples: Iterable[int], stage_starts: Sequence[int], windows_per_step: int, micro_batch: int
     ) -> Iterator[list[Batch]]:
-        """For each inner step its micro-batches, `windows_per_step` samples in all, in the order of
-        `samples`.
+        """Yield the micro-batches of each inner step: `windows_per_step` samples, in the order of `samples`.
 
         Raises ValueError when the samples do not fill the last step, and UserError for a damaged shard.
         """
@@ -72,35 +69,32 @@ class Loader:
             yield [self._batch("train", part) for part in _cut(windows, micro_batch)]
 
     def sample(self, index: int, stage_starts: Sequence[int]) -> Sample:
-        """The window that is sample `index`. Raises UserError for one of a partition that is not here."""
+        """The window of sample `index`. Raises UserError for a sample of a partition that is not here."""
         number = number_of(index)
         if not number:
             return self.mixture.sample(index, stage_starts)
         if (partition := self._private.get(number)) is None:
             raise UserError(
-                f"sample {index} is of a partition that is not on this machine any more; prepare it "
-                "again, or join "
-                "under another --name"
+                f"sample {index} is of a partition that is not on this machine any more; prepare it again, "
+                "or join under another --name"
             )
         return window_of(
             partition.name, index - first_sample(number), partition.num_windows(self._length), self._seed
         )
 
     def heldout(self, micro_batch: int, num_windows: int | None = None) -> Iterator[tuple[str, Batch]]:
-        """The held-out windows with their source: all, or at most `num_windows` of each source, evenly
-        spaced.
-        """
+        """Yield (source, batch) of held-out windows: all, or `num_windows`, evenly spaced, of each source."""
         for source in self.manifest.sources:
             for part in _cut(self._heldout_windows(source, num_windows), micro_batch):
                 yield source, self._batch("heldout", part)
 
     def blocks(self, samples: Iterable[int], stage_starts: Sequence[int]) -> Blocks:
-        """What must be on the disk before `batches` of these samples are read."""
+        """The blocks that must be on the disk before `batches` reads these samples."""
         drawn = (self.mixture.sample(index, stage_starts) for index in samples if not number_of(index))
         return self._blocks("train", ((sample.source, sample.window) for sample in drawn))
 
     def heldout_blocks(self, num_windows: int | None = None) -> Blocks:
-        """What must be on the disk before `heldout` of as many windows is read."""
+        """The blocks that must be on the disk before `heldout` reads `num_windows` of each source."""
         windows = (
             window
             for source in self.manifest.sources
@@ -122,7 +116,7 @@ class Loader:
         return {file: tuple(sorted(numbers)) for file, numbers in sorted(found.items())}
 
     def _span(self, stream: TokenStream, window: int) -> tuple[int, int]:
-        """The tokens of a window, and the one after it, which is the last one's label."""
+        """[start, stop) in the stream of a window's tokens and the next one, which is the last label."""
         return window * self._length, min((window + 1) * self._length + 1, stream.num_tokens)
 
     def _batch(self, split: Split, windows: Sequence[tuple[str, int]]) -> Batch:
@@ -146,7 +140,7 @@ class Loader:
         documents[num_inputs:] = documents[num_inputs - 1] + 1
 
     def stream(self, source: str, split: Split) -> TokenStream:
-        """All tokens of a source's split, or of a partition's."""
+        """The tokens of a split of the source, or partition, named `source`."""
         if (source, split) not in self._streams:
             private = next((part for part in self._private.values() if part.name == source), None)
             where = (private.directory, private.manifest) if private else (self._data_dir, self.manifest)
@@ -155,12 +149,11 @@ class Loader:
 
 
 def check_vocabulary(recipe: Recipe, vocab_size: int) -> None:
-    """Raises UserError when the recipe gives the model fewer tokens than the tokenizer has."""
+    """Raises UserError when the recipe's model.vocab_size is less than the tokenizer's `vocab_size`."""
     if recipe.model.vocab_size is not None and recipe.model.vocab_size < vocab_size:
         raise UserError(
             f"model.vocab_size = {recipe.model.vocab_size} does not fit the tokenizer, which has "
-            f"{vocab_size} tokens; "
-            "raise it or leave it out"
+            f"{vocab_size} tokens; raise it or leave it out"
         )
 
 

@@ -1,4 +1,4 @@
-"""The manifest: what a directory of prepared data holds, and the hash of every block of it."""
+"""The manifest: what a directory of prepared data holds, and the hash of every block of its files."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -15,16 +15,14 @@ FILE_NAME = "manifest.json"
 TOKENIZER_DIR = "tokenizer"
 
 Split = Literal["train", "heldout"]
-Blocks = dict[str, tuple[int, ...]]  # numbers of blocks, by the path of their file under the data directory
+Blocks = dict[str, tuple[int, ...]]  # block numbers by file, which is a path under the data directory
 
 
 class Shard(msgspec.Struct, frozen=True, kw_only=True):
-    """Whole documents, tokenized: a file of token ids, and a file of the index at which each document
-    starts.
-    """
+    """Whole tokenized documents: a file of token ids, and a file of the position at which each one starts."""
 
     tokens: str  # path under the data directory: uint16 or uint32, little-endian
-    offsets: str  # path: uint64 little-endian, num_documents + 1 of them; the last is num_tokens
+    offsets: str  # path: num_documents + 1 uint64, little-endian; the last is num_tokens
     num_tokens: int  # BOS included
     num_documents: int
     num_bytes: int  # of UTF-8 text
@@ -35,8 +33,8 @@ class PreparedSource(msgspec.Struct, frozen=True):
 
     train: list[Shard]
     heldout: list[Shard]
-    num_skipped: int = 0  # bad rows, as `skip_bad_rows` allows
-    num_unwanted: int = 0  # left out by `keep`
+    num_skipped: int = 0  # bad rows, where `skip_bad_rows` allows them
+    num_unwanted: int = 0  # rows that `keep` leaves out
 
     def shards(self, split: Split) -> list[Shard]:
         return self.train if split == "train" else self.heldout
@@ -52,7 +50,7 @@ class PreparedSource(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What `manifest.json` says."""
+    """The content of `manifest.json`."""
 
     format: int
     tokenizer: str  # BLAKE3 of tokenizer.json, hex
@@ -60,30 +58,26 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     bos_id: int
     sources: dict[str, PreparedSource]
     files: dict[str, FileBlocks]  # every other file of the directory, by path under it
-    made_from: dict[str, Any]  # the recipe's keys that the data depends on
+    made_from: dict[str, Any]  # the keys of the recipe on which the data depends
 
     @property
     def token_type(self) -> str:
-        """numpy's name of the tokens' type on disk."""
+        """numpy's name for the type of a token on disk."""
         return "<u2" if self.vocab_size <= 1 << 16 else "<u4"
 
     def digest(self) -> str:
-        """The name of this data, hex: equal for equal text and tokenizer, wherever and however it was
-        prepared.
-        """
+        """The digest that names this data, in hex: equal text and tokenizer give equal digests everywhere."""
         content = msgspec.structs.replace(self, made_from={})
         return blake3(msgspec.json.encode(content, order="sorted")).hexdigest()
 
     def save(self, data_dir: Path) -> None:
-        """Write it; the last step of preparing, so a directory that has a manifest is complete."""
+        """Write `manifest.json`: the last step of preparing, so a directory that has one is complete."""
         text = msgspec.json.format(msgspec.json.encode(self, order="sorted"), indent=1)
         write_atomic(data_dir / FILE_NAME, text + b"\n")
 
     @classmethod
     def load(cls, data_dir: Path) -> "Manifest":
-        """The manifest of a data directory. Raises UserError when there is none, or one that cannot be
-        read.
-        """
+        """The manifest of a directory. Raises UserError if it is missing, damaged or of another format."""
         path = data_dir / FILE_NAME
         try:
             manifest = msgspec.json.decode(path.read_bytes(), type=cls)
@@ -100,5 +94,5 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return manifest
 
     def open(self, data_dir: Path, path: str) -> CheckedFile:
-        """A file of the data directory, checked block by block as it is read."""
+        """The file at `path` under the data directory, verified block by block as it is read."""
         return CheckedFile(data_dir / path, self.files[path])

@@ -1,12 +1,12 @@
-"""Which window is sample number i: a pure function of recipe, data and i.
+"""The order of samples: which window sample i stands for, a pure function of recipe, data and i.
 
-Sources take turns in a pattern of 1,000 samples that repeats (`pattern.py`), so weights hold exactly in any
-1,000 samples of a stage. A stage's pattern is laid so that they hold across the change as well: within 2
-windows of each source in any 1,000 samples.
+Sources take turns in a pattern of 1,000 samples that repeats (`pattern.py`), so the weights hold exactly in
+any 1,000 samples of a stage. Each stage's pattern takes account of the samples before it, so that the weights
+hold across a change of stage too: to within 2 windows of each source in any 1,000 samples.
 
-A source's windows come in a keyed order that is new in each pass: first the blocks of 64 windows are
-permuted, then the windows within a block, so that neighbouring samples of a large corpus lie in few places of
-it.
+A source's windows are read in a pseudo-random order that is new in each pass. First the blocks of 64 windows
+are permuted, then the windows within a block (`permutation.py`), so that successive samples lie in few places
+of a large corpus.
 """
 
 from bisect import bisect_right
@@ -29,13 +29,18 @@ from atoll.samples import private_source
 
 
 class Sample(NamedTuple):
-    source: str
-    window: int  # of the source's training split
-    pass_number: int  # how many times the source has been read through before
+    """The window that a sample stands for."""
+
+    source: str  # or the name of a partition
+    window: int  # its number in the source's training split
+    pass_number: int  # how often the whole source has been read before
 
 
 class Mixture:
-    """The order of samples. The number of islands does not enter into it."""
+    """The order of samples, which does not depend on the number of islands.
+
+    `stage_starts`, in its methods, are the sample indices at which the stages so far began: [0, ...].
+    """
 
     def __init__(
         self,
@@ -44,26 +49,26 @@ class Mixture:
         seed: int,
         partitioned: Sequence[str] = (),
     ) -> None:
-        """`stages`: weights per source, one dict per stage; `num_windows`: of each source's training split.
+        """`stages`: the weights by source, of each stage. `num_windows`: of each source's training split.
 
-        `partitioned`: the run's private sources. They are no part of this order; their samples are only
-        counted here.
+        `partitioned`: the run's private sources, sorted. They are not part of this order; `count` needs them.
 
-        Raises UserError for weights that are negative, all zero or too small to be met, and sources without
-        windows.
+        Raises UserError for weights that are negative, all zero or too small for one sample in 1,000, and for
+        a source that has weight but no window.
         """
         self._sources = sorted(num_windows)
         self._num_windows, self._seed, self._partitioned = num_windows, seed, partitioned
-        self.counts = [_counts(weights) for weights in stages]  # per stage: samples in every 1,000, by source
+        self.counts = [_counts(weights) for weights in stages]  # of each stage: samples in 1,000 by source
         for name in sorted({name for counts in self.counts for name in counts}):
             if num_windows.get(name, 0) < 1:
                 raise UserError(f"sources.{name}: the mixture asks for it, but it has no window to train on")
-        self._laid_out: dict[tuple[int, ...], list[_LaidOut]] = {}
+        self._orders: dict[tuple[int, ...], list[_StageOrder]] = {}  # by stage_starts
 
     @classmethod
     def of(cls, recipe: Recipe, manifest: Manifest) -> "Mixture":
-        """The order of samples of a run over its prepared data; raises UserError for a source that is too
-        small.
+        """The order of samples of a run over its prepared data.
+
+        Raises UserError for a source that is not prepared, or has weight but less than one window of tokens.
         """
         length = recipe.inner.context_length
         num_windows: dict[str, int] = {}
@@ -82,31 +87,32 @@ class Mixture:
         return cls(stages, num_windows, recipe.seed, recipe.partitioned)
 
     def sample(self, index: int, stage_starts: Sequence[int]) -> Sample:
-        """Sample number `index`, in microseconds. `stage_starts`: the index at which each stage so far began,
-        [0, ...].
+        """The window of sample `index`; takes microseconds, however large the index.
 
-        A later stage goes on with each source where the earlier ones left it.
+        Each stage continues every source where the earlier stages left it.
         """
         return self.window(*self.turn(index, stage_starts))
 
     def turn(self, index: int, stage_starts: Sequence[int]) -> tuple[str, int]:
-        """The source that sample `index` is of, and how many samples before it were: the part that needs no
-        data.
+        """(source of sample `index`, how many earlier samples were of that source); needs no data.
+
+        Raises ValueError for an index before the first stage.
         """
         number = bisect_right(stage_starts, index) - 1
         if number < 0:
             raise ValueError(f"sample {index} lies before the first stage: {list(stage_starts)}")
-        stage = self._lay_out(tuple(stage_starts))[number]
+        stage = self._stage_orders(tuple(stage_starts))[number]
         periods, rest = divmod(index - stage.start, PERIOD)
         source = stage.pattern[rest]
         drawn = int(stage.drawn[source] + periods * stage.before[PERIOD, source] + stage.before[rest, source])
         return self._sources[source], drawn
 
     def count(self, ranges: Iterable[tuple[int, int]], stage_starts: Sequence[int]) -> dict[str, int]:
-        """How many samples of ranges (first, count) are of each source; however long they are. Needs no data
-        either.
+        """How many of the samples in ranges (first, count) are of each source; needs no data.
+
+        Takes microseconds per range, however long the range.
         """
-        stages = self._lay_out(tuple(stage_starts))
+        stages = self._stage_orders(tuple(stage_starts))
         private = Counter[str]()
         common: list[tuple[int, int]] = []
         for first, count in ranges:
@@ -128,15 +134,18 @@ class Mixture:
         } | private
 
     def window(self, source: str, turn: int) -> Sample:
-        """The window that a source gives at its turn number `turn`, counted from 0."""
+        """The window that `source` gives at its turn number `turn`, counted from 0."""
         return window_of(source, turn, self._num_windows[source], self._seed)
 
-    def _lay_out(self, stage_starts: tuple[int, ...]) -> "list[_LaidOut]":
-        """The stages that have begun, computed once: a few milliseconds each."""
-        if stage_starts not in self._laid_out:
+    def _stage_orders(self, stage_starts: tuple[int, ...]) -> "list[_StageOrder]":
+        """The orders of the stages that have begun; computed once, in a few milliseconds per stage.
+
+        Raises ValueError for impossible starts.
+        """
+        if stage_starts not in self._orders:
             if sorted(stage_starts) != list(stage_starts) or len(stage_starts) > len(self.counts):
-                raise ValueError(f"{list(stage_starts)} are no starts of {len(self.counts)} stages")
-            stages: list[_LaidOut] = []
+                raise ValueError(f"{list(stage_starts)} cannot be the starts of {len(self.counts)} stages")
+            stages: list[_StageOrder] = []
             drawn, trail = np.zeros(len(self._sources), np.int64), np.zeros((1, len(self._sources)), np.int64)
             for start, by_name in zip(stage_starts, self.counts, strict=False):
                 if stages:
@@ -145,50 +154,52 @@ class Mixture:
                 order = pattern(counts, trail)
                 before = np.zeros((PERIOD + 1, len(counts)), np.int64)
                 before[np.arange(1, PERIOD + 1), order] = 1
-                stages.append(_LaidOut(start, order, before.cumsum(axis=0), drawn, trail))
-            self._laid_out[stage_starts] = stages
-        return self._laid_out[stage_starts]
+                stages.append(_StageOrder(start, order, before.cumsum(axis=0), drawn, trail))
+            self._orders[stage_starts] = stages
+        return self._orders[stage_starts]
 
 
 def window_of(source: str, turn: int, num_windows: int, seed: int) -> Sample:
-    """What a source, or a partition, gives at its turn number `turn`."""
+    """The window that a source, or a partition, of `num_windows` windows gives at turn number `turn`."""
     pass_number, position = divmod(turn, num_windows)
     return Sample(source, permuted(position, num_windows, _key(seed, source, pass_number)), pass_number)
 
 
-class _LaidOut(NamedTuple):
-    """A stage whose start is known. Sources are numbered by name."""
+class _StageOrder(NamedTuple):
+    """The order of a stage whose start is known. Sources are numbered in the order of their names."""
 
-    start: int
-    pattern: list[int]  # the source of each sample of a period
+    start: int  # sample index
+    pattern: list[int]  # [PERIOD]: the source of each sample of a period
     before: np.ndarray  # [PERIOD + 1, num_sources]: turns of each source before each place of the pattern
-    drawn: np.ndarray  # [num_sources]: windows drawn by earlier stages
-    trail: (
-        np.ndarray
-    )  # [1 to PERIOD + 1, num_sources]: each source's lead before the samples that led here, and now
+    drawn: np.ndarray  # [num_sources]: windows that earlier stages have drawn
+    # [1 to PERIOD + 1, num_sources]: the leads (see pattern.py) before each of the last samples that came
+    # before this stage; the last row holds the leads at its start
+    trail: np.ndarray
 
     def drawn_after(self, num_samples: int) -> np.ndarray:
-        """[num_sources]: windows drawn when `num_samples` of this stage have passed."""
+        """[num_sources]: windows drawn, by earlier stages too, after `num_samples` samples of this stage."""
         periods, rest = divmod(num_samples, PERIOD)
         return self.drawn + periods * self.before[PERIOD] + self.before[rest]
 
     def after(self, num_samples: int) -> tuple[np.ndarray, np.ndarray]:
-        """`drawn` and `trail` when `num_samples` of this stage have passed."""
+        """`drawn` and `trail` for a stage that begins after `num_samples` samples of this one."""
         periods, rest = divmod(num_samples, PERIOD)
         passed = self.pattern[rest:] + self.pattern[:rest] if periods else self.pattern[:rest]
-        # a period leaves the leads as they were, so those `rest` samples into the stage are those now
+        # A whole period does not change the leads, so they are the same as `rest` samples into the stage.
         now = self.trail[-1] + PERIOD * self.before[rest] - rest * self.before[PERIOD]
         walked = leads(self.before[PERIOD], passed, now if periods else self.trail[-1])
         return self.drawn_after(num_samples), np.concatenate([self.trail[:-1], walked])[-PERIOD - 1 :]
 
 
 def _counts(weights: dict[str, float]) -> dict[str, int]:
-    """Samples of each source in 1,000, by largest remainder; those of weight 0 are left out."""
+    """Samples of each source in 1,000, by largest remainder; sources of weight 0 are left out.
+
+    Raises UserError for weights that are negative, all zero, or less than one sample.
+    """
     if not all(isfinite(weight) and weight >= 0 for weight in weights.values()) or not any(weights.values()):
         raise UserError(f"mixture: weights must be at least 0 and not all 0: {weights}")
-    exact = {
-        name: Fraction(weight) for name, weight in weights.items()
-    }  # so that the order of sums is nothing
+    # Exact fractions, because a sum of floats would depend on the order of the sources.
+    exact = {name: Fraction(weight) for name, weight in weights.items()}
     total = sum(exact.values())
     share = {name: weight * PERIOD / total for name, weight in exact.items() if weight}
     counts = {name: int(part) for name, part in share.items()}
@@ -197,10 +208,13 @@ def _counts(weights: dict[str, float]) -> dict[str, int]:
         counts[name] += 1
     for name, count in counts.items():
         if count == 0:
-            raise UserError(f"mixture: {name} weighs less than one sample in {PERIOD}; give it more, or 0")
+            raise UserError(
+                f"mixture: {name} weighs less than one sample in {PERIOD}; give it more weight, or 0"
+            )
     return counts
 
 
 @lru_cache(maxsize=1024)
 def _key(seed: int, source: str, pass_number: int) -> int:
+    """64 bits that determine the order of windows in one pass."""
     return int.from_bytes(blake3(f"{seed}/{pass_number}/{source}".encode()).digest(8), "little")

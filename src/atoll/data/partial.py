@@ -1,6 +1,4 @@
-"""Prepared data of which not everything may be here: a manifest, and those blocks of its files that were
-needed so far.
-"""
+"""Prepared data that may be incomplete: a manifest, and the blocks that this machine has needed so far."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +12,11 @@ from atoll.files import write_atomic
 
 
 class PartialData:
-    """The data of one digest on this machine."""
+    """The prepared data whose manifest has a given digest, as far as it is on this machine."""
 
     def __init__(self, digest_hex: str, candidates: Sequence[Path]) -> None:
-        """`candidates`: directories in which it may lie; the last is where it is put."""
-        self.manifest: Manifest | None = None  # None until it is here
+        """`candidates`: directories where the data may be; if none has it, it will be kept in the last."""
+        self.manifest: Manifest | None = None  # None until this machine has it
         self._digest = digest_hex
         for self.directory in candidates:
             try:
@@ -30,17 +28,18 @@ class PartialData:
                 break
 
     def block(self, file: str, index: int) -> bytes | None:
-        """A block of a file that the manifest names, if it is here and right; file "" is the manifest."""
+        """A block of a file, or None if it is missing, damaged or unknown; `file` "" is the manifest."""
         if self.manifest is None:
             return None
         if not file:
             return (self.directory / FILE_NAME).read_bytes()
-        named = self.manifest.files.get(file)
-        return read_block(self.directory / file, named, index) if named else None
+        expected = self.manifest.files.get(file)
+        return read_block(self.directory / file, expected, index) if expected else None
 
     def missing(self, blocks: Blocks) -> list[tuple[str, int]]:
-        """(file, block) of what is not here, or damaged. Every block is read: a third of a millisecond
-        each.
+        """(file, block) of each of `blocks` that is missing or damaged.
+
+        Reads every one of them, which takes a third of a millisecond each.
         """
         return [
             (file, index)
@@ -50,12 +49,12 @@ class PartialData:
         ]
 
     def put(self, file: str, index: int, content: bytes) -> None:
-        """Keep a block that was checked. Raises UserError when the disk is full."""
+        """Keep a verified block. Raises UserError when the disk is full."""
         assert self.manifest is not None
         write_block(self.directory / file, self.manifest.files[file], index, content)
 
-    def recognise(self, raw: bytes) -> Manifest | None:
-        """The manifest, if that is what these bytes are, and it names nothing outside of its directory."""
+    def parse_manifest(self, raw: bytes) -> Manifest | None:
+        """The manifest in `raw`, or None unless it has the digest and names only files in the directory."""
         try:
             manifest = msgspec.json.decode(raw, type=Manifest)
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -66,9 +65,10 @@ class PartialData:
         )
         return manifest if inside and manifest.digest() == self._digest else None
 
-    def begin(self, manifest: Manifest, tokenizer: dict[str, bytes]) -> None:
-        """Keep the manifest and, before it, the files of the tokenizer, which are read whole and
-        unchecked.
+    def keep_manifest(self, manifest: Manifest, tokenizer: dict[str, bytes]) -> None:
+        """Keep the manifest and the tokenizer's files (content by path under the directory).
+
+        The tokenizer's come first and must have been verified: they are later read as a whole, unchecked.
         """
         for name, content in tokenizer.items():
             write_atomic(self.directory / name, content)
@@ -77,4 +77,5 @@ class PartialData:
 
 
 def tokenizer_files(manifest: Manifest) -> list[str]:
+    """The paths, under the data directory, of the tokenizer's files."""
     return [name for name in manifest.files if name.startswith(f"{TOKENIZER_DIR}/")]

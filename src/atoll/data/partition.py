@@ -1,6 +1,4 @@
-"""A partition: the part of a private source that one machine holds. Prepared beside the run's data, never
-given away.
-"""
+"""Partitions: the part of a private source that one machine holds, prepared there, and given to nobody."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,22 +10,26 @@ from atoll.errors import UserError
 from atoll.recipe import Recipe
 from atoll.samples import partition_number, source_of
 
-NOTHING_HELD_OUT = 1e-12  # held-out text is everybody's
+# Nothing of a partition is held out, because every island must have the held-out text. A recipe does not
+# allow a fraction of 0.
+HELDOUT_FRACTION = 1e-12
 
 
 @dataclass(frozen=True)
 class Partition:
+    """A prepared partition."""
+
     name: str  # SOURCE/NAME
-    number: int
+    number: int  # see samples.py
     directory: Path
     manifest: Manifest
 
     def num_windows(self, context_length: int) -> int:
-        """At least 1, or preparing would have refused it."""
+        """The number of its windows of `context_length` tokens: at least 1, since `prepare` refuses fewer."""
         return -(-self.manifest.sources[source_of(self.name)].num_tokens("train") // context_length)
 
     def check(self, common: Manifest) -> None:
-        """Raises UserError where its tokens are not of the run's tokenizer."""
+        """Raises UserError where it was prepared with another tokenizer than the run's data, `common`."""
         if self.manifest.tokenizer != common.tokenizer:
             raise UserError(
                 f"{self.directory}: made with another tokenizer than the run's; delete it and prepare "
@@ -36,7 +38,7 @@ class Partition:
 
 
 def partitions(directory: Path, recipe: Recipe) -> list[Partition]:
-    """Those that are prepared under a run's `private` directory, of sources that are the recipe's."""
+    """The prepared partitions, of sources of the recipe, under `directory`, the run's `private/`; by path."""
     found: list[Partition] = []
     for path in sorted(directory.glob(f"*/*/{FILE_NAME}")):
         name = path.parent.relative_to(directory).as_posix()
@@ -48,8 +50,10 @@ def partitions(directory: Path, recipe: Recipe) -> list[Partition]:
 
 
 def recipe_of(recipe: Recipe, wanted: str, data_dir: Path) -> tuple[str, Recipe]:
-    """(name, recipe) of a partition from `SOURCE/NAME=KIND:PATH`, with the run's tokenizer. Raises
-    UserError.
+    """(name, recipe to prepare it from) of the partition `wanted`, written SOURCE/NAME=KIND:PATH.
+
+    It uses the run's tokenizer, in `data_dir`. Raises UserError where `wanted` is malformed or of no
+    partitioned source of the recipe, or the tokenizer is not there.
     """
     name, equals, where = wanted.partition("=")
     source, slash, part = name.partition("/")
@@ -67,13 +71,13 @@ def recipe_of(recipe: Recipe, wanted: str, data_dir: Path) -> tuple[str, Recipe]
     tokenizer = data_dir / TOKENIZER_DIR / "tokenizer.json"
     if not tokenizer.exists():
         raise UserError(
-            f"{data_dir}: the run's tokenizer is not here yet; run `atoll prepare`, or join once, first"
+            f"{data_dir}: the run's tokenizer is not here yet; first run `atoll prepare`, or join once"
         )
     tree: dict[str, Any] = recipe.shared()
     tree["sources"] = {source: tree["sources"][source] | {"partitioned": False, kind: path}}
     tree |= {
         "tokenizer": {"file": str(tokenizer)},
-        "heldout_fraction": NOTHING_HELD_OUT,
+        "heldout_fraction": HELDOUT_FRACTION,
         "stage": [{"until": recipe.stage[-1].until, "mixture": {source: 1.0}}],
     }
     return name, recipes.parse(tree, f"--partition {wanted}")

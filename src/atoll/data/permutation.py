@@ -1,6 +1,4 @@
-"""A keyed order of windows: blocks of 64 are permuted, then the windows within each block. Nothing is
-stored.
-"""
+"""A keyed permutation of windows, first of blocks of 64, then within each block; computed, not stored."""
 
 from math import isqrt
 
@@ -10,10 +8,10 @@ MASK = (1 << 64) - 1
 
 
 def permuted(position: int, num_windows: int, key: int) -> int:
-    """The window at `position` of a pass, both in range(num_windows); `key` has 64 bits."""
+    """The window read at `position` of a pass, both in range(num_windows). `key`: 64 bits, per pass."""
     num_blocks = -(-num_windows // BLOCK_WINDOWS)
-    tail = num_windows - (num_blocks - 1) * BLOCK_WINDOWS  # windows in the last block, 1..64
-    tail_at = _hash(key, ROUNDS) % num_blocks * BLOCK_WINDOWS  # where in the pass the short block is read
+    tail = num_windows - (num_blocks - 1) * BLOCK_WINDOWS  # windows in the last block, 1 to 64
+    tail_at = _hash(key, ROUNDS) % num_blocks * BLOCK_WINDOWS  # the position at which the last block is read
     if tail_at <= position < tail_at + tail:
         block, within = num_blocks - 1, position - tail_at
     else:
@@ -24,9 +22,10 @@ def permuted(position: int, num_windows: int, key: int) -> int:
 
 
 def _feistel(x: int, size: int, key: int) -> int:
-    """A keyed permutation of range(size). The network's domain, rows x columns, is the least that covers it;
-    a result outside is sent through again (cycle walking), which is rare and ends because the network is a
-    permutation.
+    """The image of `x` under a keyed permutation of range(size): a Feistel network with cycle walking.
+
+    The network permutes range(rows * columns), a little more than range(size). A result outside range(size)
+    is put through again. This is rare, and ends because the network is a permutation.
     """
     rows = isqrt(size - 1) + 1
     columns = -(-size // rows)
@@ -41,7 +40,7 @@ def _feistel(x: int, size: int, key: int) -> int:
 
 
 def _hash(key: int, number: int) -> int:
-    """64 well mixed bits of a key and a number (splitmix64's finalizer)."""
+    """64 well-mixed bits of a key and a number (splitmix64's finalizer)."""
     z = (key + (number + 1) * 0x9E3779B97F4A7C15) & MASK
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK

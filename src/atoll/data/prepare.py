@@ -1,7 +1,7 @@
-"""Sources -> tokenizer -> token shards -> manifest: what `atoll prepare` does.
+"""What `atoll prepare` does with text: sources -> tokenizer -> token shards -> manifest.
 
-The output depends on the recipe and the text only, not on the number of processes or on how often it was
-interrupted. A directory with a manifest is complete: the manifest comes last.
+The output depends only on the recipe and the text, not on the number of processes or on interruptions. The
+manifest is written last, so a directory that has one is complete.
 """
 
 import os
@@ -22,25 +22,25 @@ from atoll.data.mixture import Mixture
 from atoll.data.progress import Report, Watch
 from atoll.data.rows import Document
 from atoll.data.sections import SHARDS_DIR, SourceWriter
-from atoll.data.sources import Reading
+from atoll.data.sources import SourceReader
 from atoll.data.tokenizer import Tokenizer
 from atoll.data.verify import verify
 from atoll.errors import UserError
-from atoll.files import DirectoryLock, disk_error, sweep
+from atoll.files import DirectoryLock, disk_error, remove_leftovers
 from atoll.recipe import Recipe, differing_keys
 
-SAMPLE_BYTES_PER_TOKEN = 1024  # a trained tokenizer sees of each source at most this, times its vocabulary
+SAMPLE_BYTES_PER_TOKEN = 1024  # of text that training a tokenizer reads of each source, per vocabulary entry
 
 
 def prepare(
     recipe: Recipe, data_dir: Path, progress: Report = lambda _: None, num_processes: int | None = None
 ) -> Manifest:
-    """The manifest of `data_dir`, which holds the recipe's sources as token shards when this returns.
+    """Prepare the recipe's sources in `data_dir` and return the manifest.
 
-    What was prepared before is verified and kept; an interrupted preparation goes on where it was.
-    `num_processes`: by default one for each core. Raises UserError for bad input (named by file and row), a
-    directory made from another recipe (named by key) or damaged, and a full disk; no file is left
-    half-written.
+    Data that is already prepared is verified and kept; an interrupted preparation is continued.
+    `num_processes`: by default one for each core. Raises UserError for bad input (naming file and row), for a
+    directory that is damaged or made from another recipe (naming the keys), and for a full disk. No file is
+    left half-written.
     """
     if (data_dir / FILE_NAME).exists():
         return check(recipe, data_dir)
@@ -53,7 +53,7 @@ def prepare(
             raise UserError(
                 f"{data_dir}: another process is preparing data here; wait, or choose another directory"
             )
-        if (data_dir / FILE_NAME).exists():  # somebody else's work of a moment ago
+        if (data_dir / FILE_NAME).exists():  # another process finished between the first look and the lock
             return check(recipe, data_dir)
         return _prepare(recipe, data_dir, progress, num_processes or _num_cores())
     finally:
@@ -61,7 +61,7 @@ def prepare(
 
 
 def check(recipe: Recipe, data_dir: Path) -> Manifest:
-    """The manifest of data that was prepared from this recipe, verified. Raises UserError for any other."""
+    """The manifest of `data_dir`, verified. Raises UserError for damage, or data made from another recipe."""
     made_from = Manifest.load(data_dir).made_from
     if made_from != data_keys(recipe):
         try:
@@ -76,19 +76,19 @@ def check(recipe: Recipe, data_dir: Path) -> Manifest:
 
 
 def data_keys(recipe: Recipe) -> dict[str, Any]:
-    """The part of a recipe that prepared data depends on, as plain values."""
+    """The part of a recipe on which prepared data depends, as plain values."""
     shared = recipe.shared()
     return {key: shared[key] for key in ("tokenizer", "sources", "heldout_fraction")}
 
 
 def _num_cores() -> int:
-    """The cores that are ours, where the system tells (not on a Mac)."""
+    """The number of cores that this process may use, or of all cores where the system does not say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _prepare(recipe: Recipe, data_dir: Path, progress: Report, num_processes: int) -> Manifest:
     common = {name: source for name, source in recipe.sources.items() if not source.partitioned}
-    sweep(data_dir)
+    remove_leftovers(data_dir)
     journal, tokenizer = _begin(recipe, data_dir, progress)
     check_vocabulary(recipe, tokenizer.vocab_size)
     saved = sorted(path for path in (data_dir / TOKENIZER_DIR).iterdir())
@@ -103,20 +103,20 @@ def _prepare(recipe: Recipe, data_dir: Path, progress: Report, num_processes: in
     )
     with Encoders(data_dir / TOKENIZER_DIR, recipe.heldout_fraction, num_processes) as encoders:
         for name, source in common.items():
-            done = SourceWriter(name, source, data_dir, manifest.token_type, journal).write(
-                encoders, progress
-            )
+            writer = SourceWriter(name, source, data_dir, manifest.token_type, journal)
+            done = writer.write(encoders, progress)
             manifest.sources[name] = done.prepared
             manifest.files.update(done.blocks)
-    Mixture.of(recipe, manifest)  # a source too small for one window is told now, not when training starts
+    Mixture.of(recipe, manifest)  # refuses a source of less than one window now, not when training starts
     manifest.save(data_dir)
-    Journal.forget(data_dir)
+    Journal.delete(data_dir)
     return manifest
 
 
 def _begin(recipe: Recipe, data_dir: Path, progress: Report) -> tuple[Journal, Tokenizer]:
-    """What an interrupted preparation of this recipe left, or a new beginning; and the tokenizer, on the
-    disk.
+    """The journal and the tokenizer that an interrupted preparation of this recipe left, or new ones.
+
+    Both are saved in `data_dir`. Shards and tokenizer of any other preparation are removed.
     """
     journal = Journal.load(data_dir, data_keys(recipe))
     if journal is not None:
@@ -133,9 +133,7 @@ def _begin(recipe: Recipe, data_dir: Path, progress: Report) -> tuple[Journal, T
 
 
 def _tokenizer(recipe: Recipe, progress: Report) -> Tokenizer:
-    """The tokenizer that the recipe names, or one trained on the beginning of each source's training
-    split.
-    """
+    """The tokenizer that the recipe names, or one trained on the beginning of each source's training text."""
     if recipe.tokenizer.file is not None:
         return Tokenizer.load(Path(recipe.tokenizer.file).expanduser())
     vocab_size = recipe.tokenizer.train or 0
@@ -148,16 +146,17 @@ def _tokenizer(recipe: Recipe, progress: Report) -> Tokenizer:
 
 
 def _tokenizer_texts(name: str, recipe: Recipe, num_bytes: int, progress: Report) -> Iterator[str]:
+    """Yield a source's documents that are not held out, until they are `num_bytes` of UTF-8 together."""
     watch = Watch("tokenizer", name)
-    num_documents = seen = 0
-    for item in Reading(name, recipe.sources[name]):
+    num_documents = bytes_read = 0
+    for item in SourceReader(name, recipe.sources[name]):
         if not isinstance(item, Document):
-            continue  # judged when shards are written
+            continue  # bad rows are reported when the shards are written
         text = item.text.encode()
         if is_heldout(text, recipe.heldout_fraction):
             continue
         yield item.text
-        num_documents, seen = num_documents + 1, seen + len(text)
-        progress(watch.progress(num_documents, seen, min(seen / num_bytes, 1.0)))
-        if seen >= num_bytes:
+        num_documents, bytes_read = num_documents + 1, bytes_read + len(text)
+        progress(watch.progress(num_documents, bytes_read, min(bytes_read / num_bytes, 1.0)))
+        if bytes_read >= num_bytes:
             return

@@ -1,4 +1,4 @@
-"""Prepared data at a URL: a directory as `atoll prepare` left it, behind a web server or on a shared disk."""
+"""Prepared data at a URL: a directory that `atoll prepare` wrote, behind a web server or on a shared disk."""
 
 import time
 from http.client import HTTPException
@@ -13,8 +13,9 @@ READ_BYTES = 1 << 16
 
 
 def read_range(url: str, start: int, stop: int) -> bytes:
-    """Bytes [start, stop) of the file at a URL, fewer where it ends. Raises UserError for whatever stands in
-    the way.
+    """Bytes [start, stop) of the file at a URL, or fewer where the file ends.
+
+    Raises UserError where they cannot be read, or the server takes longer than DEADLINE_SECONDS.
     """
     try:
         if url.startswith("file:"):
@@ -31,7 +32,7 @@ def _read_http(url: str, start: int, stop: int) -> bytes:
     request = Request(url, headers={"Range": f"bytes={start}-{stop - 1}"})
     data = bytearray()
     with urlopen(request, timeout=DEADLINE_SECONDS) as answer:
-        if answer.status != 206 and start:  # else it begins at 0, and would be read to the end of memory
+        if answer.status != 206 and start:  # then the answer is the whole file, from byte 0
             raise OSError("its server gives whole files only, no ranges")
         while len(data) < stop - start and (part := answer.read1(min(READ_BYTES, stop - start - len(data)))):
             data += part

@@ -1,6 +1,4 @@
-"""Documents as rows of files: JSON lines (also compressed), parquet. The file that imports pyarrow and
-zstandard.
-"""
+"""Documents from rows of JSON lines and parquet files. Only this file imports pyarrow and zstandard."""
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +14,7 @@ JSONL = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 READ_BYTES = 1 << 18
 BATCH_ROWS = 256
 
-Count = Callable[[float], None]  # hears how many bytes of a file were read, as it is read
+CountBytes = Callable[[float], None]  # called with the number of file bytes read since the last call
 
 
 class Origin(NamedTuple):
@@ -30,12 +28,14 @@ class Origin(NamedTuple):
 
 
 class Document(NamedTuple):
+    """A row's text."""
+
     text: str
     origin: Origin
 
 
 class BadRow(NamedTuple):
-    """A row that is no document, and why."""
+    """A row that cannot be a document, and why."""
 
     reason: str
     origin: Origin
@@ -51,7 +51,7 @@ Item = Document | BadRow | Unwanted
 
 
 def decoded(data: bytes, origin: Origin) -> Document | BadRow:
-    """A document from UTF-8."""
+    """The document with the UTF-8 text `data`, or a bad row where it is not UTF-8."""
     try:
         return Document(data.decode(), origin)
     except UnicodeDecodeError as error:
@@ -59,15 +59,18 @@ def decoded(data: bytes, origin: Origin) -> Document | BadRow:
         return BadRow(f"not UTF-8 at byte {error.start}{at_end}", origin)
 
 
-def read_table(path: Path, source: Source, count: Count) -> Iterator[Item]:
-    """The rows of a file, whichever of the two it is."""
-    return (read_parquet if path.suffix == ".parquet" else read_jsonl)(path, source, count)
+def read_table(path: Path, source: Source, count_bytes: CountBytes) -> Iterator[Item]:
+    """Yield the rows of a parquet or JSON lines file, which its suffix tells apart."""
+    return (read_parquet if path.suffix == ".parquet" else read_jsonl)(path, source, count_bytes)
 
 
-def read_jsonl(path: Path, source: Source, count: Count) -> Iterator[Item]:
-    """The rows of a `.jsonl`, `.jsonl.gz` or `.jsonl.zst` file; blank lines are passed over."""
+def read_jsonl(path: Path, source: Source, count_bytes: CountBytes) -> Iterator[Item]:
+    """Yield the rows of a `.jsonl`, `.jsonl.gz` or `.jsonl.zst` file; blank lines are left out.
+
+    Raises UserError for a damaged or truncated compressed file.
+    """
     decoder = msgspec.json.Decoder(dict[str, Any])
-    for number, line in enumerate(split_stream(chunks(path, count), b"\n"), 1):
+    for number, line in enumerate(split_stream(chunks(path, count_bytes), b"\n"), 1):
         if line.strip():
             origin = Origin(str(path), number)
             try:
@@ -77,12 +80,13 @@ def read_jsonl(path: Path, source: Source, count: Count) -> Iterator[Item]:
             except (msgspec.MsgspecError, RecursionError) as error:
                 yield BadRow(f"not a JSON object: {error}", origin)
             else:
-                yield item(row, source, origin)
+                yield to_item(row, source, origin)
 
 
-def read_parquet(path: Path, source: Source, count: Count) -> Iterator[Item]:
-    """The rows of a parquet file. Raises UserError when it is damaged or its column is missing or not
-    text.
+def read_parquet(path: Path, source: Source, count_bytes: CountBytes) -> Iterator[Item]:
+    """Yield the rows of a parquet file.
+
+    Raises UserError when the file is damaged, a column is missing, or the text column is not text.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -99,20 +103,20 @@ def read_parquet(path: Path, source: Source, count: Count) -> Iterator[Item]:
                 raise UserError(f"{path}: column {source.column!r} is {kind}, not text")
             row_bytes = path.stat().st_size / max(file.metadata.num_rows, 1)
             for batch in file.iter_batches(BATCH_ROWS, columns=[source.column, *source.keep]):
-                # as bytes: the format does not promise UTF-8, and one bad row must not spoil its batch
+                # As bytes: parquet does not promise UTF-8, and one bad row must not spoil its whole batch.
                 text = batch.column(source.column).cast(pa.large_binary())
                 kept = {name: batch.column(name).to_pylist() for name in source.keep if name != source.column}
                 for at, value in enumerate(text.to_pylist()):
                     number += 1
                     others = {name: values[at] for name, values in kept.items()}
-                    yield item(others | {source.column: value}, source, Origin(str(path), number))
-                count(row_bytes * batch.num_rows)
+                    yield to_item(others | {source.column: value}, source, Origin(str(path), number))
+                count_bytes(row_bytes * batch.num_rows)
     except pa.ArrowException as error:
         raise UserError(f"{path}: damaged or truncated, after row {number}: {error}") from error
 
 
-def item(row: Mapping[str, Any], source: Source, origin: Origin) -> Item:
-    """What a row is, its text being str or UTF-8 bytes."""
+def to_item(row: Mapping[str, Any], source: Source, origin: Origin) -> Item:
+    """What a row is: a document, bad or unwanted. `row`: values by column, the text as str or UTF-8."""
     for column in (source.column, *source.keep):
         if column not in row:
             return BadRow(_no_column(column, list(row)), origin)
@@ -121,18 +125,21 @@ def item(row: Mapping[str, Any], source: Source, origin: Origin) -> Item:
     value = row[source.column]
     if value is None:
         return BadRow("null instead of text", origin)
-    found = decoded(value, origin) if isinstance(value, bytes) else Document(value, origin)
-    if isinstance(found, BadRow):
-        return found
-    if not isinstance(found.text, str):
+    document = decoded(value, origin) if isinstance(value, bytes) else Document(value, origin)
+    if isinstance(document, BadRow):
+        return document
+    if not isinstance(document.text, str):
         return BadRow(f"{type(value).__name__} instead of text", origin)
-    return found if found.text.strip() else BadRow("empty text", origin)
+    return document if document.text.strip() else BadRow("empty text", origin)
 
 
-def chunks(path: Path, count: Count) -> Iterator[bytes]:
-    """A file's bytes, decompressed by suffix. Raises UserError for a damaged or truncated compressed file."""
+def chunks(path: Path, count_bytes: CountBytes) -> Iterator[bytes]:
+    """Yield a file's bytes, decompressed where the suffix says so.
+
+    Raises UserError for a damaged or truncated compressed file.
+    """
     with path.open("rb") as file:
-        raw = _counted(iter(lambda: file.read(READ_BYTES), b""), count)
+        raw = _counted(iter(lambda: file.read(READ_BYTES), b""), count_bytes)
         if path.suffix == ".gz":
             yield from _decompressed(path, raw, lambda: zlib.decompressobj(wbits=31), zlib.error)
         elif path.suffix == ".zst":
@@ -145,10 +152,10 @@ def chunks(path: Path, count: Count) -> Iterator[bytes]:
 
 
 def split_stream(pieces: Iterator[bytes], separator: bytes) -> Iterator[bytes]:
-    """What lies between separators, in memory for one part and one piece."""
+    """Yield the parts between separators; holds one part and one piece in memory."""
     buffer = bytearray()
     for piece in pieces:
-        search_from = max(len(buffer) - len(separator) + 1, 0)  # what came before holds no separator
+        search_from = max(len(buffer) - len(separator) + 1, 0)  # no separator begins before this
         buffer += piece
         start = 0
         while (at := buffer.find(separator, max(start, search_from))) >= 0:
@@ -158,16 +165,20 @@ def split_stream(pieces: Iterator[bytes], separator: bytes) -> Iterator[bytes]:
     yield bytes(buffer)
 
 
-def _counted(raw: Iterator[bytes], count: Count) -> Iterator[bytes]:
+def _counted(raw: Iterator[bytes], count_bytes: CountBytes) -> Iterator[bytes]:
     for data in raw:
         yield data
-        count(len(data))
+        count_bytes(len(data))
 
 
 def _decompressed(
     path: Path, raw: Iterator[bytes], start: Any, error_type: type[Exception]
 ) -> Iterator[bytes]:
-    """The content of concatenated compressed members; the end of the file must be the end of one."""
+    """Yield the content of concatenated compressed members.
+
+    `start` makes a decompressor for one member, which raises `error_type` for damaged data. Raises UserError
+    for damaged data, and when the file ends within a member.
+    """
     member = None
     try:
         for data in raw:

@@ -1,4 +1,4 @@
-"""What `atoll prepare --check` and `--show N` print, so that a person can look at the data."""
+"""What `atoll prepare --check` and `atoll prepare --show N` print about prepared data."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -15,8 +15,9 @@ from atoll.recipe import Recipe
 
 
 def checked(recipe: Recipe, data_dir: Path) -> str:
-    """What the data is, source by source, after all of it was verified. Raises UserError where anything is
-    wrong.
+    """The sizes of the prepared data, source by source, after verifying all of it.
+
+    Raises UserError where anything is wrong.
     """
     manifest = check(recipe, data_dir)
     lines = [
@@ -25,13 +26,11 @@ def checked(recipe: Recipe, data_dir: Path) -> str:
     ]
     for name, source in manifest.sources.items():
         for split in ("train", "heldout"):
-            tokens, documents, size = (
-                count(split) for count in (source.num_tokens, source.num_documents, source.num_bytes)
-            )
-            windows = -(-tokens // recipe.inner.context_length)
+            num_tokens, num_documents = source.num_tokens(split), source.num_documents(split)
+            num_windows = -(-num_tokens // recipe.inner.context_length)
             lines.append(
-                f"{name:16} {split:8} {tokens:14,} tokens {windows:11,} windows {documents:11,} documents "
-                f"{size / 1e6:10,.1f} MB"
+                f"{name:16} {split:8} {num_tokens:14,} tokens {num_windows:11,} windows "
+                f"{num_documents:11,} documents {source.num_bytes(split) / 1e6:10,.1f} MB"
             )
         left_out = [(source.num_skipped, "bad rows skipped"), (source.num_unwanted, "rows left out by keep")]
         lines += [f"{name:16} {count:,} {what}" for count, what in left_out if count]
@@ -39,9 +38,10 @@ def checked(recipe: Recipe, data_dir: Path) -> str:
 
 
 def sample(recipe: Recipe, data_dir: Path, index: int) -> str:
-    """Sample `index` decoded, with its source and the borders of its documents.
+    """Sample `index` as text, with its source and the boundaries of its documents.
 
-    Stages begin where they would for one island alone, as the number of islands to come is not known.
+    Stages begin where they would with a single island, because the number of islands is not known beforehand.
+    Raises UserError for a negative index.
     """
     if index < 0:
         raise UserError(f"--show {index}: samples count from 0")
@@ -54,25 +54,20 @@ def sample(recipe: Recipe, data_dir: Path, index: int) -> str:
         f"sample {index:,}: window {found.window:,} of {found.source}, pass {found.pass_number + 1}, "
         f"stage {stage} of {len(starts)} (of one island alone)"
     )
-    return "\n".join(
-        [
-            head,
-            *_documents(loader, Tokenizer.load(data_dir / TOKENIZER_DIR), recipe, found.source, found.window),
-        ]
-    )
+    tokenizer = Tokenizer.load(data_dir / TOKENIZER_DIR)
+    return "\n".join([head, *_documents(loader, tokenizer, recipe, found.source, found.window)])
 
 
 def _documents(
     loader: Loader, tokenizer: Tokenizer, recipe: Recipe, source: str, window: int
 ) -> Iterator[str]:
+    """Yield a heading and the text for each document's part of a training window."""
     stream = loader.stream(source, "train")
     start = window * recipe.inner.context_length
     tokens, begins = stream.read(start, min(start + recipe.inner.context_length, stream.num_tokens))
-    borders = sorted({0, *np.flatnonzero(begins).tolist(), len(tokens)})
-    for low, high in pairwise(borders):
+    boundaries = sorted({0, *np.flatnonzero(begins).tolist(), len(tokens)})
+    for low, high in pairwise(boundaries):
+        continued = "" if begins[low] else ", continued"
         number = stream.document_at(start + low)
-        yield (
-            f"──── document {number:,} of {source}{'' if begins[low] else ', continued'}, {high - low:,} "
-            "tokens ────"
-        )
+        yield f"──── document {number:,} of {source}{continued}, {high - low:,} tokens ────"
         yield tokenizer.decode(tokens[low:high], skip_special_tokens=False)

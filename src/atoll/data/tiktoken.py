@@ -1,7 +1,7 @@
-"""Llama 3's own vocabulary file, `tokenizer.model`, as the parts of a `tokenizer.json`. Which a user brings:
-it is Meta's.
+"""Llama 3's own vocabulary file, `tokenizer.model`, converted to the parts of a `tokenizer.json`.
 
-Each line is a token's bytes in base64 and its rank. A token's id is its rank; special tokens follow.
+The file is Meta's, so users bring their own copy. Each line holds a token's bytes in base64, and its rank. A
+token's id is its rank; the special tokens follow.
 """
 
 import base64
@@ -11,7 +11,7 @@ from pathlib import Path
 from atoll.errors import UserError
 
 NUM_SPECIAL = 256
-NAMED = {  # by place after the ranks, as in Llama 3.1; the others are reserved
+NAMED = {  # by position after the ranks, as in Llama 3.1; all other special tokens are reserved
     0: "<|begin_of_text|>",
     1: "<|end_of_text|>",
     4: "<|finetune_right_pad_id|>",
@@ -24,8 +24,9 @@ NAMED = {  # by place after the ranks, as in Llama 3.1; the others are reserved
 
 
 def read(path: Path) -> tuple[dict[str, int], list[tuple[str, str]], list[str]]:
-    """Vocabulary, merges and special tokens. Raises UserError, naming the line, for a file of another
-    form.
+    """(vocabulary, merges, special tokens) of the file at `path`.
+
+    Raises UserError, naming the line, for a file of another format.
     """
     ranks: dict[bytes, int] = {}
     number = 0
@@ -47,7 +48,7 @@ def read(path: Path) -> tuple[dict[str, int], list[tuple[str, str]], list[str]]:
     letters = _byte_letters()
     written = {token: "".join(letters[byte] for byte in token) for token in ranks}
     merges: list[tuple[str, str]] = []
-    for token in sorted(ranks, key=ranks.__getitem__):  # what merges first is what ranks first
+    for token in sorted(ranks, key=ranks.__getitem__):  # pairs merge in the order of their union's rank
         halves = [(token[:at], token[at:]) for at in range(1, len(token))]
         both = [(left, right) for left, right in halves if left in ranks and right in ranks]
         both.sort(key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
@@ -60,7 +61,7 @@ def read(path: Path) -> tuple[dict[str, int], list[tuple[str, str]], list[str]]:
 
 
 def _byte_letters() -> list[str]:
-    """How `tokenizers` writes each byte: printable ones as they are, the others as letters from U+0100 on."""
+    """The character that `tokenizers` writes for each byte: its own if printable, else one from U+0100 on."""
     printable = {
         *range(ord("!"), ord("~") + 1),
         *range(ord("¡"), ord("¬") + 1),

@@ -1,6 +1,6 @@
-"""Text <-> token ids. The one file that imports `tokenizers`.
+"""Text to token ids and back. Only this file imports `tokenizers`.
 
-Every document gets exactly one BOS, at its head: a tokenizer that would add none or two is refused.
+Every document gets exactly one BOS, at its head: a tokenizer that adds none, or two, is refused.
 """
 
 import json
@@ -29,28 +29,28 @@ from atoll.files import write_atomic
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Engine
 
-# How Llama 3 cuts text before merging bytes: words with their leading space, up to three digits, punctuation,
-# space.
+# How Llama 3 cuts text before it merges bytes: words with their leading space, up to three digits,
+# punctuation, white space.
 LLAMA_3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
-LONG = 1 << 20  # characters
-SEAM = re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])|(?<=\S\n)(?=[^\W\d_])")  # before a word: no split joins across
+MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
+PART_CHARACTERS = 1 << 20  # longer texts are cut into parts of about this many characters
+# Where a text may be cut: before a word, where the splits of Llama 3 and GPT-2 begin a new piece anyway.
+SEAM = re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])|(?<=\S\n)(?=[^\W\d_])")
 KNOWN_EOS = (END_OF_TEXT, "</s>", "<eos>", "<|endoftext|>")
 
 
 class Tokenizer:
-    """A `tokenizer.json`, and the two files beside it that `transformers` reads."""
+    """A `tokenizer.json`, with the configuration and chat template that `transformers` reads beside it."""
 
     def __init__(
         self, engine: "Engine", origin: str, config: dict[str, Any], chat_template: str | None
     ) -> None:
-        """`origin` names the tokenizer in errors.
+        """`origin` names the tokenizer in errors. `config` may hold the chat template, as old ones do.
 
-        Raises UserError unless `engine` puts one BOS before a text, and the template (in the configuration,
-        for an old one) before a chat.
+        Raises UserError unless `engine` puts exactly one BOS before a text, and the template before a chat.
         """
         engine.no_truncation()
         engine.no_padding()
@@ -63,17 +63,17 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
-        """A byte-level BPE tokenizer of exactly `vocab_size` tokens, special ones included; equal for equal
-        texts.
+        """A byte-level BPE tokenizer of exactly `vocab_size` tokens, special ones included.
 
-        Raises UserError when `vocab_size` is too small, or larger than the texts can fill.
+        Equal texts give equal tokenizers. Raises UserError when `vocab_size` is too small, or larger than the
+        texts can fill.
         """
         from tokenizers import models, pre_tokenizers, trainers
 
-        if vocab_size < SMALLEST_VOCABULARY:
+        if vocab_size < MIN_VOCAB_SIZE:
             raise UserError(
-                f"tokenizer.train = {vocab_size}: at least {SMALLEST_VOCABULARY} are needed, "
-                f"for 256 bytes and {len(SPECIAL_TOKENS)} special tokens"
+                f"tokenizer.train = {vocab_size}: at least {MIN_VOCAB_SIZE} tokens are needed, for 256 bytes "
+                f"and {len(SPECIAL_TOKENS)} special tokens"
             )
         engine = _llama_3_engine(models.BPE())
         trainer = trainers.BpeTrainer(
@@ -91,6 +91,7 @@ class Tokenizer:
 
     @classmethod
     def _like_llama_3(cls, engine: "Engine", origin: str) -> "Tokenizer":
+        """`engine` with Llama 3's BOS, EOS, padding token and chat template."""
         from tokenizers import processors
 
         bos = (BEGIN_OF_TEXT, engine.token_to_id(BEGIN_OF_TEXT))
@@ -102,10 +103,10 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
-        """The tokenizer of any `tokenizer.json` (or of the folder that holds one), with what lies beside it.
+        """The tokenizer in a `tokenizer.json`, the folder that holds one, or Llama 3's `tokenizer.model`.
 
-        Also of Llama 3's `tokenizer.model`. Raises UserError when it cannot be read, or gives a text no BOS
-        or several.
+        Configuration and chat template are read from beside a `tokenizer.json`. Raises UserError when the
+        file cannot be read, or when a text or a chat would not get exactly one BOS.
         """
         from tokenizers import Tokenizer as Engine
         from tokenizers import models
@@ -120,24 +121,20 @@ class Tokenizer:
             engine = Engine.from_str(path.read_text("utf-8"))
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-        except (
-            Exception
-        ) as error:  # the library raises bare Exception, and ValueError for text that is not UTF-8
+        except Exception as error:  # the library's plain Exception; ValueError for text that is not UTF-8
             raise UserError(f"{path}: not a tokenizer.json: {error}") from error
         config = _config_beside(path)
         template_path = path.with_name("chat_template.jinja")
         tokens = engine.get_vocab()
         if template_path.exists():
             template = template_path.read_text("utf-8")
-        else:  # ours, for a tokenizer that has the words for it and no template of its own
-            fits = (
-                all(token in tokens for token in (END_OF_ROLE, END_OF_TURN)) and "chat_template" not in config
-            )
-            template = CHAT_TEMPLATE if fits else None
-        if "eos_token" not in config and (
-            eos := next((token for token in KNOWN_EOS if token in tokens), None)
-        ):
-            config["eos_token"] = eos
+        elif END_OF_ROLE in tokens and END_OF_TURN in tokens and "chat_template" not in config:
+            template = CHAT_TEMPLATE  # it has the tokens for our template, and no template of its own
+        else:
+            template = None
+        known_eos = [token for token in KNOWN_EOS if token in tokens]
+        if "eos_token" not in config and known_eos:
+            config["eos_token"] = known_eos[0]
         return cls(engine, str(path), config, template)
 
     @property
@@ -147,25 +144,23 @@ class Tokenizer:
 
     @property
     def eos_ids(self) -> list[int]:
-        """The tokens at which a model of this tokenizer stops: the end of a text, and the end of a turn."""
-        vocabulary = self._engine.get_vocab()
-        return [
-            vocabulary[token] for token in (self._config.get("eos_token"), END_OF_TURN) if token in vocabulary
-        ]
+        """The ids of the tokens at which a model stops: end of text and end of turn, where it has them."""
+        ids = self._engine.get_vocab()
+        return [ids[token] for token in (self._config.get("eos_token"), END_OF_TURN) if token in ids]
 
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Token ids of each text, [num_tokens] uint32, BOS first. Special tokens spelled out in a text are
-        text.
+        """The token ids of each text: [num_tokens] uint32, BOS first.
 
-        The engine needs 150 bytes for each of a text, so long ones are cut between words and encoded part by
-        part. For tokenizers that split as Llama 3 or GPT-2 do the tokens are those of the whole text; for
-        others, they decode to it.
+        A special token that is spelled out in a text is encoded as text. The engine needs 150 bytes of memory
+        per byte of text, so long texts are cut between words and encoded part by part. For tokenizers that
+        split text as Llama 3 or GPT-2 do, this gives the tokens of the whole text; for others, tokens that
+        decode to it.
         """
-        if all(len(text) <= LONG for text in texts):
-            return [
-                np.array(encoding.ids, np.uint32) for encoding in self._engine.encode_batch_fast(list(texts))
-            ]
+        if all(len(text) <= PART_CHARACTERS for text in texts):
+            encodings = self._engine.encode_batch_fast(list(texts))
+            return [np.array(encoding.ids, np.uint32) for encoding in encodings]
         return [
+            # Of the parts after the first, the BOS is left out.
             np.concatenate([self._ids(part)[number > 0 :] for number, part in enumerate(_parts(text))])
             for text in texts
         ]
@@ -182,15 +177,11 @@ class Tokenizer:
         return blake3(self._json()).hexdigest()
 
     def save(self, directory: Path) -> list[Path]:
-        """Write what `transformers.AutoTokenizer.from_pretrained` reads, and return the files' paths."""
+        """Write the files that `transformers.AutoTokenizer.from_pretrained` reads, and return their paths."""
         special: dict[str, Any] = {"bos_token": self._engine.id_to_token(self.bos_id)}
-        usual = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-        config = usual | self._config | special
-        files = {
-            "tokenizer.json": self._json(),
-            "tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True).encode()
-            + b"\n",
-        }
+        defaults = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        config = json.dumps(defaults | self._config | special, indent=2, ensure_ascii=False, sort_keys=True)
+        files = {"tokenizer.json": self._json(), "tokenizer_config.json": config.encode() + b"\n"}
         if self._chat_template is not None:
             files["chat_template.jinja"] = self._chat_template.encode()
         for name, content in files.items():
@@ -202,7 +193,7 @@ class Tokenizer:
 
 
 def _llama_3_engine(model: Any) -> "Engine":
-    """A byte-level tokenizer that cuts text as Llama 3 does, around a model of the `tokenizers` library."""
+    """A byte-level tokenizer that cuts text as Llama 3 does, for a model of the `tokenizers` library."""
     from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 
     engine = Tokenizer(model)
@@ -217,19 +208,21 @@ def _llama_3_engine(model: Any) -> "Engine":
 
 
 def _parts(text: str) -> Iterator[str]:
-    """A text in parts of about `LONG` characters, cut at seams; where there is none for as long again,
-    anywhere.
+    """Yield a text in parts of PART_CHARACTERS to twice as many characters, cut at seams.
+
+    A part that would be longer, for want of a seam, is cut at twice that length.
     """
     start = 0
-    while len(text) - start > 2 * LONG:
-        seam = SEAM.search(text, start + LONG, start + 2 * LONG)
-        stop = seam.start() if seam else start + 2 * LONG
+    while len(text) - start > 2 * PART_CHARACTERS:
+        seam = SEAM.search(text, start + PART_CHARACTERS, start + 2 * PART_CHARACTERS)
+        stop = seam.start() if seam else start + 2 * PART_CHARACTERS
         yield text[start:stop]
         start = stop
     yield text[start:]
 
 
 def _config_beside(path: Path) -> dict[str, Any]:
+    """The `tokenizer_config.json` beside `path`, or {} without one. Raises UserError for a bad one."""
     config_path = path.with_name("tokenizer_config.json")
     try:
         return json.loads(config_path.read_text("utf-8")) if config_path.exists() else {}
@@ -238,19 +231,21 @@ def _config_beside(path: Path) -> dict[str, Any]:
 
 
 def _bos_id(engine: "Engine", origin: str) -> int:
-    """The one token that is put before a text; raises UserError when it is none, several, or not alone."""
+    """The id of the one token that `engine` puts before a text.
+
+    Raises UserError when it puts none or several, or also puts tokens after the text.
+    """
     bare = engine.encode("text", add_special_tokens=False).ids
     ids = engine.encode("text").ids
     at = next((i for i in range(len(ids) - len(bare) + 1) if ids[i : i + len(bare)] == bare), 0)
     head, tail = ids[:at], ids[at + len(bare) :]
     if len(head) != 1:
         raise UserError(
-            f"{origin}: puts {len(head) or 'no'} beginning-of-text tokens before a text, and every "
-            "document needs "
-            "exactly one at its head; give its post-processor a template with one"
+            f"{origin}: puts {len(head) or 'no'} beginning-of-text tokens before a text, but every document "
+            "needs exactly one at its head; give its post-processor a template with one"
         )
     if tail:
         raise UserError(
-            f"{origin}: adds {len(tail)} tokens after a text, where its post-processor may add none"
+            f"{origin}: adds {len(tail)} tokens after a text; give its post-processor a template without them"
         )
     return head[0]

@@ -1,4 +1,4 @@
-"""Token shards on disk: writing documents into them, and reading a split of a source as one long stream."""
+"""Token shards on disk: documents are written into them, and a source's split is read as one long stream."""
 
 from array import array
 from bisect import bisect_right
@@ -17,46 +17,47 @@ from atoll.files import atomic_path, write_atomic
 
 
 class TokenShard:
-    """One shard, mapped. Each document begins at one of `offsets`."""
+    """A mapped shard. `offsets` [num_documents + 1] int64: where each document begins, and the end."""
 
     def __init__(self, data_dir: Path, manifest: Manifest, shard: Shard) -> None:
+        """Raises UserError when a file is missing or of another size, or the offsets are damaged."""
         self._tokens = manifest.open(data_dir, shard.tokens)
         offsets = manifest.open(data_dir, shard.offsets)
         self.offsets = offsets.read(0, 8 * (shard.num_documents + 1)).view("<u8").astype(np.int64)
         self._type, self._vocab_size = np.dtype(manifest.token_type), manifest.vocab_size
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Tokens [start, stop) of the shard, in the type of the disk.
+        """Tokens [start, stop) of the shard, as uint16 or uint32, whichever is on the disk.
 
-        Raises UserError for a damaged block, and for a token that the tokenizer does not have.
+        Raises UserError for a damaged block, and for a token that is not in the vocabulary.
         """
-        size = self._type.itemsize
-        tokens = self._tokens.read(start * size, stop * size).view(self._type)
+        token_bytes = self._type.itemsize
+        tokens = self._tokens.read(start * token_bytes, stop * token_bytes).view(self._type)
         if len(tokens) and (largest := int(tokens.max())) >= self._vocab_size:
             at = start + int(tokens.argmax())
             raise UserError(
                 f"{self._tokens.path}: token {at} is {largest}, but the vocabulary ends at "
-                f"{self._vocab_size}; "
-                "prepare the data again"
+                f"{self._vocab_size}; prepare the data again"
             )
         return tokens
 
 
 class TokenStream:
-    """All documents of a source's split, one after the other, as if they were one array of `num_tokens`."""
+    """All documents of a source's split, one after the other, as one sequence of `num_tokens` tokens."""
 
     def __init__(self, data_dir: Path, manifest: Manifest, source: str, split: Split) -> None:
         self._data_dir, self._manifest = data_dir, manifest
         self._shards = manifest.sources[source].shards(split)
-        self._opened: dict[int, TokenShard] = {}  # only those that were read
-        self._starts = [0]
+        self._opened: dict[int, TokenShard] = {}  # those that were read, by number
+        self._starts = [0]  # in tokens of the stream, of each shard; then the end of the last
         for shard in self._shards:
             self._starts.append(self._starts[-1] + shard.num_tokens)
         self.num_tokens = self._starts[-1]
 
     def read(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens [start, stop) as int64, and for each whether a document begins there as bool; 0 <= start <
-        stop.
+        """(tokens [start, stop) as int64, for each whether a document begins there as bool); start < stop.
+
+        Raises UserError as `TokenShard` does.
         """
         tokens = np.empty(stop - start, np.int64)
         begins = np.zeros(stop - start, bool)
@@ -68,24 +69,24 @@ class TokenStream:
         return tokens, begins
 
     def blocks(self, start: int, stop: int) -> Iterator[tuple[str, int]]:
-        """(file, block) of everything that reading tokens [start, stop) touches, by the manifest alone."""
-        size = np.dtype(self._manifest.token_type).itemsize
+        """Yield (file, block) for each block that reading tokens [start, stop) needs; does not read it."""
+        token_bytes = np.dtype(self._manifest.token_type).itemsize
         for number, low, high in self._parts(start, stop):
             shard = self._shards[number]
-            yield from ((shard.tokens, block) for block in covering(low * size, high * size))
-            yield from (
-                (shard.offsets, block) for block in range(self._manifest.files[shard.offsets].num_blocks)
-            )
+            for block in covering(low * token_bytes, high * token_bytes):
+                yield shard.tokens, block
+            for block in range(self._manifest.files[shard.offsets].num_blocks):
+                yield shard.offsets, block
 
     def _parts(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """(shard, first and last place within it) of tokens [start, stop)."""
+        """Yield (shard number, low, high) for each shard whose tokens [low, high) are in [start, stop)."""
         number = bisect_right(self._starts, start) - 1
         while number < len(self._shards) and (base := self._starts[number]) < stop:
             yield number, max(start, base) - base, min(stop, self._starts[number + 1]) - base
             number += 1
 
     def document_at(self, token: int) -> int:
-        """The number of the document that holds a token, counted over the whole split."""
+        """The number of the document that contains token number `token` of the stream; both count from 0."""
         number = bisect_right(self._starts, token) - 1
         before = sum(shard.num_documents for shard in self._shards[:number])
         offsets = self._shard(number).offsets
@@ -98,14 +99,13 @@ class TokenStream:
 
 
 class ShardWriter:
-    """Appends documents to numbered shards; each appears whole or not at all. To be used in a `with`
-    block.
+    """Appends documents to numbered shards, each of which appears whole or not at all.
+
+    A context manager: leaving it closes the last shard or, after an error, drops it.
     """
 
     def __init__(self, data_dir: Path, stem: str, token_type: str, first: int = 0) -> None:
-        """`stem` is the path of the shards under `data_dir`, without number and suffix; `first` the next
-        one's number.
-        """
+        """`stem`: the shards' path under `data_dir` without number and suffix. `first`: the first number."""
         self._data_dir, self._stem, self._type, self._first = data_dir, stem, token_type, first
         self._open = ExitStack()
         self._file: IO[bytes] | None = None
@@ -115,7 +115,7 @@ class ShardWriter:
 
     @property
     def num_tokens(self) -> int:
-        """In the shard that is being written."""
+        """The number of tokens in the shard that is being written."""
         return self._offsets[-1]
 
     def append(self, tokens: np.ndarray, num_bytes: int) -> None:
@@ -128,8 +128,9 @@ class ShardWriter:
         self._num_bytes += num_bytes
 
     def cut(self) -> None:
-        """End the shard, if it holds a document; the next document begins another. Raises UserError for a
-        full disk.
+        """Close the shard, if it holds a document; the next document begins another one.
+
+        Raises UserError for a full disk.
         """
         if self._file is None:
             return
@@ -161,4 +162,4 @@ class ShardWriter:
         if error is None:
             self.cut()
         else:
-            self._open.__exit__(kind, error, trace)  # the shard being written vanishes
+            self._open.__exit__(kind, error, trace)  # removes the temporary file

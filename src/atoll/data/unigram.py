@@ -1,4 +1,4 @@
-"""What a model must beat: the loss of guessing held-out tokens by their frequency in the training text."""
+"""The loss that a model must beat: of predicting held-out tokens by their frequency in the training text."""
 
 from pathlib import Path
 
@@ -12,10 +12,9 @@ READ_TOKENS = 1 << 20
 
 
 def heldout_weights(manifest: Manifest, mixture: dict[str, float]) -> dict[str, float]:
-    """A mixture's weights over the sources that have held-out text, summing to 1: how held-out losses are
-    averaged.
+    """The weights, summing to 1, by which the held-out losses of the sources are averaged.
 
-    Raises UserError when no source has any.
+    They are the mixture's, of the sources that have held-out text. Raises UserError when none has any.
     """
     weights = {
         name: weight
@@ -29,11 +28,11 @@ def heldout_weights(manifest: Manifest, mixture: dict[str, float]) -> dict[str, 
 
 
 def heldout_unigram_loss(data_dir: Path, mixture: dict[str, float]) -> float:
-    """Nats per held-out token, when each token is predicted by its frequency in the training text.
+    """Nats per held-out token, if each token is predicted by its frequency in the training text.
 
-    Both texts are taken as the mixture presents them: token frequencies of each source, averaged by its
-    weight. BOS is never predicted (documents are isolated), so it counts on neither side. One is added to
-    every training count, so that no token is impossible.
+    The frequencies of both texts are those of each source, averaged by its weight in the mixture. BOS is
+    never predicted, since documents are isolated, so it is not counted. One is added to every training count,
+    so that no token has probability 0. Raises UserError when no source has held-out text.
     """
     manifest = Manifest.load(data_dir)
     weights = heldout_weights(manifest, mixture)
@@ -49,7 +48,7 @@ def heldout_unigram_loss(data_dir: Path, mixture: dict[str, float]) -> float:
 
 
 def heldout_bytes_per_token(manifest: Manifest, mixture: dict[str, float]) -> float:
-    """Bytes of text per predicted held-out token: loss in nats / ln 2 / this = bits per byte."""
+    """Bytes of text per predicted held-out token; bits per byte are a loss in nats / ln 2 / this."""
     return sum(
         weight * manifest.sources[name].num_bytes("heldout") / _num_predicted(manifest, name, "heldout")
         for name, weight in heldout_weights(manifest, mixture).items()
@@ -62,7 +61,7 @@ def _num_predicted(manifest: Manifest, source: str, split: Split) -> int:
 
 
 def _token_counts(data_dir: Path, manifest: Manifest, source: str, split: Split) -> np.ndarray:
-    """[vocab_size] int64: how often each token occurs, the first of every document left out."""
+    """[vocab_size] int64: how often each token occurs, not counting the first of every document."""
     stream = TokenStream(data_dir, manifest, source, split)
     counts = np.zeros(manifest.vocab_size, np.int64)
     for start in range(0, stream.num_tokens, READ_TOKENS):

@@ -1,4 +1,4 @@
-"""Whether a directory of prepared data is what its manifest says: `atoll prepare --check`."""
+"""Verification of prepared data against its manifest, for `atoll prepare --check`."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ READ_TOKENS = 1 << 20
 
 
 def verify(data_dir: Path) -> Manifest:
-    """The manifest, after every block of every file and every token was looked at.
+    """The manifest of `data_dir`, once every block of every file and every token has been verified.
 
-    Raises UserError naming the file, and what is wrong in it: a block, a token beyond the vocabulary, a
-    document without BOS at its head or with another one.
+    Raises UserError, naming the file, for a damaged block, a token that is not in the vocabulary, and a
+    document that does not have exactly one BOS, at its head.
     """
     manifest = Manifest.load(data_dir)
     for path in manifest.files:
@@ -31,7 +31,8 @@ def _verify_shard(data_dir: Path, manifest: Manifest, shard: Shard) -> None:
     starts = opened.offsets
     if starts[0] != 0 or starts[-1] != shard.num_tokens or (np.diff(starts) < 1).any():
         raise UserError(
-            f"{data_dir / shard.offsets}: the starts of documents do not ascend from 0 to {shard.num_tokens}"
+            f"{data_dir / shard.offsets}: the starts of documents do not ascend from 0 to "
+            f"{shard.num_tokens}; prepare the data again"
         )
     for start in range(0, shard.num_tokens, READ_TOKENS):
         tokens = opened.read(start, min(start + READ_TOKENS, shard.num_tokens))

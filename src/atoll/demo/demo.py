@@ -1,7 +1,6 @@
 """`atoll demo`: three islands on this machine learn together, one dies and comes back, a model comes out."""
 
 import contextlib
-import json
 import os
 import select
 import shutil
@@ -9,8 +8,8 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
+import msgspec
 from rich.console import Group
 from rich.live import Live
 from rich.text import Text
@@ -18,14 +17,17 @@ from rich.text import Text
 from atoll import recipe as recipes
 from atoll.demo import report
 from atoll.demo.story import Story
+from atoll.demo.summary import Spent
 from atoll.errors import UserError
-from atoll.events import read_events
+from atoll.events import Joined
+from atoll.events.log import EventReader
 from atoll.files import write_atomic
 from atoll.run import operate
 from atoll.run.directory import RunDir
 from atoll.run.genesis import prepare
 from atoll.run.host import wait_for_ticket
 from atoll.run.processes import Child
+from atoll.status import IslandStatus, RunStatus
 from atoll.terminal import Terminal, status_table
 
 NUM_ISLANDS = 3
@@ -55,9 +57,16 @@ def demo(recipe_name: str, overrides: list[str], directory: Path) -> None:
         terminal.say("stopping what was started")
         demonstration.stop()
     summary = report.summarise(
-        run_dir, recipe, demonstration.story, demonstration.names, demonstration.totals(), started
+        run_dir,
+        recipe,
+        demonstration.story,
+        demonstration.names,
+        demonstration.spent(),
+        demonstration.ledger,
+        started,
     )
-    write_atomic(run_dir.path / "summary.json", json.dumps(summary, indent=1).encode())
+    encoded = msgspec.json.format(msgspec.json.encode(summary), indent=1)
+    write_atomic(run_dir.path / "summary.json", encoded)
     report.show(summary, terminal)
 
 
@@ -73,10 +82,10 @@ class Demo:
         self._host: Child | None = None
         self._islands: dict[int, Child] = {}
         self._ticket = ""
-        self._offset = 0
+        self._events = EventReader(run_dir.path / "events.jsonl")
         self._shown: list[str] = []
-        self._facts: dict[str, Any] = {}
-        self._rows: dict[tuple[str, int], dict[str, Any]] = {}  # (island, life) -> last status
+        self._status: RunStatus | None = None  # the last that the coordinator gave
+        self._rows: dict[tuple[str, int], IslandStatus] = {}  # (island, life) -> its last status
         self._lives: dict[str, int] = {}
         self._doomed = 0
 
@@ -119,14 +128,24 @@ class Demo:
         if self._host is not None:
             self._host.stop()
         self._read_events()
+        if complaint := self._events.complaint:
+            self.terminal.tell(complaint)
 
-    def totals(self) -> dict[str, Any]:
-        """Bytes and seconds of all lives of all islands, the relay and the coordinator; and who gave what."""
+    def spent(self) -> Spent:
+        """Bytes and seconds of all lives of all islands, the relay and the coordinator."""
         rows = list(self._rows.values())
-        keys = ("sent_bytes", "compute_seconds", "communicate_seconds", "wait_seconds")
-        totals = {key: sum(row[key] for row in rows) for key in keys}
-        totals["sent_bytes"] += self._facts.get("sent_bytes", 0)
-        return totals | {"ledger": self._facts.get("ledger", {})}
+        by_coordinator = self._status.sent_bytes if self._status else 0
+        return Spent(
+            sent_bytes=by_coordinator + sum(row.sent_bytes for row in rows),
+            compute_seconds=sum(row.metrics.compute_seconds for row in rows),
+            communicate_seconds=sum(row.metrics.communicate_seconds for row in rows),
+            wait_seconds=sum(row.metrics.wait_seconds for row in rows),
+        )
+
+    @property
+    def ledger(self) -> dict[str, dict[str, int]]:
+        """Committed tokens by contributor, then source, when the coordinator last answered."""
+        return self._status.ledger if self._status else {}
 
     # -------------------------------------------------------------------------------------- death and return
     def _kill_or_revive(self, pressed: int) -> None:
@@ -136,12 +155,8 @@ class Demo:
             if number := pressed or (DOOMED if due else 0):
                 self._kill(number)
         elif not story.restarted_at and story.noticed is not None:
-            without = [
-                c
-                for c in story.commits
-                if c.time > story.killed_at and story.watched not in c.facts["participants"]
-            ]
-            if len(without) >= STEPS_WITHOUT:
+            since = [commit for commit in story.commits if commit.time > story.killed_at]
+            if sum(story.watched not in commit.participants for commit in since) >= STEPS_WITHOUT:
                 self._note(f"starting island-{self._doomed} again, with the command it was started with")
                 story.restarted_at = time.time()
                 self._start_island(self._doomed)
@@ -198,22 +213,20 @@ class Demo:
 
     # ------------------------------------------------------------------------------------------------ looking
     def _read_events(self) -> None:
-        events, self._offset = read_events(self.run_dir.path / "events.jsonl", self._offset)
-        for event in events:
+        for event in self._events.read():
             self.story.add(event)
-            if event.kind == "joined":
-                self.names[event.island] = event.facts.get("contributor") or event.island
+            if isinstance(event, Joined):
+                self.names[event.island] = event.contributor or event.island
                 self._lives[event.island] = self._lives.get(event.island, 0) + 1
             if event.kind not in ("enrolled", "ready", "attempt"):
                 self._note(event.text)
 
     def _read_status(self) -> None:
         with contextlib.suppress(UserError):  # between a death and the next poll a question may go unanswered
-            self._facts = operate.status(self.run_dir)
-            for row in self._facts["islands"]:
-                key = row["island"], self._lives.get(row["island"], 0)
-                if row["present"]:
-                    self._rows[key] = row
+            self._status = operate.status(self.run_dir)
+            for row in self._status.islands:
+                if row.present:
+                    self._rows[row.island, self._lives.get(row.island, 0)] = row
 
     def _note(self, text: str) -> None:
         for island, name in self.names.items():
@@ -225,7 +238,7 @@ class Demo:
     def _picture(self, keyboard: bool) -> Group:
         hint = f"press 1-{NUM_ISLANDS} to kill an island" if keyboard and not self._doomed else ""
         lines = [Text(line, style="dim") for line in self._shown[-SHOWN_EVENTS:]]
-        table = [status_table(self._facts)] if self._facts else []
+        table = [status_table(self._status)] if self._status else []
         return Group(*table, Text(""), *lines, Text(hint, style="italic"))
 
 

@@ -5,7 +5,6 @@ programs.
 import math
 import time
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
@@ -15,6 +14,8 @@ from atoll.data.loader import Loader
 from atoll.data.tokenizer import Tokenizer
 from atoll.data.unigram import heldout_bytes_per_token, heldout_unigram_loss, heldout_weights
 from atoll.demo.story import Story
+from atoll.demo.summary import Moment, Spent, Summary
+from atoll.events import Event
 from atoll.island.heldout import heldout_loss
 from atoll.island.step import Island
 from atoll.publish.export import export, load_model, newest_state
@@ -34,10 +35,14 @@ def summarise(
     recipe: Recipe,
     story: Story,
     names: dict[str, str],
-    totals: dict[str, Any],
+    spent: Spent,
+    ledger: dict[str, dict[str, int]],
     started: float,
-) -> dict[str, Any]:
-    """Evaluate, export, compare with `transformers`, and collect the facts."""
+) -> Summary:
+    """Evaluate, export, compare with `transformers`, and collect the facts.
+
+    `names`: of islands, by id; `started`: when the demo began, in seconds since the epoch.
+    """
     data = Loader(run_dir.data, recipe)
     mixture = recipe.mixture(-1)
     weights = heldout_weights(data.manifest, mixture)
@@ -50,32 +55,36 @@ def summarise(
     after = measure(saved)
     by_island = {names.get(island, island): count for island, count in newest_state(run_dir)[2].items()}
     parameters = sum(tensor.num_elements for tensor in saved.layout.tensors)
-    ring = sum(2 * (len(c.facts["participants"]) - 1) * 4 * parameters for c in story.commits)
-    sent = totals.pop("sent_bytes")
+    # Data-parallel training would all-reduce fp32 gradients, in a ring, at every inner step.
+    ring_bytes = sum(2 * (len(c.participants) - 1) * 4 * parameters for c in story.commits)
+    in_parallel_bytes = ring_bytes * recipe.outer.inner_steps
     logits, sample = compare(out, run_dir)
-    return {
-        "heldout_loss_before": measure(run_dir.state_0()),
-        "heldout_loss_after": after,
-        "heldout_unigram_loss": heldout_unigram_loss(run_dir.data, mixture),
-        "heldout_bits_per_byte": after / math.log(2) / heldout_bytes_per_token(data.manifest, mixture),
-        "heldout_curve": curve(run_dir.islands / "island-1" / HELDOUT_FILE),
-        "outer_steps": len(story.commits),
-        "tokens": sum(commit.facts["tokens"] for commit in story.commits),
-        "islands": by_island,
-        "killed": _moment(story, names, story.noticed, story.killed_at),
-        "rejoined": _moment(story, names, story.rejoined, story.restarted_at),
-        "recovered_seconds": story.recovered.time - story.restarted_at if story.recovered else None,
-        "survived_seconds": story.survived.time - story.killed_at if story.survived else None,
-        "roots_equal": story.roots_equal,
-        "parameters": parameters,
-        "bytes_sent": sent,
-        "reduction_factor": ring * recipe.outer.inner_steps / sent if sent else None,
-        **totals,
-        "logits_difference": logits,
-        "sample": sample,
-        "export_dir": str(out),
-        "seconds": time.time() - started,
-    }
+    return Summary(
+        heldout_loss_before=measure(run_dir.state_0()),
+        heldout_loss_after=after,
+        heldout_unigram_loss=heldout_unigram_loss(run_dir.data, mixture),
+        heldout_bits_per_byte=after / math.log(2) / heldout_bytes_per_token(data.manifest, mixture),
+        heldout_curve=curve(run_dir.islands / "island-1" / HELDOUT_FILE),
+        outer_steps=len(story.commits),
+        tokens=sum(commit.tokens for commit in story.commits),
+        islands=by_island,
+        killed=_moment(story, names, story.noticed, story.killed_at),
+        rejoined=_moment(story, names, story.rejoined, story.restarted_at),
+        survived_seconds=story.survived.time - story.killed_at if story.survived else None,
+        recovered_seconds=story.recovered.time - story.restarted_at if story.recovered else None,
+        roots_equal=story.roots_equal,
+        parameters=parameters,
+        bytes_sent=spent.sent_bytes,
+        reduction_factor=in_parallel_bytes / spent.sent_bytes if spent.sent_bytes else None,
+        compute_seconds=spent.compute_seconds,
+        communicate_seconds=spent.communicate_seconds,
+        wait_seconds=spent.wait_seconds,
+        ledger=ledger,
+        logits_difference=logits,
+        sample=sample,
+        export_dir=str(out),
+        seconds=time.time() - started,
+    )
 
 
 def compare(out: Path, run_dir: RunDir) -> tuple[float, str]:
@@ -110,61 +119,56 @@ def compare(out: Path, run_dir: RunDir) -> tuple[float, str]:
     return difference, text
 
 
-def curve(path: Path) -> list[list[float]]:
-    """[outer step, held-out loss] as one island saw it on its way."""
+def curve(path: Path) -> tuple[tuple[int, float], ...]:
+    """(outer step, held-out loss) as one island saw it on its way; empty if it never looked."""
     if not path.exists():
-        return []
+        return ()
     rows = [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
-    return [[row["step"], row["loss"]] for row in rows]
+    return tuple((row["step"], row["loss"]) for row in rows)
 
 
-def show(summary: dict[str, Any], terminal: Terminal) -> None:
+def show(summary: Summary, terminal: Terminal) -> None:
     """The summary, for people."""
-    say = terminal.tell
-    before, after, unigram = (summary[f"heldout_{k}"] for k in ("loss_before", "loss_after", "unigram_loss"))
+    say, s = terminal.tell, summary
     say("")
     say(
-        f"held-out loss   {before:.3f} -> {after:.3f} nats per token "
-        f"({summary['heldout_bits_per_byte']:.2f} bits per "
-        f"byte); guessing by frequency: {unigram:.3f}"
+        f"held-out loss   {s.heldout_loss_before:.3f} -> {s.heldout_loss_after:.3f} nats per token "
+        f"({s.heldout_bits_per_byte:.2f} bits per byte); guessing by frequency: {s.heldout_unigram_loss:.3f}"
     )
-    if losses := [loss for _, loss in summary["heldout_curve"]]:
+    if losses := [loss for _, loss in s.heldout_curve]:
         say(f"  on its way    {spark(losses)}  {losses[0]:.2f} .. {losses[-1]:.2f}")
     say(
-        f"outer steps     {summary['outer_steps']}, {human(summary['tokens'])} tokens: "
-        + ", ".join(f"{name} {human(count)}" for name, count in sorted(summary["islands"].items()))
+        f"outer steps     {s.outer_steps}, {human(s.tokens)} tokens: "
+        + ", ".join(f"{name} {human(count)}" for name, count in sorted(s.islands.items()))
     )
-    if summary["killed"] and summary["rejoined"]:
-        killed, back = summary["killed"], summary["rejoined"]
+    if s.killed and s.rejoined and s.survived_seconds is not None and s.recovered_seconds is not None:
         say(
-            f"death           {killed['island']} at outer step {killed['outer_step']}, noticed after "
-            f"{duration(killed['seconds'])}; the others committed without it "
-            f"{duration(summary['survived_seconds'])} "
-            "after its death"
+            f"death           {s.killed.island} at outer step {s.killed.outer_step}, noticed after "
+            f"{duration(s.killed.seconds)}; the others committed without it "
+            f"{duration(s.survived_seconds)} after its death"
         )
         say(
-            f"return          at the head again {duration(summary['recovered_seconds'])} after its "
-            "start, in the commit of "
-            f"outer step {back['outer_step']} after {duration(back['seconds'])}"
+            f"return          at the head again {duration(s.recovered_seconds)} after its start, in the "
+            f"commit of outer step {s.rejoined.outer_step} after {duration(s.rejoined.seconds)}"
         )
-    say(f"equal bits      {'yes, at every step, agents and trainers' if summary['roots_equal'] else 'NO'}")
-    say(
-        f"sent            {human(summary['bytes_sent'])}B in all, {summary['reduction_factor']:.0f} "
-        "times less than "
-        "data-parallel training would"
+    say(f"equal bits      {'yes, at every step, agents and trainers' if s.roots_equal else 'NO'}")
+    less = (
+        f", {s.reduction_factor:.0f} times less than data-parallel training would"
+        if s.reduction_factor
+        else ""
     )
-    parts = [summary[f"{k}_seconds"] for k in ("compute", "communicate", "wait")]
-    total = sum(parts) or 1.0
-    say(
-        "islands' time   "
-        + ", ".join(
-            f"{100 * p / total:.0f} % {name}"
-            for p, name in zip(parts, ("computing", "communicating", "waiting"), strict=True)
-        )
-    )
-    say(f"sample          {summary['sample']!r}")
-    say(f"took            {duration(summary['seconds'])}")
-    say(f"\nnext: atoll generate {summary['export_dir']} 'Once upon a time'    (then README, by hand)")
+    say(f"sent            {human(s.bytes_sent)}B in all{less}")
+    parts = {
+        "computing": s.compute_seconds,
+        "communicating": s.communicate_seconds,
+        "waiting": s.wait_seconds,
+    }
+    total = sum(parts.values()) or 1.0
+    shares = (f"{100 * seconds / total:.0f} % {name}" for name, seconds in parts.items())
+    say(f"islands' time   {', '.join(shares)}")
+    say(f"sample          {s.sample!r}")
+    say(f"took            {duration(s.seconds)}")
+    say(f"\nnext: atoll generate {s.export_dir} 'Once upon a time'    (then README, by hand)")
 
 
 def spark(values: list[float]) -> str:
@@ -174,11 +178,8 @@ def spark(values: list[float]) -> str:
     return "".join(BARS[round((value - low) * scale)] for value in values)
 
 
-def _moment(story: Story, names: dict[str, str], event: Any, since: float) -> dict[str, Any] | None:
+def _moment(story: Story, names: dict[str, str], event: Event | None, since: float) -> Moment | None:
     if event is None:
         return None
-    return {
-        "island": names.get(story.watched, story.watched),
-        "outer_step": event.step,
-        "seconds": event.time - since,
-    }
+    island = names.get(story.watched, story.watched)
+    return Moment(island=island, outer_step=event.step, seconds=event.time - since)

@@ -1,12 +1,12 @@
-"""The inner checkpoint: what an island needs, besides the outer state's weights, to go on bit-equal.
+"""Inner checkpoints: what an island needs, besides the outer state's weights, to continue bit-equal.
 
 That is the optimizers' state and the inner step. The weights are not in it: between outer steps they are the
 outer state, which the agent keeps. `DIRECTORY/inner-000000042/` holds torch.distributed.checkpoint's files
-and a manifest of their BLAKE3; it appears whole or not at all, so a kill during a save never costs the
+and a manifest of their BLAKE3. It appears whole or not at all, so a kill during a save never costs the
 previous one.
 
-Training waits for a copy in memory; a thread writes it, and copies it on to where `island.checkpoint_to`
-says.
+Training only waits until the state is copied in memory. A thread writes the copy to the disk, and then to
+`island.checkpoint_to`.
 """
 
 import shutil
@@ -25,9 +25,9 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from atoll.errors import UserError
-from atoll.files import atomic_dir, digest_file, sweep, write_atomic
+from atoll.files import atomic_dir, digest_file, remove_leftovers, write_atomic
 from atoll.island.ranks import Ranks
-from atoll.island.remote import Remote
+from atoll.island.remote import RemoteCopies
 from atoll.island.step import Island
 
 MANIFEST_NAME = "manifest.json"
@@ -35,15 +35,16 @@ PREFIX = "inner-"
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    step: int
+    """The content of a checkpoint's `manifest.json`."""
+
+    step: int  # inner steps done
     digests: dict[str, str]  # file name -> BLAKE3, as hex
 
 
 class InnerCheckpoints:
-    """Saves an island's inner state under `directory`, which is rank 0's to choose, and keeps the newest
-    `keep`.
+    """Saves an island's inner state under rank 0's `directory`, and keeps the newest `keep` checkpoints.
 
-    A context: leaving it waits for the save under way. All ranks call everything.
+    A context manager: leaving it waits for the save under way. All ranks call every method.
     """
 
     def __init__(
@@ -55,20 +56,22 @@ class InnerCheckpoints:
         to: str = "",
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Copies go to the folder or URL `to`, if any; `say` hears of those that fail. Raises UserError for a
-        bad one.
+        """`to`: a folder or URL for copies, or ""; `say` hears of copies that fail.
+
+        Raises UserError when `to` cannot be opened.
         """
         self._island = island
         self._directory = directory
         self._keep = keep
-        self._remote = Remote(to, PREFIX, MANIFEST_NAME, say) if to else None  # rank 0 uses it
-        self._ranks = ranks.another()  # the writing thread's
+        self._remote = RemoteCopies(to, PREFIX, MANIFEST_NAME, say) if to else None  # only rank 0 uses it
+        self._ranks = ranks.another()  # for the writing thread
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._saving: Future[None] | None = None
-        # The state itself, which steps change in place; taken once, since finding its names costs as much as
-        # a copy. The learning rates in it go stale: they are functions of the step, and every step sets them.
+        # The optimizers' own tensors, which every step changes in place. Collected once, since naming them
+        # takes as long as copying them. The learning rates in it go stale, which is harmless: every step sets
+        # them anew.
         self._live: dict[str, Any] | None = None
-        # Copies into the same memory every time: fresh pages would cost three times the copy itself.
+        # Copies into the same memory every time: a copy into fresh pages takes three times as long.
         self._stager = BlockingAsyncStager(cache_staged_state_dict=True)
 
     def __enter__(self) -> "InnerCheckpoints":
@@ -82,31 +85,30 @@ class InnerCheckpoints:
             self.wait()
 
     def save(self, step: int) -> None:
-        """Begin to save the state after `step` inner steps; returns as soon as training may change it again.
+        """Begin to save the state after `step` inner steps; training may change it as soon as this returns.
 
-        Waits for the save before. Raises UserError when that one found the disk full; it left nothing behind.
+        Waits for the save before it. Raises UserError when that one found the disk full; it left no file.
         """
         self.wait()
         if self._live is None:
             self._live = self._state()
-            if (
-                next(self._island.model.parameters()).device.type == "cpu"
-            ):  # elsewhere the stager makes its own memory, pinned
+            # For other devices the stager allocates its own, pinned memory.
+            if next(self._island.model.parameters()).device.type == "cpu":
                 self._stager.state_dict_cache = BlockingAsyncStager().stage(self._live)
         staged = self._stager.stage(self._live)
         self._saving = self._thread.submit(self._write, step, staged)
 
     def wait(self) -> None:
-        """Until the save under way, if any, is durable. Raises UserError when it found the disk full."""
+        """Wait until the save under way, if any, is durable. Raises UserError when it found the disk full."""
         if self._saving is not None:
             saving, self._saving = self._saving, None
             saving.result()
 
     def restore(self) -> int | None:
-        """Load the newest checkpoint and return its inner step; None where there is none, here nor in the
-        remote.
+        """Load the newest checkpoint and return its inner step, or None where there is none.
 
-        Sweeps what a kill left half-written. Raises UserError naming the file if it is damaged.
+        Without a checkpoint on this machine it loads the newest remote copy. Removes what a kill left half
+        written. Raises UserError, naming the file, when the checkpoint is damaged.
         """
         found = self._ranks.first(self._newest)
         if found is None:
@@ -125,7 +127,7 @@ class InnerCheckpoints:
     def _write(self, step: int, state: dict[str, Any]) -> None:
         with self._appearing(self._directory / f"{PREFIX}{step:09}") as temporary, _plain_errors():
             save(state, checkpoint_id=temporary, process_group=self._ranks.group)
-            if self._ranks.number == 0:  # and by now all ranks have written
+            if self._ranks.number == 0:  # all ranks have written their files when `save` returns
                 digests = {file.name: digest_file(file) for file in sorted(temporary.iterdir())}
                 write_atomic(temporary / MANIFEST_NAME, msgspec.json.encode(Manifest(step, digests)))
         if self._ranks.number == 0:
@@ -136,18 +138,19 @@ class InnerCheckpoints:
 
     @contextmanager
     def _appearing(self, path: Path) -> Generator[Path]:
-        """The directory for all ranks to write to; rank 0 makes it appear at `path`."""
+        """Yield a temporary directory that all ranks write to; rank 0 then renames it to `path`."""
         if self._ranks.number > 0:
             yield self._ranks.first(lambda: path)
             return
+        # Checkpoints of this step or later are of a branch that a rewind of the run has abandoned.
         for abandoned in (old for old in self._paths() if old.name >= path.name):
-            shutil.rmtree(abandoned)  # of a branch that the run has rewound from: never to be restored
+            shutil.rmtree(abandoned)
         with atomic_dir(path) as temporary:
             yield self._ranks.first(lambda: temporary)
 
     def _newest(self) -> tuple[Path, int] | None:
         if self._directory.exists():
-            sweep(self._directory)
+            remove_leftovers(self._directory)
         if self._remote is not None and not self._paths():
             self._remote.fetch_newest(self._directory)
         paths = self._paths()
@@ -159,10 +162,9 @@ class InnerCheckpoints:
 
 @contextmanager
 def _plain_errors() -> Generator[None]:
-    """torch.distributed.checkpoint with Exceptions.
+    """Raise the OSError, or else the RuntimeError, behind a CheckpointException of torch.
 
-    Its own CheckpointException is a BaseException that hides the system's error, a full disk for one, in a
-    chain.
+    A CheckpointException is a BaseException, and hides the system's error, such as a full disk, in a chain.
     """
     try:
         yield
@@ -175,7 +177,10 @@ def _plain_errors() -> Generator[None]:
 
 
 def _verified(path: Path) -> Manifest:
-    """The manifest of the checkpoint at `path`, every file of which has the digest it names."""
+    """The manifest of the checkpoint at `path`, once every file has been found to have its digest.
+
+    Raises UserError, naming the file, when one is missing or damaged.
+    """
     remedy = f"delete {path} to go on from the checkpoint before it, or with fresh moments"
     try:
         manifest = msgspec.json.decode((path / MANIFEST_NAME).read_bytes(), type=Manifest)

@@ -1,5 +1,6 @@
-"""The next batch, read and on its way to the device while this one is trained on. Shapes: B windows, L tokens
-each.
+"""Batches on their way to the device: the next one is read and copied while this one is trained on.
+
+Shapes: B windows of a micro-batch, L tokens of a window.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -18,32 +19,30 @@ Ready = TypeVar("Ready")
 
 
 class MicroBatch(Protocol):
-    """What the island reads of a batch: all [B, L]."""
+    """What the island reads of a micro-batch in host memory; each array is [B, L]."""
 
     @property
     def tokens(self) -> np.ndarray: ...  # int64
     @property
-    def labels(self) -> np.ndarray: ...  # int64, the next token; -100 is ignored
+    def labels(self) -> np.ndarray: ...  # int64: the next token, or -100 where none is predicted
     @property
     def documents(self) -> np.ndarray: ...  # int32, one value per contiguous document
 
 
 class Placed(NamedTuple):
-    """A micro-batch where the model is."""
+    """A micro-batch on the model's device."""
 
     tokens: Tensor  # [B, L] int64
     labels: Tensor  # [B, L] int64
     mask: Mask
-    num_labels: int  # that count; known to the host, so that nobody asks the device
+    num_labels: int  # labels that count in the loss; on the host, so that nobody has to ask the device
 
 
 def place(batch: MicroBatch, device: torch.device) -> Placed:
-    """Copy a micro-batch to the device; the copy from pinned memory does not wait for what the device is
-    doing.
-    """
+    """Copy a micro-batch to the device, from pinned memory, without waiting for the device's other work."""
 
     def moved(array: np.ndarray) -> Tensor:
-        # torch.tensor copies: a loader may hand out read-only mappings, which torch must not alias.
+        # torch.tensor copies: a loader may return read-only mappings, whose memory torch must not share.
         tensor = torch.tensor(array)
         return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
@@ -51,21 +50,21 @@ def place(batch: MicroBatch, device: torch.device) -> Placed:
     return Placed(moved(batch.tokens), moved(batch.labels), mask, int((batch.labels != IGNORED).sum()))
 
 
-def ahead(items: Iterable[Raw], prepare: Callable[[Raw], Ready]) -> Generator[Ready]:
-    """`prepare` of each item, made by a thread while its predecessor is used. An error comes where its item
-    would.
+def prefetched(items: Iterable[Raw], prepare: Callable[[Raw], Ready]) -> Generator[Ready]:
+    """Yield `prepare(item)` for each item, computed by a thread while the previous one is in use.
 
-    Closing it waits for the item in the making.
+    An exception in the thread is raised where its item would have been yielded. Closing the generator waits
+    for the item that is being prepared.
     """
     iterator: Iterator[Raw] = iter(items)
     end = object()
 
-    def following() -> Ready | object:
+    def prepare_next() -> Ready | object:
         item = next(iterator, end)
         return end if item is end else prepare(item)  # pyright: ignore[reportArgumentType]
 
     with ThreadPoolExecutor(1, "feed") as thread:
-        coming = thread.submit(following)
+        coming = thread.submit(prepare_next)
         while (ready := coming.result()) is not end:
-            coming = thread.submit(following)
+            coming = thread.submit(prepare_next)
             yield ready  # pyright: ignore[reportReturnType]

@@ -1,4 +1,4 @@
-"""Python's garbage collector, off the hot path."""
+"""Python's garbage collector, kept out of the inner steps."""
 
 import gc
 from collections.abc import Callable, Generator
@@ -6,11 +6,12 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def collected_by_hand() -> Generator[Callable[[], object]]:
-    """No automatic collection inside; what is given collects, where a pause costs nothing.
+def manual_collection() -> Generator[Callable[[], object]]:
+    """Yield a function that collects garbage; nothing else collects until the block ends.
 
     A full collection walks every object that torch made at import, about half a million, in the middle of
-    some step; with several ranks the others wait for it. So those are frozen: never walked again.
+    some step, and an island's other ranks wait for it. So the caller chooses when a pause costs nothing, and
+    the objects that are there at the start are frozen: no collection walks them.
     """
     was_enabled = gc.isenabled()
     gc.collect()

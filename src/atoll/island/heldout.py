@@ -9,8 +9,9 @@ from atoll.island.step import Island, MicroBatch
 def heldout_loss(
     island: Island, batches: Iterable[tuple[str, MicroBatch]], weights: Mapping[str, float]
 ) -> float:
-    """Mean cross-entropy per token in nats: of each source alone, then averaged by `weights` (which sum to
-    1).
+    """Mean cross-entropy per token in nats: first of each source, then averaged over sources by `weights`.
+
+    `batches`: (source, micro-batch). `weights`: by source, summing to 1; sources without weight are left out.
     """
     sums: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)

@@ -8,7 +8,7 @@ from atoll.model.hf import Model
 
 
 def build(model: Model, optimizer: recipe.AdamW | recipe.Muon) -> list[torch.optim.Optimizer]:
-    """One AdamW; or Muon for the hidden matrices and AdamW for embeddings, head and norms.
+    """The recipe's optimizers: one AdamW, or Muon for the blocks' matrices and AdamW for everything else.
 
     Every parameter group keeps its full learning rate under `initial_lr`.
     """
@@ -18,9 +18,9 @@ def build(model: Model, optimizer: recipe.AdamW | recipe.Muon) -> list[torch.opt
             _adamw(parameters, optimizer.lr, optimizer.betas, optimizer.eps, optimizer.weight_decay)
         ]
     else:
-        inside = {id(parameter) for parameter in model.blocks.parameters()}
-        hidden = [parameter for parameter in parameters if parameter.ndim == 2 and id(parameter) in inside]
-        rest = [parameter for parameter in parameters if parameter.ndim != 2 or id(parameter) not in inside]
+        in_blocks = {id(parameter) for parameter in model.blocks.parameters()}
+        hidden = [p for p in parameters if p.ndim == 2 and id(p) in in_blocks]
+        rest = [p for p in parameters if p.ndim != 2 or id(p) not in in_blocks]
         adamw = recipe.AdamW()
         optimizers = [
             torch.optim.Muon(

@@ -1,8 +1,7 @@
-"""One island's inner step: forward, backward, clip, optimizer. The host enqueues it and never waits for the
-device.
+"""The inner step of an island: forward, backward, clip, optimizer. The host does not wait for the device.
 
-The loss is exact in tokens, whatever the micro-batches and ranks: a sum over all tokens of the island's step,
-divided by their number.
+The loss is a sum over all tokens of the step, on all ranks, divided by their number. So it does not depend on
+how the step is cut into micro-batches and ranks.
 """
 
 import math
@@ -28,72 +27,74 @@ from atoll.recipe import Recipe
 
 @dataclass(frozen=True)
 class InnerMetrics:
-    """What one inner step did."""
+    """What an island, all ranks together, measured in one inner step."""
 
-    loss: float  # mean cross-entropy per token of the island, in nats
-    grad_norm: float  # before clipping
-    tokens: int  # of the island, that counted in the loss
+    loss: float  # mean cross-entropy per token, in nats
+    gradient_norm: float  # before clipping
+    tokens: int  # that counted in the loss
     learning_rate: float
 
 
 class Unread(NamedTuple):
-    """An inner step whose scalars are still on the device."""
+    """What one inner step measured, still on the device."""
 
     step: int
-    loss_sum: Tensor  # of this rank
+    loss_sum: Tensor  # over this rank's tokens
     num_tokens: Tensor  # of all ranks, int64
-    grad_norm: Tensor
+    gradient_norm: Tensor
     learning_rate: float
 
 
 class LossNotFiniteError(ArithmeticError):
-    """The loss or the gradient is NaN or infinite. The weights are ruined; the swarm's, and the checkpoint,
-    are not.
+    """The loss or the gradient norm is NaN or infinite, so the weights in memory are useless.
+
+    The swarm's outer state and the inner checkpoint are not affected.
     """
 
 
 class Island:
-    """A model, its inner optimizers, and the step that joins them."""
+    """A model and its inner optimizers, with the inner step that trains them."""
 
     def __init__(self, model: Model, recipe: Recipe, mesh: DeviceMesh | None = None) -> None:
-        """`mesh` holds the ranks that `model` is sharded over; None: this process alone."""
+        """`mesh`: the ranks over which `model` is sharded, or None for this process alone."""
         self.model = model
         self.optimizers = optim.build(model, recipe.inner.optimizer)
-        # The mesh's, where there is one: its parameters may be offloaded.
+        # The mesh's device where there is a mesh, since the parameters may be offloaded to the host.
         self.device = torch.device(mesh.device_type) if mesh is not None else next(model.parameters()).device
         self._inner = recipe.inner
         self._total_steps = recipe.stage[-1].until
         self._group = mesh.get_group() if mesh is not None and mesh.size() > 1 else None
         self._unread: list[Unread] = []
-        self._anew = 0, 0
+        self._rewarm_start, self._rewarm_steps = 0, 0
 
-    def warm_up_again(self, step: int, steps: int) -> None:
-        """The optimizers begin anew at inner step `step`: their learning rates grow over `steps` steps from
-        there.
+    def warm_up_again(self, step: int, num_steps: int) -> None:
+        """Let the learning rates grow over `num_steps` inner steps from `step` on, beside the schedule.
+
+        For optimizers that begin with fresh moments at inner step `step`.
         """
-        self._anew = step, steps
+        self._rewarm_start, self._rewarm_steps = step, num_steps
 
     def inner_step(self, micro_batches: Sequence[Placed], step: int) -> None:
-        """Train on all ranks' micro-batches as one batch; `step` counts all inner steps of the run from 0.
+        """Train on the micro-batches of all ranks as one batch; `step` counts the run's inner steps from 0.
 
-        Every rank brings as many micro-batches. What came of it is told by `read`.
+        Every rank must give the same number of micro-batches. `read` returns what the step measured.
         """
         self.model.train()
-        num_tokens = self._summed(
-            torch.full((), sum(b.num_labels for b in micro_batches), device=self.device)
-        )
+        own_tokens = sum(batch.num_labels for batch in micro_batches)
+        num_tokens = self._sum_over_ranks(torch.full((), own_tokens, device=self.device))
         loss_sums: list[Tensor] = []
         try:
             for batch in micro_batches:
-                sums = self._sums(batch, self._inner.z_loss)
+                sums = self._loss_sums(batch, self._inner.z_loss)
                 (sums.objective / num_tokens).backward()
                 loss_sums.append(sums.loss)
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._inner.clip_norm)
-            scale = factor(self._inner.schedule, step, self._total_steps) * rewarmed(step, *self._anew)
+            scale = factor(self._inner.schedule, step, self._total_steps)
+            scale *= rewarmed(step, self._rewarm_start, self._rewarm_steps)
             optim.scale_learning_rate(self.optimizers, scale)
             for optimizer in self.optimizers:
                 optimizer.step()
-        finally:  # a step that was broken off leaves nothing to the next
+        finally:  # also after an exception: the next step must not add to these gradients
             for optimizer in self.optimizers:
                 optimizer.zero_grad()
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
@@ -101,52 +102,48 @@ class Island:
         self._unread.append(Unread(step, torch.stack(loss_sums).sum(), num_tokens, norm, rate))
 
     def read(self) -> list[InnerMetrics]:
-        """What the inner steps since the last reading did: here the host waits for the device.
+        """The metrics of the inner steps since the last `read`; the host waits here for the device.
 
         Raises LossNotFiniteError naming the first step whose loss or gradient norm is not finite.
         """
         unread, self._unread = self._unread, []
         if not unread:
             return []
-        loss_sums = self._summed(torch.stack([u.loss_sum for u in unread])).tolist()
-        counts = torch.stack([u.num_tokens for u in unread]).tolist()
-        norms = torch.stack([u.grad_norm for u in unread]).tolist()
+        loss_sums = self._sum_over_ranks(torch.stack([done.loss_sum for done in unread])).tolist()
+        counts = torch.stack([done.num_tokens for done in unread]).tolist()
+        norms = torch.stack([done.gradient_norm for done in unread]).tolist()
         metrics: list[InnerMetrics] = []
-        for of, loss_sum, tokens, norm in zip(unread, loss_sums, counts, norms, strict=True):
+        for done, loss_sum, tokens, norm in zip(unread, loss_sums, counts, norms, strict=True):
             loss = loss_sum / tokens if tokens else math.nan
             if not math.isfinite(loss) or not math.isfinite(norm):
                 raise LossNotFiniteError(
-                    f"inner step {of.step}: loss {loss}, gradient norm {norm}, {tokens} tokens; start "
-                    "this island again to go "
-                    "on from the swarm's weights; a lower inner.optimizer.lr or a longer warm-up may help"
+                    f"inner step {done.step}: loss {loss}, gradient norm {norm}, {tokens} tokens; start this "
+                    "island again to go on from the swarm's weights; a lower inner.optimizer.lr or a longer "
+                    "warm-up may help"
                 )
-            metrics.append(InnerMetrics(loss, norm, tokens, of.learning_rate))
+            metrics.append(InnerMetrics(loss, norm, tokens, done.learning_rate))
         return metrics
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[MicroBatch]) -> tuple[float, int]:
-        """The summed cross-entropy in nats, and the number of tokens it is of. Every rank gives the same
-        batches.
-        """
+        """(summed cross-entropy in nats, number of tokens summed over); every rank gives the same batches."""
         self.model.eval()
         loss_sum, num_tokens = 0.0, 0
         for batch in batches:
             placed = place(batch, self.device)
-            loss_sum += self._sums(placed, z_loss=0.0).loss.item()
+            loss_sum += self._loss_sums(placed, z_loss=0.0).loss.item()
             num_tokens += placed.num_labels
         if isinstance(self.model, FSDPModule):
-            # which otherwise the backward pass does; until then parameters() would be whole ones
+            # The backward pass would do this. Until it is done, `parameters` would return unsharded ones.
             self.model.reshard()
         return loss_sum, num_tokens
 
     def parameters(self) -> dict[str, Tensor]:
-        """The trained parameters themselves (detached, sharing memory) by name, in state-dict order."""
+        """The trained parameters by name, in state-dict order: detached, but sharing the model's memory."""
         return {name: value.detach() for name, value in self.model.named_parameters() if value.requires_grad}
 
     def load(self, parameters: Mapping[str, Tensor | np.ndarray]) -> None:
-        """Copy values into the parameters; ValueError unless the names and shapes are exactly those we
-        have.
-        """
+        """Copy values into the trained parameters. Raises ValueError unless names and shapes match."""
         ours = self.parameters()
         if ours.keys() != parameters.keys():
             raise ValueError(
@@ -158,13 +155,12 @@ class Island:
                 raise ValueError(f"{name}: shape {tuple(value.shape)} given, {tuple(target.shape)} needed")
             target.copy_(value if isinstance(value, Tensor) else torch.tensor(value))
 
-    def _sums(self, batch: Placed, z_loss: float) -> Sums:
-        return cross_entropy(
-            self.model(batch.tokens, batch.mask), self.model.head_weight, batch.labels, z_loss
-        )
+    def _loss_sums(self, batch: Placed, z_loss: float) -> Sums:
+        hidden = self.model(batch.tokens, batch.mask)
+        return cross_entropy(hidden, self.model.head_weight, batch.labels, z_loss)
 
-    def _summed(self, values: Tensor) -> Tensor:
-        """`values` summed over the ranks, on the device."""
+    def _sum_over_ranks(self, values: Tensor) -> Tensor:
+        """`values` summed over the ranks, in place, on the device."""
         if self._group is not None:
             dist.all_reduce(values, group=self._group)
         return values

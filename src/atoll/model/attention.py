@@ -1,5 +1,6 @@
-"""Causal attention in which no token sees another document. Shapes: B windows, L tokens each, H heads of size
-E.
+"""Causal attention in which no token sees another document.
+
+Shapes: B windows, L tokens of a window, H heads of size E.
 """
 
 from __future__ import annotations
@@ -14,25 +15,23 @@ from torch.nn.functional import scaled_dot_product_attention
 
 @dataclass(frozen=True)
 class Mask:
-    """Which tokens a token sees: those before it in its segment. A segment is a window, or a document in a
-    window.
+    """Which tokens a token attends to: itself and those before it in its segment.
 
-    `runs` are (number of segments, length) of neighbours of equal length, in the order of the flattened
-    tokens: a run is one attention call, so a batch of whole windows costs what it does without documents.
+    A segment is a whole window, or a document's part of a window. `runs` lists (number of segments, length)
+    for consecutive segments of equal length, in the order of the flattened tokens. A run is one attention
+    call, so a batch of whole windows costs no more than without documents.
     """
 
     runs: tuple[tuple[int, int], ...]
 
     @classmethod
     def causal(cls, num_windows: int, length: int) -> Mask:
-        """Every token sees all of its window up to itself."""
+        """The mask in which each of the windows is one segment."""
         return cls(((num_windows, length),))
 
     @classmethod
     def of_documents(cls, documents: Tensor) -> Mask:
-        """Every token sees its document up to itself; `documents` [B, L] ints, one value per contiguous
-        document.
-        """
+        """The mask in which each document is a segment. `documents` [B, L]: one integer per document."""
         starts = torch.ones_like(documents, dtype=torch.bool)
         starts[:, 1:] = documents[:, 1:] != documents[:, :-1]
         edges = starts.flatten().nonzero().flatten().tolist()
@@ -41,9 +40,9 @@ class Mask:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
-    """Attention's output [B, L, H, E] for query [B, L, H, E], key and value [B, L, H or fewer, E]."""
+    """The attention output [B, L, H, E] for query [B, L, H, E] and key and value [B, L, H or fewer, E]."""
     sizes = [count * length for count, length in mask.runs]
-    # split, not slices: its backward is one cat, where every slice's would fill a whole tensor with zeros.
+    # split rather than slices: its backward pass is one cat, and each slice's would zero a whole tensor.
     queries, keys, values = (x.flatten(0, 1).split(sizes) for x in (query, key, value))
     outputs = [
         _segments(q, k, v, length)
@@ -53,7 +52,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
 
 
 def _segments(query: Tensor, key: Tensor, value: Tensor, length: int) -> Tensor:
-    """Causal attention within each segment of `length`; all are [tokens, heads, E]."""
+    """Causal attention within each segment of `length` tokens; all tensors are [tokens, heads, E]."""
     grouped = query.shape[1] != key.shape[1]
     q, k, v = (x.view(-1, length, *x.shape[1:]).transpose(1, 2) for x in (query, key, value))
     output = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)

@@ -1,7 +1,7 @@
-"""Any causal language model of `transformers` behind Llama's `forward`, so that fine-tuning can start from
-it.
+"""Any causal language model of `transformers` behind Llama's `forward`, so that a run can start from it.
 
-Shapes: B windows, L tokens each, D = hidden_size. Parameters keep the names they have in `transformers`.
+Parameters keep the names that they have in `transformers`. Shapes: B windows, L tokens of a window,
+D = hidden_size.
 """
 
 from pathlib import Path
@@ -14,42 +14,42 @@ from atoll.errors import UserError
 from atoll.model.attention import Mask
 
 PROBE_TOKENS = 8
-TOLERANCE = 1e-3  # of the largest logit: another order of the same sums, and no more
+TOLERANCE = 1e-3  # relative to the largest logit: room for another order of the same sums, and no more
 
 
 class Foreign(nn.Module):
-    """Hidden states and head of `causal`, a model `ForCausalLM`. Its dropout stays off, in training as well.
+    """The hidden states and the head of `causal`, a `...ForCausalLM` model of `transformers`.
 
-    So a resumed island goes on bit-equal without a generator's state.
+    Its dropout stays off in training too, so that an island resumes bit-equal without a generator's state.
     """
 
-    one_pass = False  # an island's ranks run its blocks as often as each has runs of documents: not in step
-    # Set past nn.Module, which would make children of them: ours are `causal`'s own, under the names that
-    # they have there.
+    # A forward pass runs the blocks once for each run of documents, and ranks differ in their documents.
+    runs_blocks_once = False
+    # Both are set in `__dict__`: nn.Module would register them as children. The children of this module are
+    # those of `causal`, under their own names.
     _causal: Any
     blocks: nn.ModuleList
 
     def __init__(self, causal: Any, where: Path) -> None:
-        """Raises UserError, naming `where`, for a model whose logits are not hidden states times output
-        embeddings.
-        """
+        """Raises UserError, naming `where`, unless the logits are hidden states times output embeddings."""
         super().__init__()
         causal.eval()
         head = causal.get_output_embeddings()
         names = {module: name for name, module in causal.named_modules()}
-        own = list(causal.parameters(recurse=False))  # outside of every module that we take over
-        if own or causal.base_model is causal or head not in names or getattr(head, "bias", None) is not None:
-            raise _unfit(causal, where)
-        causal.get_input_embeddings().padding_idx = None  # or that word's row would never be trained
+        unreached = list(causal.parameters(recurse=False))  # in none of the children that are taken over
+        has_bias = getattr(head, "bias", None) is not None
+        if unreached or causal.base_model is causal or head not in names or has_bias:
+            raise _unsupported(causal, where)
+        causal.get_input_embeddings().padding_idx = None  # else the row of that token would never be trained
         self.config: Any = causal.config
         self._base, self._head = names[causal.base_model], names[head]
         for name, child in causal.named_children():
             self.add_module(name, child)
         lists = [module for module in causal.base_model.modules() if isinstance(module, nn.ModuleList)]
-        largest = max(
+        blocks = max(
             lists, key=lambda each: sum(p.numel() for p in each.parameters()), default=nn.ModuleList()
         )
-        self.__dict__.update(_causal=causal, blocks=largest)
+        self.__dict__.update(_causal=causal, blocks=blocks)
 
     @property
     def head_weight(self) -> Tensor:
@@ -59,8 +59,9 @@ class Foreign(nn.Module):
     def forward(self, tokens: Tensor, mask: Mask) -> Tensor:
         """Hidden states [B, L, D] after the last norm, for `tokens` int64 [B, L].
 
-        Each segment of the mask is a sequence of its own, with positions from 0: then no kind of attention,
-        recurrence or position can look across, and no model's own idea of packing has to be trusted.
+        Each segment of the mask is passed as a sequence of its own, with positions from 0. So nothing can
+        look across documents, whatever the model mixes tokens with, and its own support for packed documents
+        need not be trusted.
         """
         base = self.get_submodule(self._base)
         pieces = tokens.flatten().split([count * length for count, length in mask.runs])
@@ -71,20 +72,21 @@ class Foreign(nn.Module):
         return torch.cat(hidden).view(*tokens.shape, -1).clone()  # FSDP2 warns of a view
 
     def train(self, mode: bool = True) -> "Foreign":
+        """Set only this module's flag: its children stay in evaluation mode, without dropout."""
         self.training = mode
         return self
 
     def save(self, directory: Path, bos_token_id: int | None, eos_token_id: int | list[int] | None) -> None:
-        """Write a directory that `from_pretrained` loads; which is there already."""
+        """Write into `directory`, which exists, the files that `from_pretrained` loads."""
         for config in (self._causal.config, self._causal.generation_config):
             config.bos_token_id, config.eos_token_id = bos_token_id, eos_token_id
         self._causal.save_pretrained(directory)
 
 
-def described(directory: Path) -> Foreign:
-    """The model that a checkpoint's config.json describes, in fp32 on the CPU; its weights mean nothing.
+def from_config(directory: Path) -> Foreign:
+    """The model that a checkpoint's config.json describes, in fp32 on the CPU, with arbitrary weights.
 
-    Raises UserError where `transformers` knows no such causal model, or it is none that can be trained here.
+    Raises UserError where `transformers` knows no such causal language model, or it cannot be trained here.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -94,16 +96,16 @@ def described(directory: Path) -> Foreign:
             causal = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except (ValueError, OSError, ImportError) as error:
         raise UserError(
-            f"{directory}: transformers cannot make a causal language model of this: {_first(error)}"
+            f"{directory}: transformers cannot make a causal language model of this: {_first_line(error)}"
         ) from error
     return Foreign(causal, directory)
 
 
 def load(directory: Path) -> Foreign:
-    """The model in a checkpoint directory, in fp32 on the CPU, proven to be what its head makes of its hidden
-    states.
+    """The model in a checkpoint directory, in fp32 on the CPU, with its weights.
 
-    Raises UserError as `described` does, and where weights are missing or damaged.
+    A few tokens prove that its logits are its hidden states times its output embeddings. Raises UserError as
+    `from_config` does, and where weights are missing or damaged.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -115,10 +117,10 @@ def load(directory: Path) -> Foreign:
         )
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         raise UserError(
-            f"{directory}: transformers cannot load a causal language model from this: {_first(error)}"
+            f"{directory}: transformers cannot load a causal language model from this: {_first_line(error)}"
         ) from error
-    causal, found = loaded
-    if wrong := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):
+    causal, report = loaded
+    if wrong := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
         raise UserError(
             f"{directory}: {', '.join(wrong[:5])} missing or of another shape; copy the checkpoint again"
         )
@@ -128,17 +130,16 @@ def load(directory: Path) -> Foreign:
         ours = model(tokens, Mask.causal(*tokens.shape)) @ model.head_weight.T
         theirs = causal(input_ids=tokens, use_cache=False).logits
     if not (ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max():
-        raise _unfit(causal, directory)
+        raise _unsupported(causal, directory)
     return model
 
 
-def _unfit(causal: Any, where: Path) -> UserError:
+def _unsupported(causal: Any, where: Path) -> UserError:
     return UserError(
-        f"{where}: a {type(causal).__name__} cannot be trained here; its logits are not its hidden "
-        "states times "
-        "output embeddings alone"
+        f"{where}: a {type(causal).__name__} cannot be trained here, because its logits are more than its "
+        "hidden states times its output embeddings; choose another model"
     )
 
 
-def _first(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Sampling from a model, one sequence at a time; for looking at it, not for serving."""
+"""Sampling from a model, one sequence at a time: for looking at a model, not for serving it."""
 
 import torch
 from torch import Tensor
@@ -18,16 +18,16 @@ def generate(
     seed: int = 0,
     stop_tokens: frozenset[int] = frozenset(),
 ) -> list[int]:
-    """At most `max_tokens` tokens that follow the non-empty `prompt`; the same for the same seed.
+    """At most `max_tokens` token ids that continue the non-empty `prompt`; equal for equal seeds.
 
-    Temperature 0 takes the likeliest token; `top_p` samples from the likeliest tokens of that total
-    probability. A stop token ends the sequence and is not part of it.
+    Temperature 0 takes the likeliest token. `top_p` samples from the likeliest tokens whose probabilities sum
+    to it. A stop token ends the sequence and is not part of the result.
     """
     device = model.head_weight.device
     generator = torch.Generator().manual_seed(seed)  # on the CPU: equal draws on every device
     tokens = list(prompt)
     for _ in range(max_tokens):
-        # Without a cache: quadratic work, and nothing of it in the model.
+        # No key-value cache: the work is quadratic, and the model needs no code for it.
         context = torch.tensor([tokens[-model.config.max_position_embeddings :]], device=device)
         hidden = model(context, Mask.causal(*context.shape))[0, -1]
         token = _sample((model.head_weight @ hidden).float().cpu(), temperature, top_p, generator)
@@ -41,8 +41,7 @@ def _sample(logits: Tensor, temperature: float, top_p: float, generator: torch.G
     if temperature == 0:
         return int(logits.argmax())
     probabilities, order = (logits / temperature).softmax(0).sort(descending=True)
-    before = (
-        probabilities.cumsum(0) - probabilities
-    )  # of all likelier tokens; 0 for the first, so one always stays
-    probabilities = probabilities.where(before < top_p, 0.0)
+    # The total probability of all likelier tokens. It is 0 for the likeliest, which therefore always stays.
+    likelier = probabilities.cumsum(0) - probabilities
+    probabilities = probabilities.where(likelier < top_p, 0.0)
     return int(order[torch.multinomial(probabilities, 1, generator=generator)])

@@ -1,7 +1,6 @@
-"""Losses from hidden states without ever holding logits [tokens, vocabulary]: one chunked head for every
-objective.
+"""Losses from hidden states, computed chunk by chunk, so that the logits [N, V] never exist as a whole.
 
-Shapes: N tokens, D hidden size, V vocabulary, n tokens of one chunk.
+Shapes: N tokens, n tokens of one chunk, D hidden size, V vocabulary size, ... any leading dimensions.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,40 +9,43 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-IGNORED = -100  # the label of a token that does not count
-# A chunk's logits stay in a core's cache (2 MB in fp32), but it never has so few rows that adding up the
-# gradient of `weight`, all of which each chunk touches, costs more than computing it.
+IGNORED = -100  # the label of a token that does not count in the loss
+# A chunk's logits fit into a core's cache (2 MB in fp32). But each chunk adds to the whole gradient of
+# `weight`, so it has at least CHUNK_ROWS rows: with fewer, the addition would cost more than the product.
 CHUNK_ELEMENTS = 1 << 19
 CHUNK_ROWS = 256
 
 
 class ChunkSums(NamedTuple):
-    """What an objective says of one chunk."""
+    """An objective's sums over the tokens of one chunk, and its gradient.
+
+    `gradient` times `row_weights` is the gradient of `minimised` with respect to the logits. They are kept
+    apart so that no pass over [n, V] is spent on the product.
+    """
 
     minimised: Tensor  # scalar
-    reported: Tensor  # scalar, for people
-    gradient: Tensor  # of `minimised` at the logits [n, V], but for a factor of each row:
-    weights: Tensor  # [n, 1]; so that no pass over [n, V] is spent on it
+    reported: Tensor  # scalar, for people to read
+    gradient: Tensor  # [n, V]
+    row_weights: Tensor  # [n, 1]
 
 
-Objective = Callable[
-    ..., ChunkSums
-]  # of the chunk's logits [n, V], which it may overwrite, and rows of the per-token inputs
+# Called with a chunk's logits [n, V], which it may overwrite, and the chunk's rows of each per-token input.
+Objective = Callable[..., ChunkSums]
 
 
 class Sums(NamedTuple):
-    """Sums over the tokens that count."""
+    """Sums over the tokens that count in the loss."""
 
     objective: Tensor  # scalar to minimise
-    loss: Tensor  # scalar without gradient, in nats: the objective without regularisation
+    loss: Tensor  # scalar without gradient, in nats: the objective without its regularisation
     num_tokens: Tensor  # scalar int64
 
 
 def cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float = 0.0) -> Sums:
-    """Cross-entropy and max-z-loss of the tokens whose label is not -100.
+    """Cross-entropy of the tokens whose label is not -100; its objective adds the max-z-loss.
 
-    For hidden [..., D], weight [V, D] and labels int64 [...].
-    `z_loss` weighs the square of each token's largest logit (max-z-loss, arXiv 2309.10305).
+    hidden [..., D], weight [V, D], labels int64 [...]. `z_loss` is the weight of the square of each token's
+    largest logit (max-z-loss, arXiv 2309.10305).
     """
 
     def objective(logits: Tensor, labels: Tensor) -> ChunkSums:
@@ -65,12 +67,11 @@ def cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float 
 
 
 def top_k_divergence(hidden: Tensor, weight: Tensor, labels: Tensor, words: Tensor, teacher: Tensor) -> Sums:
-    """KL(teacher || model) of the tokens whose label is not -100, for hidden [..., D], weight [V, D], labels
-    [...].
+    """KL(teacher || model), summed over the tokens whose label is not -100.
 
-    The teacher is known by its logits (or log-probabilities) `teacher` [..., k] of `words` int64 [..., k],
-    all different, and taken to say nothing else: they are normalised over these k words, the model over all
-    V.
+    hidden [..., D], weight [V, D], labels int64 [...]. `teacher` [..., k] holds the teacher's logits or
+    log-probabilities of k different token ids `words` int64 [..., k]. The teacher's distribution is
+    normalised over these k, as if it gave the others no probability; the model's over all V.
     """
 
     def objective(logits: Tensor, labels: Tensor, words: Tensor, teacher: Tensor) -> ChunkSums:
@@ -88,38 +89,37 @@ def top_k_divergence(hidden: Tensor, weight: Tensor, labels: Tensor, words: Tens
 
 
 def log_probabilities(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-    """Each label's log-probability, fp32 [...] like `labels`, and 0 where it is -100; for hidden [..., D],
-    weight [V, D].
+    """Each label's log-probability, fp32 [...] like `labels`, and 0 where the label is -100.
 
-    Carries a gradient to `hidden` and `weight`, whatever is made of the numbers; for it, logits are computed
-    again.
+    hidden [..., D], weight [V, D], labels int64 [...]. Gradients flow to `hidden` and `weight`, whatever
+    function of the result is minimised; the backward pass computes the logits again.
     """
-    flat = labels.flatten()
-    # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
-    return _LogProbabilities.apply(hidden.flatten(0, -2), weight, flat).view(labels.shape)
+    result: Any = _LogProbabilities.apply(hidden.flatten(0, -2), weight, labels.flatten())
+    return result.view(labels.shape)
 
 
 def chunked(hidden: Tensor, weight: Tensor, objective: Objective, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """The objective's two sums over all N tokens, for hidden [N, D], weight [V, D] and inputs [N, ...].
+    """(minimised, reported): the objective's sums over all N tokens.
 
-    Only the first carries a gradient, to `hidden` and `weight`, and once. Logits are fp32 (fp64 where the
-    weights are).
+    hidden [N, D], weight [V, D], inputs [N, ...]. Only `minimised` has a gradient, to `hidden` and `weight`,
+    and only for one backward pass. Logits are fp32, or fp64 where the weights are.
     """
     with_gradient = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    # pyright: ignore[reportReturnType]
-    return _Chunked.apply(hidden, weight, objective, with_gradient, *inputs)
+    result: Any = _Chunked.apply(hidden, weight, objective, with_gradient, *inputs)
+    return result
 
 
 class Gradients(NamedTuple):
-    hidden: Tensor  # [N, D], in its dtype
+    """The gradients of hidden states and weight, in their dtypes."""
+
+    hidden: Tensor  # [N, D]
     weight: Tensor  # [V, D]
 
 
 class _Chunked(torch.autograd.Function):
-    """Takes the gradient in the forward pass, since backward only multiplies it by a scalar.
+    """Computes the gradients in the forward pass; the backward pass only multiplies them by a scalar.
 
-    So no logits are computed twice, and what is kept has the size of `hidden` and `weight`, not of the
-    logits.
+    So logits are computed once, and what is kept has the size of `hidden` and `weight`, not of the logits.
     """
 
     @staticmethod
@@ -129,9 +129,9 @@ class _Chunked(torch.autograd.Function):
         sums: list[Tensor] = []
 
         def summed(logits: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-            minimised, reported, gradient, weights = objective(logits, *inputs)
+            minimised, reported, gradient, row_weights = objective(logits, *inputs)
             sums.append(torch.stack((minimised, reported)))
-            return gradient, weights
+            return gradient, row_weights
 
         if with_gradient:
             ctx.gradients = _gradients(hidden, weight, summed, *inputs)
@@ -144,22 +144,25 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *scale: Tensor) -> tuple[Tensor | None, ...]:
-        # In place, and given away: a second backward pass fails, and [V, D] numbers are held once, not twice.
+        # Scaled in place and given away, so that [V, D] numbers are held once, not twice. A second backward
+        # pass fails.
         of_hidden, of_weight = ctx.__dict__.pop("gradients")
         constants = (None,) * (len(ctx.needs_input_grad) - 2)
         return of_hidden.mul_(scale[0]), of_weight.mul_(scale[0]), *constants
 
 
 class _LogProbabilities(torch.autograd.Function):
+    """Log-probabilities of labels; their gradient at the logits is the one-hot label minus the softmax."""
+
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
         ctx.save_for_backward(hidden, weight, labels)
-        found: list[Tensor] = []
+        parts: list[Tensor] = []
         for chunk, logits in _chunks(hidden, weight):
             counts = labels[chunk] != IGNORED
             chosen = logits.gather(1, labels[chunk].where(counts, 0).unsqueeze(1)).squeeze(1)
-            found.append((chosen - logits.logsumexp(1)).where(counts, 0.0))
-        return torch.cat(found)
+            parts.append((chosen - logits.logsumexp(1)).where(counts, 0.0))
+        return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
@@ -175,10 +178,10 @@ class _LogProbabilities(torch.autograd.Function):
 
 
 def _chunks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """The logits [n, V] of a few tokens at a time, in fp32 (fp64 where the weights are); gone when the next
-    ones come.
+    """Yield, chunk by chunk, (slice of the tokens, their logits [n, V]), in fp32, or fp64 as `weight` is.
 
-    All in the same memory, since the first touch of fresh pages is dear beside the product (docs/LOG.md).
+    All chunks use the same memory, so use the logits before the next ones come: the first touch of fresh
+    pages costs much beside the product (docs/LOG.md).
     """
     rows = min(max(CHUNK_ROWS, CHUNK_ELEMENTS // weight.shape[0]), hidden.shape[0])
     logits = weight.new_empty(rows, weight.shape[0])
@@ -191,18 +194,19 @@ def _chunks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
 def _gradients(
     hidden: Tensor, weight: Tensor, at_logits: Callable[..., tuple[Tensor, Tensor]], *inputs: Tensor
 ) -> Gradients:
-    """The gradients of what has, at the logits, the gradient that `at_logits(logits, *inputs)` gives with its
-    rows' weights.
+    """The gradients of a loss, given its gradient at the logits; summed over the chunks in fp32 (or fp64).
 
-    Summed in fp32 (fp64) over the chunks.
+    `at_logits(logits, *inputs)` returns that gradient, for one chunk, as (gradient [n, V], row weights
+    [n, 1]).
     """
     of_hidden: list[Tensor] = []
     of_weight = torch.empty_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
     for chunk, logits in _chunks(hidden, weight):
-        gradient, weights = at_logits(logits, *(x[chunk] for x in inputs))
-        of_hidden.append((gradient.to(weight.dtype) @ weight).mul_(weights))
-        weighted = hidden[chunk].to(gradient.dtype) * weights
-        of_weight.addmm_(gradient.T, weighted, beta=1 if chunk.start else 0)  # 0 looks at no old value
+        gradient, row_weights = at_logits(logits, *(x[chunk] for x in inputs))
+        of_hidden.append((gradient.to(weight.dtype) @ weight).mul_(row_weights))
+        weighted = hidden[chunk].to(gradient.dtype) * row_weights
+        # With beta 0, in the first chunk, addmm_ does not read the uninitialised memory.
+        of_weight.addmm_(gradient.T, weighted, beta=1 if chunk.start else 0)
     return Gradients(torch.cat(of_hidden), of_weight.to(weight.dtype))
 
 
@@ -213,7 +217,7 @@ class _Softmax(NamedTuple):
 
 
 def _softmax(logits: Tensor) -> _Softmax:
-    """Of logits [n, V], in their memory."""
+    """The softmax of logits [n, V], written over them."""
     largest = logits.amax(1, keepdim=True)
     probabilities = torch.softmax(logits, 1, out=logits)
     # The largest probability is at least 1 / V, so its logarithm is exact enough.

@@ -1,4 +1,4 @@
-"""The edge to transformers: checkpoints of the Llama family as directories that `from_pretrained` loads."""
+"""Models as checkpoint directories that `from_pretrained` of transformers loads, written and read."""
 
 import errno
 import json
@@ -20,30 +20,32 @@ from atoll.model.presets import ForeignError, LlamaConfig, read_config, resolve
 
 SHARD_BYTES = 5_000_000_000
 INDEX_NAME = "model.safetensors.index.json"
-Model = Llama | Foreign  # forward(tokens, mask) -> hidden states; head_weight; blocks
+Model = Llama | Foreign  # both have forward(tokens, mask) -> hidden states, head_weight and blocks
 
 
 def build(described: recipe.Model, vocab_size: int) -> Model:
-    """The model of a recipe, for a tokenizer of `vocab_size` words; its weights mean nothing. Raises
-    UserError.
+    """The model of a recipe, with arbitrary weights, for a tokenizer of `vocab_size` tokens.
 
-    A Llama is on torch's default device, which may be meta; a foreign model on the CPU, since it computes
-    buffers.
+    A Llama is on torch's default device, which may be meta. A foreign model is on the CPU, since it computes
+    buffers when it is made. Raises UserError where there is no such model, or its vocabulary is too small.
     """
     try:
         return Llama(resolve(described, vocab_size))
     except ForeignError:
-        model = foreign.described(Path(described.from_ or ""))
+        model = foreign.from_config(Path(described.from_ or ""))
     if vocab_size > len(model.head_weight):
         raise UserError(
-            f"model.from: the tokenizer has {vocab_size} words and the model only {len(model.head_weight)}; "
+            f"model.from: the tokenizer has {vocab_size} tokens, the model only {len(model.head_weight)}; "
             "give the tokenizer of that model"
         )
     return model
 
 
 def open_model(directory: Path) -> Model:
-    """The model in a checkpoint directory of `transformers`, in fp32 on the CPU. Raises UserError."""
+    """The model in a checkpoint directory of `transformers`, in fp32 on the CPU, with its weights.
+
+    Raises UserError where a file is missing or damaged, or the model cannot be trained here.
+    """
     try:
         config, state_dict = load(directory)
     except ForeignError:
@@ -56,13 +58,12 @@ def open_model(directory: Path) -> Model:
 def save_model(
     directory: Path, model: Model, bos_token_id: int | None, eos_token_id: int | list[int] | None
 ) -> None:
-    """Write a directory that `from_pretrained` loads; it is there already."""
+    """Write into `directory`, which exists, the files that `from_pretrained` loads."""
     if isinstance(model, Foreign):
         model.save(directory, bos_token_id, eos_token_id)
     else:
-        save(
-            directory, model.config, model.state_dict(), bos_token_id=bos_token_id, eos_token_id=eos_token_id
-        )
+        state_dict = model.state_dict()
+        save(directory, model.config, state_dict, bos_token_id=bos_token_id, eos_token_id=eos_token_id)
 
 
 def save(
@@ -74,26 +75,25 @@ def save(
     eos_token_id: int | list[int] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write config.json, generation_config.json and safetensors into `directory`, which is there already.
+    """Write config.json, generation_config.json and safetensors files into `directory`, which exists.
 
-    The files hold the tensors' own dtype. More than `shard_bytes` become several files and an index.
-    Raises OSError as writing does.
+    The tensors keep their dtype. More than `shard_bytes` of them become several files and an index. Raises
+    OSError when a file cannot be written.
     """
-    # Written even where None: transformers would put Llama-2's ids 1 and 2 in their place, and stop at token
-    # 2.
+    # Written even where None: without them transformers assumes Llama 2's ids 1 and 2, and stops at token 2.
     special = {"bos_token_id": bos_token_id, "eos_token_id": eos_token_id}
     dtype = str(next(iter(state_dict.values())).dtype).removeprefix("torch.")
     _write_json(directory / "config.json", {**_config_tree(config, dtype), **special})
     _write_json(directory / "generation_config.json", {"do_sample": True, **special})
 
     shards: list[dict[str, Tensor]] = [{}]
-    size = 0
+    num_bytes = 0  # in the last shard
     for name, tensor in state_dict.items():
-        if shards[-1] and size + tensor.nbytes > shard_bytes:
+        if shards[-1] and num_bytes + tensor.nbytes > shard_bytes:
             shards.append({})
-            size = 0
+            num_bytes = 0
         shards[-1][name] = tensor.detach().contiguous()
-        size += tensor.nbytes
+        num_bytes += tensor.nbytes
     if len(shards) == 1:
         _save_tensors(directory / "model.safetensors", shards[0])
         return
@@ -107,9 +107,10 @@ def save(
 
 
 def load(directory: Path) -> tuple[LlamaConfig, dict[str, Tensor]]:
-    """The dimensions and the tensors, in their stored dtype, of a checkpoint directory of the Llama family.
+    """(dimensions, tensors by name in their stored dtype) of a Llama's checkpoint directory.
 
-    Raises UserError where a file is missing or damaged, or the tensors are not those of the config.
+    Raises UserError where a file is missing or damaged or the number of parameters is not the config's, and
+    ForeignError for a model that is not a plain Llama.
     """
     config = read_config(directory)
     index = directory / INDEX_NAME
@@ -122,9 +123,7 @@ def load(directory: Path) -> tuple[LlamaConfig, dict[str, Tensor]]:
         try:
             state_dict |= load_file(directory / name)
         except FileNotFoundError as error:
-            raise UserError(
-                f"{directory / name}: no such file; only safetensors checkpoints can be read"
-            ) from error
+            raise UserError(f"{directory / name}: no such file; only safetensors can be read") from error
         except SafetensorError as error:
             raise UserError(f"{directory / name}: damaged ({error}); copy the checkpoint again") from error
     if config.tie_word_embeddings:
@@ -136,14 +135,13 @@ def load(directory: Path) -> tuple[LlamaConfig, dict[str, Tensor]]:
     if num_parameters != config.num_parameters:
         raise UserError(
             f"{directory}: holds {num_parameters:,} parameters where config.json describes "
-            f"{config.num_parameters:,}; "
-            "copy the checkpoint again"
+            f"{config.num_parameters:,}; copy the checkpoint again"
         )
     return config, state_dict
 
 
 def _config_tree(config: LlamaConfig, dtype: str) -> dict[str, Any]:
-    """config.json as transformers 4 (`rope_theta`, `rope_scaling`) and 5 (`rope_parameters`) both read it."""
+    """config.json with the rope keys of transformers 4 (rope_theta, rope_scaling) and 5 (rope_parameters)."""
     tree: dict[str, Any] = msgspec.to_builtins(config)
     scaling = {"rope_type": "llama3", **tree["rope_scaling"]} if config.rope_scaling else None
     return {
@@ -169,6 +167,6 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     try:
         save_file(tensors, path, metadata={"format": "pt"})
     except SafetensorError as error:
-        if "os error 28" in str(error):  # safetensors hides the system's error in its text
+        if "os error 28" in str(error):  # a full disk: safetensors gives the system's error only as text
             raise OSError(errno.ENOSPC, str(error), str(path)) from error
         raise

@@ -1,8 +1,8 @@
-"""Llama under Hugging Face's parameter names; knows nothing of parallelism.
+"""Llama with the parameter names of transformers; it knows nothing of parallelism.
 
-Shapes: B windows, L tokens each, D = hidden_size, H heads of size E = head_dim. Logits are bit-equal to
-transformers' LlamaForCausalLM on CPU in fp32; `model/head.py` turns hidden states into losses without holding
-logits.
+Its logits are bit-equal to those of transformers' LlamaForCausalLM on a CPU in fp32. `model/head.py` computes
+losses from its hidden states. Shapes: B windows, L tokens of a window, D = hidden_size, H heads of size
+E = head_dim.
 """
 
 import math
@@ -33,6 +33,7 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(query_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor, rotary: Rotary, mask: Mask) -> Tensor:
+        """[B, L, D] for `x` [B, L, D]."""
         heads = (*x.shape[:2], -1, self.head_dim)
         query = rotate(self.q_proj(x).view(heads), rotary)
         key = rotate(self.k_proj(x).view(heads), rotary)
@@ -41,7 +42,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """SwiGLU."""
+    """The SwiGLU feed-forward layer: down(silu(gate(x)) * up(x))."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -54,9 +55,7 @@ class MLP(nn.Module):
 
 
 class _Gated(torch.autograd.Function):
-    """silu(gate) * up. Keeps no third tensor of that size for the backward pass, and touches as little fresh
-    memory.
-    """
+    """silu(gate) * up; keeps only `gate` and `up` for the backward pass, and reuses memory in both passes."""
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
@@ -71,6 +70,8 @@ class _Gated(torch.autograd.Function):
 
 
 class Block(nn.Module):
+    """One layer: attention, then the MLP, each with a norm before it and added to its input."""
+
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.self_attn = Attention(config)
@@ -84,12 +85,12 @@ class Block(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Everything but the head: what transformers calls `model`."""
+    """Everything but the output embeddings, which transformers calls `model`."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        # Tied, its rows' gradients are added to the head's, which is there first and dense: not a second
-        # [vocabulary, D].
+        # If tied, the head's dense gradient of this weight exists first, and sparse row gradients are added
+        # to it without a second dense [vocab_size, D].
         self.embed_tokens = nn.Embedding(
             config.vocab_size, config.hidden_size, sparse=config.tie_word_embeddings
         )
@@ -98,9 +99,9 @@ class Trunk(nn.Module):
 
 
 class Llama(nn.Module):
-    """A Llama of `config`; its weights mean nothing until `init_weights` or `load_state_dict`."""
+    """A Llama of dimensions `config`; its weights are arbitrary until `init_weights` or `load_state_dict`."""
 
-    one_pass = True  # every forward pass runs every block once
+    runs_blocks_once = True  # in every forward pass
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -111,17 +112,18 @@ class Llama(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """The output embeddings [vocab_size, D]: the input embeddings themselves where they are tied."""
+        """The output embeddings [vocab_size, D]; where they are tied, the input embeddings themselves."""
         return self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
 
     @property
     def blocks(self) -> nn.ModuleList:
+        """The layers, in order."""
         return self.model.layers
 
     def forward(self, tokens: Tensor, mask: Mask) -> Tensor:
         """Hidden states [B, L, D] after the last norm, for `tokens` int64 [B, L]."""
-        # Positions count from the window's start, not the document's: rotary attention sees only their
-        # differences.
+        # Positions count from the start of the window, not of the document: rotary attention depends only on
+        # their differences.
         rotary = rotary_tables(self.config, tokens.shape[1], tokens.device)
         x = self.model.embed_tokens(tokens)
         for block in self.model.layers:
@@ -130,13 +132,12 @@ class Llama(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Fill the weights: a pure function of config and seed, whatever the device, the threads and the
-        order.
+        """Fill the weights: a pure function of config and seed, equal on every device and number of threads.
 
-        "Small init" (Nguyen and Salazar 2019): at the demo's size a standard deviation of 0.02 cost 0.5 nats
-        after 400 k tokens, and held the loss at the unigrams' for as long where the rate was high. Each
-        matrix draws from a generator of its own, named by seed and parameter. numpy's, because its normal
-        draws are scalar code, where torch's change bits with the width of the CPU's vectors.
+        "Small init" (Nguyen and Salazar 2019). At the demo's size a standard deviation of 0.02 instead cost
+        0.5 nats after 400 k tokens and, at a high learning rate, kept the loss at the unigram loss for as
+        long. Each matrix has a generator of its own, keyed by seed and parameter name. It is numpy's, whose
+        normal draws are scalar code: torch's differ in their bits with the width of the CPU's vectors.
         """
         small = math.sqrt(2 / (5 * self.config.hidden_size))
         residual_scale = 1 / math.sqrt(2 * self.config.num_hidden_layers)
@@ -148,28 +149,25 @@ class Llama(nn.Module):
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 std *= residual_scale  # so that the residual stream does not grow with depth
             key = int.from_bytes(blake3(f"{seed}:{name}".encode()).digest(length=16), "little")
-            draws = np.random.Generator(np.random.Philox(key=key)).standard_normal(
-                parameter.shape, np.float32
-            )
+            generator = np.random.Generator(np.random.Philox(key=key))
+            draws = generator.standard_normal(parameter.shape, np.float32)
             parameter.copy_(torch.from_numpy(draws * np.float32(std)))
 
 
 def rotate(x: Tensor, rotary: Rotary) -> Tensor:
-    """`x` [B, L, H, E] turned by its position: element i and i + E/2 are one plane (rotate-half)."""
+    """`x` [B, L, H, E] rotated by position; elements i and i + E/2 form a plane (rotate-half)."""
     cosine, sine = rotary
     first, second = x.chunk(2, dim=-1)
     return x * cosine + torch.cat((-second, first), dim=-1) * sine
 
 
 def rotary_tables(config: LlamaConfig, length: int, device: torch.device) -> Rotary:
-    """Cosine and sine of every position and element, fp32, with Llama-3's scaling where the config asks for
-    it.
-    """
+    """Cosine and sine, each [length, 1, E] fp32, with Llama 3's frequency scaling where the config has it."""
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device) / config.head_dim
     frequencies = 1.0 / config.rope_theta**exponents
     if scaling := config.rope_scaling:
-        # Waves longer than the original context are stretched by `factor`, short ones kept, those between
-        # blended.
+        # Waves longer than the original context are stretched by `factor`, short ones are kept, and those in
+        # between are blended.
         turns = scaling.original_max_position_embeddings / (2 * math.pi / frequencies)
         blend = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
         blend = blend.clamp(0, 1)

@@ -1,6 +1,4 @@
-"""What a Llama is made of: `LlamaConfig`, the presets, and the two ways a recipe names one. Never imports
-torch.
-"""
+"""The dimensions of a Llama: `LlamaConfig`, the presets, and what a recipe's `[model]` means. No torch."""
 
 from pathlib import Path
 from typing import Any
@@ -12,13 +10,11 @@ from atoll.errors import UserError
 
 
 class ForeignError(UserError):
-    """A checkpoint of something else than a plain Llama."""
+    """The checkpoint is not of a plain Llama; `model/foreign.py` may be able to read it."""
 
 
 class RopeScaling(msgspec.Struct, frozen=True, kw_only=True):
-    """Llama-3's stretching of the slow rotary frequencies, under the names of transformers'
-    `rope_scaling`.
-    """
+    """Llama 3's scaling of the slow rotary frequencies, with the names of transformers' `rope_scaling`."""
 
     factor: float = 8.0
     low_freq_factor: float = 1.0
@@ -27,7 +23,7 @@ class RopeScaling(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LlamaConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """A Llama's dimensions, under the names of transformers' `config.json`."""
+    """A Llama's dimensions, with the names of transformers' `config.json`."""
 
     vocab_size: int
     hidden_size: int
@@ -44,7 +40,7 @@ class LlamaConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers are trained; a tied head counts once."""
+        """The number of trained parameters; tied embeddings count once."""
         head_dim, hidden = self.head_dim, self.hidden_size
         attention = hidden * head_dim * 2 * (self.num_attention_heads + self.num_key_value_heads)
         layer = attention + 3 * hidden * self.intermediate_size + 2 * hidden
@@ -53,9 +49,9 @@ class LlamaConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 PRESETS = {
-    # Measured on one core over English text: of the shapes tried, the lowest held-out loss per second. Two
-    # layers beat four by 1.5x in speed at equal loss; an untied head costs no time and stays stable at high
-    # rates.
+    # Of the shapes tried on one core and English text, the one with the lowest held-out loss after equal
+    # time. Two layers are 1.5 times as fast as four at equal loss. An untied head costs no time and stays
+    # stable at high learning rates.
     "demo": LlamaConfig(
         vocab_size=2048,
         hidden_size=128,
@@ -67,7 +63,7 @@ PRESETS = {
         max_position_embeddings=2048,
         rope_theta=10_000.0,
     ),
-    # 154 M besides the embeddings, for experiments.
+    # For experiments: 154 M parameters besides the embeddings.
     "150m": LlamaConfig(
         vocab_size=32_000,
         hidden_size=1024,
@@ -130,7 +126,7 @@ PRESETS = {
 
 
 def resolve(model: recipe.Model, vocab_size: int) -> LlamaConfig:
-    """The dimensions that a recipe's `[model]` means, for a tokenizer of `vocab_size` words.
+    """The dimensions that a recipe's `[model]` means, for a tokenizer of `vocab_size` tokens.
 
     Raises UserError for an unknown preset, an unreadable `from`, dimensions that do not fit one another, or a
     tokenizer larger than the model's vocabulary.
@@ -145,17 +141,17 @@ def resolve(model: recipe.Model, vocab_size: int) -> LlamaConfig:
         config = _overridden(PRESETS[model.preset], model.dimensions)
     if vocab_size > config.vocab_size:
         raise UserError(
-            f"model.vocab_size: the tokenizer has {vocab_size} words and the model only {config.vocab_size}; "
+            f"model.vocab_size: the tokenizer has {vocab_size} tokens, the model only {config.vocab_size}; "
             "give a smaller tokenizer or a larger model.vocab_size"
         )
     return config
 
 
 def read_config(directory: Path) -> LlamaConfig:
-    """The dimensions in the `config.json` of a transformers checkpoint, with the old rope keys or the new.
+    """The dimensions in the `config.json` of a transformers checkpoint, with old or new rope keys.
 
-    Raises UserError where the file is missing or broken, and ForeignError where it describes something else
-    than a plain Llama.
+    Raises UserError where the file is missing or damaged, and ForeignError where it describes anything but a
+    plain Llama.
     """
     path = directory / "config.json"
     try:
@@ -189,6 +185,7 @@ def read_config(directory: Path) -> LlamaConfig:
 
 
 def _overridden(preset: LlamaConfig, overrides: dict[str, Any]) -> LlamaConfig:
+    """The preset with some dimensions replaced, and head_dim adapted. Raises UserError if they do not fit."""
     config = msgspec.structs.replace(preset, **overrides)
     if "hidden_size" in overrides or "num_attention_heads" in overrides:
         head_dim = _head_dim(config.hidden_size, config.num_attention_heads)
@@ -202,6 +199,7 @@ def _overridden(preset: LlamaConfig, overrides: dict[str, Any]) -> LlamaConfig:
 
 
 def _head_dim(hidden_size: int, num_attention_heads: int) -> int:
+    """The size of a head, which must be even because rotary positions turn pairs of elements."""
     if num_attention_heads <= 0 or hidden_size <= 0 or hidden_size % (2 * num_attention_heads):
         raise UserError(
             "model.hidden_size: must be a multiple of twice model.num_attention_heads, "

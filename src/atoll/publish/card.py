@@ -5,7 +5,7 @@ from atoll.recipe import Recipe
 
 
 def card(recipe: Recipe, step: int, root: bytes, ledger: dict[str, int]) -> str:
-    """A README.md for the hub; `ledger` holds committed tokens per island."""
+    """The text of a README.md for the hub; `ledger`: committed tokens by island."""
     tokens = sum(ledger.values())
     rows = "\n".join(
         f"| `{island}` | {count:,} |" for island, count in sorted(ledger.items(), key=lambda x: -x[1])

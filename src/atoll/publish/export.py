@@ -1,6 +1,4 @@
-"""`atoll export`: a checkpoint for `transformers`, from the newest outer state that the run's records vouch
-for.
-"""
+"""`atoll export`: the newest outer state that commit records prove, as a checkpoint for `transformers`."""
 
 from pathlib import Path
 from typing import Any
@@ -22,9 +20,9 @@ from atoll.run.directory import RunDir
 
 
 def export(run_dir: RunDir, out: Path) -> tuple[Path, checkpoint.OuterCheckpoint]:
-    """Write model, tokenizer and card to `out`; whole or not at all.
+    """Write model, tokenizer and card to `out`, whole or not at all; return `out` and the outer checkpoint.
 
-    Raises UserError when `out` is not empty, or no trustworthy state is found.
+    Raises UserError when `out` is not empty, or there is no outer checkpoint that the records prove.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: already there and not empty; choose another directory or empty this one")
@@ -39,8 +37,10 @@ def export(run_dir: RunDir, out: Path) -> tuple[Path, checkpoint.OuterCheckpoint
 
 
 def newest_state(run_dir: RunDir) -> tuple[Recipe, checkpoint.OuterCheckpoint, dict[str, int]]:
-    """(recipe, newest verified outer checkpoint of any island here, committed tokens per contributor's
-    island).
+    """(recipe, newest proven outer checkpoint of the islands in `run_dir`, committed tokens by island id).
+
+    Proven: its root is the one that the island's signed commit records give for its step, and its bytes have
+    that root. Raises UserError where there is none.
     """
     damaged = ""
     candidates: list[tuple[checkpoint.OuterCheckpoint, membership.Membership, Path]] = []
@@ -63,13 +63,13 @@ def newest_state(run_dir: RunDir) -> tuple[Recipe, checkpoint.OuterCheckpoint, d
                 ledger[share.island] = ledger.get(share.island, 0) + share.tokens
         return recipes.parse(member.run.recipe, member.run_id), saved, ledger
     raise UserError(
-        f"{run_dir.path}: no outer checkpoint here that the run's records vouch for{damaged}; "
-        "let a run commit some steps first"
+        f"{run_dir.path}: no outer checkpoint here that the run's commit records prove{damaged}; "
+        "let the run commit some steps first"
     )
 
 
 def load_model(recipe: Recipe, vocab_size: int, saved: checkpoint.OuterCheckpoint) -> hf.Model:
-    """The recipe's model with the weights of an outer state."""
+    """The recipe's model with the weights of an outer state, in fp32 on the CPU."""
     model = hf.build(recipe.model, vocab_size)
     parameters: dict[str, Any] = dict(model.named_parameters())
     with torch.no_grad():

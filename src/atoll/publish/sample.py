@@ -9,13 +9,13 @@ from atoll.model.generate import generate
 
 
 def sample(directory: Path, prompt: str, max_tokens: int, temperature: float, seed: int) -> str:
-    """The prompt and what follows it. Raises UserError for a directory that holds no model."""
+    """The prompt and the model's continuation of it. Raises UserError for a directory without a model."""
     if not (directory / "config.json").is_file():
         raise UserError(f"{directory}: no exported model here; make one with `atoll export RUN {directory}`")
     model = hf.open_model(directory)
     tokenizer = Tokenizer.load(directory / "tokenizer.json")
     tokens = [int(token) for token in tokenizer.encode_documents([prompt])[0]]
-    new = generate(
+    continuation = generate(
         model.eval(),
         tokens,
         max_tokens=max_tokens,
@@ -24,4 +24,4 @@ def sample(directory: Path, prompt: str, max_tokens: int, temperature: float, se
         seed=seed,
         stop_tokens=frozenset(tokenizer.eos_ids),
     )
-    return prompt + tokenizer.decode(new)
+    return prompt + tokenizer.decode(continuation)

@@ -22,15 +22,15 @@ from atoll.coordinator.store import Deposed, Store
 from atoll.data.manifest import Manifest
 from atoll.data.mixture import Mixture
 from atoll.errors import UserError
-from atoll.events import EventLog
+from atoll.events.log import EventLog
 from atoll.files import DirectoryLock, write_atomic
 from atoll.recipe import Recipe
 from atoll.run.directory import RunDir
 from atoll.run.processes import Child
-from atoll.swarm import messages as m
 from atoll.swarm.grpc_transport import GrpcTransport
 from atoll.swarm.identity import COORDINATOR, RunKeys, common_name
-from atoll.swarm.records import encode
+from atoll.swarm.records import RunInfo, encode
+from atoll.swarm.services import CONTROL, ENROLL, OPERATE
 
 TICKET_USES, TICKET_HOURS = 100, 7 * 24.0
 RELAY_CHECK_SECONDS = 1.0  # between two looks at whether the relay lives
@@ -117,10 +117,10 @@ async def _open_ports(
     If any port will do and the one after it is in use, another pair is tried. Raises UserError.
     """
     for attempt in range(PORT_TRIES):
-        services = {"Control": server.control, "Operate": requests.operate}
-        port = await server.transport.serve(settings.host, settings.port, services)
+        handlers = {CONTROL: server.control, OPERATE: requests.operate}
+        port = await server.transport.serve(settings.host, settings.port, handlers)
         try:
-            await strangers.serve_strangers(settings.host, port + 1, {"Enroll": requests.enroll})
+            await strangers.serve_strangers(settings.host, port + 1, {ENROLL: requests.enroll})
             return port
         except UserError:
             await server.transport.close()
@@ -143,12 +143,12 @@ def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(main())
 
 
-def _describe(recipe: Recipe, run_dir: RunDir, keys: RunKeys) -> tuple[m.RunInfo, Rules]:
+def _describe(recipe: Recipe, run_dir: RunDir, keys: RunKeys) -> tuple[RunInfo, Rules]:
     """What members are told of the run, and its rules. Raises UserError if it is not prepared, or damaged."""
     state_0 = run_dir.state_0()
     state_0.verify()
     data_digest = "" if recipe.model.own else Manifest.load(run_dir.data).digest()
-    run = m.RunInfo(
+    run = RunInfo(
         run_id=common_name(keys.authority),
         name=recipe.name,
         recipe=recipe.shared(),

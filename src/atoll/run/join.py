@@ -141,7 +141,7 @@ def _train(
     directory = ranks.first(lock)
     settings = agent_settings(run_dir, directory, contributor, listen, dial_only)
     terminal.say(f"island directory {directory}; its agent's log is {directory / 'agent.log'}")
-    with ElasticDeviceMesh(ranks, Swarm(settings, ticket, ranks, directory / "agent.log")) as mesh:
+    with ElasticDeviceMesh(ranks, Swarm.start(ranks, settings, ticket, directory / "agent.log")) as mesh:
         terminal.joined(mesh.swarm.island, mesh.swarm.run)
         summary = train(mesh, own, directory, terminal.inner_step, terminal.say)
     terminal.trained(summary)

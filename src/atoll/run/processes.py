@@ -62,11 +62,11 @@ class Child:
         self.process.wait(10)
         self.socket.close()
 
-    def stop(self, timeout_seconds: float = 10.0) -> int:
+    def stop(self, seconds: float = 10.0) -> int:
         """Close the leash and wait; SIGKILL the child if it does not end in time. Returns its exit status."""
         self.socket.close()
         try:
-            return self.process.wait(timeout_seconds)
+            return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait(10)

@@ -6,15 +6,16 @@ from functools import cached_property
 import numpy as np
 from blake3 import blake3
 
-from atoll.agent import diloco
-from atoll.agent.codec import Bytes, Floats
+from atoll.agent.arrays import Bytes, Floats
+from atoll.agent.codecs import codec_named
 from atoll.agent.mapped import as_bytes
+from atoll.agent.pieces import Pieces, piece_rows
 from atoll.agent.state import UNKNOWN, OuterState
 from atoll.samples import Ranges
 from atoll.swarm.layout import Layout, TensorSpec, digest, root
 from atoll.swarm.records import Plan, Share, UpdateHeader
 
-CODEC = "fp32"
+CODEC = codec_named("fp32")
 
 
 class TinyLayout(Layout, frozen=True, dict=True):
@@ -80,11 +81,15 @@ def weights(participants: tuple[Share, ...]) -> list[float]:
     return [float(np.float32(share.tokens / total)) for share in participants]
 
 
-def slice_tables(data: Bytes, spans: list[tuple[int, int]]) -> tuple[bytes, ...]:
-    """Digests of an update's pieces, per slice."""
-    pieces = [digest(data[diloco.piece_bytes(LAYOUT, CODEC, i)].data) for i in range(LAYOUT.num_pieces)]
-    return tuple(b"".join(pieces[first : first + count]) for first, count in spans)
+def pieces_of(slots: Bytes) -> Pieces:
+    """Encoded pieces with their table; fp32 fills every slot."""
+    pieces = Pieces(LAYOUT, CODEC, slots)
+    for index in range(LAYOUT.num_pieces):
+        pieces.seal(index, len(pieces.slot(index)))
+    return pieces
 
 
-def slice_roots(data: Bytes, spans: list[tuple[int, int]]) -> tuple[bytes, ...]:
-    return tuple(root(table) for table in slice_tables(data, spans))
+def slice_roots(slots: Bytes, parts: list[range]) -> list[bytes]:
+    """What names the slices of these pieces."""
+    table = pieces_of(slots).table
+    return [root(piece_rows(table, part)) for part in parts]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from blake3 import blake3
 
-from atoll.agent.codec import Floats
+from atoll.agent.arrays import Floats
 from atoll.agent.log import Entry, Update
 from atoll.agent.payload import Kept, Payload
 from atoll.simulate.bits import LAYOUT

@@ -5,16 +5,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atoll.agent.codec import add_decoded, encode
-from atoll.agent.diloco import piece_bytes
-from atoll.agent.log import check_piece
 from atoll.agent.payload import Payload
+from atoll.agent.pieces import check_piece, piece_row
 from atoll.agent.work import PROGRESS_SECONDS
 from atoll.simulate.bits import CODEC, LAYOUT
 from atoll.simulate.offer import SLICE_BYTES, Offer
 from atoll.simulate.timeline import Signal, Work
-from atoll.swarm.layout import digest, root
-from atoll.swarm.messages import Fault, Reduced
+from atoll.swarm.layout import root
+from atoll.swarm.messages import Fault, FaultKind, Reduced
 from atoll.swarm.records import Attempt, Slice
 
 if TYPE_CHECKING:
@@ -62,7 +60,8 @@ class Exchange:
         return all(i in self.pieces for i in part.pieces) and root(self.table(part)) == slice_root
 
     def table(self, part: Slice) -> bytes:
-        return b"".join(digest(self.pieces[i]) for i in part.pieces)
+        """The rows of a slice's pieces, all of them here."""
+        return b"".join(piece_row(self.pieces[i]) for i in part.pieces)
 
     # ----------------------------------------------------------------------------------------------- an owner
     def take(self, offer: Offer) -> None:
@@ -122,14 +121,12 @@ class Exchange:
         for share in self.attempt.participants:
             if share.island == self.island.name:
                 assert self._payload is not None
-                data = bytes(self._payload.piece(index))
+                data = bytes(self._payload.pieces[index])
             else:
                 data = self._offers[number, share.island].pieces[offset]
-            add_decoded(CODEC, np.frombuffer(data, np.uint8), np.float32(share.weight), total)
-        where = piece_bytes(LAYOUT, CODEC, index)
-        reduced = np.empty(where.stop - where.start, np.uint8)
-        encode(CODEC, total, reduced)
-        return reduced.tobytes()
+            CODEC.add_decoded(np.frombuffer(data, np.uint8), np.float32(share.weight), total)
+        reduced = np.empty(CODEC.max_bytes(len(total)), np.uint8)
+        return reduced[: CODEC.encode(total, reduced)].tobytes()
 
     def _silent(self, number: int, at: int) -> None:
         if not self.closed and self._awaited.get(number) == at:
@@ -152,9 +149,10 @@ class Exchange:
             yield 0.5
         if self.closed or number not in self.unfinished:
             return
-        pieces = [island.serve(bytes(payload.piece(i))) for i in part.pieces]
+        pieces = [island.serve(bytes(payload.pieces[i])) for i in part.pieces]
         if owner.up and owner.incarnation == incarnation:
-            owner.do(incarnation, owner.offered, (Offer(self, number, pieces, payload.table),))
+            table = bytes(payload.pieces.table)
+            owner.do(incarnation, owner.offered, (Offer(self, number, pieces, table),))
         elif not owner.dark:
             self.broke(number)
 
@@ -171,7 +169,7 @@ class Exchange:
             self._settle(number)
 
     # ------------------------------------------------------------------------------------------- small things
-    def _fault(self, peer: str, kind: str, text: str) -> None:
+    def _fault(self, peer: str, kind: FaultKind, text: str) -> None:
         self.island.put(
             Fault(step=self.attempt.step, number=self.attempt.number, peer=peer, kind=kind, text=text)
         )

@@ -3,11 +3,10 @@
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from atoll.agent.fetch import ANSWER_SECONDS, NobodyHas, split
-from atoll.agent.log import check_piece
-from atoll.simulate.bits import LAYOUT
+from atoll.agent.fetch import ANSWER_SECONDS, NobodyHas, cut
+from atoll.agent.pieces import PIECE_ROW_BYTES, check_piece, piece_rows, piece_sizes
 from atoll.simulate.timeline import Work
-from atoll.swarm.layout import DIGEST_BYTES, root
+from atoll.swarm.layout import root
 from atoll.swarm.records import encode
 
 if TYPE_CHECKING:
@@ -89,9 +88,10 @@ def slice_of(step: int, slice_root: bytes) -> Find:
                 if exchange.whole(part, slice_root):
                     return exchange.table(part) + b"".join(exchange.pieces[i] for i in part.pieces), step
         for update in donor.disk.updates_of_step(step):
-            for (first, count, found), table in zip(update.header.slices, update.slice_tables, strict=True):
+            for first, count, found in update.header.slices:
                 if found == slice_root:
-                    return table + b"".join(bytes(update.piece(i)) for i in range(first, first + count)), step
+                    part, pieces = range(first, first + count), update.pieces
+                    return piece_rows(pieces.table, part) + b"".join(pieces[i] for i in part), step
         return None
 
     return find
@@ -115,15 +115,14 @@ def chunk_of(index: int) -> Find:
 
 def fetch_slice(donors: Donors, step: int, num_pieces: int, slice_root: bytes, prefer: str) -> Work:
     """The pieces of a slice, each checked. Raises NobodyHas."""
-    width = DIGEST_BYTES * num_pieces
+    width = PIECE_ROW_BYTES * num_pieces
 
     def check(data: bytes, _: int) -> bool:
-        table, pieces = data[:width], split(data[width:], 4 * LAYOUT.piece_elements)
-        return (
-            root(table) == slice_root
-            and len(pieces) == num_pieces
-            and all(check_piece(table, i, piece) for i, piece in enumerate(pieces))
-        )
+        table = data[:width]
+        if root(table) != slice_root or int(piece_sizes(table).sum()) != len(data) - width:
+            return False
+        pieces = cut(data[width:], piece_sizes(table).tolist())
+        return all(check_piece(table, i, piece) for i, piece in enumerate(pieces))
 
     data, _ = yield from donors.ask(slice_of(step, slice_root), check, CHUNK_BYTES / 8 * num_pieces, prefer)
-    return [bytes(piece) for piece in split(data[width:], 4 * LAYOUT.piece_elements)]
+    return [bytes(piece) for piece in cut(data[width:], piece_sizes(data[:width]).tolist())]

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atoll.agent.codec import Bytes, Floats
+from atoll.agent.arrays import Bytes, Floats
 from atoll.samples import merge
 from atoll.simulate.bits import CODEC, LAYOUT, expected, slice_roots, table_of, weights
 from atoll.simulate.disk import sign
@@ -106,13 +106,15 @@ class Invariants:
         total = np.zeros(LAYOUT.num_elements, np.float32)
         for share, weight in zip(record.participants, weights(record.participants), strict=True):
             total += np.float32(weight) * self.payloads[share.payload].view(np.float32)
-        spans = [(s.first_piece, s.num_pieces) for s in attempt.slices]
-        roots = slice_roots(total.view(np.uint8), spans)
-        slices = tuple((*span, digest) for span, digest in zip(spans, roots, strict=True))
+        roots = slice_roots(total.view(np.uint8), [part.pieces for part in attempt.slices])
+        slices = tuple(
+            (part.first_piece, part.num_pieces, slice_root)
+            for part, slice_root in zip(attempt.slices, roots, strict=True)
+        )
         header = UpdateHeader(
             step=record.step,
             parent=record.parent,
-            codec=CODEC,
+            codec=CODEC.name,
             lr=attempt.lr,
             momentum=attempt.momentum,
             participants=record.participants,

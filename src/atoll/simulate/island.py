@@ -69,7 +69,7 @@ class Island(Process):
         self.applying = -1  # the chunk that is being written
         self.exchange: Exchange | None = None
         self.early: list[Offer] = []  # participants that heard of an attempt before us
-        self.progress = m.Progress(-1, 0, 0.0, 0.0)
+        self.progress = m.Progress(-1, 0)
         self.machine = OuterStep(island=self.name, relay=self.relay, term=disk.term, head=disk.head)
         self.machine.head_root = disk.root(disk.head)
         self.payload = disk.payload

@@ -61,9 +61,9 @@ class Link:
         if line is not self._line:
             return
         island = self._island
-        if isinstance(message, m.View):
-            island.donors = message.donors
-        elif isinstance(message, m.Want):  # a coordinator with an old backup asks what we know
+        if isinstance(message, m.Donors):
+            island.donors = message.addresses
+        elif isinstance(message, m.WantRecords):  # a coordinator with an old backup asks what we know
             since = max(0, message.since)
             line.send(ISLAND, m.Records(tuple(island.disk.records[since : since + RECORDS_AT_ONCE])))
         elif not isinstance(message, m.Coordinators):  # which one a line reaches is the world's affair
@@ -76,21 +76,15 @@ class Link:
     def _beat(self, line: Line) -> None:
         if self._line is line and line.is_open(ISLAND):
             p, exchange = self._island.progress, self._island.exchange
-            attempt, pieces = (exchange.attempt.number, len(exchange.pieces)) if exchange else (0, 0)
+            attempt, num_pieces = (exchange.attempt.number, len(exchange.pieces)) if exchange else (0, 0)
             line.send(
                 ISLAND,
                 m.Beat(
                     step=p.step,
                     inner_step=p.inner_step,
-                    loss=p.loss,
-                    tokens_per_second=p.tokens_per_second,
-                    sent_bytes=0,
-                    compute_seconds=0.0,
-                    communicate_seconds=0.0,
-                    wait_seconds=0.0,
-                    note="",
+                    metrics=p.metrics,
                     attempt=attempt,
-                    pieces=pieces,
+                    num_pieces=num_pieces,
                 ),
             )
             self._island.later(BEAT_SECONDS, self._beat, line)

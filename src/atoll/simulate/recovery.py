@@ -15,9 +15,8 @@ from atoll.simulate.fetch import CHUNK_BYTES, Donors, NotGiven, chunk_of, fetch_
 from atoll.simulate.fetch import table_of as table_at
 from atoll.simulate.timeline import Work
 from atoll.simulate.work import APPLY_SECONDS, FSYNC_SECONDS, entry_of
-from atoll.swarm import messages as m
 from atoll.swarm.layout import digest, root, row
-from atoll.swarm.records import UpdateHeader
+from atoll.swarm.records import UpdateHeader, decode
 
 if TYPE_CHECKING:
     from atoll.simulate.island import Island
@@ -85,7 +84,7 @@ def _follow(island: "Island", chunks: list[int], target: int, donors: Donors) ->
         for chunk in behind:
             island.applying = chunk
             yield APPLY_SECONDS
-            state.apply(update.header, update.data, chunk, row(table, chunk, ROW_BYTES))
+            state.apply(update.header, update.pieces, chunk, row(table, chunk, ROW_BYTES))
             island.applying = -1
             island.survive()
         if UNKNOWN in (state.versions[chunk] for chunk in behind):
@@ -157,8 +156,7 @@ def _fetch_update(island: "Island", step: int, chunks: list[int], donors: Donors
     raw, _ = yield from donors.ask(
         header_of(step, record.update), lambda d, _: digest(d) == record.update, 1_000
     )
-    head = m.decode(raw)
-    assert isinstance(head, UpdateHeader)
+    head = decode(raw, UpdateHeader)
     table = yield from _table(island, step + 1, donors)
     pieces: list[bytes] = []
     for _, count, slice_root in head.slices:

@@ -24,6 +24,7 @@ from atoll.coordinator.effects import Reign as HigherTerm
 from atoll.coordinator.protocol import Coordinator
 from atoll.coordinator.server import REACH_AGAIN_SECONDS, REACH_SECONDS, RECORDS_AT_ONCE
 from atoll.coordinator.store import Deposed
+from atoll.events import Thin
 from atoll.simulate.database import Conflict
 from atoll.simulate.disk import sign
 from atoll.simulate.line import COORDINATOR_END, Line
@@ -31,7 +32,7 @@ from atoll.simulate.network import COORDINATOR
 from atoll.simulate.process import Process
 from atoll.simulate.timeline import Work
 from atoll.swarm import messages as m
-from atoll.swarm.records import Message
+from atoll.swarm.messages import control
 
 if TYPE_CHECKING:
     from atoll.simulate.world import World
@@ -96,7 +97,7 @@ class Reign(Process):
         self.die()
 
     def _carry_out(self, effects: list[Any]) -> None:
-        self.protocol_was_thin = any(isinstance(e, Report) and e.kind == "thin" for e in effects)
+        self.protocol_was_thin = any(isinstance(e, Report) and isinstance(e.event, Thin) for e in effects)
         records: list[Any] = []
         for effect in effects:
             self.survive()
@@ -113,7 +114,7 @@ class Reign(Process):
                 case Timer():
                     self._next_tick = min(self._next_tick, effect.at)
                 case Report():
-                    self.world.reported(self, effect)
+                    self.world.reported(self, effect.event)
         if records:
             self._persist(records)
 
@@ -139,11 +140,11 @@ class Reign(Process):
             self._tick_at(self._next_tick)
 
     # -------------------------------------------------------------------------------------------------- lines
-    def hear(self, line: Line, message: Message) -> None:
+    def hear(self, line: Line, message: control.ToCoordinator) -> None:
         island = line.ends[0].name
         if isinstance(message, m.Hello):
             self._admit(line, message)
-        elif isinstance(message, m.Want):
+        elif isinstance(message, m.WantRecords):
             since = max(0, message.since)
             records = tuple(self.database.commits[since : since + RECORDS_AT_ONCE])
             if (outbox := self.outboxes.get(island)) is not None:

@@ -1,20 +1,26 @@
-"""The trainer of an island: adopts, trains alone for a while, proposes; may be slow, or stand still."""
+"""The trainer of an island: adopts, trains alone for a while, proposes; may be slow, or stand still.
 
-from collections import deque
+What it makes of its agent's messages is production's (agent/orders.py). What it does in between is modelled.
+"""
+
 from typing import TYPE_CHECKING
 
 from atoll.agent.mapped import loaded_root
+from atoll.agent.orders import Orders
 from atoll.samples import num_samples
 from atoll.simulate.bits import LAYOUT, trained
 from atoll.simulate.timeline import Signal, Work
-from atoll.swarm import messages as m
-from atoll.swarm.records import Message
+from atoll.swarm.messages import Adopt, Progress
+from atoll.swarm.messages.trainer import ToAgent, ToTrainer
+from atoll.swarm.records import Plan
 
 if TYPE_CHECKING:
     from atoll.simulate.island import Island
 
+START_SECONDS = 0.01
 ADOPT_SECONDS = 0.05
 CONTEXT_LENGTH = 8
+LOSS = 1.0
 
 
 class Trainer:
@@ -26,51 +32,49 @@ class Trainer:
         self.stalled_until = 0.0  # true seconds
         self._island = island
         self._parameters = island.disk.parameters.copy()
-        self._orders: deque[Message] = deque()
+        self._orders = Orders(self._say, lambda: island.timeline.now)
         self._ordered = Signal()
 
-    def tell(self, message: Message) -> None:
-        self._orders.append(message)
+    def tell(self, message: ToTrainer) -> None:
+        self._orders.hear(message)
         self._ordered.fire()
 
     def live(self) -> Work:
-        """The loop of `train.py`."""
-        say = self._island.put
-        yield 0.01
-        say(m.Attached())
+        """The loop of `train.py`, without an end: an island whose agent says `Stopped` dies as a whole."""
+        yield START_SECONDS
+        self._orders.attach()
         while True:
-            while not self._orders:
-                yield self._ordered
-            order = self._orders.popleft()
-            if isinstance(order, m.Adopt):
-                yield from self._pass(ADOPT_SECONDS)
-                self._parameters = self._island.state.parameters.copy()
-                say(m.Adopted(order.step, loaded_root(LAYOUT, order.table, self._parameters)))
-            elif isinstance(order, m.Work):
-                yield from self._train(order)
+            match self._orders.next():
+                case Adopt() as order:
+                    yield from self._adopt(order)
+                case Plan() as plan:
+                    yield from self._train(plan)
+                case _:
+                    yield self._ordered
 
-    def _train(self, work: m.Work) -> Work:
-        plan, done, timeline = work.plan, 0, self._island.timeline
-        began = timeline.now
-        while done < plan.inner_steps and plan.has_time(done, 1, timeline.now - began):
+    def _say(self, message: ToAgent) -> None:
+        if isinstance(message, Progress):
+            self._island.progress = message
+        else:
+            self._island.put(message)
+
+    def _adopt(self, order: Adopt) -> Work:
+        yield from self._pass(ADOPT_SECONDS)
+        self._parameters = self._island.state.parameters.copy()
+        self._orders.adopted(order, loaded_root(LAYOUT, order.table, self._parameters))
+
+    def _train(self, plan: Plan) -> Work:
+        done, has_time = 0, True
+        while has_time and done < plan.inner_steps:
             yield from self._pass(self.step_seconds)
             done += 1
-            self._island.progress = m.Progress(plan.step, done, 1.0, 1.0)
-            if self._orders:  # the step was decided without us
-                return
+            has_time = self._orders.progress(LOSS, CONTEXT_LENGTH)
+        if self._orders.moved_on:
+            return
         lease = plan.used_lease(done)
         self._island.state.local[:] = trained(self._parameters, plan, lease, self._island.name)
         self._island.trained_on = lease
-        tokens = CONTEXT_LENGTH * num_samples(lease)
-        self._island.put(
-            m.Proposed(
-                step=plan.step,
-                tokens=tokens,
-                inner_steps=done,
-                loss=1.0,
-                compute_seconds=timeline.now - began,
-            )
-        )
+        self._orders.propose(CONTEXT_LENGTH * num_samples(lease), LOSS)
 
     def _pass(self, seconds: float) -> Work:
         yield seconds * self.slowness

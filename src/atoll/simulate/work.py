@@ -7,13 +7,13 @@ import msgspec
 import numpy as np
 
 from atoll.agent import effects as e
-from atoll.agent.codec import encode as encode_piece
-from atoll.agent.diloco import piece_bytes, pseudo_gradient, update_bytes
+from atoll.agent.diloco import pseudo_gradient
 from atoll.agent.effects import Encode, Hold
 from atoll.agent.fetch import NobodyHas
 from atoll.agent.log import Entry
 from atoll.agent.payload import Kept
-from atoll.simulate.bits import CODEC, LAYOUT, slice_tables
+from atoll.agent.pieces import Pieces, slots_bytes
+from atoll.simulate.bits import CODEC, LAYOUT, pieces_of
 from atoll.simulate.fetch import Donors, fetch_slice
 from atoll.simulate.timeline import Work
 from atoll.swarm import messages as m
@@ -32,20 +32,21 @@ def encode(island: "Island", work: Encode) -> Work:
     try:
         island.disk.payload = None  # what was kept is overwritten
         yield ENCODE_SECONDS
-        data, square = np.empty(update_bytes(LAYOUT, CODEC), np.uint8), 0.0
+        data, square = np.empty(slots_bytes(LAYOUT, CODEC), np.uint8), 0.0
+        pieces = Pieces(LAYOUT, CODEC, data)
         values = np.empty(LAYOUT.piece_elements, np.float32)
         for index in range(LAYOUT.num_pieces):
             elements = LAYOUT.piece(index)
             square += float(
                 pseudo_gradient(island.state.parameters[elements], island.state.local[elements], values)
             )
-            encode_piece(CODEC, values, data[piece_bytes(LAYOUT, CODEC, index)])
-        (table,) = slice_tables(data, [(0, LAYOUT.num_pieces)])
+            pieces.seal(index, CODEC.encode(values, pieces.slot(index)))
+        table = bytes(pieces.table)
         proposal = msgspec.structs.replace(
-            work.proposal, payload=root(table), norm=math.sqrt(square), handover=ENCODE_SECONDS
+            work.proposal, payload=root(table), norm=math.sqrt(square), handover_seconds=ENCODE_SECONDS
         )
         island.survive()
-        island.payload = island.disk.keep_payload(Kept(proposal, CODEC, table), data.tobytes())
+        island.payload = island.disk.keep_payload(Kept(proposal, CODEC.name, table), data.tobytes())
         island.world.invariants.payloads[root(table)] = data
         island.world.invariants.trained_on[root(table)] = island.trained_on
     finally:
@@ -72,7 +73,7 @@ def hold(island: "Island", work: Hold) -> Work:
         try:
             yield 2 * APPLY_SECONDS
             data = b"".join(exchange.pieces[i] for i in range(LAYOUT.num_pieces))
-            table = island.state.next_table(head, np.frombuffer(data, np.uint8))
+            table = island.state.next_table(head, pieces_of(np.frombuffer(data, np.uint8)))
             island.survive()
             island.disk.hold(entry_of(head, data, table), data)
             yield FSYNC_SECONDS
@@ -86,8 +87,4 @@ def hold(island: "Island", work: Hold) -> Work:
 
 def entry_of(head: UpdateHeader, data: bytes, table: bytes) -> Entry:
     """What is kept beside an update's bytes."""
-    return Entry(
-        head,
-        slice_tables(np.frombuffer(data, np.uint8), [(first, count) for first, count, _ in head.slices]),
-        table,
-    )
+    return Entry(head, bytes(pieces_of(np.frombuffer(data, np.uint8)).table), table)

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 from blake3 import blake3
 
-from atoll.coordinator.effects import Report
 from atoll.coordinator.rules import Rules
+from atoll.events import Event
 from atoll.simulate import bits
 from atoll.simulate.database import Database, Record
 from atoll.simulate.disk import Disk
@@ -50,7 +50,7 @@ class World:
             windows_per_step=2,
             context_length=CONTEXT_LENGTH,
             stage_ends=stage_ends,
-            codec=bits.CODEC,
+            codec=bits.CODEC.name,
             lr=0.7,
             momentum=0.9,
             min_participants=1,
@@ -222,9 +222,9 @@ class World:
             self.progress.committed()
             self.result.participations += len(record.participants)
 
-    def reported(self, reign: Reign, report: Report) -> None:
-        self.result.reports[report.kind] += 1
-        self.story(f"term {reign.protocol.term.counter}", f"{report.kind}: {report.text}")
+    def reported(self, reign: Reign, event: Event) -> None:
+        self.result.reports[event.kind] += 1
+        self.story(f"term {reign.protocol.term.counter}", f"{event.kind}: {event.text}")
 
     def story(self, who: str, text: str) -> None:
         if self._tell:

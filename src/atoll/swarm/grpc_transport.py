@@ -5,7 +5,7 @@ import errno
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 from urllib.parse import unquote
 
 import grpc
@@ -13,11 +13,14 @@ import grpc.aio
 
 from atoll.errors import UserError
 from atoll.swarm.identity import Credentials, Ticket, fingerprint
-from atoll.swarm.messages import AnyMessage
+from atoll.swarm.messages import enrolment
+from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message
-from atoll.swarm.transport import MAX_FRAME_BYTES, Service, Stream, TransportError, pack, unpack, within
+from atoll.swarm.services import CONTROL, ENROLL, Service
+from atoll.swarm.transport import MAX_FRAME_BYTES, Handler, Stream, TransportError, pack, unpack, within
 
-CONTROL = "Control"  # the service whose connection bulk data must never delay
+T = TypeVar("T", bound=Message)
+
 _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", MAX_FRAME_BYTES),
     ("grpc.max_send_message_length", MAX_FRAME_BYTES),
@@ -41,13 +44,16 @@ def wire_bytes(size: int) -> int:
     return size + _FRAME_OVERHEAD * (1 + size // 16_384)
 
 
-class GrpcStream:
+class GrpcStream(Generic[T]):
     """One call, at either end: both of gRPC's call objects read and write alike."""
 
-    def __init__(self, call: Any, peer: str, peer_host: str, count: Callable[[int], None]) -> None:
+    def __init__(
+        self, call: Any, door: Door[T], peer: str, peer_host: str, count: Callable[[int], None]
+    ) -> None:
         self.peer = peer
         self.peer_host = peer_host
         self._call = call
+        self._door = door
         self._count = count
 
     async def send(self, message: Message, bulk: bytes | memoryview = b"") -> None:
@@ -57,11 +63,11 @@ class GrpcStream:
         await self._guard(self._call.write(frame))
         self._count(wire_bytes(len(frame)))
 
-    async def receive(self, seconds: float) -> tuple[AnyMessage, memoryview]:
+    async def receive(self, seconds: float) -> tuple[T, memoryview]:
         frame = await self._guard(within(seconds, self._call.read(), self.peer))
         if not isinstance(frame, bytes):  # gRPC's end-of-stream mark
             raise TransportError(f"{self.peer}: the other end closed the stream")
-        return unpack(frame)
+        return unpack(frame, self._door)
 
     async def close(self) -> None:
         if isinstance(self._call, grpc.aio.Call):  # a server's call ends when its service returns
@@ -96,25 +102,29 @@ class GrpcTransport:
         self._channels: dict[tuple[str, str, bool], grpc.aio.Channel] = {}
         self._servers: list[grpc.aio.Server] = []
 
-    async def connect(self, address: str, peer: str, service: str, seconds: float = 10.0) -> Stream:
-        key = (address, peer, service == CONTROL)
+    async def connect(
+        self, address: str, peer: str, service: Service[Any, T], seconds: float = 10.0
+    ) -> Stream[T]:
+        key = (address, peer, service is CONTROL)  # whose messages no bulk may delay
         if key not in self._channels:
             self._channels[key] = _channel(address, peer, self._credentials.authority, self._credentials)
             self._count(_HANDSHAKE_BYTES)
         return await _open(self._channels[key], address, peer, service, seconds, self._count)
 
-    async def serve(self, host: str, port: int, services: Mapping[str, Service]) -> int:
+    async def serve(self, host: str, port: int, handlers: Mapping[Service[Any, Any], Handler]) -> int:
         own = self._credentials
         secure = grpc.ssl_server_credentials(
             [(own.key, own.certificate)], own.authority, require_client_auth=True
         )
-        return await self._serve(host, port, services, secure)
+        return await self._serve(host, port, handlers, secure)
 
-    async def serve_strangers(self, host: str, port: int, services: Mapping[str, Service]) -> int:
+    async def serve_strangers(
+        self, host: str, port: int, handlers: Mapping[Service[Any, Any], Handler]
+    ) -> int:
         """Like `serve`, for peers that have no certificate yet: the enrolment port."""
         own = self._credentials
         return await self._serve(
-            host, port, services, grpc.ssl_server_credentials([(own.key, own.certificate)])
+            host, port, handlers, grpc.ssl_server_credentials([(own.key, own.certificate)])
         )
 
     async def close(self) -> None:
@@ -127,12 +137,15 @@ class GrpcTransport:
     def _count(self, size: int) -> None:
         self.sent_bytes += size
 
-    async def _serve(self, host: str, port: int, services: Mapping[str, Service], secure: Any) -> int:
+    async def _serve(
+        self, host: str, port: int, handlers: Mapping[Service[Any, Any], Handler], secure: Any
+    ) -> int:
         server = grpc.aio.server(options=_OPTIONS)
-        handlers: dict[str, Any] = {
-            name: grpc.stream_stream_rpc_method_handler(self._handler(s)) for name, s in services.items()
+        methods: dict[str, Any] = {
+            service.name: grpc.stream_stream_rpc_method_handler(self._method(service, handler))
+            for service, handler in handlers.items()
         }
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("atoll", handlers),))
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("atoll", methods),))
         try:
             taken = server.add_secure_port(f"{host}:{port}", secure)
         except RuntimeError:
@@ -141,12 +154,15 @@ class GrpcTransport:
         self._servers.append(server)
         return taken
 
-    def _handler(self, service: Service) -> Callable[[AsyncIterator[bytes], Any], Awaitable[None]]:
+    def _method(
+        self, service: Service[Any, Any], handler: Handler
+    ) -> Callable[[AsyncIterator[bytes], Any], Awaitable[None]]:
         async def handle(_: AsyncIterator[bytes], context: Any) -> None:
             names = context.auth_context().get("x509_common_name", [b""])
             host = unquote(str(context.peer())).split(":", 1)[-1].rsplit(":", 1)[0]  # "ipv6:%5B::1%5D:4711"
             try:
-                await service(GrpcStream(context, names[0].decode(), host, self._count))
+                peer = names[0].decode()
+                await handler(GrpcStream(context, service.server_door, peer, host, self._count))
             except TransportError:
                 return  # the peer broke off or broke a rule; it sees the end of the stream
 
@@ -155,7 +171,7 @@ class GrpcTransport:
 
 async def enrolment_stream(
     ticket: Ticket, seconds: float = 10.0
-) -> tuple[Stream, bytes, Callable[[], Awaitable[None]]]:
+) -> tuple[Stream[enrolment.ToStranger], bytes, Callable[[], Awaitable[None]]]:
     """A stream to the enrolment port of the run that a ticket names, the run's certificate (PEM), and how to
     close.
 
@@ -177,7 +193,7 @@ async def enrolment_stream(
     address = f"{host}:{where[1]}"
     channel = _channel(address, ticket.run_id, authority, None)
     try:
-        stream = await _open(channel, address, ticket.run_id, "Enroll", seconds, lambda _: None)
+        stream = await _open(channel, address, ticket.run_id, ENROLL, seconds, lambda _: None)
     except TransportError:
         await channel.close()
         raise
@@ -214,11 +230,11 @@ async def _open(
     channel: grpc.aio.Channel,
     address: str,
     peer: str,
-    service: str,
+    service: Service[Any, T],
     seconds: float,
     count: Callable[[int], None],
-) -> GrpcStream:
-    call = cast(Any, channel.stream_stream(f"/atoll/{service}")())  # pyright: ignore[reportUnknownMemberType]
+) -> GrpcStream[T]:
+    call = cast(Any, channel.stream_stream(f"/atoll/{service.name}")())  # pyright: ignore[reportUnknownMemberType]
     try:
         await within(seconds, call.wait_for_connection(), f"{peer} at {address}")
     except grpc.aio.AioRpcError as error:
@@ -226,4 +242,4 @@ async def _open(
     except TransportError:
         call.cancel()
         raise
-    return GrpcStream(call, peer, address.rpartition(":")[0], count)
+    return GrpcStream(call, service.caller_door, peer, address.rpartition(":")[0], count)

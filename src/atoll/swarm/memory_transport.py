@@ -5,22 +5,26 @@ edges.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 from atoll.errors import UserError
-from atoll.swarm.messages import AnyMessage
+from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message
-from atoll.swarm.transport import MAX_FRAME_BYTES, Service, TransportError, pack, unpack, within
+from atoll.swarm.services import Service
+from atoll.swarm.transport import MAX_FRAME_BYTES, Handler, TransportError, pack, unpack, within
 
 _WINDOW_FRAMES = 16  # a sender waits once this many frames are unread, as with a real socket
+
+T = TypeVar("T", bound=Message)
 
 
 class Network:
     """Who serves where, and which edges are cut."""
 
     def __init__(self) -> None:
-        self.services: dict[str, tuple[MemoryTransport, Mapping[str, Service]]] = {}
+        self.services: dict[str, tuple[MemoryTransport, Mapping[Service[Any, Any], Handler]]] = {}
         self.cut: set[frozenset[str]] = set()
-        self.streams: list[tuple[str, str, MemoryStream, MemoryStream]] = []
+        self.streams: list[tuple[str, str, MemoryStream[Any], MemoryStream[Any]]] = []
         self._next_port = 1
 
     def port(self) -> int:
@@ -89,12 +93,15 @@ class Pipe:
         self._waiters.clear()
 
 
-class MemoryStream:
+class MemoryStream(Generic[T]):
     """One end of a call."""
 
-    def __init__(self, peer: str, incoming: Pipe, outgoing: Pipe, count: Callable[[int], None]) -> None:
+    def __init__(
+        self, peer: str, door: Door[T], incoming: Pipe, outgoing: Pipe, count: Callable[[int], None]
+    ) -> None:
         self.peer = peer
         self.peer_host = "memory"
+        self._door = door
         self._incoming = incoming
         self._outgoing = outgoing
         self._count = count
@@ -106,8 +113,8 @@ class MemoryStream:
         await self._outgoing.put(frame)
         self._count(len(frame))
 
-    async def receive(self, seconds: float) -> tuple[AnyMessage, memoryview]:
-        return unpack(await within(seconds, self._incoming.get(), self.peer))
+    async def receive(self, seconds: float) -> tuple[T, memoryview]:
+        return unpack(await within(seconds, self._incoming.get(), self.peer), self._door)
 
     async def close(self) -> None:
         self.break_off(f"{self.peer}: the other end closed the stream")
@@ -126,19 +133,19 @@ class MemoryTransport:
         self.sent_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def connect(self, address: str, peer: str, service: str, seconds: float = 10.0) -> MemoryStream:
+    async def connect(
+        self, address: str, peer: str, service: Service[Any, T], seconds: float = 10.0
+    ) -> MemoryStream[T]:
         served = self.network.services.get(address)
         if served is None or served[0].island != peer or frozenset((self.island, peer)) in self.network.cut:
             raise TransportError(f"{peer} at {address} cannot be reached")
         there, back = Pipe(), Pipe()
-        near, far = (
-            MemoryStream(peer, back, there, self._add),
-            MemoryStream(self.island, there, back, served[0]._add),
-        )
+        near = MemoryStream(peer, service.caller_door, back, there, self._add)
+        far = MemoryStream(self.island, service.server_door, there, back, served[0]._add)
         self.network.streams.append((self.island, peer, near, far))
         handler = served[1].get(service)
         if handler is None:
-            raise TransportError(f"{peer} does not serve {service}")
+            raise TransportError(f"{peer} does not serve {service.name}")
 
         async def serve() -> None:
             try:
@@ -153,12 +160,12 @@ class MemoryTransport:
         task.add_done_callback(self._tasks.discard)
         return near
 
-    async def serve(self, host: str, port: int, services: Mapping[str, Service]) -> int:
+    async def serve(self, host: str, port: int, handlers: Mapping[Service[Any, Any], Handler]) -> int:
         port = port or self.network.port()
         address = f"{host}:{port}"
         if address in self.network.services:
             raise UserError(f"{address} is in use; choose another port")
-        self.network.services[address] = (self, services)
+        self.network.services[address] = (self, handlers)
         return port
 
     def _add(self, size: int) -> None:

@@ -1,17 +1,18 @@
 """The records that a swarm keeps on disk, and the base of everything that travels.
 
-Digests and roots are 32 raw bytes. A *step* is an outer step: update `step` turns state `step` into state
-`step + 1`.
+Messages that nobody keeps are in `messages/`, by plane. Digests and roots are 32 raw bytes. A *step* is an
+outer step: update `step` turns state `step` into state `step + 1`.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
 from atoll.samples import Ranges, merge, num_samples, number_of, split
-from atoll.swarm.layout import digest
+from atoll.swarm.layout import Layout, digest
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
@@ -31,6 +32,18 @@ class Term(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self == other or self.counter > other.counter
 
 
+class RunInfo(Message, frozen=True, kw_only=True):
+    """What a run is: all that a stranger needs besides a certificate. Coordinator and islands keep it."""
+
+    run_id: str
+    name: str
+    recipe: dict[str, Any]  # the run's part of the recipe
+    genesis_root: bytes  # of state 0
+    layout: Layout
+    data_digest: str  # of the prepared data's manifest; empty where a run has none
+    record_key: bytes  # Ed25519 public key that signs commit records
+
+
 class Plan(Message, frozen=True, kw_only=True):
     """Coordinator to an island: train alone from state `step` on these samples."""
 
@@ -42,8 +55,8 @@ class Plan(Message, frozen=True, kw_only=True):
     stage_starts: tuple[int, ...]  # sample index at which each stage of the mixture began
     inner_steps: int
     first_inner_step: int  # the plan's first inner step, counted from the run's beginning as schedules do
-    seconds: float = math.inf  # from when the plan is told until the island proposes what it has done
-    handover: float = 0.0  # how many of these seconds copying and encoding usually take
+    seconds_left: float = math.inf  # from when the plan is told until the island proposes what it has done
+    handover_seconds: float = 0.0  # how many of these seconds copying and encoding usually take
 
     @property
     def num_samples(self) -> int:
@@ -65,8 +78,10 @@ class Plan(Message, frozen=True, kw_only=True):
 
     def is_same_work(self, other: "Plan") -> bool:
         """Whether both plan the same work, though told by different coordinators or at different times."""
-        replace = msgspec.structs.replace
-        return replace(self, term=other.term, seconds=other.seconds, handover=other.handover) == other
+        told_alike = msgspec.structs.replace(
+            self, term=other.term, seconds_left=other.seconds_left, handover_seconds=other.handover_seconds
+        )
+        return told_alike == other
 
     def split_lease(self, inner_steps: int) -> tuple[Ranges, Ranges]:
         """(the samples of the first `inner_steps` inner steps, the samples of the others)."""
@@ -85,8 +100,8 @@ class Plan(Message, frozen=True, kw_only=True):
 
     def has_time(self, num_done: int, num_more: int, elapsed_seconds: float) -> bool:
         """Whether more inner steps fit at the average pace of those done; the first always does."""
-        left_seconds = self.seconds - self.handover
-        return not num_done or elapsed_seconds * (num_done + num_more) <= left_seconds * num_done
+        available_seconds = self.seconds_left - self.handover_seconds
+        return not num_done or elapsed_seconds * (num_done + num_more) <= available_seconds * num_done
 
 
 class Share(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -157,7 +172,7 @@ class UpdateHeader(Message, frozen=True, kw_only=True):
     lr: float
     momentum: float
     participants: tuple[Share, ...]
-    slices: tuple[tuple[int, int, bytes], ...]  # (first piece, number of pieces, root of their digests)
+    slices: tuple[tuple[int, int, bytes], ...]  # (first piece, number of pieces, root of their table)
 
     def digest(self) -> bytes:
         """The update's name."""
@@ -243,3 +258,14 @@ def is_valid_after(record: CommitRecord, rewinds: Sequence[Rewind]) -> bool:
 def encode(message: Message) -> bytes:
     """A message as msgpack. Equal messages give equal bytes, so the digest of these names the message."""
     return _encoder.encode(message)
+
+
+K = TypeVar("K", bound=Message)
+
+
+def decode(data: bytes | memoryview, kind: type[K]) -> K:
+    """The record of this very kind that `data` is. Raises ValueError for anything else."""
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(f"not a {kind.__name__}: {error}") from error

@@ -1,8 +1,9 @@
 """How messages travel: one kind of call. A stream carries frames (a message and some bulk bytes) both ways.
 
-A service is an async callable that takes a `Stream`; a transport connects streams to services. Everything
-else (unary calls, uploads, downloads, the control plane) is a use of that. `grpc_transport.py` is the real
-one, `memory_transport.py` the one for tests.
+A service (`services.py`) has a name, and a door for each end of its streams: what comes through is of that
+service, and anything else raises NotUnderstood. It is served by a handler, an async callable that takes the
+stream. Everything else (unary calls, uploads, downloads, the control plane) is a use of that.
+`grpc_transport.py` is the real transport, `memory_transport.py` the one for tests.
 """
 
 import asyncio
@@ -10,11 +11,17 @@ import struct
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Protocol, TypeVar
 
-from atoll.swarm.messages import AnyMessage, decode
+from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message, encode
+from atoll.swarm.services import Service
 
 MAX_FRAME_BYTES = 4 << 20  # no peer makes us allocate more at once
 _LENGTH = struct.Struct("<I")
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T", bound=Message)
+R = TypeVar("R")
+Received = TypeVar("Received", bound=Message, covariant=True)
 
 
 class TransportError(Exception):
@@ -22,11 +29,11 @@ class TransportError(Exception):
 
 
 class NotUnderstood(TransportError):
-    """What came is no message that this version of atoll knows."""
+    """What came is no message of this line, or of another version of atoll."""
 
 
-class Stream(Protocol):
-    """One call. `peer` is the authenticated island id of the other end ("" before enrolment)."""
+class Stream(Protocol[Received]):
+    """One end of a call. `peer` is the authenticated id of the other end's member ("" before enrolment)."""
 
     peer: str
     peer_host: str
@@ -35,8 +42,12 @@ class Stream(Protocol):
         """Hand one frame to the transport; waits while the peer does not read. Raises TransportError."""
         ...
 
-    async def receive(self, seconds: float) -> tuple[AnyMessage, memoryview]:
-        """The next frame. Raises TransportError when the peer is gone or nothing came within `seconds`."""
+    async def receive(self, seconds: float) -> tuple[Received, memoryview]:
+        """The next frame's message, one of this end's door, and its bulk.
+
+        Raises TransportError when the peer is gone or nothing came within `seconds`, and NotUnderstood for a
+        message that may not come here.
+        """
         ...
 
     async def close(self) -> None:
@@ -44,7 +55,7 @@ class Stream(Protocol):
         ...
 
 
-Service = Callable[[Stream], Awaitable[None]]
+Handler = Callable[[Stream[Any]], Awaitable[None]]  # serves one stream; its end ends the call
 
 
 class Transport(Protocol):
@@ -52,11 +63,13 @@ class Transport(Protocol):
 
     sent_bytes: int
 
-    async def connect(self, address: str, peer: str, service: str, seconds: float = 10.0) -> Stream:
+    async def connect(
+        self, address: str, peer: str, service: Service[Any, T], seconds: float = 10.0
+    ) -> Stream[T]:
         """A stream to `service` of `peer` at `address`, whose identity is verified. Raises TransportError."""
         ...
 
-    async def serve(self, host: str, port: int, services: Mapping[str, Service]) -> int:
+    async def serve(self, host: str, port: int, handlers: Mapping[Service[Any, Any], Handler]) -> int:
         """Serve; the port that was taken (`port` 0: any). Raises UserError when the port is in use."""
         ...
 
@@ -69,9 +82,10 @@ def pack(message: Message, bulk: bytes | memoryview = b"") -> bytes:
     return b"".join((_LENGTH.pack(len(head)), head, bulk))
 
 
-def unpack(frame: bytes) -> tuple[AnyMessage, memoryview]:
-    """The message and bulk of a frame. Raises TransportError for anything malformed, NotUnderstood for what
-    it says.
+def unpack(frame: bytes, door: Door[M]) -> tuple[M, memoryview]:
+    """The message and bulk of a frame, read through a door.
+
+    Raises TransportError for a malformed frame, NotUnderstood for a message that is not one of the door's.
     """
     if len(frame) < _LENGTH.size or len(frame) > MAX_FRAME_BYTES:
         raise TransportError(f"a frame of {len(frame)} bytes is not valid")
@@ -80,13 +94,9 @@ def unpack(frame: bytes) -> tuple[AnyMessage, memoryview]:
     if length > len(frame) - _LENGTH.size:
         raise TransportError("a frame is shorter than it says")
     try:
-        return decode(view[_LENGTH.size : _LENGTH.size + length]), view[_LENGTH.size + length :]
+        return door.decode(view[_LENGTH.size : _LENGTH.size + length]), view[_LENGTH.size + length :]
     except ValueError as error:
         raise NotUnderstood(str(error)) from error
-
-
-T = TypeVar("T", bound=Message)
-R = TypeVar("R")
 
 
 def expect(message: Message, kind: type[T]) -> T:
@@ -100,17 +110,16 @@ async def call(
     transport: Transport,
     address: str,
     peer: str,
-    service: str,
+    service: Service[Any, T],
     request: Message,
-    kind: type[T],
     seconds: float = 10.0,
 ) -> T:
-    """One request, one answer of `kind`. Raises TransportError."""
+    """One request, one answer. Raises TransportError."""
     stream = await transport.connect(address, peer, service, seconds)
     try:
         await stream.send(request)
         answer, _ = await stream.receive(seconds)
-        return expect(answer, kind)
+        return answer
     finally:
         await stream.close()
 

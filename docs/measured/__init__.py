@@ -1,0 +1,34 @@
+"""What each measured table of these pages shows, by name: `python docs/tables.py` writes them."""
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+
+from harness import results
+from harness.markdown import Measured, table
+
+from measured import data, island, swarm
+
+BENCH_DIR = Path(__file__).resolve().parents[2] / "bench"
+
+
+def written(kind: Measured) -> Callable[[], str]:
+    """The table as it is now."""
+    return lambda: kind.render(results.load(kind.bench))
+
+
+def commands() -> str:
+    """Every bench: its command, and the first sentence of its help."""
+    lines = [("command", "what it measures")]
+    for path in sorted(BENCH_DIR.glob("*.py")):
+        what, command, *_ = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").split("\n\n")
+        first = command.strip().splitlines()[0].partition("     #")[0]
+        lines.append((f"`{first.strip()}`", " ".join(what.split())))
+    return table(lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    **{name: written(kind) for name, kind in {**data.TABLES, **island.TABLES, **swarm.TABLES}.items()},
+    "island summary": island.summary,
+    "benches": commands,
+}

@@ -1,0 +1,155 @@
+"""Tables of a swarm: the demo, faults, and schedules of faults in virtual time."""
+
+from harness.markdown import Columns, Grid, Lines, Measured, Values
+
+DATABASES = {
+    "sqlite": "SQLite, the same command at once",
+    "postgresql": "PostgreSQL, another stands by",
+}
+VICTIMS = {
+    "participant": "participant that owns nothing",
+    "owner": "participant that owns",
+    "trainer": "trainer",
+    "holder": "relay that only holds",
+    "edge": "edge between two",
+    "joiner": "joiner",
+    "donor": "donor, to others' commits",
+    "relay": "relay, the only owner *",
+    "coordinator": "coordinator *",
+    "swarm": "all islands at once *",
+    "everything": "everything at once *",
+}
+
+
+def storm_faults(values: Values) -> str:
+    """What struck, by kind."""
+    kinds = ", ".join(f"{kind} {number}" for kind, number in values["faults_by_kind"].items())
+    return f"{values['faults']}, {values['faults_per_outer_step']:.2f} a step ({kinds})"
+
+
+def storm_resume(values: Values) -> str:
+    """The median, and by kind of fault."""
+    kinds = ", ".join(f"{kind} {found['median']:g}" for kind, found in values["resume_seconds"].items())
+    return f"{values['resume_seconds_median']:.2f} s ({kinds})"
+
+
+TABLES = {
+    "demo": Measured(
+        bench="demo",
+        form=Columns(
+            head=lambda v: f"`atoll demo {v['overrides']}`".replace(" `", "`"),
+            lines={
+                "seconds, all of it": "{seconds:.0f}",
+                "held-out loss before, nats per token": "{heldout_loss_before:.3f}",
+                "held-out loss after": "**{heldout_loss_after:.3f}**",
+                "guessing words by their frequency": "{heldout_unigram_loss:.3f}",
+                "held-out bits per byte after": "{heldout_bits_per_byte:.2f}",
+                "MB sent, by all processes": "{megabytes_sent:.0f}",
+                "times less than data-parallel training": "{reduction_factor:.0f}",
+                "from the death to the survivors' next commit": "{survived_seconds:.1f} s",
+                "from the new start to the head": "{recovered_seconds:.0f} s",
+                "from the new start to a commit": "{rejoined_seconds:.0f} s",
+            },
+        ),
+    ),
+    "coordinator": Measured(
+        bench="coordinator",
+        form=Lines(
+            columns={
+                "database": lambda v: DATABASES[v["database"]],
+                "lost commits": "{lost_commits} of {commits}",
+                "kills": "{kills}, {kills_in_attempt} of them in an attempt",
+                "pause, median and worst": "**{pause_seconds_median:.1f} s**, {pause_seconds_max:.1f} s",
+                "of it until a leader begins": "{leader_seconds_median:.1f} s",
+                "load": "{load}",
+            }
+        ),
+    ),
+    "recovery": Measured(
+        bench="recovery",
+        form=Lines(
+            columns={
+                "state": "{state_megabytes:,} MB",
+                "donors": "{donors}",
+                "links": "{mbit_per_second:.0f} Mbit/s",
+                "ideal": "{ideal_seconds:.1f} s",
+                "until ready": "{join_seconds:.1f} s",
+                "ratio": "**{ratio:.2f}**",
+                "received": "{received:.2f}",
+                "donors' inner steps": "+{donor_slowdown:.1%}",
+                "outer step": "+{outer_step_slowdown:.0%}",
+                "first commit": "{seconds_to_first_commit:.0f} s",
+                "load": "{load}",
+            }
+        ),
+    ),
+    "storm": Measured(
+        bench="storm",
+        form=Columns(
+            head="{islands} islands",
+            lines={
+                "outer step, calm": "{outer_step_seconds:.1f} s",
+                "faults": storm_faults,
+                "kept": "**{kept:.3f}**",
+                "kept, beside the storm's untouched steps": "{kept_of_untouched:.3f}",
+                "raw (predicted)": "{raw:.3f} ({raw_predicted:.3f})",
+                "participation": "{participation:.3f}",
+                "resume": storm_resume,
+                "rejoin": "{rejoin_seconds_median:.1f} s",
+                "attempts per commit": "{attempts_per_commit:.2f}",
+                "longest step": "{longest_step_seconds:.0f} s",
+                "regressions, unequal roots, lost commits": "{regressions}, {unequal_roots}, {lost_commits}",
+            },
+        ),
+    ),
+    "scale": Measured(
+        bench="scale",
+        only=lambda v: "islands" in v,
+        form=Lines(
+            columns={
+                "islands": "{islands:,}",
+                "a beat": "{cpu_ms_per_beat:.2f} ms",
+                "an outer step, beyond beats": "{cpu_seconds_per_step:.2f} s",
+                "of it for each island": "{cpu_ms_per_step_and_island:.1f} ms",
+                "resident": "{megabytes[after_steps]:.0f} MB",
+                "load": "{load}",
+            }
+        ),
+    ),
+    "growth": Measured(
+        bench="scale",
+        only=lambda v: "between" in v,
+        form=Lines(
+            columns={
+                "islands": "{between:,}",
+                "slope of a beat": "{slope_per_beat:.2f}",
+                "slope of a step": "{slope_per_step:.2f}",
+            }
+        ),
+    ),
+    "failures": Measured(
+        bench="failures",
+        form=Grid(
+            corner="victim",
+            down=lambda v: VICTIMS[v["victim"]],
+            across="{fault}",
+            cell="{next_commit_seconds_median:.1f}, {next_commit_seconds_worst:.1f}",
+        ),
+    ),
+    "schedules": Measured(
+        bench="simulate",
+        form=Lines(
+            columns={
+                "schedules": "{schedules:,}",
+                "islands": "{islands:,}",
+                "outer steps": "{outer_steps}",
+                "a second": "{schedules_per_second:.1f}",
+                "virtual hours": "{virtual_hours:,g}",
+                "faults": "{num_faults:,}",
+                "violations": "**{violations}**",
+                "bound on progress": "{progress_bound_seconds:g} s",
+                "participants, mean": "{participants_mean:g}",
+            }
+        ),
+    ),
+}

@@ -1,0 +1,196 @@
+"""The trainer's line to its agent: starts the agent's process, replaces one that died, and carries messages.
+
+It blocks, and is for one thread of one process: in an island of several ranks, the first has the line.
+"""
+
+import contextlib
+import select
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from socket import socket
+from typing import NoReturn, Protocol
+
+from atoll.agent import membership
+from atoll.agent.frames import frame, read_frame
+from atoll.agent.orders import Orders
+from atoll.agent.settings import Settings, command
+from atoll.errors import UserError
+from atoll.run.processes import Child
+from atoll.swarm.messages import Adopt, Stopped, trainer
+from atoll.swarm.records import Plan
+from atoll.swarm.transport import TransportError
+
+SILENT_SECONDS = 60.0  # an agent pulses every few seconds; one that is silent for so long is frozen
+ENROL_SECONDS = 120.0
+POLL_SECONDS = 0.05  # while it enrols
+STOP_SECONDS = 1.0  # for an agent that is being replaced
+MAX_RESTARTS = 5  # in a row, without a word from the agent
+FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.4, 5.0  # before a restart; doubled for the next one in a row
+MISTAKE = 2  # exit status of an agent that found a mistake which only its user can mend
+
+
+class AgentProcess(Protocol):
+    """A running agent as its trainer sees it; a test may put something else in a child's place."""
+
+    @property
+    def socket(self) -> socket:
+        """The trainer's end of the pair."""
+        ...
+
+    @property
+    def alive(self) -> bool: ...
+
+    def stop(self, seconds: float = 10.0) -> int:
+        """End it, by force after `seconds`; its exit status."""
+        ...
+
+
+def start_agent(settings: Settings, ticket: str, log: Path | None) -> AgentProcess:
+    """An agent's process, a child of this one, which it does not outlive."""
+    return Child(command(settings, ticket), log=log, leash=False)
+
+
+class AgentLine:
+    """One island's line to its agent. Agents may come and go; the line and what it remembers stay."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ticket: str = "",
+        log: Path | None = None,
+        *,
+        replaced: Callable[[str, int], None] = lambda why, status: None,
+        start: Callable[[Settings, str, Path | None], AgentProcess] = start_agent,
+    ) -> None:
+        """Start the agent.
+
+        `ticket` may be empty once the directory is a member of its run. `log` takes the agent's standard
+        error; without it, this process's does. `replaced` hears of each agent that died: why, and its exit
+        status.
+        """
+        self.settings = settings
+        self._ticket = ticket
+        self._log = log
+        self._replaced = replaced
+        self._start = start
+        self._orders = Orders(self._say, time.monotonic)
+        self._restarts = 0  # since the agent's last word
+        self._agent = self._started()
+
+    def membership(self) -> membership.Membership:
+        """What this island is a member of, once its agent has enrolled it.
+
+        Raises UserError when the agent may not go on, or has not enrolled within ENROL_SECONDS.
+        """
+        directory, deadline = self.settings.directory, time.monotonic() + ENROL_SECONDS
+        while (member := membership.load(directory)) is None:
+            if not self._agent.alive:
+                self._hear()  # its last words; then, a new agent
+            if self._orders.moved_on:
+                self._refuse()
+            if time.monotonic() > deadline:
+                raise UserError(f"{directory}: no membership within {ENROL_SECONDS:.0f} s")
+            time.sleep(POLL_SECONDS)
+        return member
+
+    def orders(self) -> Iterator[Adopt | Plan]:
+        """What to do next, until the run is finished. Raises UserError when this island may not go on."""
+        self._orders.attach()
+        while True:
+            order = self._orders.next()
+            if isinstance(order, Stopped):
+                return
+            if order is None:
+                self._hear()
+            else:
+                yield order
+
+    def adopted(self, order: Adopt, loaded: bytes) -> None:
+        """As `Orders.adopted`."""
+        self._orders.adopted(order, loaded)
+
+    def measured(self, **figures: float) -> None:
+        """As `Orders.measured`."""
+        self._orders.measured(**figures)
+
+    def progress(self, loss: float, tokens: int, inner_steps: int = 1) -> bool:
+        """As `Orders.progress`, in the light of what the agent has said meanwhile."""
+        while not self._orders.moved_on and select.select([self._agent.socket], [], [], 0)[0]:
+            self._hear()
+        return self._orders.progress(loss, tokens, inner_steps)
+
+    def propose(self, tokens: int, loss: float) -> None:
+        """As `Orders.propose`."""
+        self._orders.propose(tokens, loss)
+
+    @property
+    def moved_on(self) -> bool:
+        """As `Orders.moved_on`, as far as has been heard."""
+        return self._orders.moved_on
+
+    def data_dir(self) -> Path:
+        """Where the run's prepared data is: its manifest and tokenizer, fetched if need be.
+
+        Before `orders`. Raises UserError when this island may not go on.
+        """
+        path = self.provide({})
+        if path is None:
+            self._refuse()
+        return path
+
+    def provide(self, blocks: Mapping[str, tuple[int, ...]]) -> Path | None:
+        """Where the prepared data is, with these blocks of its files; None when an order came first."""
+        self._orders.want(blocks)
+        while self._orders.wanted is not None:
+            self._hear()
+        return self._orders.data_dir
+
+    @property
+    def agent_alive(self) -> bool:
+        """Whether the newest agent's process lives."""
+        return self._agent.alive
+
+    def close(self) -> None:
+        """Let the agent end; it leaves the swarm and keeps its files."""
+        self._agent.stop()
+
+    # -------------------------------------------------------------------------------------------- the agent
+    def _say(self, message: trainer.ToAgent) -> None:
+        with contextlib.suppress(OSError):  # a dead agent is replaced where the next message is awaited
+            self._agent.socket.sendall(frame(message))
+
+    def _hear(self) -> None:
+        """Take in the agent's next message, or start another agent in the place of one that died or froze."""
+        try:
+            message = read_frame(self._agent.socket, trainer.TRAINER_DOOR)
+        except TimeoutError:
+            self._replace(f"it has said nothing for {SILENT_SECONDS:.0f} s")
+            return
+        except TransportError as error:
+            self._replace(str(error))
+            return
+        self._restarts = 0
+        self._orders.hear(message)
+
+    def _replace(self, why: str) -> None:
+        """A dead agent costs nothing but time: its files hold all that it knew, and we what we work on."""
+        status = self._agent.stop(STOP_SECONDS)
+        self._replaced(why, status)
+        if status == MISTAKE or self._restarts == MAX_RESTARTS:
+            log = self._log or "standard error"
+            raise UserError(f"this island's agent cannot go on ({why}); its log: {log}")
+        time.sleep(min(LAST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**self._restarts))
+        self._restarts += 1
+        self._agent = self._started()
+        self._orders.agent_replaced()
+
+    def _started(self) -> AgentProcess:
+        agent = self._start(self.settings, self._ticket, self._log)
+        agent.socket.settimeout(SILENT_SECONDS)
+        return agent
+
+    def _refuse(self) -> NoReturn:
+        """An order before the trainer is attached can only be the last."""
+        self._orders.next()
+        raise UserError("the run is finished")

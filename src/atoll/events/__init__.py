@@ -1,0 +1,48 @@
+"""What happened in a run, as typed events: who came and went, what each outer step met, who reigned.
+
+The coordinator reports them; `atoll.events.log` writes them to the events file, and gives them back.
+docs/events.md describes every kind, its fields, and the file.
+"""
+
+from atoll.events.membership import Enrolled, Evicted, Frozen, Joined, Left, Refused, Thawed, Unreachable
+from atoll.events.reign import Behind, Deposed, Imported, ReignBegan, Rewound
+from atoll.events.step import (
+    AttemptClosed,
+    AttemptOpened,
+    Committed,
+    Excluded,
+    Fault,
+    Finished,
+    Ready,
+    Recovered,
+    Stuck,
+    Thin,
+    Unequal,
+)
+
+Event = (
+    Enrolled
+    | Joined
+    | Refused
+    | Unreachable
+    | Frozen
+    | Thawed
+    | Left
+    | Evicted
+    | Ready
+    | Recovered
+    | Unequal
+    | AttemptOpened
+    | Fault
+    | AttemptClosed
+    | Excluded
+    | Stuck
+    | Thin
+    | Committed
+    | Finished
+    | ReignBegan
+    | Deposed
+    | Rewound
+    | Behind
+    | Imported
+)

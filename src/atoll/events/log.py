@@ -1,0 +1,78 @@
+"""The events file: one JSON object a line, appended by a coordinator, followed by whoever likes."""
+
+import os
+import time
+from collections import deque
+from pathlib import Path
+
+import msgspec
+
+from atoll.events import Event
+
+VERSION = 1  # of the file's format: raise it with every change that a reader of before would misread
+NUM_NOTABLE = 12
+
+
+class EventLog:
+    """Appends events to a file. Used by one coordinator at a time."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.notable: deque[Event] = deque(maxlen=NUM_NOTABLE)  # the last that were not routine
+        self._file = path.open("ab", buffering=0)
+        if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+            os.write(self._file.fileno(), b"\n")  # ends a line that a crash cut off
+
+    def write(self, event: Event) -> None:
+        """Append an event; its time is now."""
+        event = msgspec.structs.replace(event, time=time.time())
+        if not event.routine:
+            self.notable.append(event)
+        line = {"version": VERSION, **msgspec.to_builtins(event), "text": event.text}
+        self._file.write(msgspec.json.encode(line) + b"\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class EventReader:
+    """Follows an events file. What cannot be read is skipped, counted, and told of in `complaint`."""
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        """Begin at byte `offset`, which must be the beginning of a line."""
+        self.path = path
+        self.num_torn = 0  # lines that are no JSON: a crash cut them off
+        self.num_unknown = 0  # whole lines of another format, or of a kind that is not known here
+        self._offset = offset
+
+    def read(self) -> list[Event]:
+        """The events that came since the last call, oldest first; a line that is not whole yet waits."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        events: list[Event] = []
+        for line in whole.splitlines():
+            try:
+                events.append(_decoder.decode(line))
+            except msgspec.ValidationError:
+                self.num_unknown += 1
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                self.num_torn += 1
+        return events
+
+    @property
+    def complaint(self) -> str:
+        """What was skipped so far, as a sentence for people; "" if nothing was."""
+        if not (self.num_torn or self.num_unknown):
+            return ""
+        return (
+            f"{self.path}: skipped {self.num_torn} lines that a crash cut off, and {self.num_unknown} "
+            f"that this atoll, which reads format {VERSION}, does not know; the atoll that wrote them does"
+        )
+
+
+_decoder = msgspec.json.Decoder(Event)

@@ -1,0 +1,88 @@
+"""Events of membership: who enrols, joins, is heard, and goes."""
+
+from typing import ClassVar, Literal
+
+from atoll.events.base import Occurrence
+
+
+class Enrolled(Occurrence, frozen=True, kw_only=True):
+    """A stranger has exchanged a ticket for a certificate."""
+
+    routine: ClassVar[bool] = True
+
+    contributor: str  # who gets the credit; "": nobody was named
+
+    @property
+    def text(self) -> str:
+        return f"{self.island} enrolled for {self.contributor or 'nobody named'}"
+
+
+class Joined(Occurrence, frozen=True, kw_only=True):
+    """An agent has dialled in, and is a member from now on."""
+
+    contributor: str
+    relay: bool
+
+    @property
+    def text(self) -> str:
+        return f"{self.island} joined as {'a relay' if self.relay else 'an island'}"
+
+
+class Refused(Occurrence, frozen=True, kw_only=True):
+    """An island that would join was sent away, or a member's proposal does not count."""
+
+    what: Literal["island", "proposal"]
+    reason: str
+
+    @property
+    def text(self) -> str:
+        what = self.island if self.what == "island" else f"a proposal of {self.island}"
+        return f"{what} was refused: {self.reason}"
+
+
+class Unreachable(Occurrence, frozen=True, kw_only=True):
+    """Nobody answers at the address that a member gave, so it can neither own slices nor give state."""
+
+    address: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.island} cannot be reached at {self.address}: it owns nothing"
+
+
+class Frozen(Occurrence, frozen=True, kw_only=True):
+    """A member's line is up, but it has said nothing for too long, and is not waited for any more."""
+
+    silent_seconds: float
+
+    @property
+    def text(self) -> str:
+        return f"{self.island} is silent for {self.silent_seconds:.1f} s; going on without it"
+
+
+class Thawed(Occurrence, frozen=True, kw_only=True):
+    """A frozen member says something again."""
+
+    @property
+    def text(self) -> str:
+        return f"{self.island} is heard again"
+
+
+class Left(Occurrence, frozen=True, kw_only=True):
+    """A member's line has ended."""
+
+    reason: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.island} is gone: {self.reason}"
+
+
+class Evicted(Occurrence, frozen=True, kw_only=True):
+    """The operator has put an island out of the run for good."""
+
+    reason: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.island} is evicted: {self.reason}"

@@ -1,0 +1,159 @@
+"""Events of an outer step, in the order in which they come: ready, attempt, what can go wrong, commit."""
+
+from typing import ClassVar, Literal
+
+import msgspec
+
+from atoll.events.base import Occurrence, listed
+from atoll.metrics import Metrics
+
+ROOT_DIGITS = 12  # of a root's hex digits: enough for people to tell states apart
+
+
+class Ready(Occurrence, frozen=True, kw_only=True):
+    """A member holds the head, and so does its trainer: it may be planned, own slices, and give state."""
+
+    routine: ClassVar[bool] = True
+
+    trainer: bool  # whether it has one, which has proven what it loaded
+    root: str  # of the state that it holds, in hex
+
+    @property
+    def text(self) -> str:
+        return f"{self.island} holds state {self.step}, root {self.root[:ROOT_DIGITS]}"
+
+
+class Recovered(Occurrence, frozen=True, kw_only=True):
+    """A member is ready for the first time on this line, and there was a head to come to."""
+
+    recovery_seconds: float  # since it joined
+
+    @property
+    def text(self) -> str:
+        return f"{self.island} is at the head, {self.recovery_seconds:.1f} s after it joined"
+
+
+class Unequal(Occurrence, frozen=True, kw_only=True):
+    """Bits differ that must not: a member's state from the head, or the next roots of an update's holders."""
+
+    num_roots: int = 2  # different ones
+
+    @property
+    def text(self) -> str:
+        if self.island:
+            return f"{self.island} holds other bits than the swarm at step {self.step}"
+        return f"step {self.step}: {self.num_roots} different next roots are held"
+
+
+class AttemptOpened(Occurrence, frozen=True, kw_only=True, tag="attempt"):
+    """Agents begin to reduce the proposals of these participants into one update."""
+
+    routine: ClassVar[bool] = True
+
+    number: int  # of the attempt within its step, from 1
+    participants: tuple[str, ...]
+    left_out: tuple[str, ...]  # islands that had a plan, and do not take part
+    num_owners: int
+
+    @property
+    def text(self) -> str:
+        without = f"; without {listed(self.left_out)}" if self.left_out else ""
+        counts = f"{len(self.participants)} participants, {self.num_owners} owners"
+        return f"step {self.step}, attempt {self.number}: {counts}{without}"
+
+
+class Fault(Occurrence, frozen=True, kw_only=True):
+    """`island` reports that it could not exchange with `peer` in an attempt. Either may be to blame."""
+
+    peer: str
+    fault: str  # its kind, as agents name it
+    detail: str  # a sentence of the agent that reports it
+
+    @property
+    def text(self) -> str:
+        return f"{self.island} about {self.peer}: {self.detail}"
+
+
+Cause = Literal["term", "left", "stalled", "fault", "not held"]
+CAUSES: dict[Cause, str] = {
+    "term": "a higher term begins",
+    "left": "{islands} left before the update was assembled",
+    "stalled": "{islands} made no progress with reducing",
+    "fault": "{islands} could not exchange",
+    "not held": "{islands} did not hold the update in time",
+}
+
+
+class AttemptClosed(Occurrence, frozen=True, kw_only=True, tag="attempt closed"):
+    """An attempt has failed. Nothing of it was applied anywhere; another attempt follows."""
+
+    number: int
+    cause: Cause
+    islands: tuple[str, ...]  # on whose account; empty where it was nobody's
+
+    @property
+    def text(self) -> str:
+        reason = CAUSES[self.cause].format(islands=listed(self.islands))
+        return f"step {self.step}, attempt {self.number}: {reason}"
+
+
+class Excluded(Occurrence, frozen=True, kw_only=True):
+    """A participant is left out of this step, because no owner was left that could exchange with it."""
+
+    @property
+    def text(self) -> str:
+        return f"{self.island} is left out of step {self.step}: no owner can reach it"
+
+
+class Stuck(Occurrence, frozen=True, kw_only=True):
+    """There are proposals, but no agent that could reduce them."""
+
+    @property
+    def text(self) -> str:
+        return "no agent can be reached by the others: start a relay"
+
+
+class Thin(Occurrence, frozen=True, kw_only=True):
+    """A step is committed although fewer hold its update than usually must."""
+
+    holders: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return f"step {self.step} is committed with {len(self.holders)} holders"
+
+
+class Contribution(msgspec.Struct, frozen=True, kw_only=True):
+    """What one participant gave to a commit."""
+
+    tokens: int
+    inner_steps: int
+    loss: float  # mean over these inner steps, in nats per token
+    metrics: Metrics  # of the island, when it proposed
+
+
+class Committed(Occurrence, frozen=True, kw_only=True):
+    """The outer step is committed: its record is durable, and everybody is told."""
+
+    routine: ClassVar[bool] = True
+
+    tokens: int
+    loss: float  # mean over its tokens, in nats
+    participants: dict[str, Contribution]  # by island
+    holders: tuple[str, ...]  # islands that held the update, sorted
+    root: str  # of the state that the step leads to, in hex
+
+    @property
+    def text(self) -> str:
+        counts = f"{len(self.participants)} islands, {self.tokens:,} tokens"
+        return f"step {self.step}: {counts}, loss {self.loss:.3f}, root {self.root[:ROOT_DIGITS]}"
+
+
+class Finished(Occurrence, frozen=True, kw_only=True):
+    """The run's last outer step is committed."""
+
+    num_outer_steps: int
+
+    @property
+    def text(self) -> str:
+        return f"all {self.num_outer_steps} outer steps are committed"

@@ -1,0 +1,29 @@
+"""What an island measures while it trains. One type carries it from the trainer to whoever reads the run."""
+
+import math
+
+import msgspec
+
+
+class Metrics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The newest figures of one island. A figure is None where the island has not measured it.
+
+    The trainer measures; its agent adds what the seconds went into, and sends all of it to the coordinator,
+    which shows it in the run's status and writes it into the events file with every commit.
+    """
+
+    loss: float | None = None  # of the newest inner step: mean cross-entropy per token, in nats
+    heldout_loss: float | None = None  # the same on held-out text, at this island's newest look at it
+    tokens_per_second: float = 0.0  # trained on, over the inner steps that were reported last
+    gradient_norm: float | None = None  # of the newest inner step, before clipping
+    learning_rate: float | None = None  # of the newest inner step
+    # What the time since the agent started went into; the agent fills these in, the trainer leaves them 0.
+    compute_seconds: float = 0.0  # in the inner steps of all proposals
+    communicate_seconds: float = 0.0  # encoding and reducing
+    wait_seconds: float = 0.0  # for others, between proposals and their commits
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether no figure is NaN or infinite."""
+        figures = msgspec.structs.astuple(self)
+        return all(figure is None or math.isfinite(figure) for figure in figures)

@@ -1,0 +1,69 @@
+"""How a run is, as its coordinator sees it: what `atoll status --json` prints, and the demo and tables read.
+
+docs/events.md describes every field. Roots are in hex; a step is an outer step.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+import msgspec
+
+from atoll.metrics import Metrics
+
+VERSION = 1  # of these structs: raise it with every change that a reader of before would misread
+
+
+class IslandStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One island that is a member, or was one and took part in a commit."""
+
+    island: str  # its id
+    contributor: str  # who gets the credit; "": nobody was named
+    relay: bool  # it has no trainer
+    present: bool  # its line to the coordinator is up, and it is heard
+    ready: bool  # it holds the head, and so does its trainer
+    address: str  # host:port where peers reach it; "": they cannot
+    note: str  # what its agent is doing, for people
+    inner_step: int  # how many of the open outer step it has done
+    metrics: Metrics  # its newest
+    sent_bytes: int  # to all others, since its agent started
+    committed_tokens: int
+    committed_tokens_by_source: dict[str, int]  # empty for a run whose data has no sources
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that was not routine, for people; the events file has all of it."""
+
+    time: float  # seconds since the epoch
+    kind: str
+    text: str
+
+
+class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A run at one moment."""
+
+    version: int = VERSION
+    run_id: str
+    name: str  # of its recipe
+    term: int  # of the coordinator that answers
+    finished: bool  # every outer step is committed
+    step: int  # the one that is open: so many are committed
+    num_outer_steps: int  # of the whole run
+    num_inner_steps: int  # of an outer step, for an island that is planned all of them
+    root: str  # of the committed state that the open step begins from
+    attempt: int  # number of the open step's last attempt to reduce; 0: none yet
+    proposed: tuple[str, ...]  # islands that have proposed in the open step, sorted
+    committed_tokens: int
+    ledger: dict[str, dict[str, int]]  # committed tokens by contributor, then source
+    sent_bytes: int  # by the coordinator, since it started
+    islands: tuple[IslandStatus, ...]  # sorted by id
+    events: tuple[Told, ...]  # the last notable ones, oldest first
+
+
+def ledger(islands: Iterable[IslandStatus]) -> dict[str, dict[str, int]]:
+    """Committed tokens of each contributor (an island that names none is its own), by source."""
+    found: dict[str, Counter[str]] = {}
+    for island in islands:
+        if island.committed_tokens_by_source:
+            name = island.contributor or island.island
+            found.setdefault(name, Counter()).update(island.committed_tokens_by_source)
+    return {name: dict(sorted(found[name].items())) for name in sorted(found)}

@@ -1,0 +1,211 @@
+"""The control plane: what an agent and its coordinator say to each other on the agent's control line.
+
+The agent dials, says `Hello` and keeps the line open; from then on either end speaks when it has something
+to say. `Plan`, `Attempt` and `Assembled` travel here as well. They are defined in `records.py`, because the
+coordinator keeps them.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from atoll.metrics import Metrics
+from atoll.swarm.messages.door import Door
+from atoll.swarm.records import Assembled, Attempt, CommitRecord, Message, Plan, Rewind, Term
+
+VERSION = 2  # of this protocol: raise it with every change that an agent of before would misread
+
+
+# ------------------------------------------------------------------------------------------------ membership
+class Hello(Message, frozen=True, kw_only=True):
+    """An agent's first message on every control line: who it is, and what it holds."""
+
+    session: str  # new at every start of the agent's process
+    version: int  # VERSION of its code
+    recipe_digest: str
+    self_test: bytes  # digest of what its kernels make of a fixed input; other arithmetic is refused
+    contributor: str  # whom its committed tokens are credited to
+    relay: bool  # it has no trainer
+    port: int  # where peers reach it, at the host that it dials from; 0 if it only dials out
+    head: int  # how many commit records it has stored
+    head_root: bytes  # of the state that they lead to
+    term: Term  # the highest that it has seen
+    num_rewinds: int = 0  # that it knows
+    # Number by name, SOURCE/NAME, of what it holds of private sources.
+    partitions: dict[str, int] = msgspec.field(default_factory=dict[str, int])
+
+
+class Refused(Message, frozen=True):
+    """The coordinator does not take this agent in. The agent ends, and gives people the reason."""
+
+    reason: str
+
+
+class Evicted(Message, frozen=True):
+    """The operator has removed this island from the run. Its agent ends, and gives people the reason."""
+
+    reason: str
+
+
+class Welcome(Message, frozen=True):
+    """The coordinator takes an agent in, or tells all of them anew where the run is after that has changed.
+
+    An agent that knows fewer commits asks for their records before it says `Ready`.
+    """
+
+    term: Term
+    head: int  # how many outer steps are committed
+    head_root: bytes  # of the state that they lead to
+
+
+class Coordinators(Message, frozen=True):
+    """The coordinator tells an agent where this run's coordinators answer: itself, and those that stand by.
+
+    The agent keeps the list on disk and dials the next address when a line breaks.
+    """
+
+    addresses: tuple[str, ...]  # host:port
+
+
+class Donors(Message, frozen=True):
+    """The coordinator tells an agent who can give state, updates and data; this replaces the list before."""
+
+    addresses: dict[str, str]  # island -> host:port; ready agents that the coordinator has reached
+
+
+class Rewound(Message, frozen=True):
+    """The coordinator tells an agent the rewinds that it does not know, in order. A `Welcome` follows."""
+
+    rewinds: tuple[Rewind, ...]
+
+
+class WantRecords(Message, frozen=True):
+    """An agent asks for commit records that it lacks; a coordinator whose database is an old backup, too."""
+
+    since: int  # the first outer step asked for
+
+
+class Records(Message, frozen=True):
+    """The answer to `WantRecords`: the next commit records that the sender has, in order.
+
+    It has no more once an answer is empty.
+    """
+
+    records: tuple[CommitRecord, ...]
+
+
+class Ready(Message, frozen=True):
+    """An agent holds state `step`, and so does its trainer. Both roots are of bytes that were just hashed."""
+
+    step: int
+    root: bytes  # of the state on the agent's disk
+    loaded: bytes  # root over the weights that the trainer really holds; empty for a relay
+
+
+class Beat(Message, frozen=True, kw_only=True):
+    """An agent's sign of life, every second, with how far it is. Sums are since its process began."""
+
+    step: int  # of the newest plan that its trainer has worked on; -1 if there was none
+    inner_step: int  # how many of its inner steps are done
+    metrics: Metrics = Metrics()  # the island's newest
+    sent_bytes: int = 0
+    note: str = ""  # what the agent is doing, for people
+    attempt: int = 0  # the number of the attempt whose update is being put together here; 0 if there is none
+    num_pieces: int = 0  # of that update that are here already
+
+
+class BeatHeard(Message, frozen=True):
+    """The coordinator's answer to every `Beat`: it has heard it, and so is not frozen itself."""
+
+
+class Finished(Message, frozen=True):
+    """The coordinator tells an agent that the run's last outer step is committed."""
+
+    step: int  # number of the last state
+
+
+# --------------------------------------------------------------------------------------------- one outer step
+class Propose(Message, frozen=True, kw_only=True):
+    """An agent offers its island's work in an outer step.
+
+    The payload is encoded and on its disk. The root of the payload's pieces fixes it before any is sent.
+    """
+
+    step: int
+    parent: bytes  # root of the state that it was made from
+    lease: tuple[tuple[int, int], ...]  # samples that it was made from, as (first, count)
+    payload: bytes  # root of the table of its pieces
+    tokens: int
+    inner_steps: int
+    loss: float  # mean over the inner steps
+    norm: float  # of the pseudo-gradient
+    handover_seconds: float = 0.0  # from its last inner step until this could be sent: copying, encoding
+    metrics: Metrics = Metrics()  # of the island, when it began to encode
+
+
+class Reduced(Message, frozen=True):
+    """An owner tells the coordinator that its slice of an attempt's update is done, and by which root."""
+
+    step: int
+    number: int  # of the attempt
+    slice: int  # index among the attempt's slices
+    digest: bytes  # root of the table of the slice's reduced pieces
+
+
+FaultKind = Literal[
+    "unreachable",  # a participant: an owner could not be dialled, or its stream broke or stood still
+    "silent",  # an owner: a participant's next piece did not come in time
+    "refused",  # an owner: a participant's piece is not the one that was proposed
+    "failed",  # an agent: it could not complete or write the update
+    "lost",  # a participant: its own payload is gone
+]
+
+
+class Fault(Message, frozen=True, kw_only=True):
+    """An agent tells the coordinator what went wrong in an attempt, and with whom; this closes the attempt.
+
+    Who is charged, and with what, depends on the kind (`coordinator/standing.py`).
+    """
+
+    step: int
+    number: int  # of the attempt
+    peer: str  # the island at the other end; "" or the sender itself where nobody else is concerned
+    kind: FaultKind
+    text: str  # for people
+
+
+class Held(Message, frozen=True):
+    """An agent promises to keep an update, which is on its disk, until a record for its step is stored."""
+
+    step: int
+    number: int  # of the attempt
+    update: bytes  # digest of the update's header
+    next_root: bytes  # of the state that it leads to, as this agent has computed it
+
+
+class Committed(Message, frozen=True):
+    """The coordinator tells every agent that is connected that an outer step is committed, durably."""
+
+    record: CommitRecord
+
+
+# ------------------------------------------------------------------------------------------------------ doors
+ToCoordinator = Hello | WantRecords | Records | Ready | Beat | Propose | Reduced | Fault | Held
+ToAgent = (
+    Refused
+    | Evicted
+    | Welcome
+    | Coordinators
+    | Donors
+    | Rewound
+    | WantRecords
+    | Records
+    | BeatHeard
+    | Plan
+    | Attempt
+    | Assembled
+    | Committed
+    | Finished
+)
+COORDINATOR_DOOR: Door[ToCoordinator] = Door("a coordinator", "an agent", ToCoordinator)
+AGENT_DOOR: Door[ToAgent] = Door("an agent", "its coordinator", ToAgent)

@@ -3,6 +3,7 @@
 atoll demo | tee demo.txt; python docs/picture.py demo.txt     # writes docs/demo.svg
 """
 
+import io
 import sys
 from pathlib import Path
 
@@ -23,7 +24,7 @@ STYLES = {  # of lines that begin, or go on after an island's name, like this
 
 def main() -> None:
     lines = Path(sys.argv[1]).read_text().splitlines()
-    console = Console(record=True, width=WIDTH, file=Path("/dev/null").open("w"), highlight=False)
+    console = Console(record=True, width=WIDTH, file=io.StringIO(), highlight=False)
     console.print(Text("$ atoll demo", style="bold"))
     for line in lines:
         style = next((style for start, style in STYLES.items() if line.startswith(start)), "")

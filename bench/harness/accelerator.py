@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import torch
 
-from atoll.agent.codec import encode, encoded_bytes
+from atoll.agent.codecs import codec_named
 from atoll.agent.mapped import map_file
 from atoll.island.parallelize import device as device_named
 from atoll.island.ranks import Ranks, own_rows
@@ -175,8 +175,9 @@ def hand_over(device: torch.device, shape: Shape, seconds: float) -> dict[str, A
     with tempfile.TemporaryDirectory(prefix="atoll-bench-") as directory:
         local = map_file(Path(directory) / "local.f32", num_elements)
         copied = timed(lambda: to_file(island, local), seconds)
-        values, encoded = np.array(local), np.empty(encoded_bytes("int8", num_elements), np.uint8)
-        taken = timed(lambda: encode("int8", values, encoded), seconds)
+        codec, values = codec_named("int8"), np.array(local)
+        encoded = np.empty(codec.max_bytes(num_elements), np.uint8)
+        taken = timed(lambda: codec.encode(values, encoded), seconds)
     ranks.close()
     return {
         "bytes": 4 * num_elements,

@@ -11,8 +11,9 @@ from pathlib import Path
 from socket import socket
 from typing import NoReturn, Protocol
 
-from atoll.agent import membership
 from atoll.agent.frames import frame, read_frame
+from atoll.agent.membership import Membership
+from atoll.agent.membership import load as load_membership
 from atoll.agent.orders import Orders
 from atoll.agent.settings import Settings, command
 from atoll.errors import UserError
@@ -78,13 +79,13 @@ class AgentLine:
         self._restarts = 0  # since the agent's last word
         self._agent = self._started()
 
-    def membership(self) -> membership.Membership:
+    def membership(self) -> Membership:
         """What this island is a member of, once its agent has enrolled it.
 
         Raises UserError when the agent may not go on, or has not enrolled within ENROL_SECONDS.
         """
         directory, deadline = self.settings.directory, time.monotonic() + ENROL_SECONDS
-        while (member := membership.load(directory)) is None:
+        while (member := load_membership(directory)) is None:
             if not self._agent.alive:
                 self._hear()  # its last words; then, a new agent
             if self._orders.moved_on:
@@ -115,7 +116,7 @@ class AgentLine:
         self._orders.measured(**figures)
 
     def progress(self, loss: float, tokens: int, inner_steps: int = 1) -> bool:
-        """As `Orders.progress`, in the light of what the agent has said meanwhile."""
+        """As `Orders.progress`, once it has heard what the agent has said meanwhile."""
         while not self._orders.moved_on and select.select([self._agent.socket], [], [], 0)[0]:
             self._hear()
         return self._orders.progress(loss, tokens, inner_steps)
@@ -126,7 +127,7 @@ class AgentLine:
 
     @property
     def moved_on(self) -> bool:
-        """As `Orders.moved_on`, as far as has been heard."""
+        """As `Orders.moved_on`, by what has been heard so far."""
         return self._orders.moved_on
 
     def data_dir(self) -> Path:
@@ -191,6 +192,6 @@ class AgentLine:
         return agent
 
     def _refuse(self) -> NoReturn:
-        """An order before the trainer is attached can only be the last."""
+        """Raise the reason to stop: an order that comes before the trainer is attached can be no other."""
         self._orders.next()
         raise UserError("the run is finished")

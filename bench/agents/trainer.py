@@ -106,7 +106,7 @@ class Trainer:
             part = self._weights[start : start + STRIDE]
             part += np.float32(0.02) * (TARGET - part) + self._noise[: len(part)]
         self._mapping.local[:] = self._weights
-        tokens = TOKENS_PER_SAMPLE * num_samples(plan.used(done))
+        tokens = TOKENS_PER_SAMPLE * num_samples(plan.used_lease(done))
         self._note("proposed", step=plan.step, tokens=tokens)
         self._line.propose(tokens, LOSS)
 

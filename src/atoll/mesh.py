@@ -218,7 +218,7 @@ class Swarm:
 
 def own_elements(layout: Layout, parameters: Mapping[str, Tensor]) -> Iterator[tuple[slice, Tensor]]:
     """For each parameter: where this rank's rows lie in a flat [num_elements], and those rows, not copied."""
-    for tensor, place in layout.places():
+    for tensor, place in layout.tensor_slices():
         elements_before, rows = own_rows(parameters[tensor.name])
         start = place.start + elements_before
         yield slice(start, start + rows.numel()), rows

@@ -161,7 +161,7 @@ def propose(
     mesh: ElasticDeviceMesh, island: Island, plan: Plan, done: list[InnerMetrics], recipe: Recipe
 ) -> None:
     """Offer the island's parameters as its contribution to the plan's outer step."""
-    num_tokens = num_samples(plan.used(len(done))) * recipe.inner.context_length
+    num_tokens = num_samples(plan.used_lease(len(done))) * recipe.inner.context_length
     mean_loss = sum(metrics.loss for metrics in done) / len(done)
     mesh.swarm.propose(island.parameters(), num_tokens, mean_loss)
 

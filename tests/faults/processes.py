@@ -1,4 +1,4 @@
-"""Real processes for tests: a host and islands of a run, started as a user would, on loopback."""
+"""Real processes for tests: a host and islands of a run on loopback, started as a user would start them."""
 
 import os
 import time
@@ -17,7 +17,7 @@ from atoll.swarm.identity import Ticket
 
 
 class World:
-    """One run in a directory; whatever is left of it at the end is stopped."""
+    """One run in a directory. As a context manager it stops all processes at the end."""
 
     def __init__(self, directory: Path, recipe: str) -> None:
         self.run_dir = RunDir(directory)
@@ -32,43 +32,26 @@ class World:
         for child in self.children.values():
             child.socket.close()
         for child in self.children.values():
-            child.stop(2.0)  # own loops do not end by themselves
+            child.stop(2.0)  # a loop of one's own does not watch the leash: it is killed
 
     def host(self, port: int = 0) -> None:
+        """Start the coordinator, and wait for its ticket."""
         since = time.time()
-        arguments = [
-            "atoll",
-            "host",
-            self.recipe,
-            "--dir",
-            str(self.run_dir.path),
-            "--listen",
-            f"127.0.0.1:{port}",
-        ]
-        self.children["host"] = Child(arguments, log=self.log("host"))
+        options = ["--dir", str(self.run_dir.path), "--listen", f"127.0.0.1:{port}"]
+        self.children["host"] = Child(["atoll", "host", self.recipe, *options], log=self.log("host"))
         self.ticket = wait_for_ticket(self.run_dir.coordinator / "ticket", self.children["host"], since)
 
     def join(self, name: str, *extra: str) -> None:
-        arguments = [
-            "atoll",
-            "join",
-            self.ticket,
-            "--dir",
-            str(self.run_dir.path),
-            "--name",
-            name,
-            "--contributor",
-            name,
-            "--listen",
-            "127.0.0.1:0",
-            *extra,
-        ]
-        self.start(name, arguments)
+        """Start an island by `atoll join`."""
+        where = ["--dir", str(self.run_dir.path), "--listen", "127.0.0.1:0"]
+        self.start(
+            name, ["atoll", "join", self.ticket, *where, "--name", name, "--contributor", name, *extra]
+        )
 
     def start(self, name: str, arguments: list[str], environment: dict[str, str] | None = None) -> None:
-        self.children[name] = Child(
-            arguments, log=self.log(name), environment={"OMP_NUM_THREADS": "1", **(environment or {})}
-        )
+        """Start `python -m` with `arguments`."""
+        environment = {"OMP_NUM_THREADS": "1", **(environment or {})}
+        self.children[name] = Child(arguments, log=self.log(name), environment=environment)
 
     def log(self, name: str) -> Path:
         path = self.run_dir.path / "logs" / f"{name}.log"
@@ -83,7 +66,7 @@ class World:
         return [event for event in reader.read() if kind in ("", event.kind)]
 
     def participants(self) -> set[str]:
-        """Whoever had a part in any commit."""
+        """The participants of all commits."""
         return {island for commit in self.events("committed") for island in commit.participants}
 
     @property
@@ -96,13 +79,13 @@ class World:
         return member.island
 
     def until(self, condition, what: str, seconds: float = 60.0) -> None:
+        """Wait for a condition; fail, naming `what` and the ends of all logs, if it takes longer."""
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
                 tail = "\n".join(e.text for e in self.events()[-15:])
-                logs = "\n".join(
-                    f"{p.name}: {p.read_text()[-600:]}" for p in (self.run_dir.path / "logs").glob("*.log")
-                )
+                paths = (self.run_dir.path / "logs").glob("*.log")
+                logs = "\n".join(f"{path.name}: {path.read_text()[-600:]}" for path in paths)
                 raise AssertionError(f"not within {seconds} s: {what}\n{tail}\n{logs}")
             time.sleep(0.1)
 
@@ -110,7 +93,7 @@ class World:
         self.until(lambda: len(self.events("committed")) >= step, f"step {step}", seconds)
 
     def until_taking_part(self, name: str, after: int, seconds: float = 60.0) -> None:
-        """A commit after the first `after` ones has the island among its participants."""
+        """Wait until the island takes part in a commit after the first `after` ones."""
         island = self.island_id(name)
         self.until(
             lambda: any(island in e.participants for e in self.events("committed")[after:]),

@@ -1,4 +1,4 @@
-"""The demo from end to end, shortened by recipe; and its export, judged by `transformers` alone."""
+"""The demo from end to end, made short by its recipe, and its export in the hands of `transformers`."""
 
 import json
 import subprocess
@@ -51,7 +51,7 @@ def demo(tmp_path_factory) -> Path:
     return directory
 
 
-def test_the_summary_tells_what_happened(demo: Path) -> None:
+def test_the_summary_says_what_happened(demo: Path) -> None:
     facts = json.loads((demo / "summary.json").read_text())
     assert facts.keys() >= FACTS
     assert facts["outer_steps"] == 24
@@ -79,7 +79,7 @@ def test_what_the_islands_measured_is_in_the_events_file(demo: Path) -> None:
     assert set(looks) <= set(curve.values())
 
 
-def test_transformers_alone_finds_the_same_heldout_loss(demo: Path) -> None:
+def test_transformers_measures_the_same_heldout_loss(demo: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     recipe, saved, _ = newest_state(RunDir(demo))
@@ -89,7 +89,7 @@ def test_transformers_alone_finds_the_same_heldout_loss(demo: Path) -> None:
     ours = heldout_loss(Island(load_model(recipe, data.manifest.vocab_size, saved), recipe), batches, weights)
 
     model = AutoModelForCausalLM.from_pretrained(demo / "export").eval()
-    sums = {name: [0.0, 0] for name in weights}
+    sums = {name: [0.0, 0] for name in weights}  # loss and number of tokens
     for source, batch in batches:
         tokens, labels, documents = batch.tokens[0], batch.labels[0], batch.documents[0]
         for document in np.unique(documents):
@@ -97,37 +97,27 @@ def test_transformers_alone_finds_the_same_heldout_loss(demo: Path) -> None:
             with torch.no_grad():
                 logits = model(torch.tensor(tokens[inside])[None], use_cache=False).logits[0]
             targets = torch.tensor(labels[inside])
-            sums[source][0] += float(
-                torch.nn.functional.cross_entropy(logits, targets, ignore_index=NO_LABEL, reduction="sum")
-            )
+            loss = torch.nn.functional.cross_entropy(logits, targets, ignore_index=NO_LABEL, reduction="sum")
+            sums[source][0] += float(loss)
             sums[source][1] += int((targets != NO_LABEL).sum())
     theirs = sum(weights[name] * total / count for name, (total, count) in sums.items())
     assert abs(ours - theirs) < 1e-4
 
 
-def test_the_export_speaks_chat_and_generates(demo: Path) -> None:
+def test_the_export_has_a_chat_template_and_generates_text(demo: Path) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(demo / "export")
-    chat = tokenizer.apply_chat_template([{"role": "user", "content": "Hello"}], add_generation_prompt=True)[
-        "input_ids"
-    ]
+    messages = [{"role": "user", "content": "Hello"}]
+    chat = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
     assert chat.count(tokenizer.bos_token_id) == 1
-    command = [
-        sys.executable,
-        "-m",
-        "atoll",
-        "generate",
-        str(demo / "export"),
-        "The captain",
-        "--tokens",
-        "5",
-    ]
+    atoll = [sys.executable, "-m", "atoll"]
+    command = [*atoll, "generate", str(demo / "export"), "The captain", "--tokens", "5"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.startswith("The captain")
 
 
-def test_nothing_is_left_behind_and_the_export_is_not_overwritten(demo: Path) -> None:
+def test_no_temporary_file_is_left_and_the_export_is_not_overwritten(demo: Path) -> None:
     assert not list(demo.rglob("*.tmp"))
     command = [sys.executable, "-m", "atoll", "export", str(demo), str(demo / "export")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -135,7 +125,7 @@ def test_nothing_is_left_behind_and_the_export_is_not_overwritten(demo: Path) ->
     assert "not empty" in done.stderr
 
 
-def test_a_run_directory_of_another_recipe_is_refused_by_its_keys(demo: Path) -> None:
+def test_a_directory_of_another_recipe_is_refused_with_the_keys_that_differ(demo: Path) -> None:
     other = recipes.load("demo", ["seed=5", *SHORT[1:]])
     with pytest.raises(Exception, match=r"differ: seed, stage\.0\.until"):
         RunDir(demo).claim(other)

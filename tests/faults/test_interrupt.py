@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment ends everything that was started, and leaves nothing half-written behind."""
+"""Ctrl-C ends everything that the demo has started, and leaves no half-written file."""
 
 import signal
 import subprocess
@@ -13,7 +13,7 @@ from atoll.events.log import EventReader
 
 
 def processes_of(directory: Path) -> list[str]:
-    """Command lines of living processes that name the directory."""
+    """The command lines of all processes that name the directory."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -26,7 +26,7 @@ def processes_of(directory: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("moment", ["enrolled", pytest.param("committed", marks=pytest.mark.slow)])
-def test_ctrl_c_in_the_demo(tmp_path, moment) -> None:
+def test_ctrl_c_ends_the_demo_and_its_processes(tmp_path, moment) -> None:
     directory = tmp_path / "run"
     command = [sys.executable, "-m", "atoll", "demo", "--dir", str(directory), *SHORT]
     demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

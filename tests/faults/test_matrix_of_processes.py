@@ -1,5 +1,6 @@
-"""The fault matrix with real processes: any of them killed or frozen in any phase
-(tests/worlds/test_matrix.py has all).
+"""The fault matrix with real processes: each kind of process killed or frozen in each phase.
+
+tests/worlds/test_matrix.py has more cases, in one process.
 """
 
 import os
@@ -11,26 +12,22 @@ from itertools import pairwise, product
 
 import pytest
 from faults.processes import World
-from faults.test_own_loop import EXAMPLES, found
+from faults.test_own_loop import EXAMPLES, new_run
 
 from atoll.events.log import EventReader
 from atoll.swarm.records import CommitRecord, decode
 
-# Islands that only dial out, so that the relay owns every slice: while it is frozen, a reduction lasts.
+# The islands only dial out, so the relay owns every slice: while it is frozen, a reduction stands still.
 DIAL_ONLY = "Path(sys.argv[2]), settings=Settings(Path(sys.argv[2]), '', dial_only=True)"
-FREEZE_SECONDS = {
-    "trainer": 6.0,
-    "agent": 8.0,
-    "relay": 8.0,
-    "coordinator": 14.0,
-}  # agents leave a silent one after 10
+# Agents dial another coordinator once theirs was silent for 10 s.
+FREEZE_SECONDS = {"trainer": 6.0, "agent": 8.0, "relay": 8.0, "coordinator": 14.0, "joiner": 6.0}
 BOUND_SECONDS = 90.0
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("matrix")
-    with found(directory, until=4_000_000) as world:
+    with new_run(directory, until=4_000_000) as world:
         program = (EXAMPLES / "own_loop.py").read_text()
         for old, new in (
             ("import torch\n", "import time\nimport torch\nfrom atoll.agent.settings import Settings\n"),
@@ -69,7 +66,7 @@ def process_of(world: World, role: str) -> int:
 
 
 def soon(condition: Callable[[], object], what: str) -> None:
-    """Wait at a fine grain: phases last milliseconds."""
+    """Wait for a condition, looking every 2 ms: phases last milliseconds."""
     deadline = time.monotonic() + BOUND_SECONDS
     while not condition():
         assert time.monotonic() < deadline, f"not within {BOUND_SECONDS:.0f} s: {what}"
@@ -77,25 +74,25 @@ def soon(condition: Callable[[], object], what: str) -> None:
 
 
 def proposals(world: World) -> dict[str, int]:
-    """When each island has encoded its last payload."""
+    """When each island has encoded its last payload, in nanoseconds."""
     kept = {name: world.run_dir.islands / name / "payload.kept" for name in ("a", "b")}
     return {name: path.stat().st_mtime_ns if path.exists() else 0 for name, path in kept.items()}
 
 
 def hold_a_reduction(world: World) -> None:
-    """Freeze the only owner once the first island has proposed; an attempt opens, and lasts."""
+    """Freeze the only owner once the first island has proposed, so that the next attempt stands still."""
     events = world.run_dir.path / "events.jsonl"
     for _ in range(20):
         before = proposals(world)
         soon(lambda before=before: proposals(world) != before, "an island proposes")
         os.kill(agent_of(world, "relay"), signal.SIGSTOP)
         offset = events.stat().st_size
-        until = time.monotonic() + 3.0  # then the relay is taken for frozen, and no attempt opens
+        until = time.monotonic() + 3.0  # after that the coordinator knows that the relay is frozen
         while time.monotonic() < until:
             if any(e.kind == "attempt" for e in EventReader(events, offset).read()):
                 return
             time.sleep(0.01)
-        os.kill(agent_of(world, "relay"), signal.SIGCONT)  # both proposed at once, and it was too late
+        os.kill(agent_of(world, "relay"), signal.SIGCONT)  # too late: both islands proposed at once
         time.sleep(1.0)
     raise AssertionError("no reduction could be held up")
 
@@ -109,6 +106,8 @@ def records(world: World, name: str) -> list[CommitRecord]:
 
 @dataclass(frozen=True)
 class Case:
+    """Which process is hit, in which phase, and by what."""
+
     role: str
     phase: str
     fault: str
@@ -117,7 +116,7 @@ class Case:
         return f"{self.role}-{self.phase}-{self.fault}"
 
     def play(self, world: World) -> None:
-        """Strike, lift, see all take part again, and check the history that the islands keep."""
+        """Strike, end the fault, see all take part again, and check the history that the islands keep."""
         everybody = ("a", "b", "j") if self.phase == "recovery" else ("a", "b")
         self._all_take_part(world, ("a", "b"))
         history = records(world, "b")
@@ -148,13 +147,11 @@ class Case:
         proposed = proposals(world)
 
         def event(kind: str, name: str) -> bool:
-            return any(
-                e.kind == kind and e.island == world.island_id(name)
-                for e in EventReader(events, offset).read()
-            )
+            expected = (kind, world.island_id(name))
+            return any((e.kind, e.island) == expected for e in EventReader(events, offset).read())
 
         def new_file(suffix: str) -> bool:
-            return any(p.suffix == suffix and p.name not in seen for p in (island / "log").iterdir())
+            return any(path.suffix == suffix and path.name not in seen for path in (island / "log").iterdir())
 
         match self.phase:
             case "inner":
@@ -172,11 +169,9 @@ class Case:
                 soon(lambda: event("joined", "j"), "j joins")
 
     def _lift(self, world: World, victim: int) -> None:
-        """The fault passes; what was killed, and has nobody who starts it again, is started by the same
-        command.
-        """
+        """End the fault. Start again what was killed, if nothing else does, by the same command."""
         if self.fault == "freeze":
-            time.sleep(FREEZE_SECONDS.get(self.role, 6.0))
+            time.sleep(FREEZE_SECONDS[self.role])
             os.kill(victim, signal.SIGCONT)
             if self.phase == "reduce" and self.role == "coordinator":
                 os.kill(agent_of(world, "relay"), signal.SIGCONT)
@@ -192,28 +187,22 @@ class Case:
             world.host(port)
 
     def _all_take_part(self, world: World, everybody: tuple[str, ...]) -> None:
-        soon(
-            lambda: all((world.run_dir.islands / name / "membership.msgpack").exists() for name in everybody),
-            "all enrol",
-        )
+        memberships = [world.run_dir.islands / name / "membership.msgpack" for name in everybody]
+        soon(lambda: all(path.exists() for path in memberships), "all enrol")
         for name in everybody:
             world.until_taking_part(name, after=len(world.events("committed")), seconds=BOUND_SECONDS)
 
 
 def check(world: World, names: tuple[str, ...], history: list[CommitRecord]) -> None:
-    """No committed step has changed, all islands keep the same, trainers loaded nothing else, the ledger adds
-    up.
-    """
+    """Check that all islands keep one history, that trainers loaded its states, and that tokens add up."""
     status = world.status()
     assert status is not None
     assert not world.events("unequal")
     kept = [records(world, name) for name in names]
     longest = max(kept, key=len)
     assert longest[: len(history)] == history
-    assert all(
-        right.previous == left.digest() and right.parent == left.next_root
-        for left, right in pairwise(longest)
-    )
+    for left, right in pairwise(longest):
+        assert (right.previous, right.parent) == (left.digest(), left.next_root)
     assert all(own == longest[: len(own)] for own in kept), "an island has another history"
     roots = {record.step + 1: record.next_root.hex() for record in longest}
     for event in world.events("ready"):
@@ -225,20 +214,11 @@ def check(world: World, names: tuple[str, ...], history: list[CommitRecord]) -> 
     assert all(sum(left) <= right[0] for left, right in pairwise(spent)), "a sample was spent twice"
 
 
+FAULTS = ("kill", "freeze")
+PHASES = ("inner", "propose", "reduce", "held", "committed")
 CASES = [
-    *(
-        Case(*case)
-        for case in product(
-            ("trainer", "agent", "relay", "coordinator"),
-            ("inner", "propose", "reduce", "held", "committed"),
-            ("kill", "freeze"),
-        )
-    ),
-    *(
-        Case(role, "recovery", fault)
-        for role in ("joiner", "relay", "coordinator")
-        for fault in ("kill", "freeze")
-    ),
+    *(Case(*case) for case in product(("trainer", "agent", "relay", "coordinator"), PHASES, FAULTS)),
+    *(Case(*case) for case in product(("joiner", "relay", "coordinator"), ("recovery",), FAULTS)),
 ]
 DEFAULT = Case("agent", "reduce", "freeze")
 

@@ -1,6 +1,4 @@
-"""`examples/own_loop.py` with real processes: two islands; and what happens when any of them is killed by
-hand.
-"""
+"""`examples/own_loop.py` with real processes: to its end, and with each kind of process killed once."""
 
 import contextlib
 import os
@@ -23,8 +21,8 @@ outer = {{ inner_steps = 20, checkpoint_every = 5 }}
 """
 
 
-def found(directory: Path, until: int) -> World:
-    """A run for the example's module, hosted."""
+def new_run(directory: Path, until: int) -> World:
+    """A prepared run of the example's module."""
     recipe = directory / "own.toml"
     recipe.write_text(RECIPE.format(until=until))
     run = directory / "run"
@@ -39,7 +37,7 @@ def start(world: World, name: str) -> None:
 
 
 def test_two_islands_run_the_example_to_its_end(tmp_path) -> None:
-    with found(tmp_path, until=60) as world:
+    with new_run(tmp_path, until=60) as world:
         world.host()
         start(world, "a")
         start(world, "b")
@@ -53,35 +51,33 @@ def test_two_islands_run_the_example_to_its_end(tmp_path) -> None:
         assert len({root for step, root in ready if step == 0}) == 1
 
 
-def test_any_process_may_be_killed_at_any_moment(tmp_path) -> None:
-    with found(tmp_path, until=200_000) as world:
+def test_the_run_survives_the_death_of_each_kind_of_process(tmp_path) -> None:
+    with new_run(tmp_path, until=200_000) as world:
         world.host()
         for name in ("a", "b"):
             start(world, name)
         world.until(lambda: len(world.participants()) == 2, "both take part")
 
+        def has_left(name: str) -> bool:
+            return any(event.island == world.island_id(name) for event in world.events("left"))
+
         world.children["a"].kill()  # a trainer; its agent ends with it
-        world.until(
-            lambda: any(e.island == world.island_id("a") for e in world.events("left")),
-            "the death of a is noticed",
-        )
+        world.until(lambda: has_left("a"), "the death of a is noticed")
         world.until_step(len(world.events("committed")) + 2)
         start(world, "a")
         world.until_taking_part("a", after=len(world.events("committed")))
 
         world.kill_agent("b")  # its trainer starts another
-        world.until(
-            lambda: any(e.island == world.island_id("b") for e in world.events("left")),
-            "the death of b is noticed",
-        )
+        world.until(lambda: has_left("b"), "the death of b is noticed")
         world.until_taking_part("b", after=len(world.events("committed")))
 
         os.kill(int((world.run_dir.islands / "relay" / "agent.pid").read_text()), 9)
         relay = world.island_id("relay")
-        world.until(
-            lambda: len([e for e in world.events("joined") if e.island == relay]) > 1,
-            "the relay is started again",
-        )
+
+        def num_joined() -> int:
+            return [event.island for event in world.events("joined")].count(relay)
+
+        world.until(lambda: num_joined() > 1, "the relay is started again")
 
         port, before = world.port, len(world.events("committed"))
         world.children["host"].kill()
@@ -90,11 +86,11 @@ def test_any_process_may_be_killed_at_any_moment(tmp_path) -> None:
         world.until_taking_part("a", after=before)
         world.until_taking_part("b", after=before)
         assert not world.events("unequal")
-        told = [e.step for e in world.events("committed")]
-    assert told == sorted(set(told)), "every step is told of once, in order, across the restart"
-    # A commit is durable before it is told of: the coordinator may have been killed in between.
-    assert len(set(range(told[-1])).difference(told)) <= 1
+        reported = [event.step for event in world.events("committed")]
+    assert reported == sorted(set(reported)), "every step is reported once, in order, across the restart"
+    # A commit is durable before its event is written: the coordinator may have been killed in between.
+    assert len(set(range(reported[-1])).difference(reported)) <= 1
     with contextlib.closing(Store(sqlite_url(world.run_dir.coordinator))) as store:
         steps = [record.step for record in store.commits()]
     assert steps == list(range(len(steps))), "every step was committed once, in order, across the restart"
-    assert steps[-1] >= told[-1]
+    assert steps[-1] >= reported[-1]

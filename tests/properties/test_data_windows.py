@@ -1,4 +1,4 @@
-"""Laws of windows, over random documents, window lengths and shard sizes."""
+"""What holds for windows of any documents, with any window length and shard size."""
 
 import tempfile
 from pathlib import Path
@@ -23,27 +23,24 @@ def loader_over(data_dir: Path, texts: list[list[int]], length: int, shard_token
             if writer.num_tokens >= shard_tokens:
                 writer.cut()
     source = PreparedSource(writer.shards, writer.shards)
-    files = writer.files
     Manifest(
         format=1,
         tokenizer="",
         vocab_size=70_001,
         bos_id=BOS,
         sources={"s": source},
-        files=files,
+        files=writer.files,
         made_from={},
     ).save(data_dir)
-    inner = {"context_length": length, "tokens_per_step": length}
     tree = {
         "name": "t",
         "model": {"preset": "demo"},
         "tokenizer": {"train": 1},
         "sources": {"s": {"text": "s"}},
-        "stage": [{"until": 1, "mixture": {}}],
-        "inner": inner,
+        "stage": [{"until": 1, "mixture": {"s": 1}}],
+        "inner": {"context_length": length, "tokens_per_step": length},
         "outer": {"inner_steps": 1},
     }
-    tree["stage"][0]["mixture"]["s"] = 1
     return Loader(data_dir, parse(tree, "test"))
 
 
@@ -63,9 +60,8 @@ def test_every_token_is_an_input_once_and_labels_stay_within_documents(texts, le
     assert len(tokens) == num_windows * length
     assert tokens[: len(stream)].tolist() == stream
     following = [*zip(stream[1:], owner[1:], strict=True), (None, None)]
-    expected = [
-        token if theirs == ours else NO_LABEL for (token, theirs), ours in zip(following, owner, strict=True)
-    ]
+    pairs = zip(following, owner, strict=True)
+    expected = [token if document == ours else NO_LABEL for (token, document), ours in pairs]
     assert labels[: len(stream)].tolist() == expected
     assert (labels[len(stream) :] == NO_LABEL).all()
     for window in range(num_windows):

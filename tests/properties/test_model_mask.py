@@ -1,3 +1,5 @@
+"""Attention within documents: equal to the formula with a dense mask, for any packing of a window."""
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ LENGTH = 12
 
 @st.composite
 def packings(draw: st.DrawFn) -> torch.Tensor:
-    """Random document ids [B, LENGTH], contiguous, not in order, repeated from window to window."""
+    """Random document ids [B, LENGTH]: each a contiguous span, in any order, in every window anew."""
     rows = []
     for _ in range(draw(st.integers(1, 3))):
         edges = sorted(draw(st.sets(st.integers(1, LENGTH - 1))))
@@ -22,7 +24,7 @@ def packings(draw: st.DrawFn) -> torch.Tensor:
 def plain(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: torch.Tensor
 ) -> torch.Tensor:
-    """The formula, with a dense mask."""
+    """Attention by its formula, with a dense mask."""
     groups = query.shape[2] // key.shape[2]
     key, value = (x.repeat_interleave(groups, dim=2) for x in (key, value))
     scores = torch.einsum("blhe,bmhe->bhlm", query, key) / query.shape[-1] ** 0.5
@@ -42,12 +44,10 @@ def test_attention_and_its_gradient_are_the_dense_formulas(documents: torch.Tens
     reference = plain(*inputs, documents)
     torch.testing.assert_close(ours, reference)
     upstream = torch.randn(ours.shape, generator=generator, dtype=torch.float64)
-    for a, b in zip(
-        torch.autograd.grad(ours, inputs, upstream),
-        torch.autograd.grad(reference, inputs, upstream),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b)
+    gradients = torch.autograd.grad(ours, inputs, upstream)
+    expected = torch.autograd.grad(reference, inputs, upstream)
+    for gradient, formula in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, formula)
 
 
 @settings(max_examples=60, deadline=None)
@@ -67,6 +67,5 @@ def test_no_token_sees_another_document_or_its_own_future(documents: torch.Tenso
 
 
 def test_whole_windows_are_one_attention_call():
-    assert (
-        Mask.of_documents(torch.zeros(8, 256, dtype=torch.int32)) == Mask.causal(8, 256) == Mask(((8, 256),))
-    )
+    one_document_each = Mask.of_documents(torch.zeros(8, 256, dtype=torch.int32))
+    assert one_document_each == Mask.causal(8, 256) == Mask(((8, 256),))

@@ -1,6 +1,4 @@
-"""Whatever a recipe's file says, it is either a recipe or a UserError; and order never matters to the
-digest.
-"""
+"""Any recipe file gives a recipe or a UserError, and the order of its keys does not change the digest."""
 
 import math
 import tomllib

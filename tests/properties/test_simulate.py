@@ -1,6 +1,4 @@
-"""Schedules of faults over production's state machines: nothing of PROTOCOL 9 is ever violated, and steps
-commit.
-"""
+"""Schedules of faults over production's state machines: no invariant is violated, and steps commit."""
 
 import subprocess
 import sys
@@ -16,9 +14,8 @@ from atoll.simulate import faults as f
 
 NUM_SEEDS = 700
 NUM_EXAMPLES = 400
-BOUND_SECONDS = (
-    110.0  # a restored backup hears whoever comes for 60 s; else the worst of 100,000 schedules was 53 s
-)
+# The worst of 100,000 schedules took 53 s to commit; a restored backup waits 60 s more for its islands.
+BOUND_SECONDS = 110.0
 
 moments = st.floats(0.0, 15.0).map(lambda x: round(x, 2))
 durations = st.floats(0.5, 30.0).map(lambda x: round(x, 1))
@@ -84,10 +81,11 @@ def test_steps_commit_in_time_while_it_is_calm(results: list[Result]) -> None:
 
 
 @pytest.mark.parametrize("islands", [1, 2, 5])
-def test_a_quiet_swarm_commits_every_step_with_everybody(islands: int) -> None:
+def test_without_faults_every_step_is_committed_with_all_islands(islands: int) -> None:
     result = run(7, (), Setting(islands=islands, outer_steps=6))
     assert result.commits == 6 and not result.violations and result.faults.total() == 0
-    assert result.reports["frozen"] == result.reports["left"] - islands == 0  # each left once: at the end
+    assert result.reports["frozen"] == 0
+    assert result.reports["left"] == islands, "each left once, at the end"
 
 
 def test_a_flapping_island_is_not_waited_for() -> None:
@@ -97,10 +95,9 @@ def test_a_flapping_island_is_not_waited_for() -> None:
 
 
 def test_an_island_that_was_too_slow_gets_fewer_inner_steps_and_takes_part() -> None:
-    """Overtaken before it could propose: how far it was is known from its beats."""
-    result = run(
-        1, [f.Slow(0.01, 1, 4.0, 1000.0)], Setting(islands=4, relays=1, outer_steps=8, inner_steps=12)
-    )
+    """The step was committed before it could propose; its beats say how far it was."""
+    setting = Setting(islands=4, relays=1, outer_steps=8, inner_steps=12)
+    result = run(1, [f.Slow(0.01, 1, 4.0, 1000.0)], setting)
     assert result.commits == 8 and result.participations >= 4 * 8 - 3
 
 
@@ -110,20 +107,19 @@ def test_a_seed_replays_exactly_in_another_process() -> None:
     ours = " ".join(run(s, storm(s), swarm(s)).fingerprint for s in range(40, 60))
     for hash_seed in ("1", "2"):
         environment = {"PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"}
-        theirs = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
-        )
+        command = [sys.executable, "-c", code]
+        theirs = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
         assert theirs.stdout.strip() == ours
 
 
-def test_the_verb_tells_a_story_that_its_seed_replays(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verb_tells_the_same_story_for_the_same_seed(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["simulate", "--seed", "3"]) == 0
     story = capsys.readouterr().out
     assert cli.main(["simulate", "--seed", "3"]) == 0
     assert capsys.readouterr().out == story and "committed: step 0" in story
 
 
-def test_the_verb_fails_where_an_invariant_does(
+def test_the_verb_fails_if_an_invariant_is_violated(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(simulate, "run", lambda seed, *_, **__: Result(seed=seed, violations=["broken"]))

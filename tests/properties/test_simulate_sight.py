@@ -1,6 +1,4 @@
-"""The simulator sees what it is there to see: each of these defects, put in on purpose, is called by its
-name.
-"""
+"""The simulator finds defects: each of these is put in on purpose, and must be reported by its name."""
 
 from typing import Any
 
@@ -19,15 +17,15 @@ from atoll.simulate.disk import Disk
 
 
 def found(*faults: f.Fault, **setting: Any) -> str:
+    """All violations that 30 seeds report."""
     results = (run(seed, faults, Setting(**setting)) for seed in range(30))
     return " ".join(text for result in results for text in result.violations)
 
 
 def test_two_leaders_without_a_fence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Database, "check", lambda self, held: None)
-    assert "coordinator crashed: Conflict" in found(
-        f.Takeover(3.0, 20.0), f.Reset(3.5, 1, 5), f.Reset(4.0, 2, 5)
-    )
+    faults = f.Takeover(3.0, 20.0), f.Reset(3.5, 1, 5), f.Reset(4.0, 2, 5)
+    assert "coordinator crashed: Conflict" in found(*faults)
 
 
 def test_weights_that_are_not_by_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,9 +33,8 @@ def test_weights_that_are_not_by_tokens(monkeypatch: pytest.MonkeyPatch) -> None
 
     def equal_weights(*arguments: Any) -> Any:
         attempt = make(*arguments)
-        shares = tuple(
-            msgspec.structs.replace(s, weight=1 / len(attempt.participants)) for s in attempt.participants
-        )
+        weight = 1 / len(attempt.participants)
+        shares = tuple(msgspec.structs.replace(share, weight=weight) for share in attempt.participants)
         return msgspec.structs.replace(attempt, participants=shares)
 
     monkeypatch.setattr("atoll.coordinator.protocol.make_attempt", equal_weights)

@@ -67,7 +67,7 @@ def test_a_wrong_type_is_named_with_its_place(capsys, tmp_path) -> None:
     ("name", "change", "reason"),
     [
         ("demo", "model.num_key_value_heads=3", "model.num_key_value_heads: must divide"),
-        ("demo", "tokenizer.train=4096", "the tokenizer has 4096 words and the model only 2048"),
+        ("demo", "tokenizer.train=4096", "the tokenizer has 4096 tokens, the model only 2048"),
         ("own", "seed=1", "model.own: there is nothing to prepare"),
     ],
 )

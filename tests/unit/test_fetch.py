@@ -1,6 +1,4 @@
-"""Fetch: bytes that a digest names, from whoever has them; liars are dropped and named, and the next is
-asked.
-"""
+"""Fetching bytes that a digest names: a donor of false bytes is dropped and named, and the next is asked."""
 
 import asyncio
 from collections.abc import Callable
@@ -31,7 +29,7 @@ def in_frames(data: bytes) -> list[bytes]:
 
 
 def answering(*frames: tuple[m.Found | m.Missing, bytes]) -> Handler:
-    """A donor that says the same to everything."""
+    """A donor that answers every request with the same frames."""
 
     async def serve(stream: Stream) -> None:
         while True:
@@ -43,12 +41,12 @@ def answering(*frames: tuple[m.Found | m.Missing, bytes]) -> Handler:
 
 
 HONEST = answering((m.Found(len(GOOD), 4), GOOD))
-LIAR = answering((m.Found(4), b"evil"))
-EMPTY_HANDED = answering((m.Missing("not here"), b""))
+FALSE = answering((m.Found(4), b"evil"))
+WITHOUT = answering((m.Missing("not here"), b""))
 
 
 class World:
-    """Some donors, and one who asks them."""
+    """Some donors, and a member that asks them."""
 
     def __init__(self, **handlers: Handler) -> None:
         self.network = Network()
@@ -65,13 +63,16 @@ class World:
     def ask(
         self, limit: int = ANY, prefer: str = "", times: int = 1, expected: bytes = GOOD
     ) -> tuple[bytes, int]:
+        """The last answer, which must be `expected`; `left` is then the donors that were not dropped."""
+
+        def is_expected(data: bytes, _: int) -> bool:
+            return data == expected
+
         async def main() -> tuple[bytes, int]:
             donors = await self.donors()
             try:
                 for _ in range(times):
-                    answer = await donors.ask(
-                        m.FetchTable(4), lambda data, _: data == expected, limit, prefer
-                    )
+                    answer = await donors.ask(m.FetchTable(4), is_expected, limit, prefer)
                 return answer
             finally:
                 self.left = donors.names
@@ -80,15 +81,15 @@ class World:
         return asyncio.run(main())
 
 
-def test_the_first_donor_that_has_it_gives_it() -> None:
-    world = World(a=EMPTY_HANDED, b=HONEST)
+def test_the_first_donor_that_has_the_bytes_is_used() -> None:
+    world = World(a=WITHOUT, b=HONEST)
     assert world.ask() == (GOOD, 4)
-    assert world.left == ["a", "b"]  # not to have it is no offence
+    assert world.left == ["a", "b"]  # a donor without the bytes is not dropped
     assert world.said == []
 
 
-def test_a_lying_donor_is_dropped_and_named_and_the_next_is_asked() -> None:
-    world = World(a=LIAR, b=HONEST)
+def test_a_donor_of_false_bytes_is_dropped_and_named_and_the_next_is_asked() -> None:
+    world = World(a=FALSE, b=HONEST)
     assert world.ask(times=2) == (GOOD, 4)
     assert world.left == ["b"]
     assert len(world.said) == 1
@@ -98,14 +99,12 @@ def test_a_lying_donor_is_dropped_and_named_and_the_next_is_asked() -> None:
 @pytest.mark.parametrize(
     "frames",
     [
-        [(m.Found(ANY), GOOD)],  # says more than can be
-        [(m.Found(3), GOOD)],  # sends more than it said
-        [(m.Found(len(GOOD)), GOOD[:100]), (m.Found(len(GOOD)), GOOD)],  # and in a second frame
-        [(m.Found(8), b"")],  # never gets on
-        [
-            (m.Found(len(GOOD)), GOOD[:100]),
-            (m.Found(len(GOOD)), GOOD[100:]),
-        ],  # drips: each frame in time, the answer never
+        [(m.Found(ANY), GOOD)],  # announces more than was asked for
+        [(m.Found(3), GOOD)],  # sends more than it announced
+        [(m.Found(len(GOOD)), GOOD[:100]), (m.Found(len(GOOD)), GOOD)],  # the same, in a second frame
+        [(m.Found(8), b"")],  # sends nothing
+        # Frames that are too small: each would come in time, and the answer take for ever.
+        [(m.Found(len(GOOD)), GOOD[:100]), (m.Found(len(GOOD)), GOOD[100:])],
         [(m.Found(-1), b"")],
     ],
 )
@@ -131,14 +130,14 @@ def test_a_donor_that_is_gone_is_dropped() -> None:
 
 
 def test_the_preferred_donor_is_asked_first() -> None:
-    world = World(a=LIAR, b=HONEST)
+    world = World(a=FALSE, b=HONEST)
     world.ask(prefer="b")
     assert world.left == ["a", "b"]
 
 
-def test_when_nobody_has_it_everybodys_answer_is_told() -> None:
+def test_if_no_donor_has_the_bytes_the_error_names_each_answer() -> None:
     with pytest.raises(NobodyHas, match=r"FetchTable: a: not here; b gave false bytes"):
-        World(a=EMPTY_HANDED, b=LIAR).ask()
+        World(a=WITHOUT, b=FALSE).ask()
     with pytest.raises(NobodyHas, match="there is no donor"):
         World().ask()
 
@@ -151,9 +150,7 @@ def test_an_answer_in_many_frames_is_put_together() -> None:
 
 
 def test_two_asks_of_one_donor_at_the_same_time_get_their_own_answers() -> None:
-    """As in a recovery: one task asks every donor for a table while another waits for a chunk of the same
-    donor.
-    """
+    """In a recovery one task may ask all donors for a table while another waits for a chunk of one."""
 
     async def echo(stream: Stream) -> None:
         while True:
@@ -169,10 +166,8 @@ def test_two_asks_of_one_donor_at_the_same_time_get_their_own_answers() -> None:
 
         async def one(mine: bytes) -> None:
             for _ in range(3):
-                assert await donors.ask(m.FetchChunk(mine[0]), lambda data, _: data == mine, 1) == (
-                    mine,
-                    mine[0],
-                )
+                answer = await donors.ask(m.FetchChunk(mine[0]), lambda data, _: data == mine, 1)
+                assert answer == (mine, mine[0])
 
         try:
             await asyncio.gather(*(one(bytes([i])) for i in range(3)))
@@ -233,7 +228,7 @@ def test_an_ask_that_was_cancelled_leaves_no_answer_to_the_next() -> None:
     asyncio.run(main())
 
 
-def test_a_donor_that_fails_two_at_the_same_time_is_reported_once() -> None:
+def test_a_donor_that_fails_several_asks_at_once_is_reported_once() -> None:
     async def hang_up(stream: Stream) -> None:
         await stream.receive(5)
 
@@ -265,7 +260,7 @@ ATTEMPT = Attempt(
 
 
 def filled(directory) -> Assembly:
-    """An assembly in which every piece is there."""
+    """An assembly with all its pieces."""
     assembly = Assembly(directory, LAYOUT, ATTEMPT)
 
     async def fill() -> None:
@@ -279,9 +274,8 @@ def filled(directory) -> Assembly:
 @pytest.fixture
 def source(tmp_path) -> Donor:
     (tmp_path / "log").mkdir()
-    donor = Donor(
-        OuterState(tmp_path / "state", LAYOUT), UpdateLog(tmp_path / "log", LAYOUT, b""), b"", lambda *_: None
-    )
+    state, log = OuterState(tmp_path / "state", LAYOUT), UpdateLog(tmp_path / "log", LAYOUT, b"")
+    donor = Donor(state, log, b"", lambda *_: None)
     donor.assembly = (ATTEMPT, filled(tmp_path / "log"))
     return donor
 
@@ -305,7 +299,7 @@ def get_slice(
 
 
 def spoilt(donor: Donor, spoil: Callable[[bytes], bytes]) -> Handler:
-    """A donor that tells the truth about tables and lies about pieces."""
+    """A donor whose tables are right and whose pieces are false."""
 
     async def serve(stream: Stream) -> None:
         while True:
@@ -326,7 +320,7 @@ def test_a_slice_comes_whole_from_a_donor(tmp_path, source, number) -> None:
     assert mine.whole(part, root(theirs.slice_table(part)))
 
 
-def test_pieces_that_are_not_those_of_the_table_are_fetched_from_the_next(tmp_path, source) -> None:
+def test_pieces_that_do_not_match_the_table_are_fetched_from_the_next_donor(tmp_path, source) -> None:
     part, theirs = ATTEMPT.slices[0], source.assembly[1]
     handlers = {"a": spoilt(source, lambda data: data[:-1] + b"x"), "b": source.serve}
     mine, world = get_slice(tmp_path, handlers, part, root(theirs.slice_table(part)))
@@ -334,7 +328,7 @@ def test_pieces_that_are_not_those_of_the_table_are_fetched_from_the_next(tmp_pa
     assert world.left == ["b"]
 
 
-def test_a_slice_whose_table_names_impossible_sizes_is_refused_whoever_gives_it(tmp_path, source) -> None:
+def test_a_slice_whose_table_names_impossible_sizes_is_refused(tmp_path, source) -> None:
     part, table = ATTEMPT.slices[0], piece_row(b"short") + piece_row(b"x")
     false = answering((m.Found(len(table)), table))
     with pytest.raises(FalsePieces, match="piece 0 cannot be decoded: 5 bytes, where int8 takes"):
@@ -351,7 +345,7 @@ def test_pieces_are_asked_for_in_runs_of_bounded_size_and_number(monkeypatch) ->
     assert batches(sizes, []) == []
 
 
-def test_a_slice_that_nobody_has_is_told(tmp_path, source) -> None:
+def test_a_slice_that_nobody_has_is_an_error(tmp_path, source) -> None:
     with pytest.raises(NobodyHas, match="FetchSliceTable"):
         get_slice(tmp_path, {"b": source.serve}, ATTEMPT.slices[0], digest(b"another"))
 
@@ -372,7 +366,7 @@ def test_a_donor_gives_no_pieces_outside_the_slice(source, first, count) -> None
         m.FetchHeader(-7, b"x"),
     ],
 )
-def test_a_donor_has_nothing_it_cannot_vouch_for(source, request_) -> None:
+def test_a_donor_answers_missing_for_what_it_does_not_have(source, request_) -> None:
     assert isinstance(source._find(request_), m.Missing)
 
 

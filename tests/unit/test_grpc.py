@@ -1,6 +1,4 @@
-"""The real transport on loopback: who gets in, what a cut does, and whether the bytes it counts are those
-that left.
-"""
+"""The gRPC transport on loopback: who is let in, what a cut does, and whether it counts the bytes it sent."""
 
 import asyncio
 import socket
@@ -56,10 +54,8 @@ class Wire:
         self._closing: list[Callable[[], Awaitable[Any]]] = []
 
     def transport(self, keys: RunKeys, name: str, authority: bytes | None = None) -> GrpcTransport:
-        own = keys.member(name)
-        transport = GrpcTransport(
-            own if authority is None else Credentials(own.key, own.certificate, authority)
-        )
+        own = keys.new_credentials(name)
+        transport = GrpcTransport(Credentials(own.key, own.certificate, authority or own.authority))
         self._closing.append(transport.close)
         return transport
 
@@ -111,7 +107,7 @@ def test_a_port_in_use_is_a_users_mistake(wire, keys) -> None:
     wire.run(main)
 
 
-def test_a_port_of_ours_is_not_shared_with_a_second_server(wire, keys) -> None:
+def test_two_servers_cannot_share_a_port(wire, keys) -> None:
     async def main() -> None:
         port = await wire.transport(keys, "one").serve(HOST, 0, {})
         with pytest.raises(UserError, match="the port is in use"):
@@ -120,7 +116,7 @@ def test_a_port_of_ours_is_not_shared_with_a_second_server(wire, keys) -> None:
     wire.run(main)
 
 
-def test_a_host_that_is_not_ours_is_not_told_as_a_port_in_use(wire, keys) -> None:
+def test_a_host_of_another_machine_is_not_reported_as_a_port_in_use(wire, keys) -> None:
     async def main() -> None:
         with pytest.raises(UserError) as caught:
             await wire.transport(keys, "server").serve("192.0.2.1", 0, {})
@@ -129,7 +125,7 @@ def test_a_host_that_is_not_ours_is_not_told_as_a_port_in_use(wire, keys) -> Non
     wire.run(main)
 
 
-# ------------------------------------------------------------------------------------------------ who gets in
+# ---------------------------------------------------------------------------------------------- who is let in
 async def refused(client: GrpcTransport, address: str, peer: str = "server") -> None:
     with pytest.raises(TransportError):
         await call(client, address, peer, ECHO, m.Ping(), 2.0)
@@ -144,7 +140,7 @@ def test_a_certificate_of_another_run_is_refused(wire, keys, other_keys) -> None
     wire.run(main)
 
 
-def test_a_server_of_another_run_is_not_believed(wire, keys, other_keys) -> None:
+def test_a_server_of_another_run_is_refused(wire, keys, other_keys) -> None:
     async def main() -> None:
         port = await wire.transport(other_keys, "server", keys.authority).serve(HOST, 0, {ECHO: echo})
         await refused(wire.transport(keys, "client"), f"{HOST}:{port}")
@@ -152,7 +148,7 @@ def test_a_server_of_another_run_is_not_believed(wire, keys, other_keys) -> None
     wire.run(main)
 
 
-def test_a_peer_under_another_name_is_not_believed(wire, keys) -> None:
+def test_a_server_with_another_name_than_expected_is_refused(wire, keys) -> None:
     async def main() -> None:
         port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
         await refused(wire.transport(keys, "client"), f"{HOST}:{port}", peer="another")
@@ -168,16 +164,15 @@ def test_a_peer_without_a_certificate_is_refused(wire, keys) -> None:
         channel = grpc_transport._channel(f"{HOST}:{port}", "server", keys.authority, None)
         wire._closing.append(channel.close)
         with pytest.raises(TransportError):
-            stream = await grpc_transport._open(
-                channel, f"{HOST}:{port}", "server", ECHO, 2.0, lambda _: None
-            )
+            address = f"{HOST}:{port}"
+            stream = await grpc_transport._open(channel, address, "server", ECHO, 2.0, lambda _: None)
             await stream.send(m.Ping())
             await stream.receive(2.0)
 
     wire.run(main)
 
 
-def test_a_service_that_is_not_there_is_a_transport_error(wire, keys) -> None:
+def test_a_service_that_does_not_exist_is_a_transport_error(wire, keys) -> None:
     async def main() -> None:
         port = await wire.transport(keys, "server").serve(HOST, 0, {})
         await refused(wire.transport(keys, "client"), f"{HOST}:{port}")
@@ -185,7 +180,7 @@ def test_a_service_that_is_not_there_is_a_transport_error(wire, keys) -> None:
     wire.run(main)
 
 
-def test_nobody_at_an_address_is_a_transport_error_that_names_it(wire, keys) -> None:
+def test_an_address_that_nobody_serves_is_a_transport_error_that_names_it(wire, keys) -> None:
     async def main() -> None:
         with pytest.raises(TransportError, match=r"server at 127\.0\.0\.1:1"):
             await wire.transport(keys, "client").connect(f"{HOST}:1", "server", ECHO, 0.3)
@@ -211,7 +206,7 @@ def test_a_peer_that_is_cut_gives_a_transport_error(wire, keys) -> None:
 
 
 def test_sending_on_a_line_that_was_cut_is_a_transport_error(wire, keys) -> None:
-    """As a recovery does whose donor has died between two requests."""
+    """A recovery does that when its donor has died between two requests."""
 
     async def main() -> None:
         port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
@@ -272,7 +267,7 @@ def test_a_silent_peer_is_a_transport_error(wire, keys) -> None:
     wire.run(main)
 
 
-def test_a_cancelled_reader_is_cancelled_and_not_told_of_a_broken_line(wire, keys) -> None:
+def test_a_cancelled_receive_is_cancelled_and_no_transport_error(wire, keys) -> None:
     async def main() -> None:
         port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
         stream = await wire.transport(keys, "client").connect(f"{HOST}:{port}", "server", ECHO)
@@ -307,7 +302,7 @@ def test_a_donor_that_died_between_two_requests_is_dropped(wire, keys) -> None:
         await donors.ask(m.FetchTable(0), lambda *_: True, 1)
         (stream,) = donors._idle["server"]
         with pytest.raises(TransportError):
-            await stream.receive(5)  # the donor's end has come
+            await stream.receive(5)  # the end of the donor's stream has arrived
         with pytest.raises(NobodyHas):
             await donors.ask(m.FetchTable(0), lambda *_: True, 1)
         assert said[0].startswith("server is dropped")
@@ -358,7 +353,7 @@ class Proxy:
             sink.close()
 
 
-def test_the_bytes_that_are_counted_are_those_that_left_the_sockets(wire, keys) -> None:
+def test_the_bytes_that_are_counted_are_those_that_the_socket_sent(wire, keys) -> None:
     async def main() -> None:
         async def swallow(stream: Stream) -> None:
             for _ in range(16):
@@ -380,13 +375,13 @@ def test_the_bytes_that_are_counted_are_those_that_left_the_sockets(wire, keys) 
 
 # -------------------------------------------------------------------------------------------------- enrolment
 class Enrolment:
-    """An enrolment port: it answers as a coordinator would, and remembers what it was told."""
+    """An enrolment port that answers as a coordinator would, and remembers the secrets that it was sent."""
 
     def __init__(self, wire: Wire, keys: RunKeys) -> None:
         self.keys = keys
         self.refusal = ""
         self.secrets: list[str] = []
-        self._transport = GrpcTransport(keys.own())
+        self._transport = GrpcTransport(keys.authority_credentials())
         wire._closing.append(self._transport.close)
 
     async def open(self) -> Ticket:
@@ -403,11 +398,10 @@ class Enrolment:
                 data_digest="",
                 record_key=self.keys.record_key,
             )
-            await stream.send(
-                m.TicketRefused(self.refusal)
-                if self.refusal
-                else m.Enrolled(self.keys.issue(message.csr), run)
-            )
+            if self.refusal:
+                await stream.send(m.TicketRefused(self.refusal))
+            else:
+                await stream.send(m.Enrolled(self.keys.issue(message.csr), run))
 
         port = await self._transport.serve_strangers(HOST, 0, {ENROLL: enrol})
         authority = self.keys.authority

@@ -1,6 +1,4 @@
-"""Who is who: tickets that are whole or refused, certificates named by their keys, run keys that are all
-there.
-"""
+"""Tickets are whole or refused, certificates are named by their keys, and a run's keys are complete."""
 
 import datetime
 import stat
@@ -42,7 +40,7 @@ def test_a_ticket_is_one_word() -> None:
     assert set(TICKET.text()) <= set(LETTERS)
 
 
-def test_the_name_of_the_run_is_the_id_without_its_digits() -> None:
+def test_the_name_of_a_run_is_its_id_without_the_random_digits() -> None:
     assert Ticket("my-own-run-12345678", "", b"", "").run_name == "my-own-run"
 
 
@@ -80,24 +78,16 @@ def test_garbage_is_refused(text: str) -> None:
         Ticket.parse(text)
 
 
-FALSE = [
-    ("../../x-1", "h:1"),
-    ("/etc-1", "h:1"),
-    ("", "h:1"),
-    ("t-1", "h"),
-    ("t-1", "h:x"),
-    ("t-1", "h:0"),
-    ("t-1", "h:65535"),
-    ("t-1", ":1"),
-]
-
-
-@pytest.mark.parametrize(("run_id", "address"), FALSE)
-def test_a_ticket_whose_run_is_a_path_or_whose_address_has_no_port_is_refused(
-    run_id: str, address: str
-) -> None:
+@pytest.mark.parametrize("run_id", ["../../x-1", "/etc-1", ""])
+def test_a_ticket_whose_run_is_a_path_is_refused(run_id: str) -> None:
     with pytest.raises(UserError):
-        Ticket.parse(Ticket(run_id, address, b"0123456789abcdef", "secret").text())
+        Ticket.parse(Ticket(run_id, "h:1", b"0123456789abcdef", "secret").text())
+
+
+@pytest.mark.parametrize("address", ["h", "h:x", "h:0", "h:65535", ":1"])
+def test_a_ticket_without_a_usable_host_and_port_is_refused(address: str) -> None:
+    with pytest.raises(UserError):
+        Ticket.parse(Ticket("t-1", address, b"0123456789abcdef", "secret").text())
 
 
 def test_secrets_differ() -> None:
@@ -112,7 +102,7 @@ def test_the_name_in_a_certificate_is_the_keys_fingerprint(keys, tmp_path) -> No
     assert common_name(certificate) == name == island_id(public)
 
 
-def test_a_name_that_was_asked_for_is_not_given(keys, tmp_path, monkeypatch) -> None:
+def test_a_certificate_does_not_take_the_name_that_was_asked_for(keys, tmp_path, monkeypatch) -> None:
     from atoll.swarm import identity
 
     monkeypatch.setattr(identity, "island_id", lambda _: "coordinator")
@@ -122,19 +112,19 @@ def test_a_name_that_was_asked_for_is_not_given(keys, tmp_path, monkeypatch) -> 
     assert common_name(keys.issue(request)) != "coordinator"
 
 
-def test_an_islands_key_is_made_once_and_only_its_owner_reads_it(tmp_path) -> None:
+def test_an_islands_key_is_made_once_and_only_its_owner_can_read_it(tmp_path) -> None:
     assert island_key(tmp_path)[:2] == island_key(tmp_path)[:2]
     assert stat.S_IMODE((tmp_path / "island.key").stat().st_mode) == 0o600
 
 
-def test_a_certificate_of_a_member_signs_no_others(keys, tmp_path) -> None:
+def test_a_members_certificate_cannot_sign_others(keys, tmp_path) -> None:
     certificate = x509.load_pem_x509_certificate(keys.issue(island_key(tmp_path)[2]))
     assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(keys.authority))
 
 
-def test_a_certificate_is_valid_now_for_clocks_that_differ_by_a_day(keys) -> None:
-    certificate = x509.load_pem_x509_certificate(keys.member("coordinator").certificate)
+def test_a_certificate_is_valid_for_clocks_that_are_a_day_behind(keys) -> None:
+    certificate = x509.load_pem_x509_certificate(keys.new_credentials("coordinator").certificate)
     now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
     assert certificate.not_valid_before_utc < now - day
     assert certificate.not_valid_after_utc > now + 365 * day
@@ -144,7 +134,7 @@ HOLLOW = b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUE
 
 
 @pytest.mark.parametrize("request_", [b"", b"garbage", HOLLOW])
-def test_a_signing_request_that_is_none_is_refused(keys, request_) -> None:
+def test_what_is_no_signing_request_is_refused(keys, request_) -> None:
     with pytest.raises(UserError, match="signing request"):
         keys.issue(request_)
 
@@ -165,7 +155,7 @@ def test_two_runs_of_one_name_have_different_ids_and_fingerprints(keys, tmp_path
 
 
 # --------------------------------------------------------------------------------------------------- run keys
-def test_run_keys_are_made_once_and_only_their_owner_reads_them(tmp_path) -> None:
+def test_run_keys_are_made_once_and_only_their_owner_can_read_them(tmp_path) -> None:
     first, second = RunKeys(tmp_path, "test"), RunKeys(tmp_path, "another name")
     assert (first.authority, first.record_key) == (second.authority, second.record_key)
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in tmp_path.glob("*.key"))
@@ -181,21 +171,19 @@ def test_run_keys_of_which_one_is_missing_are_refused(tmp_path, name) -> None:
 
 
 @pytest.mark.parametrize("moves", range(5))
-def test_a_start_that_was_killed_while_it_made_the_keys_is_mended_by_the_next(
-    tmp_path, monkeypatch, moves
-) -> None:
+def test_keys_that_a_killed_start_left_half_made_are_completed(tmp_path, monkeypatch, moves) -> None:
     class Killed(BaseException):
         pass
 
-    whole, left = Path.replace, moves
+    real_replace, num_left = Path.replace, moves
 
     def replace(self: Path, to: Path) -> Path:
-        nonlocal left
+        nonlocal num_left
         if self.suffix in (".key", ".pem") or to.name == "keys.new":
-            if not left:
+            if not num_left:
                 raise Killed
-            left -= 1
-        return whole(self, to)
+            num_left -= 1
+        return real_replace(self, to)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", replace)
@@ -205,22 +193,19 @@ def test_a_start_that_was_killed_while_it_made_the_keys_is_mended_by_the_next(
             assert moves < 4
     keys = RunKeys(tmp_path, "test")
     assert RunKeys(tmp_path, "test").record_key == keys.record_key
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "authority.key",
-        "authority.pem",
-        "record.key",
-    ]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["authority.key", "authority.pem", "record.key"]
 
 
 @pytest.mark.parametrize("name", ["authority.key", "authority.pem", "record.key"])
-def test_damaged_run_keys_are_refused_in_a_sentence(tmp_path, name) -> None:
+def test_damaged_run_keys_are_refused_by_name(tmp_path, name) -> None:
     RunKeys(tmp_path, "test")
     (tmp_path / name).write_bytes(b"damaged")
     with pytest.raises(UserError, match=name):
         RunKeys(tmp_path, "test")
 
 
-def test_a_record_is_verified_by_key_bytes_and_signature(keys, tmp_path) -> None:
+def test_a_signature_counts_only_for_its_bytes_and_its_key(keys, tmp_path) -> None:
     signature = keys.sign(b"record")
     assert verify_record(keys.record_key, b"record", signature)
     assert not verify_record(keys.record_key, b"Record", signature)
@@ -230,7 +215,7 @@ def test_a_record_is_verified_by_key_bytes_and_signature(keys, tmp_path) -> None
     assert not verify_record(b"no key", b"record", signature)
 
 
-def test_credentials_are_called_what_their_certificate_says(keys) -> None:
-    assert keys.member("operator").name == "operator"
-    assert isinstance(keys.own(), Credentials)
-    assert keys.own().name == common_name(keys.authority)
+def test_credentials_have_the_name_in_their_certificate(keys) -> None:
+    assert keys.new_credentials("operator").name == "operator"
+    assert isinstance(keys.authority_credentials(), Credentials)
+    assert keys.authority_credentials().name == common_name(keys.authority)

@@ -1,4 +1,4 @@
-"""Leases: no sample twice, returned ones first, and a restart that finds every sample in its place."""
+"""Leases: no sample is leased twice, returned samples come first, and a restart loses none."""
 
 import pytest
 
@@ -14,10 +14,10 @@ def test_fresh_samples_come_in_order() -> None:
     leases = Leases()
     assert leases.take(5) == ((0, 5),)
     assert leases.take(3) == ((5, 3),)
-    assert leases.fresh == 8
+    assert leases.first_fresh() == 8
 
 
-def test_returned_samples_are_handed_out_first() -> None:
+def test_returned_samples_are_leased_first() -> None:
     leases = Leases()
     first = leases.take(5)
     leases.take(5)
@@ -32,10 +32,10 @@ def test_a_lease_of_nothing_is_empty() -> None:
     assert Leases().take(0) == ()
 
 
-def test_after_a_restart_what_is_neither_out_nor_spent_is_free() -> None:
+def test_after_a_restart_a_sample_that_is_neither_leased_nor_spent_is_free() -> None:
     leases = Leases()
-    leases.restore(outstanding=[((10, 5),)], spent=[((0, 5),), ((20, 5),)])
-    assert leases.fresh == 25
+    leases.restore(leased=[((10, 5),)], spent=[((0, 5),), ((20, 5),)])
+    assert leases.first_fresh() == 25
     assert leases.take(12) == ((5, 5), (15, 5), (25, 2))
 
 
@@ -62,7 +62,7 @@ def test_neighbours_are_joined() -> None:
     assert merge([(5, 5), (0, 5), (11, 1)]) == ((0, 10), (11, 1))
 
 
-def test_ranges_are_split_after_so_many_samples() -> None:
+def test_ranges_are_split_after_a_number_of_samples() -> None:
     assert split(((0, 4), (10, 4)), 6) == (((0, 4), (10, 2)), ((12, 2),))
     assert split(((0, 4),), 0) == ((), ((0, 4),))
     assert split(((0, 4),), 4) == (((0, 4),), ())

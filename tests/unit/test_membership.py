@@ -101,7 +101,7 @@ def member(island: str, relay: bool = False, ready: int = 3, address: str = "x:1
             term=Term(),
         ),
         joined_at=0.0,
-        last_heard=0.0,
+        last_heard_at=0.0,
         address=address,
     )
     found.ready_step = ready
@@ -124,31 +124,31 @@ def test_who_is_ready_is_present_and_at_the_head() -> None:
 def test_who_is_silent_is_noticed_at_its_own_moment() -> None:
     early, late = member("a"), member("b")
     some = members(early, late)
-    assert some.fall_silent(1.0, 2.5) == ([], 2.5)
-    late.heard(1.2)
-    assert some.fall_silent(2.4, 2.5) == ([], 2.5)
-    assert some.fall_silent(2.5, 2.5) == ([early], 3.7)
-    assert early.heard(3.0) and not early.heard(3.1)
+    assert some.mark_frozen(1.0, 2.5) == ([], 2.5)
+    late.note_heard(1.2)
+    assert some.mark_frozen(2.4, 2.5) == ([], 2.5)
+    assert some.mark_frozen(2.5, 2.5) == ([early], 3.7)
+    assert early.note_heard(3.0) and not early.note_heard(3.1)
 
 
 def test_a_coordinator_that_slept_takes_nobody_for_silent_before_it_has_read_what_came() -> None:
     some = members(member("a"))
-    some.fall_silent(1.0, 2.5)
-    assert some.fall_silent(30.0, 2.5) == ([], math.inf), "not again at once"
-    assert len(some.fall_silent(31.0, 2.5)[0]) == 1
+    some.mark_frozen(1.0, 2.5)
+    assert some.mark_frozen(30.0, 2.5) == ([], math.inf), "not again at once"
+    assert len(some.mark_frozen(31.0, 2.5)[0]) == 1
 
 
 def test_donors_can_be_reached_and_relays_come_first() -> None:
     some = members(member("a"), member("b", address=""), member("z", relay=True), member("c", ready=2))
-    assert some.choose_donors(3)
+    assert some.update_donors(3)
     assert list(some.donors) == ["z", "a"]
-    assert not some.choose_donors(3)
+    assert not some.update_donors(3)
 
 
 def test_a_first_departure_with_a_plan_open_is_forgiven() -> None:
     one = member("a")
-    one.leave(planned=True)
-    assert one.probation == 0
+    one.leave(owes_proposal=True)
+    assert one.probation_steps == 0
     assert not one.present
 
 
@@ -156,15 +156,15 @@ def test_a_flapping_island_is_not_waited_for_until_it_completed_ever_more_steps(
     one = member("a")
     probations = []
     for _ in range(4):
-        one.leave(planned=True)
-        probations.append(one.probation)
+        one.leave(owes_proposal=True)
+        probations.append(one.probation_steps)
     assert probations == [0, 2, 4, 8]
-    members(one).completed([one.island])
-    assert one.probation == 7
+    members(one).shorten_probation([one.island])
+    assert one.probation_steps == 7
 
 
 def test_leaving_between_plans_is_no_flapping() -> None:
     one = member("a")
     for _ in range(5):
-        one.leave(planned=False)
-    assert one.probation == 0
+        one.leave(owes_proposal=False)
+    assert one.probation_steps == 0

@@ -25,7 +25,7 @@ def state(tmp_path) -> OuterState:
     """The files of an agent that has enrolled, at a state of random numbers."""
     membership._keep(tmp_path, member())
     state = OuterState(tmp_path / "state", member().run.layout)
-    for place, values in ((place, state.parameters) for _, place in state.layout.places()):
+    for place, values in ((place, state.parameters) for _, place in state.layout.tensor_slices()):
         values[place] = np.random.default_rng(place.start).standard_normal(place.stop - place.start)
     return state
 
@@ -61,7 +61,7 @@ def test_adopting_copies_the_outer_state_and_proves_it(state, tmp_path) -> None:
     with swarm_of(tmp_path, agent) as swarm:
         for given in swarm.orders():
             swarm.adopt(given, parameters)
-    for tensor, place in state.layout.places():
+    for tensor, place in state.layout.tensor_slices():
         values = parameters[tensor.name].detach().numpy()
         assert np.array_equal(values.reshape(-1), state.parameters[place])
 
@@ -85,7 +85,7 @@ def test_a_proposal_lies_in_the_mapping_when_the_agent_hears_of_it(state, tmp_pa
         its.say(m.Work(PLAN))
         assert its.hear(m.Progress).inner_step == 4
         assert its.hear(m.Proposed).inner_steps == 4
-        for number, (_, place) in enumerate(state.layout.places()):
+        for number, (_, place) in enumerate(state.layout.tensor_slices()):
             assert np.all(state.local[place] == number)
         assert np.count_nonzero(state.local) == 3, "of the last tensor; nothing is written between them"
         its.say(m.Stopped(""))

@@ -73,7 +73,7 @@ def test_turns_of_partitions_are_spread_over_a_plan() -> None:
 
 # ----------------------------------------------------------------------------------------------------- leases
 def member(members: Members, island: str, partitions: dict[str, int]) -> None:
-    members.admit(
+    members.add(
         island,
         m.Hello(
             session="",
@@ -123,13 +123,13 @@ def test_a_private_source_has_its_weight_over_the_swarm(restart) -> None:
     plans, commits, spent = Plans(RULES), [], []
     for step in range(50):
         for island in "abc":
-            assert plans.make(TERM, step, b"", members[island], members, 0.0)
+            assert plans.add(TERM, step, b"", members[island], members, 0.0)
         assert all(not number_of(first) for island in "bc" for first, _ in plans[island].lease)
         taking_part = {"a", "b", "c"} if step % 5 else {"b", "c"}
         leases = tuple((island, plans[island].lease) for island in sorted(taking_part))
         spent += [lease for _, lease in leases]
         commits.append(record_of(step, leases))
-        plans.settle(dict.fromkeys(taking_part, 4), members, 0.0)
+        plans.close_step(dict.fromkeys(taking_part, 4), members, 0.0)
         if restart:
             starts, plans = plans.stage_starts, Plans(RULES)
             plans.restore([], commits, starts, 0.0)
@@ -144,26 +144,26 @@ def test_two_partitions_of_a_source_get_equal_turns_and_each_stage_has_its_own_w
     member(members, "a", {"mail/ada": ADA, "mail/bob": BOB})
     plans, leases = Plans(RULES), []
     for step in range(60):
-        plan = plans.make(TERM, step, b"", members["a"], members, 0.0)
+        plan = plans.add(TERM, step, b"", members["a"], members, 0.0)
         leases.append(plan.lease)
-        plans.settle({"a": 4}, members, 0.0)
+        plans.close_step({"a": 4}, members, 0.0)
     assert given(leases[:50]) == (1600, 400) and given(leases[50:]) == (320, 160)
-    assert abs(plans.leases.turns(ADA) - plans.leases.turns(BOB)) <= 16
+    assert abs(plans.leases.num_turns(ADA) - plans.leases.num_turns(BOB)) <= 16
 
 
 def test_a_step_cut_short_returns_turns_of_partitions_too() -> None:
     members = Members()
     member(members, "a", {"mail/ada": ADA})
     plans = Plans(RULES)
-    plan = plans.make(TERM, 0, b"", members["a"], members, 0.0)
+    plan = plans.add(TERM, 0, b"", members["a"], members, 0.0)
     assert given([plan.lease]) == (32, 8)
     assert [given([part]) for part in plan.split_lease(1)] == [(8, 2), (24, 6)], (
         "turns are spread evenly over a plan"
     )
     assert merge(span for part in plan.split_lease(1) for span in part) == plan.lease
-    plans.settle({"a": 1}, members, 1.0)
-    again = plans.make(TERM, 1, b"", members["a"], members, 0.0)
-    assert given([plan.used(1), again.lease]) == (40, 10), "the weight stays"
+    plans.close_step({"a": 1}, members, 1.0)
+    again = plans.add(TERM, 1, b"", members["a"], members, 0.0)
+    assert given([plan.used_lease(1), again.lease]) == (40, 10), "the weight stays"
     assert [part for part in again.lease if number_of(part[0])] == [(first_sample(ADA) + 2, 8)]
 
 

@@ -1,4 +1,4 @@
-"""A standby that watches its database: a backup that is restored under it is not taken for the truth."""
+"""A standby watches its database, and so notices when a backup is restored."""
 
 import asyncio
 from types import SimpleNamespace
@@ -11,19 +11,23 @@ from atoll.coordinator.server import CoordinatorServer
 
 
 @pytest.mark.parametrize(
-    ("reached", "restored"),
+    ("answers", "restored"),  # (counter of the term, number of commits) at each look
     [([(1, 4), (1, 5), (1, 5)], False), ([(1, 4), (1, 3), (1, 3)], True), ([(2, 4), (1, 4), (1, 6)], True)],
 )
-def test_a_standby_knows_that_the_database_went_back(monkeypatch, reached, restored) -> None:
+def test_a_standby_knows_that_the_database_went_back(monkeypatch, answers, restored) -> None:
     monkeypatch.setattr(server, "RENEW_SECONDS", 0.0)
-    told = iter(reached)
-    left = len(reached)
+    looks = iter(answers)
+    num_left = len(answers)
 
-    def silence() -> float:
-        nonlocal left
-        left -= 1
-        return 0.0 if left else 10.0
+    def silence_seconds() -> float:
+        nonlocal num_left
+        num_left -= 1
+        return 0.0 if num_left else 10.0
 
-    store = SimpleNamespace(reached=lambda: next(told), silence_seconds=silence, announce=lambda address: [])
+    store = SimpleNamespace(
+        term_and_num_commits=lambda: next(looks),
+        silence_seconds=silence_seconds,
+        announce=lambda address: [],
+    )
     standby = cast(Any, SimpleNamespace(store=store, address="x:1"))
     assert asyncio.run(CoordinatorServer.stand_by(standby)) is restored

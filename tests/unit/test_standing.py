@@ -1,6 +1,4 @@
-"""Who may own and take part after faults: ownership goes first, participation last. And what no member can
-do.
-"""
+"""Who may own and who takes part after faults; and messages of a member that must change nothing."""
 
 from typing import Any
 
@@ -52,42 +50,42 @@ def charged(*charges: tuple[str, str, str]) -> Standing:
     return standing
 
 
-def test_an_owner_that_is_accused_loses_its_ownership_but_not_its_part() -> None:
+def test_an_accused_owner_loses_ownership_but_still_takes_part() -> None:
     standing = charged(("c", "a", "unreachable"))
-    assert standing.no_owner.keys() == {"a"}
-    assert not standing.out
+    assert standing.ownerless_steps.keys() == {"a"}
+    assert not standing.excluded
 
 
-def test_an_owner_that_accuses_one_who_owns_nothing_loses_its_own() -> None:
-    assert charged(("a", "c", "silent")).no_owner.keys() == {"a"}
+def test_an_owner_that_accuses_an_agent_without_a_slice_loses_its_own_ownership() -> None:
+    assert charged(("a", "c", "silent")).ownerless_steps.keys() == {"a"}
 
 
-def test_who_lost_its_own_payload_is_out() -> None:
-    assert charged(("c", "c", "lost")).out == {"c"}
+def test_an_island_that_lost_its_own_payload_is_excluded() -> None:
+    assert charged(("c", "c", "lost")).excluded == {"c"}
 
 
-def test_one_refusal_is_the_refusers_loss() -> None:
+def test_one_refusal_costs_the_owner_that_refused_its_ownership() -> None:
     standing = charged(("a", "c", "refused"))
-    assert standing.no_owner.keys() == {"a"}
-    assert not standing.out
+    assert standing.ownerless_steps.keys() == {"a"}
+    assert not standing.excluded
 
 
-def test_two_owners_that_refuse_the_same_sender_put_it_out() -> None:
-    assert charged(("a", "c", "refused"), ("b", "c", "refused")).out == {"c"}
+def test_a_participant_that_two_owners_refuse_is_excluded() -> None:
+    assert charged(("a", "c", "refused"), ("b", "c", "refused")).excluded == {"c"}
 
 
-def test_one_owner_that_refuses_twice_is_still_one() -> None:
-    assert not charged(("a", "c", "refused"), ("a", "c", "refused")).out
+def test_two_refusals_of_one_owner_count_as_one() -> None:
+    assert not charged(("a", "c", "refused"), ("a", "c", "refused")).excluded
 
 
 def owners(standing: Standing, reachable: str) -> list[str]:
-    """Of participants a, b and c, relay r and another island d, all ready at step 0."""
+    """The owners among participants a, b and c, relay r and another island d, all ready at step 0."""
     members = Members()
     for island in "abcdr":
         hello = msgspec.structs.replace(HELLO, relay=island == "r")
         address = "host:1" if island in reachable else ""
         members[island] = Member(
-            island=island, hello=hello, joined_at=0.0, last_heard=0.0, address=address, ready_step=0
+            island=island, hello=hello, joined_at=0.0, last_heard_at=0.0, address=address, ready_step=0
         )
     return choose_owners(["c", "b", "a"], members, 0, standing)
 
@@ -106,24 +104,24 @@ def test_another_island_owns_only_where_neither_participant_nor_relay_can() -> N
     assert owners(Standing(), reachable="dr") == ["r"]
 
 
-def test_nobody_owns_where_the_only_one_has_lost_ownership() -> None:
+def test_nobody_owns_if_the_only_agent_that_could_has_lost_ownership() -> None:
     assert owners(charged(("c", "a", "x")), reachable="a") == []
 
 
-def test_the_participant_on_most_failed_edges_goes_and_ownership_is_free_again() -> None:
+def test_the_participant_with_most_charges_is_excluded_and_everybody_may_own_again() -> None:
     standing = charged(("a", "c", "silent"), ("b", "c", "silent"))
     assert standing.exclude_worst(["a", "b", "c"]) == "c"
-    assert standing.out == {"c"}
-    assert not standing.no_owner
+    assert standing.excluded == {"c"}
+    assert not standing.ownerless_steps
 
 
-def test_nobody_goes_where_no_edge_failed() -> None:
+def test_nobody_is_excluded_without_a_charge() -> None:
     standing = Standing()
     assert standing.exclude_worst(["a", "b"]) == ""
-    assert not standing.out
+    assert not standing.excluded
 
 
-def test_nobody_goes_for_edges_that_are_not_its_own() -> None:
+def test_a_charge_against_a_relay_excludes_no_participant() -> None:
     assert charged(("r", "r", "failed")).exclude_worst(["a", "b"]) == ""
 
 
@@ -136,7 +134,7 @@ def test_slices_cover_all_pieces_equally_and_none_is_empty(owners: int, pieces: 
     assert max(sizes) - min(sizes) <= 1
 
 
-# ----------------------------------------------------------------------- what one member can do to the others
+# -------------------------------------------------------------- what a message of one member must not change
 RULES = Rules(
     recipe_digest="recipe",
     self_test=b"test",
@@ -154,14 +152,14 @@ RULES = Rules(
 )
 
 
-def test_an_edge_that_failed_costs_ownership_for_some_steps() -> None:
+def test_lost_ownership_comes_back_after_some_steps_or_with_a_new_connection() -> None:
     standing = charged(("c", "a", "unreachable"))
-    lost = 0
+    num_steps = 0
     while not owners(standing, reachable="a"):
-        standing, lost = standing.next_step(), lost + 1
-    assert lost == OWNERLESS_STEPS
-    standing = charged(("c", "a", "unreachable")).next_step()
-    standing.forgive("a")
+        standing, num_steps = standing.of_next_step(), num_steps + 1
+    assert num_steps == OWNERLESS_STEPS
+    standing = charged(("c", "a", "unreachable")).of_next_step()
+    standing.restore_ownership("a")
     assert owners(standing, reachable="a") == ["a"]
 
 
@@ -199,12 +197,11 @@ class Step:
 
 
 def persisted(effects: list[Effect], kind: type) -> list[Any]:
-    return [
-        effect.record for effect in effects if isinstance(effect, Persist) and isinstance(effect.record, kind)
-    ]
+    records = [effect.record for effect in effects if isinstance(effect, Persist)]
+    return [record for record in records if isinstance(record, kind)]
 
 
-def test_an_attempt_is_durable_before_anybody_hears_of_it() -> None:
+def test_an_attempt_is_durable_before_it_is_sent() -> None:
     step = Step()
     step.propose("a")
     effects = step.propose("b")
@@ -241,7 +238,7 @@ def test_a_proposal_without_tokens_does_not_count(tokens: int) -> None:
     assert not step.coordinator.proposals
 
 
-def test_a_slice_that_is_not_there_cannot_be_reduced() -> None:
+def test_a_slice_that_does_not_exist_cannot_be_reported() -> None:
     step = Step()
     step.propose("a")
     step.propose("b")
@@ -250,7 +247,7 @@ def test_a_slice_that_is_not_there_cannot_be_reduced() -> None:
     assert step.coordinator.attempt and step.coordinator.attempt.assembled is None
 
 
-def test_a_slice_of_another_owner_cannot_be_reduced() -> None:
+def test_a_slice_of_another_owner_cannot_be_reported() -> None:
     step = Step()
     step.propose("a")
     step.propose("b")

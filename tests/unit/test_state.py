@@ -1,6 +1,4 @@
-"""The outer state: chunks that move on alone, are recognised by their hashes, and are never trusted when
-torn.
-"""
+"""The outer state: each chunk has its own version, is recognised by its hash, and is unknown when torn."""
 
 import numpy as np
 import pytest
@@ -54,27 +52,27 @@ def test_a_chunk_is_read_as_it_was_written(state) -> None:
     assert data == floats(0)[where].tobytes() + floats(1)[where].tobytes()
 
 
-def test_applying_gives_the_table_that_was_foretold(state, update) -> None:
+def test_applying_an_update_gives_the_table_that_was_computed_before(state, update) -> None:
     table = state.next_table(HEADER, update)
     assert all(state.apply(HEADER, update, i, row(table, i, ROW_BYTES)) for i in range(LAYOUT.num_chunks))
     assert state.table() == table
     assert state.version == 1
 
 
-def test_foretelling_a_table_changes_nothing(state, update) -> None:
+def test_computing_the_next_table_changes_nothing(state, update) -> None:
     before = state.table()
     state.next_table(HEADER, update)
     assert state.table() == before
     assert state.version == 0
 
 
-def test_chunks_of_different_versions_have_no_common_one(state, update) -> None:
+def test_a_state_whose_chunks_differ_in_version_has_none(state, update) -> None:
     state.apply(HEADER, update, 0, row(state.next_table(HEADER, update), 0, ROW_BYTES))
     assert state.versions[:2] == [1, 0]
     assert state.version == UNKNOWN
 
 
-def test_a_wrong_row_is_noticed_and_the_chunk_is_then_of_no_known_version(state, update) -> None:
+def test_a_chunk_that_does_not_match_its_row_after_an_update_is_unknown(state, update) -> None:
     assert not state.apply(HEADER, update, 1, bytes(ROW_BYTES))
     assert state.versions[1] == UNKNOWN
     assert state.versions[0] == 0
@@ -96,12 +94,12 @@ def test_the_generation_is_even_before_and_after_every_change(state, update, tmp
     assert int(state._generation[0]) == before + 2
 
 
-def test_a_generation_left_odd_by_a_crash_is_mended(state, tmp_path) -> None:
+def test_a_generation_that_a_crash_left_odd_is_even_after_a_restart(state, tmp_path) -> None:
     state._generation[0] += 1
     assert int(OuterState(tmp_path / "state", LAYOUT)._generation[0]) % 2 == 0
 
 
-def test_the_loaded_root_is_the_states_only_for_the_same_parameters(state) -> None:
+def test_the_loaded_root_is_the_states_root_only_for_the_same_parameters(state) -> None:
     table = state.table()
     assert loaded_root(LAYOUT, table, np.array(state.parameters)) == root(table)
     other = np.array(state.parameters)
@@ -114,11 +112,11 @@ def recovery_of(state: OuterState, tmp_path) -> Recovery:
 
 
 @pytest.mark.parametrize("file", [PARAMETERS, MOMENTUM])
-def test_after_a_restart_a_torn_chunk_is_told_from_whole_ones_by_its_hash(state, tmp_path, file) -> None:
+def test_after_a_restart_only_a_torn_chunk_is_unknown(state, tmp_path, file) -> None:
     recovery = recovery_of(state, tmp_path)
     recovery.log.keep_table(0, state.table())
-    half = np.memmap(tmp_path / "state" / file, np.float32, "r+")
-    half[LAYOUT.chunk(1).start] += 1
+    torn = np.memmap(tmp_path / "state" / file, np.float32, "r+")
+    torn[LAYOUT.chunk(1).start] += 1
     recovery.state.versions = [UNKNOWN] * LAYOUT.num_chunks
     recovery._recognise(0)
     assert recovery.state.versions == [0, UNKNOWN, *[0] * (LAYOUT.num_chunks - 2)]

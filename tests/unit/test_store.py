@@ -1,4 +1,4 @@
-"""The coordinator's database: who is let in, what is committed once, who leads, and what a restart finds."""
+"""The coordinator's database: tickets, records that are committed once, terms, and what a restart finds."""
 
 import asyncio
 import sqlite3
@@ -79,8 +79,8 @@ def attempt(step: int, number: int) -> Attempt:
     )
 
 
-# ----------------------------------------------------------------------------------------------------- people
-def test_a_ticket_gives_a_certificate(store) -> None:
+# --------------------------------------------------------------------------------------- tickets and islands
+def test_a_ticket_is_exchanged_for_a_certificate(store) -> None:
     assert store.redeem(store.new_ticket(1, 1.0), "a", "Ada", b"certificate") == b"certificate"
     assert store.contributors() == {"a": "Ada"}
 
@@ -111,30 +111,30 @@ def test_redeeming_again_with_the_same_key_gives_the_first_certificate_and_uses_
     store.redeem(secret, "b", "", b"")
 
 
-def test_a_member_needs_no_good_ticket_to_come_back(store) -> None:
+def test_an_island_that_has_enrolled_needs_no_valid_ticket_to_come_back(store) -> None:
     store.redeem(store.new_ticket(1, 1.0), "a", "Ada", b"first")
     assert store.redeem("forgotten", "a", "Ada", b"again") == b"first"
 
 
-def test_the_evicted_are_refused_with_the_reason(store) -> None:
+def test_an_evicted_island_is_refused_with_the_reason(store) -> None:
     secret = store.new_ticket(9, 1.0)
     store.redeem(secret, "a", "", b"")
-    assert store.revoked("a") == ""
-    store.revoke("a", "poisoned us")
-    assert store.revoked("a") == "poisoned us"
+    assert store.eviction_reason("a") == ""
+    store.evict("a", "poisoned us")
+    assert store.eviction_reason("a") == "poisoned us"
     with pytest.raises(UserError, match="evicted from this run: poisoned us"):
         store.redeem(secret, "a", "", b"")
 
 
-def test_an_eviction_without_a_reason_holds_as_well(store) -> None:
+def test_an_eviction_needs_no_reason(store) -> None:
     store.redeem(store.new_ticket(1, 1.0), "a", "", b"")
-    store.revoke("a", "")
-    assert store.revoked("a")
+    store.evict("a", "")
+    assert store.eviction_reason("a")
 
 
-def test_who_is_not_in_the_run_cannot_be_evicted(store) -> None:
+def test_an_island_that_is_not_in_the_run_cannot_be_evicted(store) -> None:
     with pytest.raises(UserError, match="no such island"):
-        store.revoke("nobody", "")
+        store.evict("nobody", "")
 
 
 def test_a_secret_is_kept_only_as_its_hash(store, tmp_path) -> None:
@@ -174,7 +174,7 @@ def test_what_was_spent_before_a_restart_stays_spent(store, second) -> None:
     second.begin_term()
     with pytest.raises(ValueError, match="in two leases"):
         second.append([commit(1, ("a", ((7, 8),)))])
-    second.append([commit(1, ("a", ((8, 8),)))])  # what was refused is not held against it
+    second.append([commit(1, ("a", ((8, 8),)))])  # the refused commit has left nothing behind
 
 
 def test_a_restart_finds_commits_plans_attempts_and_stage_starts(store, second) -> None:
@@ -185,14 +185,14 @@ def test_a_restart_finds_commits_plans_attempts_and_stage_starts(store, second) 
     assert second.open_step(1) == ([plan(1, "a"), plan(1, "b", (0, 16))], 2, (0, 16), False, ())
 
 
-def test_commits_come_in_order_from_where_they_are_wanted(store) -> None:
+def test_commits_are_read_in_order_from_a_given_step(store) -> None:
     for step in range(12):
         store.append([commit(step)])
     assert [record.step for record in store.commits(3, limit=4)] == [3, 4, 5, 6]
     assert store.commits(12) == []
 
 
-def test_whoever_leads_next_knows_that_the_database_may_be_a_backup(store, second) -> None:
+def test_the_next_leader_knows_that_the_database_may_be_a_backup(store, second) -> None:
     store.append([Doubted(True)])
     second.begin_term()
     assert second.open_step(0).doubted
@@ -200,7 +200,7 @@ def test_whoever_leads_next_knows_that_the_database_may_be_a_backup(store, secon
     assert not second.open_step(0).doubted
 
 
-def test_a_step_without_records_is_new(store) -> None:
+def test_of_a_step_without_records_nothing_is_known(store) -> None:
     assert store.open_step(0) == ([], 0, (), False, ())
 
 
@@ -211,7 +211,7 @@ def test_terms_count_up_and_their_nonces_differ(store, second) -> None:
     assert len({term.nonce for term in terms}) == 3
 
 
-def test_after_another_has_begun_a_term_nothing_more_can_be_made_durable(store, second) -> None:
+def test_a_coordinator_whose_term_is_over_can_write_nothing_more(store, second) -> None:
     second.begin_term()
     with pytest.raises(Deposed, match="term 2"):
         store.append([commit(0)])
@@ -219,10 +219,8 @@ def test_after_another_has_begun_a_term_nothing_more_can_be_made_durable(store, 
     second.append([commit(0)])
 
 
-def test_a_term_that_begins_between_check_and_insert_deposes_too(store, second) -> None:
-    """As the real race, held open: the second leader begins after our check and before our insert, or it must
-    wait.
-    """
+def test_no_term_can_begin_between_the_check_and_the_insert(store, second) -> None:
+    """The second leader tries to begin its term between the two statements: it must wait, or depose us."""
     begun = threading.Event()
 
     def take_over() -> None:
@@ -240,14 +238,14 @@ def test_a_term_that_begins_between_check_and_insert_deposes_too(store, second) 
     lost = False
     try:
         store.append([commit(0)])
-        lost = begun.is_set()  # committed under a term that was over
+        lost = begun.is_set()  # then the commit was made in a term that was over
     except Deposed:
         pass
     other.join(5)
     assert not lost
 
 
-def test_a_term_can_be_asked_to_be_above_another(store) -> None:
+def test_a_term_can_be_taken_above_a_given_one(store) -> None:
     assert store.begin_term(above=7).counter == 8
     assert store.begin_term(above=3).counter == 9
 
@@ -269,19 +267,19 @@ def test_a_new_database_holds_no_run(tmp_path) -> None:
     store.close()
 
 
-def test_a_file_that_is_no_database_is_refused_in_a_sentence(tmp_path) -> None:
+def test_a_file_that_is_no_database_is_refused(tmp_path) -> None:
     (tmp_path / "run.sqlite").write_bytes(b"not a database" * 100)
     with pytest.raises(UserError, match="database cannot be used"):
         Store(sqlite_url(tmp_path))
 
 
 @pytest.mark.parametrize("url", ["no url", "nosuchsql://host/db", "mysql://host/db"])
-def test_a_database_url_that_is_none_is_refused_in_a_sentence(url: str) -> None:
+def test_what_is_no_url_of_a_database_is_refused(url: str) -> None:
     with pytest.raises(UserError):
         Store(url)
 
 
-def test_a_database_of_an_older_atoll_is_refused_with_what_it_lacks(store, tmp_path) -> None:
+def test_a_database_of_an_older_atoll_is_refused_with_the_columns_it_lacks(store, tmp_path) -> None:
     store.close()
     with sqlite3.connect(tmp_path / "run.sqlite") as database:
         database.execute("ALTER TABLE run DROP COLUMN renewed")
@@ -290,14 +288,14 @@ def test_a_database_of_an_older_atoll_is_refused_with_what_it_lacks(store, tmp_p
         Store(store.url)
 
 
-def test_sqlite_survives_a_power_cut(store) -> None:
+def test_sqlite_writes_commits_to_disk_before_they_return(store) -> None:
     with store._engine.connect() as db:
         assert db.execute(sql.text("PRAGMA journal_mode")).scalar() == "wal"
         assert db.execute(sql.text("PRAGMA synchronous")).scalar() == 2  # FULL
 
 
 def test_a_coordinator_whose_database_fails_stops(tmp_path) -> None:
-    """A full disk, a lost mount: it must not go on in memory from a commit that no restart would find."""
+    """It must not go on in memory from a commit that no restart would find."""
 
     async def main() -> None:
         swarm = Swarm(tmp_path, num_outer_steps=50)
@@ -308,9 +306,7 @@ def test_a_coordinator_whose_database_fails_stops(tmp_path) -> None:
             with sqlite3.connect(tmp_path / "db" / "run.sqlite") as database:
                 database.execute("DROP TABLE commit_record")
             database.close()
-            await swarm.until(
-                lambda: swarm.coordinator.protocol.head >= 2 or swarm._clock.done(), "a failed commit", 5
-            )
+            await swarm.until(lambda: swarm.head >= 2 or swarm._clock.done(), "a failed commit", 5)
             await asyncio.sleep(0.3)
             assert swarm._clock.done() or swarm.coordinator.deposed.done()
         finally:
@@ -323,16 +319,14 @@ def test_a_coordinator_whose_database_fails_stops(tmp_path) -> None:
     asyncio.run(asyncio.wait_for(main(), 20))
 
 
-def test_a_database_that_lets_go_of_its_leader_deposes_it(store, monkeypatch) -> None:
-    """As PostgreSQL does with one that slept in the middle of a transaction."""
+def test_a_leader_whose_transaction_is_broken_off_is_deposed(store, monkeypatch) -> None:
+    """PostgreSQL does that to a leader that slept in the middle of a transaction."""
 
-    def let_go(*_: object) -> None:
-        raise InternalError(
-            "INSERT", {}, Exception("terminating connection due to idle-in-transaction timeout\nand more")
-        )
+    def break_off(*_: object) -> None:
+        text = "terminating connection due to idle-in-transaction timeout\nand more"
+        raise InternalError("INSERT", {}, Exception(text))
 
-    monkeypatch.setattr(store_module, "_insert", let_go)
-    with pytest.raises(
-        Deposed, match=r"broke off a transaction \(terminating connection due to idle.* timeout\)$"
-    ):
+    monkeypatch.setattr(store_module, "_insert", break_off)
+    text = r"broke off a transaction \(terminating connection due to idle.* timeout\)$"
+    with pytest.raises(Deposed, match=text):
         store.append([Doubted(True)])

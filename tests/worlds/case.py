@@ -1,6 +1,4 @@
-"""One case of the fault matrix, played: a swarm, a blow at the very moment of a phase, and what must be true
-afterwards.
-"""
+"""One case of the fault matrix: a fault in one phase of an outer step, and what must hold after it."""
 
 import asyncio
 from collections import Counter
@@ -16,8 +14,7 @@ from atoll.swarm import messages as m
 from atoll.swarm.identity import COORDINATOR
 from atoll.swarm.records import Assembled, CommitRecord, Message, Plan
 
-# The message with which a phase comes to an agent, and where it differs, to a trainer. The blow falls as it
-# leaves.
+# The message of each phase, between agents or with the coordinator. The fault strikes as it leaves.
 PHASES: dict[str, type[Message]] = {
     "plan": Plan,
     "inner": m.Progress,
@@ -28,10 +25,10 @@ PHASES: dict[str, type[Message]] = {
     "committed": m.Committed,
     "adopt": m.Adopt,
 }
-TO_TRAINERS = {"plan": m.Work, "propose": m.Proposed}
+TO_TRAINERS = {"plan": m.Work, "propose": m.Proposed}  # the same phases between an agent and its trainer
 RECOVERIES: dict[str, type[Message]] = {"state": m.FetchChunk, "updates": m.FetchPieces}
-# A cut edge is silent: nothing comes, nobody is told. A broken one ends its streams at once. Both take no new
-# ones.
+# A cut edge is silent: nothing arrives, and nobody is told. A broken edge ends its streams at once. Over
+# neither can a new stream be opened.
 FAULTS = ("kill", "freeze", "cut", "break")
 VICTIMS = {
     "participant": {"p"},
@@ -44,35 +41,29 @@ VICTIMS = {
     "everything": {COORDINATOR, "r", "a", "b", "p"},
     "edge": {"a"},
 }
-NEEDED = {
-    "relay",
-    "coordinator",
-    "swarm",
-    "everything",
-}  # nothing can go on without these: the fault passes by itself
+NEEDED = {"relay", "coordinator", "swarm", "everything"}  # no step can be committed before these are back
 DOWN_SECONDS = {"kill": 1.0, "freeze": 14.0, "cut": 14.0, "break": 4.0}
-STEPS_BEFORE, BEHIND = 3, 10  # `BEHIND` is more than updates would be replayed
-RESUME_SECONDS = (
-    12.0  # of the world's time, until the next commit without the victim: an owner waits 10 s for a piece
-)
+STEPS_BEFORE, BEHIND = 3, 10  # a joiner that is BEHIND steps late takes a whole state, not updates
+RESUME_SECONDS = 12.0  # until the next commit without the victim: an owner waits 10 s for a piece
 BOUND_SECONDS = 30.0  # for anything else that must happen
 
 
 @dataclass(frozen=True)
 class Case:
+    """Who is hit, when, and by what."""
+
     role: str
     phase: str
     fault: str
-    nth: int = 1  # of the phase's messages: with 2, one of them has passed
+    nth: int = 1  # the fault strikes at the nth message of the phase
 
     def __str__(self) -> str:
         return f"{self.role}-{self.phase}-{self.fault}" + (f"-{self.nth}" if self.nth > 1 else "")
 
     async def play(self, directory: Path) -> float:
-        """Strike, see the others go on, lift the fault, see everybody take part again, and check the whole
-        history.
+        """Strike, see the others go on, lift the fault, see all take part again, and check the whole history.
 
-        The world's seconds from the blow to the next commit.
+        Returns the virtual seconds from the fault to the next commit.
         """
         swarm = Swarm(directory, num_outer_steps=1000)
         await swarm.start_coordinator()
@@ -108,16 +99,14 @@ class Case:
         return seconds
 
     def _start(self, swarm: Swarm) -> set[str]:
-        """A relay and three islands. Where the relay is the victim, none of them can be dialled: it alone can
-        own.
-        """
+        """Start a relay and three islands; if the relay is the victim, it is the only one that can own."""
         swarm.start("r", relay=True)
         for name in ("a", "b", "p"):
             swarm.start(name, step_seconds=0.25, dial_only=name == "p" or self.role == "relay")
         return {"r", "a", "b", "p"}
 
     async def _fall_behind(self, swarm: Swarm) -> set[str]:
-        """A joiner that needs a whole state, or a laggard that needs a few updates, is about to start."""
+        """Start a joiner that needs a whole state, or a laggard that needs a few updates."""
         if self.phase == "state":
             await swarm.until_step(BEHIND, BOUND_SECONDS)
             asyncio.get_running_loop().call_soon(lambda: swarm.start("j", step_seconds=0.25))
@@ -128,46 +117,44 @@ class Case:
         return {"b"}
 
     async def _strike(self, swarm: Swarm) -> tuple[set[str], list[CommitRecord]]:
-        """At the phase's message; returns the victims, and what was committed until then."""
-        struck: asyncio.Future[tuple[set[str], list[CommitRecord]]] = (
-            asyncio.get_running_loop().create_future()
-        )
-        passed = 0
+        """Wait for the phase's message and strike; return the victims, and what was committed until then."""
+        struck: list[tuple[set[str], list[CommitRecord]]] = []
+        num_seen = 0
 
         def watch(sender: str, receiver: str, message: Message) -> None:
-            nonlocal passed
-            if not struck.done() and (victims := self._victims(sender, receiver, message)):
-                passed += 1
-                if passed == self.nth:
-                    struck.set_result((victims, swarm.store.commits()))
+            nonlocal num_seen
+            if not struck and (victims := self._victims(sender, receiver, message)):
+                num_seen += 1
+                if num_seen == self.nth:
+                    struck.append((victims, swarm.store.commits()))
                     for victim in sorted(victims):
-                        self._hurt(swarm, victim)
+                        self._strike_one(swarm, victim)
 
         swarm.network.watches.append(watch)
-        await swarm.until(struck.done, f"the moment of {self}", BOUND_SECONDS)
+        await swarm.until(lambda: struck, f"the moment of {self}", BOUND_SECONDS)
         swarm.network.watches.remove(watch)
-        return struck.result()
+        return struck[0]
 
     def _victims(self, sender: str, receiver: str, message: Message) -> set[str]:
-        """Whom to hurt at this message; nobody while it is not the moment."""
+        """The victims, if this message is one of the phase; else nobody."""
         if kind := RECOVERIES.get(self.phase):
             who = {"joiner": sender, "donor": receiver, "coordinator": COORDINATOR}[self.role]
             return {who} if isinstance(message, kind) else set()
         victims, kind = VICTIMS[self.role], PHASES[self.phase]
         if self.role == "trainer":
             kind = TO_TRAINERS.get(self.phase, kind)
-        there = {sender, receiver} | {sender + TRAINER, receiver + TRAINER}
+        ends = {sender, receiver} | {sender + TRAINER, receiver + TRAINER}
         if self.role == "edge":
-            at_hand = kind is not m.Piece or there >= {"a", "p"}
-        else:  # a coordinator sees no pieces, a relay no plans: for those, anybody's will do
-            at_hand = bool(victims & there) or self.role in NEEDED | {"holder"}
-        return victims if isinstance(message, kind) and at_hand else set()
+            fits = kind is not m.Piece or ends >= {"a", "p"}
+        else:  # a coordinator sees no pieces, a relay no plans: for these roles any agent's message will do
+            fits = bool(victims & ends) or self.role in NEEDED | {"holder"}
+        return victims if isinstance(message, kind) and fits else set()
 
-    def _hurt(self, swarm: Swarm, victim: str) -> None:
+    def _strike_one(self, swarm: Swarm, victim: str) -> None:
         if self.fault in ("cut", "break"):
-            dead = swarm.network.silence if self.fault == "cut" else swarm.network.cut_edge
+            end_edge = swarm.network.silence if self.fault == "cut" else swarm.network.cut_edge
             for other in {"p"} if self.role == "edge" else self._others(swarm, victim):
-                dead(victim, other)
+                end_edge(victim, other)
         elif self.fault == "freeze":
             swarm.freeze(victim)
         elif victim == COORDINATOR:
@@ -178,7 +165,7 @@ class Case:
             swarm.end(victim)
 
     async def _lift(self, swarm: Swarm, victims: set[str]) -> None:
-        """The fault passes; what was killed is started again by the same command."""
+        """End the fault; what was killed is started again by the same command."""
         for victim in sorted(victims):
             if self.fault in ("cut", "break"):
                 for other in self._others(swarm, victim):
@@ -197,12 +184,12 @@ class Case:
 
 
 def taking_part(swarm: Swarm, since: int) -> set[str]:
-    """Who had a part in any commit from step `since` on."""
+    """The participants of all commits from step `since` on."""
     return {share.island for record in swarm.store.commits(since) for share in record.participants}
 
 
 def check(swarm: Swarm) -> None:
-    """The history is one, everybody holds it to the bit, and the ledger adds up."""
+    """Check that there is one history, that all agents hold it to the bit, and that no sample is lost."""
     records, protocol = swarm.store.commits(), swarm.coordinator.protocol
     leases = protocol.plans.leases
     roots = [swarm.genesis_root, *(record.next_root for record in records)]
@@ -226,5 +213,6 @@ def check(swarm: Swarm) -> None:
             assert share.weight > 0
     assert protocol.history.tokens == tokens
     spent = [span for record in records for _, lease in record.leases for span in lease]
-    out = [span for plan in protocol.plans.values() for span in plan.lease]
-    assert merge([*spent, *out, *leases._free]) == ((0, leases.fresh),), "a sample is nowhere, or twice"
+    leased = [span for plan in protocol.plans.values() for span in plan.lease]
+    places = merge([*spent, *leased, *leases._free])
+    assert places == ((0, leases.first_fresh()),), "a sample is in no place, or in two"

@@ -1,13 +1,11 @@
-"""A whole swarm in one process: real coordinator, agents and codec over the memory transport; trainers
-without torch.
-"""
+"""A whole swarm in one process: the real coordinator and agents, trainers without torch, no sockets."""
 
 import asyncio
 from pathlib import Path
 
 import msgspec
 import numpy as np
-from worlds.network import Weather, WeatherTransport
+from worlds.network import FaultyNetwork, FaultyTransport
 from worlds.trainer import NumpyTrainer
 
 from atoll import recipe as recipes
@@ -33,14 +31,14 @@ LAYOUT = Layout(
 
 
 class Swarm:
-    """Start it, hurt it, look at it."""
+    """A swarm whose processes tests start, freeze, kill and look into."""
 
     def __init__(self, directory: Path, num_outer_steps: int, codec: str = "int8", **rules: object) -> None:
         """`codec` may be one that only a test has registered, which no recipe can name."""
         self.directory = directory
-        self.network = Weather()
-        self.claims: list[tuple[str, m.Ready]] = []  # whatever anybody ever said it holds
-        self.network.watches.append(self._hear_claims)
+        self.network = FaultyNetwork()
+        self.claims: list[tuple[str, m.Ready]] = []  # (agent, every Ready that it sent)
+        self.network.watches.append(self._keep_claims)
         self.keys = RunKeys(directory / "keys", "test")
         parameters = np.random.default_rng(0).standard_normal(LAYOUT.num_elements).astype(np.float32)
         self.genesis_root = checkpoint.flat_root(LAYOUT, parameters)
@@ -79,7 +77,7 @@ class Swarm:
         self.store = Store(sqlite_url(self.directory / "db"))
         self.store.claim(encode(self.run))
         self._clock: asyncio.Task[None] | None = None
-        transport = WeatherTransport(self.network, COORDINATOR)
+        transport = FaultyTransport(self.network, COORDINATOR)
         self._log = EventLog(self.events_path)
         self.coordinator = CoordinatorServer(
             self.rules, self.run, self.keys, self.store, self._log, transport
@@ -91,7 +89,7 @@ class Swarm:
         self.coordinator.begin(**begin)
         self._clock = asyncio.create_task(self.coordinator.keep_time())
 
-    def _hear_claims(self, sender: str, receiver: str, message: Message) -> None:
+    def _keep_claims(self, sender: str, receiver: str, message: Message) -> None:
         if isinstance(message, m.Ready):
             self.claims.append((sender, message))
 
@@ -122,7 +120,7 @@ class Swarm:
             data_dirs=(),
         )
         options = msgspec.structs.replace(options, **settings)
-        transport = WeatherTransport(self.network, name)
+        transport = FaultyTransport(self.network, name)
         agent = Agent(options, name, self.run, self.recipe, transport, None)
         if not relay:
             trainer = NumpyTrainer(name, agent.work.state, self.network, len(self.claims), step_seconds)
@@ -131,7 +129,7 @@ class Swarm:
         self.tasks[name] = asyncio.create_task(agent.run(), name=name)
 
     def freeze(self, name: str) -> None:
-        """As SIGSTOP: an agent, a trainer, or the coordinator."""
+        """Stop an agent, a trainer or the coordinator as SIGSTOP would."""
         self.network.freeze(name)
         if name == COORDINATOR and self._clock is not None:
             self._clock.cancel()
@@ -142,27 +140,27 @@ class Swarm:
             self._clock = asyncio.create_task(self.coordinator.keep_time())
 
     def start_again(self, name: str) -> None:
-        """By the same command, in the same directory."""
+        """Start an agent as the last time, in the same directory."""
         relay, step_seconds, settings = self._commands[name]
         self.start(name, relay, step_seconds, **settings)
 
     def end(self, name: str) -> None:
-        """As kill -9 would: no goodbye, and what was not durable is gone with the process. `kill` waits for
-        it, too.
-        """
+        """End an agent as `kill -9` would: it says no goodbye, and what was not on disk is lost."""
         self.network.sever(name)
         self.tasks[name].cancel()
 
     async def kill(self, name: str) -> None:
+        """End an agent and its trainer, and wait for their end."""
         self.end(name)
         task = self.tasks.pop(name)
         await asyncio.gather(task, return_exceptions=True)
         if name in self.trainers:
             self.trainers[name].die()
         del self.agents[name]
-        await asyncio.sleep(0.001)  # its threads are at their end: time does not pass before
+        await asyncio.sleep(0.001)  # time passes only once its threads have ended
 
     async def until(self, condition, what: str, seconds: float = 30.0) -> None:
+        """Wait for a condition; fail, naming `what` and the last events, if it takes longer."""
         for _ in range(int(seconds / 0.02)):
             for name, task in self.tasks.items():
                 if task.done() and not task.cancelled() and task.exception() is not None:
@@ -187,14 +185,14 @@ class Swarm:
         return self.coordinator.protocol.head
 
     def ready(self) -> set[str]:
-        """Whose state is the head, as the coordinator sees it."""
+        """The agents whose state is the head, as the coordinator sees it."""
         return {member.island for member in self.coordinator.protocol.members.ready(self.head)}
 
     def events(self):
         return EventReader(self.events_path).read()
 
     def assert_equal_roots(self) -> None:
-        """Every root that any trainer ever loaded is the committed one of its step."""
+        """Check that every root that a trainer loaded is the committed one of its step."""
         records = self.store.commits()
         roots = [self.genesis_root, *(r.next_root for r in records)]
         for trainer in self.trainers.values():

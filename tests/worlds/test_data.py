@@ -1,6 +1,4 @@
-"""The data of a run where it is not: blocks come from donors or from the run's data URL, and lies are not
-taken in.
-"""
+"""An island without the run's data: blocks come from donors or the run's data URL, and each is checked."""
 
 import asyncio
 import threading
@@ -52,7 +50,7 @@ def rows(directory):
     return [batch.tokens.tolist() for batch in step]
 
 
-def lie(file, index):
+def false_block(file, index):
     return b"false"
 
 
@@ -71,44 +69,41 @@ class DataTrainer:
         return await self._said.get()
 
 
-def test_an_island_without_data_gets_its_leases_blocks_from_peers_and_a_liar_is_dropped(
-    tmp_path, data
-) -> None:
+def test_an_island_without_data_gets_blocks_from_peers_and_drops_a_false_one(tmp_path, data) -> None:
     async def main() -> None:
         swarm = Swarm(tmp_path, num_outer_steps=1000)
         swarm.run = msgspec.structs.replace(swarm.run, data_digest=data.manifest.digest())
         await swarm.start_coordinator()
         swarm.start("r", relay=True, data_dirs=(data.directory,))
         swarm.start("a", step_seconds=0.01, data_dirs=(data.directory,))
-        swarm.start("poor", data_dirs=(tmp_path / "nothing", tmp_path / "poor-data"))
-        trainer, poor = DataTrainer(), swarm.agents["poor"]
-        poor._trainer = trainer
+        swarm.start("new", data_dirs=(tmp_path / "nothing", tmp_path / "new-data"))
+        trainer, new = DataTrainer(), swarm.agents["new"]
+        new._trainer = trainer
         notes: list[str] = []
-        poor.accounts.say = notes.append
-        swarm.agents["r"].work.donor.data_block = lie
+        new.accounts.say = notes.append
+        swarm.agents["r"].work.donor.data_block = false_block
 
         async def provide(blocks):
             trainer.orders.want(blocks)
             await swarm.until(lambda: trainer.orders.wanted is None, "an answer")
             return trainer.orders.data_dir
 
-        assert await provide({}) == tmp_path / "poor-data"
-        assert (tmp_path / "poor-data" / "tokenizer" / "tokenizer.json").read_bytes() == b"{}" * 100
-        assert not (tmp_path / "poor-data" / "a").exists()
+        assert await provide({}) == tmp_path / "new-data"
+        assert (tmp_path / "new-data" / "tokenizer" / "tokenizer.json").read_bytes() == b"{}" * 100
+        assert not (tmp_path / "new-data" / "a").exists()
         await provide(needed(data))
         assert any(note.startswith("r is dropped as a donor") for note in notes)
-        assert rows(tmp_path / "poor-data") == rows(data.directory)
+        assert rows(tmp_path / "new-data") == rows(data.directory)
         await swarm.kill("r")
         await swarm.kill("a")
-        await provide(needed(data))  # here now: nobody is asked
-        assert all(poor.work.data.block(file, i) for file, numbers in needed(data).items() for i in numbers)
-        absent = [
-            (f, i)
-            for f, b in data.manifest.files.items()
-            for i in range(b.num_blocks)
-            if poor.work.data.block(f, i) is None
-        ]
-        assert len(absent) > 10  # it took what it needed, and donates that alone
+        await provide(needed(data))  # the blocks are here now, so that no donor is needed
+        assert all(new.work.data.block(file, i) for file, numbers in needed(data).items() for i in numbers)
+        num_absent = sum(
+            new.work.data.block(name, index) is None
+            for name, file in data.manifest.files.items()
+            for index in range(file.num_blocks)
+        )
+        assert num_absent > 10, "it fetches only what it needs"
         await swarm.stop()
 
     asyncio.run(asyncio.wait_for(main(), 60))
@@ -116,7 +111,7 @@ def test_an_island_without_data_gets_its_leases_blocks_from_peers_and_a_liar_is_
 
 # --------------------------------------------------------------------------------------------------- at a URL
 class Ranges(SimpleHTTPRequestHandler):
-    """Gives ranges, as every server of large files does and Python's own does not."""
+    """A server that answers requests for a range of bytes, which Python's own does not."""
 
     def send_head(self):
         first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
@@ -151,16 +146,15 @@ class Broken(BaseHTTPRequestHandler):
 
 
 def fetch(tmp_path, data, url, **donors):
-    """(what is here afterwards, what was reported)"""
+    """Fetch what a lease needs, from `url` or donors: (the data here afterwards, what was reported)."""
     network, said = Network(), []
     here = PartialData(data.manifest.digest(), [tmp_path / "here"])
 
     async def serve(block, stream) -> None:
         while True:
             request, _ = await stream.receive(5)
-            found = (
-                block("", 0) if isinstance(request, m.FetchManifest) else block(request.file, request.index)
-            )
+            whole = isinstance(request, m.FetchManifest)
+            found = block("", 0) if whole else block(request.file, request.index)
             await stream.send(m.Found(len(found)), found)
 
     async def main() -> None:
@@ -180,7 +174,7 @@ def fetch(tmp_path, data, url, **donors):
 
 @pytest.fixture
 def served(data):
-    """URLs under which the data lies, by kind of server."""
+    """The URL of the data on each kind of server."""
     servers = {}
     for name, handler in (("ranges", Ranges), ("whole", WholeFiles), ("broken", Broken)):
         made = handler if handler is Broken else partial(handler, directory=str(data.directory))
@@ -211,7 +205,7 @@ def test_blocks_come_from_a_file_url(tmp_path, data) -> None:
         ("gone", "cannot be read"),
     ],
 )
-def test_a_url_that_fails_or_lies_is_dropped_and_donors_are_asked(
+def test_a_url_that_fails_or_is_false_is_dropped_and_donors_are_asked(
     tmp_path, data, served, kind, reason
 ) -> None:
     here, said = fetch(tmp_path, data, served.get(kind, "http://127.0.0.1:9"), honest=data.block)
@@ -220,17 +214,17 @@ def test_a_url_that_fails_or_lies_is_dropped_and_donors_are_asked(
     assert reason in told
 
 
-def test_a_liar_alone_is_named_and_leaves_nothing(tmp_path, data) -> None:
-    with pytest.raises(NobodyHas, match="FetchManifest: liar gave false bytes"):
-        fetch(tmp_path, data, "", liar=lie)
+def test_a_false_donor_without_another_is_named_and_leaves_nothing(tmp_path, data) -> None:
+    with pytest.raises(NobodyHas, match="FetchManifest: false gave false bytes"):
+        fetch(tmp_path, data, "", false=false_block)
     assert not (tmp_path / "here").exists()
 
 
-def test_a_donor_that_lies_about_one_file_is_dropped_and_the_next_is_asked(tmp_path, data) -> None:
-    def sometimes(file, index):
-        return lie(file, index) if file.endswith(".tokens") else data.block(file, index)
+def test_a_donor_whose_blocks_of_one_file_are_false_is_dropped_and_the_next_is_asked(tmp_path, data) -> None:
+    def partly_false(file, index):
+        return false_block(file, index) if file.endswith(".tokens") else data.block(file, index)
 
-    here, said = fetch(tmp_path, data, "", liar=sometimes, truthful=data.block)
+    here, said = fetch(tmp_path, data, "", false=partly_false, honest=data.block)
     assert rows(here.directory) == rows(data.directory)
     (told,) = [text for text in said if "dropped" in text]
-    assert told.startswith("liar is dropped as a donor")
+    assert told.startswith("false is dropped as a donor")

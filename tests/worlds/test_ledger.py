@@ -1,4 +1,4 @@
-"""Who gave how many tokens of which source: from the commit records' leases and the mixture alone."""
+"""The ledger: how many tokens of which source each contributor gave, by commit records and mixture alone."""
 
 import asyncio
 import io
@@ -42,7 +42,7 @@ def test_the_ledger_is_what_the_commits_say_also_after_a_restart(tmp_path) -> No
         for name in ("r", "a", "b"):
             swarm.start(name, relay=name == "r", step_seconds=0.01)
         await swarm.until_step(2)
-        early = swarm.board.status()  # what was counted then is not counted again
+        early = swarm.board.status()  # later calls must not count these commits again
         await swarm.until_finished("a", "b")
         told = [swarm.board.status()]
         await swarm.kill_coordinator()
@@ -62,9 +62,8 @@ def test_the_ledger_is_what_the_commits_say_also_after_a_restart(tmp_path) -> No
                 for source, n in row.committed_tokens_by_source.items()
             }
             assert found == expected
-            assert all(
-                sum(row.committed_tokens_by_source.values()) == row.committed_tokens for row in status.islands
-            )
+            for row in status.islands:
+                assert sum(row.committed_tokens_by_source.values()) == row.committed_tokens
         assert 0 < sum(early.ledger[early.islands[0].island].values()) < sum(expected.values())
         await swarm.stop()
 

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 from worlds.clock import run
-from worlds.network import WeatherTransport
+from worlds.network import FaultyTransport
 from worlds.swarm import Swarm
 
 from atoll.agent import outer_step
@@ -59,7 +59,7 @@ def test_a_coordinator_that_says_what_only_a_trainer_may_loses_the_line_and_no_m
             while True:
                 await stream.receive(60)
 
-        coordinator = WeatherTransport(swarm.network, COORDINATOR)
+        coordinator = FaultyTransport(swarm.network, COORDINATOR)
         await coordinator.serve("memory", 1, {CONTROL: false_control})
         swarm.start("a")
         agent = swarm.agents["a"]
@@ -116,7 +116,7 @@ def test_what_is_nothing_to_ask_of_a_coordinator_is_refused_with_a_sentence(tmp_
     async def main() -> None:
         swarm = Swarm(tmp_path, num_outer_steps=1)
         await swarm.start_coordinator()
-        people = WeatherTransport(swarm.network, OPERATOR)
+        people = FaultyTransport(swarm.network, OPERATOR)
         for false in (m.Ping(), m.Finished(0), m.Refused("no")):
             answer = await call(people, "memory:1", COORDINATOR, OPERATE, false)
             assert isinstance(answer, m.RequestRefused)

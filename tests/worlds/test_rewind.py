@@ -1,4 +1,4 @@
-"""`atoll host --rewind`: the operator goes back, and everybody follows, whenever they hear of it."""
+"""`atoll host --rewind`: the operator goes back, and every island follows, however late it hears of it."""
 
 import asyncio
 import time
@@ -45,7 +45,7 @@ def test_the_run_goes_on_from_an_older_state_on_a_new_branch(tmp_path) -> None:
     run(main())
 
 
-def test_who_was_away_follows_two_rewinds(tmp_path) -> None:
+def test_an_island_that_was_away_follows_two_rewinds(tmp_path) -> None:
     async def main() -> None:
         swarm = await begun(tmp_path, 7)
         await swarm.kill("c")
@@ -66,15 +66,14 @@ def test_who_was_away_follows_two_rewinds(tmp_path) -> None:
     run(main())
 
 
-def test_a_state_that_never_was_is_refused_and_changes_nothing(tmp_path) -> None:
+def test_a_rewind_to_a_state_that_does_not_exist_is_refused_and_changes_nothing(tmp_path) -> None:
     async def main() -> None:
         swarm = await begun(tmp_path, 2)
         await swarm.kill_coordinator()
         before = None
         for step in (-1, 50):
-            with pytest.raises(
-                UserError, match=f"--rewind {step}: this run has [0-9]+ commits; go back to a state before"
-            ):
+            text = f"--rewind {step}: this run has [0-9]+ commits; go back to a state before"
+            with pytest.raises(UserError, match=text):
                 await swarm.start_coordinator(rewind=step)
             commits = swarm.store.commits()
             assert before in (None, commits) and len(commits) >= 2
@@ -102,9 +101,8 @@ def test_a_database_from_before_a_rewind_decides_nothing(tmp_path) -> None:
             (tmp_path / "db" / name).write_bytes(data)
         since = time.time()
         await swarm.start_coordinator()
-        await swarm.until(
-            lambda: any("that --rewind again" in event.text for event in swarm.events()), "told"
-        )
+        text = "that --rewind again"
+        await swarm.until(lambda: any(text in event.text for event in swarm.events()), "the event")
         await asyncio.sleep(0.5)
         assert not any(event.kind == "attempt" for event in swarm.events() if event.time > since)
         await swarm.kill_coordinator()

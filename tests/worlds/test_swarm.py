@@ -1,4 +1,4 @@
-"""The swarm's life in one process: agree, lose a member, take it back, lose the coordinator."""
+"""The life of a swarm in one process: it agrees, loses members and takes them back, loses its coordinator."""
 
 import asyncio
 import time
@@ -20,7 +20,13 @@ from atoll.swarm.transport import NotUnderstood
 
 
 def genesis(swarm: Swarm) -> np.ndarray:
+    """The parameters of state 0."""
     return checkpoint.newest([swarm.directory / "genesis"])[0].parameters
+
+
+def distance(parameters: np.ndarray) -> float:
+    """How far the mean of a tensor is from what trainers move it to."""
+    return abs(float(parameters[:1000].mean()) - float(TARGET))
 
 
 def test_three_islands_and_a_relay_agree_bit_for_bit(tmp_path) -> None:
@@ -33,11 +39,8 @@ def test_three_islands_and_a_relay_agree_bit_for_bit(tmp_path) -> None:
         swarm.assert_equal_roots()
         final = [t.roots[6] for t in swarm.trainers.values()]
         assert len(set(final)) == 1
-        before, after = (
-            abs(float(p[:1000].mean()) - float(TARGET))
-            for p in (genesis(swarm), swarm.agents["r"].work.state.parameters)
-        )
-        assert after < 0.9 * before  # it learned
+        before = distance(genesis(swarm))
+        assert distance(swarm.agents["r"].work.state.parameters) < 0.9 * before, "it learned"
         records = swarm.store.commits()
         assert [r.step for r in records] == list(range(6))
         assert any(len(r.participants) == 3 for r in records)
@@ -83,15 +86,16 @@ def test_an_island_that_stood_still_for_a_while_proposes_what_it_has_done(tmp_pa
         await asyncio.sleep(1.5)
         swarm.thaw("b" + TRAINER)
         await swarm.until_step(7)
-        assert clock() - began < 5.0, "nobody waited for the rest"
+        assert clock() - began < 5.0, "nobody waited for the rest of b's work"
         await swarm.until_step(8)
         whole, part, after = (dict(record.leases) for record in swarm.store.commits()[5:8])
         assert [num_samples(whole[name]) for name in "abc"] == [8, 8, 8]
-        assert [num_samples(part[name]) for name in "abc"] == [8, 4, 8], "it had time for two inner steps"
+        assert [num_samples(part[name]) for name in "abc"] == [8, 4, 8], "b had time for two inner steps"
         ((first, count),) = part["b"]
         spent = merge(span for lease in after.values() for span in lease)
-        assert any(start <= first + count and first + 2 * count <= start + size for start, size in spent), (
-            "done next"
+        first_unused, end_unused = first + count, first + 2 * count
+        assert any(start <= first_unused and end_unused <= start + size for start, size in spent), (
+            "what it did not do is done next"
         )
         await swarm.stop()
 
@@ -104,7 +108,7 @@ def test_a_late_joiner_recovers_while_the_others_go_on(tmp_path) -> None:
         await swarm.start_coordinator()
         for name in ("r", "a"):
             swarm.start(name, relay=name == "r", step_seconds=0.01)
-        await swarm.until_step(12)  # further back than updates alone would be replayed
+        await swarm.until_step(12)  # so late that it takes a state from donors, not updates alone
         swarm.start("late", step_seconds=0.01)
         await swarm.until(lambda: len(swarm.trainers["late"].roots) > 2, "late takes part")
         assert min(swarm.trainers["late"].roots) > 10
@@ -134,7 +138,7 @@ def test_a_killed_coordinator_goes_on_with_the_same_run(tmp_path) -> None:
     run(main())
 
 
-def test_an_edge_that_is_dead_costs_ownership_first(tmp_path) -> None:
+def test_a_dead_connection_costs_ownership_and_not_participation(tmp_path) -> None:
     async def main() -> None:
         swarm = Swarm(tmp_path, num_outer_steps=8)
         await swarm.start_coordinator()
@@ -144,7 +148,7 @@ def test_an_edge_that_is_dead_costs_ownership_first(tmp_path) -> None:
         swarm.network.cut_edge("a", "b")
         await swarm.until_finished("a", "b", "c")
         swarm.assert_equal_roots()
-        assert len(swarm.store.commits()[-1].participants) == 3, "both ends of the dead edge still take part"
+        assert len(swarm.store.commits()[-1].participants) == 3, "both of its ends still take part"
         assert any(e.kind == "fault" for e in swarm.events())
         await swarm.stop()
 
@@ -166,7 +170,7 @@ def test_islands_that_only_dial_out_work_through_the_relay(tmp_path) -> None:
     run(main())
 
 
-def test_a_slow_island_is_left_out_alive_and_goes_on_from_the_head(tmp_path) -> None:
+def test_an_island_that_is_too_slow_is_left_out_and_goes_on_from_the_head(tmp_path) -> None:
     async def main() -> None:
         swarm = Swarm(tmp_path, num_outer_steps=1000)
         await swarm.start_coordinator()
@@ -186,7 +190,7 @@ def test_a_slow_island_is_left_out_alive_and_goes_on_from_the_head(tmp_path) -> 
     run(main())
 
 
-def test_every_island_dies_and_the_run_goes_on(tmp_path) -> None:
+def test_all_agents_die_and_the_run_goes_on(tmp_path) -> None:
     async def main() -> None:
         swarm = Swarm(tmp_path, num_outer_steps=500)
         await swarm.start_coordinator()
@@ -205,7 +209,7 @@ def test_every_island_dies_and_the_run_goes_on(tmp_path) -> None:
     run(main())
 
 
-def test_a_restored_backup_learns_from_the_islands(tmp_path) -> None:
+def test_the_coordinator_of_a_restored_backup_learns_from_the_islands(tmp_path) -> None:
     async def main() -> None:
         swarm = Swarm(tmp_path, num_outer_steps=40)
         await swarm.start_coordinator()
@@ -234,9 +238,7 @@ def test_a_restored_backup_learns_from_the_islands(tmp_path) -> None:
 
 
 def test_an_update_that_is_being_held_when_its_commit_comes_is_held_once(tmp_path) -> None:
-    """The commit ended the task that held, not its thread: the update was fetched again, and two threads
-    wrote one file.
-    """
+    """A commit once ended the task of holding but not its thread, and two threads wrote one file."""
 
     async def main() -> None:
         swarm = Swarm(tmp_path, num_outer_steps=1000)
@@ -245,13 +247,13 @@ def test_an_update_that_is_being_held_when_its_commit_comes_is_held_once(tmp_pat
             swarm.start(name, relay=name == "r", step_seconds=0.25)
         await swarm.until_step(2)
 
-        def pull(sender: str, receiver: str, message: Message) -> None:
+        def silence(sender: str, receiver: str, message: Message) -> None:
             if isinstance(message, Assembled) and receiver == "c":
                 swarm.network.silence(COORDINATOR, "c")
-                swarm.network.watches.remove(pull)
+                swarm.network.watches.remove(silence)
 
-        swarm.network.watches.append(pull)
-        await swarm.until(lambda: pull not in swarm.network.watches, "the update is assembled")
+        swarm.network.watches.append(silence)
+        await swarm.until(lambda: silence not in swarm.network.watches, "the update is assembled")
         step, log = swarm.head, swarm.agents["c"].work.log
         held: list[int] = []
         hold = log.hold
@@ -263,9 +265,7 @@ def test_an_update_that_is_being_held_when_its_commit_comes_is_held_once(tmp_pat
 
         log.hold = slow_hold
         await swarm.until_step(step + 1)
-        swarm.network.mend_edge(
-            COORDINATOR, "c"
-        )  # what is assembled and that it is committed are heard at once
+        swarm.network.mend_edge(COORDINATOR, "c")  # now c hears at once what is assembled, and the commit
         await swarm.until(lambda: swarm.agents["c"].machine.version > step, "c goes on")
         assert held.count(step) == 1
         swarm.assert_equal_roots()
@@ -274,7 +274,7 @@ def test_an_update_that_is_being_held_when_its_commit_comes_is_held_once(tmp_pat
     run(main())
 
 
-def test_an_agent_of_another_version_hears_why_it_is_refused(tmp_path) -> None:
+def test_an_agent_of_another_version_is_told_why_it_is_refused(tmp_path) -> None:
     class Foreign:
         peer, peer_host = "foreigner", "memory"
 
@@ -291,20 +291,17 @@ def test_an_agent_of_another_version_hears_why_it_is_refused(tmp_path) -> None:
         swarm, foreign = Swarm(tmp_path, num_outer_steps=1), Foreign()
         await swarm.start_coordinator()
         await swarm.coordinator.control(foreign)
-        assert (
-            isinstance(foreign.heard[0], m.Refused)
-            and "the run's version of atoll" in foreign.heard[0].reason
-        )
-        assert [event.kind for event in swarm.events() if "unknown field `colour`" in event.text] == [
-            "refused"
-        ]
+        answer = foreign.heard[0]
+        assert isinstance(answer, m.Refused) and "the run's version of atoll" in answer.reason
+        kinds = [event.kind for event in swarm.events() if "unknown field `colour`" in event.text]
+        assert kinds == ["refused"]
         await swarm.stop()
 
     run(main())
 
 
 @pytest.mark.parametrize("restart", [False, True], ids=["same coordinator", "the coordinator died too"])
-def test_an_island_that_comes_back_within_a_step_is_not_given_all_of_it_again(tmp_path, restart) -> None:
+def test_an_island_that_comes_back_within_a_step_is_given_the_time_that_is_left(tmp_path, restart) -> None:
     async def main() -> None:
         swarm = Swarm(tmp_path, num_outer_steps=4)
         await swarm.start_coordinator()
@@ -317,11 +314,11 @@ def test_an_island_that_comes_back_within_a_step_is_not_given_all_of_it_again(tm
         await swarm.kill("a")
         if restart:
             await swarm.start_coordinator()
-        await asyncio.sleep(1.5)  # so that the other one's beats say how far the step is
+        await asyncio.sleep(1.5)  # b's beats say how far the step is
         swarm.start_again("a")
         await swarm.until_finished("a", "b")
         tokens = {share.island: share.tokens for share in swarm.store.commits()[2].participants}
-        assert tokens["b"] == 64 and 0 < tokens["a"] < 64, "what was left of the step counts"
+        assert tokens["b"] == 64 and 0 < tokens["a"] < 64, "a did what fitted into the rest of the step"
         swarm.assert_equal_roots()
         await swarm.stop()
 

@@ -70,7 +70,7 @@ class Orders:
             case DataAt():
                 if self.wanted is not None and message.number == self.wanted.number:
                     self.wanted, self.data_dir = None, Path(message.path)
-            case Work() if self._training and self._planned.is_again(message.plan):
+            case Work() if self._training and self._planned.is_same_work(message.plan):
                 pass  # from a new agent, in a dead one's place: the trainer is at it
             case Adopt() | Work() | Stopped():
                 self._waiting.append(message)
@@ -99,7 +99,7 @@ class Orders:
                 case Work() if self._plan is None:
                     self._begin(order.plan)
                     return order.plan
-                case Work() if self._proposed is not None and self._planned.is_again(order.plan):
+                case Work() if self._proposed is not None and self._planned.is_same_work(order.plan):
                     self._say(self._proposed)  # a new agent has not heard it
                 case Work():
                     self._loaded = b""  # trained on: no longer the weights from which this plan begins

@@ -138,7 +138,7 @@ def on_plan(state: OuterStep, plan: r.Plan) -> list[e.Effect]:
     if state.proposal is not None and _is_of(state.proposal, plan):
         state.plan = plan
         return [e.Send(state.proposal)]
-    if state.plan is not None and state.plan.is_again(plan):
+    if state.plan is not None and state.plan.is_same_work(plan):
         return []  # the trainer is at work on it
     if state.plan is not None or state.proposal is not None:
         # A database restored from a backup has forgotten which samples we trained on: begin the step anew.
@@ -159,7 +159,7 @@ def on_proposed(state: OuterStep, done: m.Proposed) -> list[e.Effect]:
     proposal = m.Propose(
         step=plan.step,
         parent=plan.parent,
-        lease=plan.used(done.inner_steps),
+        lease=plan.used_lease(done.inner_steps),
         payload=b"",
         tokens=done.tokens,
         inner_steps=done.inner_steps,
@@ -179,7 +179,7 @@ def on_encoded(state: OuterStep, done: e.Encoded) -> list[e.Effect]:
 
 
 def _is_of(proposal: m.Propose, plan: r.Plan) -> bool:
-    return (proposal.parent, proposal.lease) == (plan.parent, plan.used(proposal.inner_steps))
+    return (proposal.parent, proposal.lease) == (plan.parent, plan.used_lease(proposal.inner_steps))
 
 
 # ---------------------------------------------------------------------------------------- 3. reduce, and hold

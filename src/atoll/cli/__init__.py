@@ -1,7 +1,6 @@
-"""The command line: the parser of all verbs, and what their errors become: one sentence and an exit status.
+"""The command line: the parser of all verbs. An error of a verb becomes one sentence and an exit status.
 
-The verbs are in one file a group. Each imports what it needs only when it runs, so that `--help` answers at
-once.
+Each group of verbs has a file. A verb imports what it needs when it runs, so that `--help` answers at once.
 """
 
 import argparse
@@ -18,20 +17,19 @@ EXIT_FAILURE, EXIT_MISTAKE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; the exit status: 0, 2 for a user's mistake, 1 for a failure, 130 for Ctrl-C."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own log lines say less than our errors
+    """Run one verb and return its exit status: 0, 2 for a user's mistake, 1 for a failure, 130 for Ctrl-C."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own log lines say less than our errors do
     options = parser().parse_args(arguments)
     from atoll.run.processes import watch_leash
 
     watch_leash()
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED)
-    )  # so that nothing half-written is left
+    # As an exception SIGTERM lets the verb clean up: nothing half-written is left.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     try:
         status = options.verb(options) or 0
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # whoever read our output has enough; Python's own last flush would complain
+    except BrokenPipeError:  # the reader of our output has closed it; Python's last flush would fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
     except UserError as error:
@@ -40,24 +38,22 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "transformers", "tokenizers", "pyarrow"):
             raise
-        print(
-            f"atoll: this verb needs {error.name}; install it with: pip install 'atoll[train]'",
-            file=sys.stderr,
-        )
+        text = f"this verb needs {error.name}; install it with: pip install 'atoll[train]'"
+        print(f"atoll: {text}", file=sys.stderr)
         return EXIT_MISTAKE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of the whole command line."""
-    made = argparse.ArgumentParser(
+    """The parser of the whole command line."""
+    top = argparse.ArgumentParser(
         prog="atoll",
         description="Train a language model together, across the internet.",
         epilog="First: atoll demo. `atoll VERB --help` tells more.",
     )
-    made.add_argument("--version", action="version", version=f"atoll {__version__}")
-    verbs = Verbs(made)
+    top.add_argument("--version", action="version", version=f"atoll {__version__}")
+    verbs = Verbs(top)
     for group in (run, model, data):
         group.add_to(verbs)
-    return made
+    return top

@@ -9,11 +9,11 @@ from atoll.cli.verbs import Verbs
 def add_to(verbs: Verbs) -> None:
     """Add this group's verbs."""
     added = verbs.add_with_recipe(prepare, "sources -> tokenizer -> token shards, and state 0")
-    added.add_argument("--check", action="store_true", help="only verify what is prepared, all of it")
+    added.add_argument("--check", action="store_true", help="only verify all that is prepared")
     added.add_argument(
         "--partition",
         metavar="SOURCE/NAME=KIND:PATH",
-        help="only this machine's part of a partitioned source",
+        help="only prepare this machine's part of a partitioned source",
     )
     added.add_argument("--show", type=int, metavar="N", help="only print sample N, decoded")
 
@@ -39,7 +39,7 @@ def prepare(options: argparse.Namespace) -> None:
         made = genesis.prepare_partition(loaded, run_dir, options.partition, terminal.preparing)
         terminal.prepared(made)
         terminal.tell(
-            f"it stays in {run_dir.private}; islands of this directory train on it from their next start on"
+            f"it stays in {run_dir.private}; islands in {run_dir.path} train on it from their next start on"
         )
         return
     terminal.prepared(genesis.prepare(loaded, run_dir, terminal.preparing))

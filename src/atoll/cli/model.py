@@ -1,4 +1,4 @@
-"""The verbs about a model that was trained: `atoll export`, `generate`."""
+"""The verbs about a trained model: `atoll export`, `generate`."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,7 @@ from atoll.cli.verbs import Verbs
 def add_to(verbs: Verbs) -> None:
     """Add this group's verbs."""
     added = verbs.add_with_run(export, "a checkpoint for transformers, with its card")
-    added.add_argument("out", type=Path, help="a directory that is empty or not there")
+    added.add_argument("out", type=Path, help="a directory that is empty or does not exist")
     added = verbs.add(generate, "text from an exported model")
     added.add_argument("model", type=Path, help="a directory that `atoll export` made")
     added.add_argument("prompt")

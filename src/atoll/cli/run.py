@@ -11,16 +11,15 @@ HOSTED_HERE = "the run's directory, on the machine that hosts it"
 
 def add_to(verbs: Verbs) -> None:
     """Add this group's verbs."""
-    added = verbs.add(
-        demo, "three islands on this machine, a death, a return, a checkpoint: the whole idea in minutes"
-    )
+    text = "three islands on this machine; one is killed and comes back; a checkpoint: the idea in minutes"
+    added = verbs.add(demo, text)
     added.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for instance outer.codec=fp32")
     added.add_argument("--recipe", default="demo", help="another recipe (default demo)")
     added.add_argument("--dir", type=Path, default=Path("runs/demo"), help="where (default runs/demo)")
 
-    added = verbs.add_with_recipe(host, "the coordinator (and a relay) of a run; prints a ticket")
+    added = verbs.add_with_recipe(host, "coordinate a run (and keep a relay); prints a ticket")
     added.add_argument("--listen", default="0.0.0.0:7700", help="HOST:PORT; strangers enrol on the next port")
-    added.add_argument("--advertise", default="", help="name or address of this machine that tickets give")
+    added.add_argument("--advertise", default="", help="name or address that tickets give for this machine")
     added.add_argument("--no-relay", action="store_true", help="no relay beside the coordinator")
     added.add_argument(
         "--database", default="", help="SQLAlchemy URL (default: SQLite in the run's directory)"
@@ -29,13 +28,13 @@ def add_to(verbs: Verbs) -> None:
         "--standby", action="store_true", help="take over when the leader is silent (same --database)"
     )
     added.add_argument(
-        "--restored", action="store_true", help="the database is a backup: hear the islands first"
+        "--restored", action="store_true", help="the database is a backup: ask the islands what it lacks"
     )
     added.add_argument(
-        "--rewind", type=int, metavar="STEP", help="abandon what was committed after this state"
+        "--rewind", type=int, metavar="STEP", help="go back to state STEP: abandon all later commits"
     )
 
-    added = verbs.add(join, "this machine becomes an island of a run")
+    added = verbs.add(join, "become an island of a run")
     added.add_argument("ticket", help="the line that `atoll host` or `atoll invite` printed")
     added.add_argument(
         "overrides", nargs="*", metavar="island.KEY=VALUE", help="for instance island.threads=2"
@@ -47,31 +46,28 @@ def add_to(verbs: Verbs) -> None:
     added.add_argument("--dial-only", action="store_true", help="do not listen: own nothing, donate nothing")
     added.add_argument("--relay", action="store_true", help="an agent without a trainer: it owns and donates")
 
-    verbs.add_with_recipe(train, "one island alone, a swarm of one")
+    verbs.add_with_recipe(train, "train one island alone, a swarm of one")
 
     added = verbs.add_with_run(status, "who is in, what is committed, who gave how much")
-    added.add_argument("--json", action="store_true")
-    added = verbs.add_with_run(invite, "another ticket", HOSTED_HERE)
-    added.add_argument("--uses", type=int, default=1)
-    added.add_argument("--hours", type=float, default=24.0)
-    added = verbs.add_with_run(evict, "a member out", HOSTED_HERE)
+    added.add_argument("--json", action="store_true", help="as JSON, for programs")
+    added = verbs.add_with_run(invite, "print another ticket", HOSTED_HERE)
+    added.add_argument("--uses", type=int, default=1, help="how many islands it is good for (default 1)")
+    added.add_argument("--hours", type=float, default=24.0, help="how long it is good for (default 24)")
+    added = verbs.add_with_run(evict, "exclude an island from a run for good", HOSTED_HERE)
     added.add_argument("island", help="its id, as `atoll status` shows it")
-    added.add_argument("--reason", default="")
+    added.add_argument("--reason", default="", help="what the island is told")
 
-    added = verbs.add(
-        simulate, "a swarm in virtual time, struck by faults: the protocol's own code, replayed by seed"
-    )
-    added.add_argument(
-        "--seed", type=int, default=0, help="of the swarm, its faults, and all else (default 0)"
-    )
+    text = "a swarm in virtual time, struck by faults: the protocol's own code, repeatable by its seed"
+    added = verbs.add(simulate, text)
+    added.add_argument("--seed", type=int, default=0, help="decides the swarm and its faults (default 0)")
     added.add_argument(
         "--schedules",
         type=int,
         default=1,
-        help="so many seeds; the story of a single one is told (default 1)",
+        help="how many seeds, from --seed on (default 1); of a single one the story is told",
     )
-    added.add_argument("--islands", type=int, default=0, help="a swarm of so many (default: by seed)")
-    added.add_argument("--outer-steps", type=int, default=8, help="of such a swarm (default 8)")
+    added.add_argument("--islands", type=int, default=0, help="size of the swarm (default: by the seed)")
+    added.add_argument("--outer-steps", type=int, default=8, help="with --islands: how many (default 8)")
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -83,7 +79,7 @@ def demo(options: argparse.Namespace) -> None:
 def host(options: argparse.Namespace) -> None:
     from atoll import recipe
     from atoll.run.directory import RunDir
-    from atoll.run.host import HostSettings, run_until_told
+    from atoll.run.host import HostSettings, run_until_signal
     from atoll.run.host import host as serve
     from atoll.terminal import Terminal
 
@@ -103,13 +99,14 @@ def host(options: argparse.Namespace) -> None:
     terminal = Terminal()
 
     def ready(ticket: str) -> None:
-        terminal.tell(f"{loaded.name} is hosted; on each machine that takes part:\n")
+        terminal.tell(f"{loaded.name} is hosted; run this on each machine that takes part:\n")
         print(f"atoll join {ticket}\n", flush=True)
         terminal.say(
-            f"who is in: atoll status {run_dir.path}; end with Ctrl-C, the run goes on when you host it again"
+            f"see who takes part: atoll status {run_dir.path}; Ctrl-C ends this coordinator; the run goes on "
+            "when it is hosted again"
         )
 
-    run_until_told(serve(loaded, run_dir, settings, ready))
+    run_until_signal(serve(loaded, run_dir, settings, ready))
 
 
 def join(options: argparse.Namespace) -> None:
@@ -136,12 +133,12 @@ def join(options: argparse.Namespace) -> None:
     join_run(
         options.ticket,
         run_dir,
-        options.name,
-        options.contributor,
-        options.listen,
-        options.dial_only,
-        own,
-        Terminal(),
+        name=options.name,
+        contributor=options.contributor,
+        listen=options.listen,
+        dial_only=options.dial_only,
+        own=own,
+        terminal=Terminal(),
     )
 
 
@@ -192,7 +189,7 @@ def evict(options: argparse.Namespace) -> None:
     from atoll.swarm.messages import EvictIsland
 
     asyncio.run(operate.ask(RunDir(options.run), EvictIsland(options.island, options.reason)))
-    print(f"{options.island} is out of the run")
+    print(f"{options.island} is evicted from the run")
 
 
 def simulate(options: argparse.Namespace) -> int:
@@ -214,7 +211,8 @@ def simulate(options: argparse.Namespace) -> int:
 
 
 def _address(text: str) -> tuple[str, int]:
+    """(host, port) of a --listen option. Raises UserError if it is none."""
     host, _, port = text.rpartition(":")
     if not port.isdigit() or int(port) > 65535:
-        raise UserError(f"--listen {text}: not an address; write it as HOST:PORT, as in 0.0.0.0:7700")
+        raise UserError(f"--listen {text}: not HOST:PORT; write it as in 0.0.0.0:7700")
     return host or "0.0.0.0", int(port)

@@ -34,7 +34,7 @@ def objection_to_proposal(rules: Rules, plan: Plan, proposal: Propose) -> str:
     """Why the proposal of the island that has this plan cannot count; empty if it can."""
     if not 0 < proposal.inner_steps <= plan.inner_steps:
         return f"{proposal.inner_steps} inner steps, where {plan.inner_steps} were planned"
-    if proposal.lease != plan.used(proposal.inner_steps):
+    if proposal.lease != plan.used_lease(proposal.inner_steps):
         return "samples other than the first of its lease"
     if not 0 < proposal.tokens <= num_samples(proposal.lease) * rules.context_length:
         return f"{proposal.tokens} tokens, which its samples cannot hold"

@@ -1,6 +1,4 @@
-"""One attempt at the open step's update, as its coordinator sees it: who reduces, what is assembled, who
-holds it.
-"""
+"""One attempt to make the open step's update, as the coordinator sees it."""
 
 from collections.abc import Iterable
 
@@ -17,44 +15,44 @@ from atoll.swarm.records import Assembled, Attempt, CommitRecord, Share, Term, h
 
 
 class OpenAttempt:
-    """From its record to the commit, or until it is closed."""
+    """What is known of an attempt from its opening until it is closed or its update committed.
+
+    Times are seconds of the coordinator's clock.
+    """
 
     def __init__(self, record: Attempt, proposals: dict[str, m.Propose], now: float) -> None:
         self.record = record
-        self.proposals = proposals  # a participant's newer one counts in another attempt
+        self.proposals = proposals  # of the participants; newer ones count in the next attempt only
         self.opened_at = now
         self.assembled: Assembled | None = None
         self.assembled_at = 0.0
         self.holders = Holders()
-        self.missing = dict.fromkeys(
-            share.island for share in record.participants
-        )  # who does not hold it yet
-        self._digests: dict[int, bytes] = {}  # by slice
-        self._progress: dict[
-            str, tuple[int, float]
-        ] = {}  # island -> (pieces of the update there, since when)
+        self.not_holding = dict.fromkeys(share.island for share in record.participants)  # an ordered set
+        self._slice_roots: dict[int, bytes] = {}  # by number of the slice
+        self._progress: dict[str, tuple[int, float]] = {}  # island -> (pieces it has, since when)
 
     @property
     def records(self) -> list[Attempt | Assembled]:
-        """What there is to know of it so far, in the order in which it came to be."""
+        """What an agent that joins now must hear of this attempt, in order."""
         return [self.record] if self.assembled is None else [self.record, self.assembled]
 
     @property
     def participants(self) -> set[str]:
+        """The islands whose payloads are reduced."""
         return {share.island for share in self.record.participants}
 
     @property
     def inner_steps(self) -> dict[str, int]:
-        """How many each participant has done."""
+        """How many inner steps each participant has done."""
         return {island: self.proposals[island].inner_steps for island in sorted(self.participants)}
 
     @property
     def mean_loss(self) -> float:
-        """Of the participants' inner steps, over their tokens."""
+        """The participants' losses, weighted by their tokens."""
         return sum(self.proposals[s.island].loss * s.weight for s in self.record.participants)
 
     def opened_event(self, planned: Iterable[str]) -> events.AttemptOpened:
-        """That it has begun; `planned` are all islands that had a plan for its step."""
+        """The event that it has begun; `planned` are all islands that have a plan for the step."""
         return events.AttemptOpened(
             number=self.record.number,
             participants=tuple(sorted(self.participants)),
@@ -63,7 +61,7 @@ class OpenAttempt:
         )
 
     def committed_event(self, record: CommitRecord, holders: set[str]) -> events.Committed:
-        """That its step is committed by this record, and what each participant gave to it."""
+        """The event that its step is committed by this record, and what each participant gave to it."""
         return events.Committed(
             tokens=record.tokens,
             loss=self.mean_loss,
@@ -72,57 +70,57 @@ class OpenAttempt:
             root=record.next_root.hex(),
         )
 
-    def is_of(self, message: m.Reduced | m.Held | m.Fault) -> bool:
+    def is_about(self, message: m.Reduced | m.Held | m.Fault) -> bool:
+        """Whether a message is about this attempt."""
         return (message.step, message.number) == (self.record.step, self.record.number)
 
-    def reduced(self, island: str, message: m.Reduced, now: float) -> bool:
-        """Note a slice that its owner has reduced; whether that was the last one, and so the update is
-        assembled.
-        """
+    def note_reduced(self, island: str, message: m.Reduced, now: float) -> bool:
+        """Note that an owner has reduced its slice; return whether the update is assembled by that."""
         slices = self.record.slices
         if self.assembled or not 0 <= message.slice < len(slices) or slices[message.slice].owner != island:
             return False
-        self._digests[message.slice] = message.digest
-        if len(self._digests) < len(slices):
+        self._slice_roots[message.slice] = message.digest
+        if len(self._slice_roots) < len(slices):
             return False
-        digests = tuple(self._digests[number] for number in range(len(slices)))
-        self.assembled = Assembled(self.record.term, self.record.step, self.record.number, digests)
+        roots = tuple(self._slice_roots[number] for number in range(len(slices)))
+        self.assembled = Assembled(self.record.term, self.record.step, self.record.number, roots)
         self.assembled_at = now
         return True
 
-    def heard(self, island: str, beat: m.Beat, now: float) -> None:
-        """Note how far an island's copy of the update is."""
+    def note_beat(self, island: str, beat: m.Beat, now: float) -> None:
+        """Note how many pieces of the update an island has."""
         if beat.attempt == self.record.number and beat.num_pieces != self._progress.get(island, (0, now))[0]:
             self._progress[island] = (beat.num_pieces, now)
 
     def late_owners(self, limit_seconds: float, now: float) -> tuple[set[str], float]:
-        """(owners that have not brought their slices on for so long, when the first of all is late)."""
+        """(owners whose unfinished slices have not advanced for so long, when the first one is late)."""
         at_work = {
             part.owner
             for number, part in enumerate(self.record.slices)
-            if part.num_pieces and number not in self._digests
+            if part.num_pieces and number not in self._slice_roots
         }
         due = {i: self._progress.get(i, (0, self.opened_at))[1] + limit_seconds for i in at_work}
         return {owner for owner, at in due.items() if now >= at}, min(due.values())
 
-    def is_held(self, island: str, held: m.Held) -> bool:
-        """Note that an island holds the assembled update; False when what it holds is another one."""
+    def note_held(self, island: str, held: m.Held) -> bool:
+        """Note that an island holds the assembled update; False, and not noted, if it holds another one."""
         if self.assembled is None or held.update != header(self.record, self.assembled).digest():
             return False
         self.holders[island] = held
-        self.missing.pop(island, None)
+        self.not_holding.pop(island, None)
         return True
 
-    def awaited(self, ready: set[str], members: Members) -> list[str]:
-        """Whose `Held` is waited for: that of participants; of anybody while one alone holds, or none that
-        can be dialled.
+    def awaited_holders(self, ready: set[str], members: Members) -> list[str]:
+        """The ready islands whose `Held` the coordinator waits for, sorted.
+
+        These are participants; but all ready islands while only one holds, or no holder can be reached.
         """
-        few = len(self.holders) < 2 or not members.can_reach_any(self.holders)
-        return sorted((ready if few else ready & self.participants) - self.holders.keys())
+        too_few = len(self.holders) < 2 or not members.any_reachable(self.holders)
+        return sorted((ready if too_few else ready & self.participants) - self.holders.keys())
 
 
 def contribution(proposal: m.Propose) -> Contribution:
-    """What a participant gave, as the events file tells it."""
+    """What a participant gave, for the events file."""
     return Contribution(
         tokens=proposal.tokens,
         inner_steps=proposal.inner_steps,
@@ -140,8 +138,9 @@ def make_attempt(
     addresses: dict[str, str],
     rules: Rules,
 ) -> Attempt:
-    """Reduce these proposals, weighted by their tokens, at the owners that `addresses` names, in its
-    order.
+    """The record of an attempt to reduce these proposals, weighted by their tokens.
+
+    `addresses` maps each owner to where it is reached; slices are given in its order.
     """
     total = sum(proposal.tokens for proposal in proposals.values())
     shares = tuple(
@@ -149,7 +148,6 @@ def make_attempt(
         for island, p in sorted(proposals.items())
     )
     slices = equal_slices(list(addresses), rules.num_pieces)
-    owners = {part.owner: addresses[part.owner] for part in slices}
     return Attempt(
         term=term,
         step=step,
@@ -160,5 +158,5 @@ def make_attempt(
         momentum=rules.momentum,
         participants=shares,
         slices=slices,
-        addresses=owners,
+        addresses={part.owner: addresses[part.owner] for part in slices},
     )

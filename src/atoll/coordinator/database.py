@@ -1,6 +1,4 @@
-"""The coordinator's database: its tables, and how SQLite and PostgreSQL are opened so that commits are
-durable.
-"""
+"""The coordinator's database: its tables, and how it is opened so that a commit is durable."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from atoll.errors import UserError
 
-IDLE_TRANSACTION_MS = 2_000  # PostgreSQL: after so long a frozen leader's transaction is broken off
+IDLE_TRANSACTION_MILLISECONDS = 2_000  # after it PostgreSQL breaks off the transaction of a frozen leader
 
 TABLES = sql.MetaData()
 RUN = sql.Table(
@@ -24,8 +22,8 @@ RUN = sql.Table(
     sql.Column("term", sql.Integer, nullable=False),
     sql.Column("nonce", sql.String, nullable=False),
     sql.Column("stage_starts", sql.String, nullable=False),
-    sql.Column("renewed", sql.Float, nullable=False),  # by the database's clock
-    sql.Column("doubted", sql.Boolean, nullable=False),  # it may be an old backup
+    sql.Column("renewed", sql.Float, nullable=False),  # the leader's last sign of life; the database's clock
+    sql.Column("doubted", sql.Boolean, nullable=False),  # this database may be an old backup
 )
 COORDINATOR = sql.Table(
     "coordinator",
@@ -64,16 +62,14 @@ ATTEMPT = sql.Table(
     sql.Column("record", sql.LargeBinary, nullable=False),
     sql.Column("assembled", sql.LargeBinary),
 )
-COMMIT, ABANDONED = (
-    sql.Table(
-        name,
-        TABLES,
-        sql.Column("branch", sql.Integer, primary_key=True),
-        sql.Column("step", sql.Integer, primary_key=True),
-        sql.Column("record", sql.LargeBinary, nullable=False),
-    )
-    for name in ("commit_record", "abandoned_record")
+COMMIT = sql.Table(
+    "commit_record",
+    TABLES,
+    sql.Column("branch", sql.Integer, primary_key=True),
+    sql.Column("step", sql.Integer, primary_key=True),
+    sql.Column("record", sql.LargeBinary, nullable=False),
 )
+ABANDONED = COMMIT.to_metadata(TABLES, name="abandoned_record")  # commits that a rewind has undone
 REWIND = sql.Table(
     "rewind",
     TABLES,
@@ -83,13 +79,13 @@ REWIND = sql.Table(
 
 
 def sqlite_url(directory: Path) -> str:
-    """The default: a database file in a run's coordinator directory, which is made."""
+    """The URL of a database file in a run's coordinator directory; makes the directory."""
     directory.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{directory / 'run.sqlite'}"
 
 
 def open_engine(url: str) -> sql.Engine:
-    """An engine on a database that has all tables, made where they were not there.
+    """Open a database, and make the tables that it lacks.
 
     Raises UserError when the database cannot be used, or was made by an older atoll.
     """
@@ -102,8 +98,8 @@ def open_engine(url: str) -> sql.Engine:
         raise UserError(f"{engine.url}: the database cannot be used: {error}") from error
     if missing:
         raise UserError(
-            f"{engine.url}: made by an older atoll (it lacks {', '.join(missing)}); end that run with the "
-            "version that began it, or begin a new one in another directory"
+            f"{engine.url}: made by an older atoll (it lacks {', '.join(missing)}); continue that run with "
+            "the version that began it, or begin a new run in another directory"
         )
     return engine
 
@@ -113,28 +109,27 @@ def _engine(url: str) -> sql.Engine:
         return sql.create_engine(url)
     except SQLAlchemyError as error:  # the URL itself may hold a password: it is not repeated
         raise UserError(
-            f"not the URL of a database that can be used ({error}); as in postgresql+psycopg://host/name"
+            f"--database: not the URL of a database that can be used ({error}); "
+            "write it as in postgresql+psycopg://host/name"
         ) from error
     except ImportError as error:
         raise UserError(
-            f"this database needs the Python package {error.name}, which is not installed here"
+            f"--database: it needs the Python package {error.name}, which is not installed here"
         ) from error
 
 
 def _missing_columns(engine: sql.Engine) -> list[str]:
-    """What a database that was made earlier lacks; `create_all` adds tables, never columns."""
-    there = sql.inspect(engine)
-    names = {
-        table.name: {column["name"] for column in there.get_columns(table.name)}
-        for table in TABLES.sorted_tables
-    }
-    return [
-        f"{t.name}.{c.name}" for t in TABLES.sorted_tables for c in t.columns if c.name not in names[t.name]
-    ]
+    """The columns that an older database lacks; `create_all` adds tables, never columns."""
+    inspector = sql.inspect(engine)
+    missing: list[str] = []
+    for table in TABLES.sorted_tables:
+        existing = {column["name"] for column in inspector.get_columns(table.name)}
+        missing += [f"{table.name}.{column.name}" for column in table.columns if column.name not in existing]
+    return missing
 
 
 def _durable_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:
-    """A commit is on the disk when it returns, and a second writer waits instead of failing."""
+    """Make a commit return only once it is on disk, and a second writer wait instead of failing."""
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000"):
         cursor.execute(f"PRAGMA {pragma}")
@@ -142,8 +137,8 @@ def _durable_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:
 
 
 def _no_idle_locks(connection: Any, _: ConnectionPoolEntry) -> None:
-    """A leader that froze inside a transaction must not keep its locks from the one that takes over."""
+    """Take its locks from a leader that freezes inside a transaction, so that another one can take over."""
     cursor = connection.cursor()
-    cursor.execute(f"SET idle_in_transaction_session_timeout = {IDLE_TRANSACTION_MS}")
+    cursor.execute(f"SET idle_in_transaction_session_timeout = {IDLE_TRANSACTION_MILLISECONDS}")
     cursor.close()
     connection.commit()

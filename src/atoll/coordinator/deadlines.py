@@ -1,45 +1,49 @@
-"""Deadlines learned from what happened: median + K x MAD of past durations, with a floor."""
+"""Deadlines learned from past durations: their median, plus K times their median absolute deviation (MAD)."""
 
 from collections import deque
 from statistics import median
 
 K = 5.0
-FLOOR_SECONDS = 2.0
-FLOOR_SHARE = 0.05  # of the median: what ordinary jitter may take
+FLOOR_SECONDS = 2.0  # the least margin above the median
+FLOOR_SHARE = 0.05  # the least margin as a share of the median: ordinary jitter takes that much
 MAX_DOUBLINGS = 5
-MEMORY = 64  # durations remembered
+NUM_REMEMBERED = 64  # durations
 
 
 class Deadline:
-    """How long one kind of wait may take. Late arrivals are observed too, so the median learns."""
+    """How long one kind of wait may take. Late arrivals are to be observed too, so that the median learns."""
 
     def __init__(self, initial_seconds: float) -> None:
-        """`initial_seconds` holds until the first observation."""
+        """`initial_seconds` is the answer to every question until the first duration is observed."""
         self.initial_seconds = initial_seconds
-        self._seen: deque[float] = deque(maxlen=MEMORY)
+        self._seen_seconds: deque[float] = deque(maxlen=NUM_REMEMBERED)
 
     def observe(self, seconds: float) -> None:
-        self._seen.append(seconds)
+        """Remember a duration."""
+        self._seen_seconds.append(seconds)
 
     @property
-    def middle(self) -> float:
-        """The median of what was seen, `initial_seconds` before anything was."""
-        return median(self._seen) if self._seen else self.initial_seconds
+    def median_seconds(self) -> float:
+        """The median of the last durations."""
+        return median(self._seen_seconds) if self._seen_seconds else self.initial_seconds
 
-    def patience(self, attempt: int) -> float:
-        """Seconds for attempt number 1, 2, …: deadlines double per attempt, up to a bound."""
-        return self.seconds() * 2 ** min(max(0, attempt - 1), MAX_DOUBLINGS)
+    def limit_seconds(self) -> float:
+        """How long to wait before going on without whoever is late."""
+        if not self._seen_seconds:
+            return self.initial_seconds
+        return self.median_seconds + max(self._margin_seconds(), FLOOR_SECONDS)
 
-    def seconds(self) -> float:
-        """After so long it is waited for no more."""
-        return self.middle + max(self._margin(), FLOOR_SECONDS) if self._seen else self.initial_seconds
+    def attempt_limit_seconds(self, number: int) -> float:
+        """The limit in attempt `number` (from 1): it doubles with each attempt, up to MAX_DOUBLINGS times."""
+        return self.limit_seconds() * 2 ** min(max(0, number - 1), MAX_DOUBLINGS)
 
-    def usual(self) -> float:
-        """After so long whoever still could be in time is so: half-way from the median to what ordinary
-        jitter may take.
-        """
-        return self.middle + self._margin() / 2 if self._seen else self.initial_seconds
+    def usual_seconds(self) -> float:
+        """After how long all have come that are not unusually late: the median plus half the margin."""
+        if not self._seen_seconds:
+            return self.initial_seconds
+        return self.median_seconds + self._margin_seconds() / 2
 
-    def _margin(self) -> float:
-        middle = self.middle
-        return max(K * median(abs(s - middle) for s in self._seen), FLOOR_SHARE * middle)
+    def _margin_seconds(self) -> float:
+        middle = self.median_seconds
+        mad = median(abs(seconds - middle) for seconds in self._seen_seconds)
+        return max(K * mad, FLOOR_SHARE * middle)

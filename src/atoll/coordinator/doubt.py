@@ -24,7 +24,7 @@ class Doubt:
     def begin(self, now: float) -> None:
         """Await whom this database knows last, by its newest commit and plans: they may know more than it."""
         last = self._plans.keys() | self._history.newest_islands
-        self.awaited = self._members.unconnected(last)
+        self.awaited = self._members.not_connected(last)
         self.is_open, self._until = True, now + self._doubt_seconds
 
     def persists(self, now: float, do: Effects) -> bool:

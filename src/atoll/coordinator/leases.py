@@ -1,64 +1,62 @@
-"""Leases: which samples are spent, out, or free. The order of samples is a function, so a lease is a few
-integers.
+"""Which samples are spent, leased or free.
+
+The run's order of samples is a function of their numbers, so a lease is a few integers.
 """
 
 from atoll.samples import Ranges, first_sample, merge, number_of
 
 
 class Leases:
-    """Every sample index is in exactly one place: spent, out with one island, free again, or never handed
-    out.
+    """Every sample is in exactly one place: spent, leased to one island, free again, or fresh.
+
+    A fresh sample was never leased. Partitions are named by their number; 0 is the mixture.
     """
 
     def __init__(self) -> None:
-        self._fresh: dict[
-            int, int
-        ] = {}  # by number (0: the mixture): everything from here on was never handed out
+        self._first_fresh: dict[int, int] = {}  # by partition; from here on every sample is fresh
         self._free: list[tuple[int, int]] = []
 
-    @property
-    def fresh(self) -> int:
-        """The first sample of the mixture that was never handed out."""
-        return self._first_fresh(0)
+    def first_fresh(self, partition: int = 0) -> int:
+        """The first sample of the mixture, or of a partition, that was never leased."""
+        return self._first_fresh.get(partition, first_sample(partition))
 
-    def _first_fresh(self, number: int) -> int:
-        return self._fresh.get(number, first_sample(number))
+    def num_turns(self, partition: int) -> int:
+        """How many turns of a partition were ever leased."""
+        return self.first_fresh(partition) - first_sample(partition)
 
-    def turns(self, number: int) -> int:
-        """How many turns of a partition were ever handed out."""
-        return self._first_fresh(number) - first_sample(number)
+    def take(self, count: int, partition: int = 0) -> Ranges:
+        """Lease `count` samples of the mixture or of a partition, free ones before fresh ones.
 
-    def take(self, count: int, number: int = 0) -> Ranges:
-        """`count` samples of the mixture or a partition, returned ones first: the set of spent ones has no
-        lasting gap.
+        So the gaps that returned leases leave among the spent samples are filled, and the set stays small.
         """
         taken: list[tuple[int, int]] = []
         kept: list[tuple[int, int]] = []
         for first, size in self._free:
-            used = min(size, count) if number_of(first) == number else 0
+            used = min(size, count) if number_of(first) == partition else 0
             taken += [(first, used)] if used else []
             kept += [(first + used, size - used)] if size > used else []
             count -= used
         self._free = kept
         if count:
-            first = self._first_fresh(number)
+            first = self.first_fresh(partition)
             taken.append((first, count))
-            self._fresh[number] = first + count
+            self._first_fresh[partition] = first + count
         return merge(taken)
 
     def give_back(self, ranges: Ranges) -> None:
-        """A lease that no commit spent."""
+        """Make leased samples free that no commit has spent."""
         self._free = list(merge([*self._free, *ranges]))
 
     def spend(self, ranges: Ranges) -> None:
-        """A commit that this coordinator had forgotten spent these. Raises ValueError where they are not
-        free.
+        """Spend samples of a commit that this coordinator did not know: they were free or fresh to it.
+
+        Raises ValueError if any is neither.
         """
         for first, count in ranges:
-            end, fresh = first + count, self._first_fresh(number_of(first))
+            end, fresh = first + count, self.first_fresh(number_of(first))
             if end > fresh:
                 self._free.append((fresh, end - fresh))
-                self._fresh[number_of(first)] = end
+                self._first_fresh[number_of(first)] = end
         left: list[tuple[int, int]] = []
         wanted = list(merge(list(ranges)))
         for first, count in merge(self._free):
@@ -75,12 +73,12 @@ class Leases:
             raise ValueError(f"samples from {wanted[0][0]} on are spent twice")
         self._free = left
 
-    def restore(self, outstanding: list[Ranges], spent: list[Ranges]) -> None:
-        """After a restart: whatever was handed out and is neither out nor spent is free."""
-        used = merge([r for ranges in (*outstanding, *spent) for r in ranges])
-        self._fresh, self._free = {}, []
+    def restore(self, leased: list[Ranges], spent: list[Ranges]) -> None:
+        """After a restart: a sample below the last one in either list, but in none of them, is free."""
+        used = merge([r for ranges in (*leased, *spent) for r in ranges])
+        self._first_fresh, self._free = {}, []
         for first, count in used:
-            at = self._first_fresh(number_of(first))
-            if first > at:
-                self._free.append((at, first - at))
-            self._fresh[number_of(first)] = first + count
+            fresh = self.first_fresh(number_of(first))
+            if first > fresh:
+                self._free.append((fresh, first - fresh))
+            self._first_fresh[number_of(first)] = first + count

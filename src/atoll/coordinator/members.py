@@ -1,4 +1,4 @@
-"""Who is in: one `Member` per island that ever said Hello to this coordinator."""
+"""The members: one `Member` for each island that has said Hello to this coordinator."""
 
 import math
 from collections.abc import Iterable
@@ -7,55 +7,63 @@ from dataclasses import dataclass, field
 from atoll.coordinator.deadlines import Deadline
 from atoll.swarm.messages import Beat, Hello
 
-ASLEEP_SECONDS = 2.0  # between two looks at who is silent
-MAX_DONORS = 16  # named in a View; more would only make the message long
+OVERSLEPT_SECONDS = 2.0  # longer between two calls of `mark_frozen`: the coordinator itself was asleep
+MAX_DONORS = 16  # named in a View; more would only make the message longer
+MAX_PROBATION_STEPS = 64
 
 
 @dataclass(kw_only=True)
 class Member:
-    """One island as its coordinator sees it."""
+    """One island as its coordinator sees it. Times are seconds of the coordinator's clock."""
 
     island: str
     hello: Hello
     joined_at: float
-    last_heard: float
-    address: str = ""  # where peers reach it; "" if they cannot
+    last_heard_at: float
+    address: str = ""  # where peers reach it; "" while they cannot
     connected: bool = True
     frozen: bool = False  # connected, but silent for too long
-    ready_step: int = -1
+    ready_step: int = -1  # the state that its last Ready named
     beat: Beat | None = None
     pace: Deadline = field(default_factory=lambda: Deadline(0.0))  # seconds per inner step
-    flaps: int = 0  # left with a plan open
-    probation: int = 0  # steps to complete before anyone waits for it
+    num_flaps: int = 0  # how often it left with a plan and without a proposal
+    probation_steps: int = 0  # commits that it must take part in before a step waits for it again
     told_finished: bool = False
 
     @property
     def relay(self) -> bool:
+        """Whether it is an agent without a trainer."""
         return self.hello.relay
 
     @property
     def present(self) -> bool:
+        """Whether it is connected and not frozen."""
         return self.connected and not self.frozen
 
-    def ready(self, step: int) -> bool:
+    def is_ready(self, step: int) -> bool:
+        """Whether it is present and its state is state `step`."""
         return self.present and self.ready_step == step
 
     def inner_steps_done(self, step: int) -> int | None:
-        """Of that outer step, by its newest beat; None where that is of another."""
+        """How far it is in outer step `step`; None if its newest beat is of another outer step."""
         return self.beat.inner_step if self.beat and self.beat.step == step else None
 
-    def heard(self, now: float) -> bool:
-        """It said something; whether it was frozen until now."""
-        thawed, self.frozen, self.last_heard = self.frozen, False, now
+    def note_heard(self, now: float) -> bool:
+        """Note that a message of it came; return whether it was frozen until now."""
+        thawed, self.frozen, self.last_heard_at = self.frozen, False, now
         return thawed
 
-    def leave(self, planned: bool) -> None:
-        """Gone. Whoever leaves again and again with a plan open is not waited for until it proved itself."""
+    def leave(self, owes_proposal: bool) -> None:
+        """Note that its connection is gone.
+
+        If it owes a proposal that is a flap; from the second flap on it is put on probation.
+        """
         self.connected = False
         self.ready_step = -1
-        if planned:
-            self.flaps += 1
-            self.probation = 2 ** min(self.flaps - 1, 6) if self.flaps > 1 else 0
+        if owes_proposal:
+            self.num_flaps += 1
+            if self.num_flaps > 1:
+                self.probation_steps = min(2 ** (self.num_flaps - 1), MAX_PROBATION_STEPS)
 
 
 class Members(dict[str, Member]):
@@ -63,97 +71,104 @@ class Members(dict[str, Member]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._looked = 0.0
-        self.donors: dict[
-            str, str
-        ] = {}  # island -> address of those who can give state, as all were told last
+        self.donors: dict[str, str] = {}  # island -> address of those that give state
+        self._last_check_at = 0.0  # when `mark_frozen` was last called
 
-    def reached(self, island: str, session: str, address: str) -> None:
-        if (member := self.get(island)) and member.hello.session == session:
-            member.address = address
+    def add(self, island: str, hello: Hello, now: float) -> Member:
+        """Return the new member that a Hello makes, even of an island that is known: its connection is new.
 
-    def completed(self, islands: Iterable[str]) -> None:
-        """They took part in a commit: one step less of probation."""
-        for member in (self[island] for island in islands if island in self):
-            member.probation = max(0, member.probation - 1)
-
-    def admit(self, island: str, hello: Hello, now: float) -> Member:
-        """It said Hello: a new line, a new member; how often it left is remembered."""
-        member, before = Member(island=island, hello=hello, joined_at=now, last_heard=now), self.get(island)
+        Flaps and probation are kept; the pace too if the agent's process is still the same.
+        """
+        before = self.get(island)
+        member = Member(island=island, hello=hello, joined_at=now, last_heard_at=now)
         if before is not None:
-            member.flaps, member.probation = before.flaps, before.probation
+            member.num_flaps, member.probation_steps = before.num_flaps, before.probation_steps
             if before.hello.session == hello.session:
                 member.pace = before.pace
         self[island] = member
         return member
 
+    def set_address(self, island: str, session: str, address: str) -> None:
+        """Note that an agent answered at an address, unless it has been started again since."""
+        if (member := self.get(island)) and member.hello.session == session:
+            member.address = address
+
+    def shorten_probation(self, participants: Iterable[str]) -> None:
+        """Count one commit more for the participants that are on probation."""
+        for member in (self[island] for island in participants if island in self):
+            member.probation_steps = max(0, member.probation_steps - 1)
+
     def ready(self, step: int) -> list[Member]:
-        """Present members whose state is the head, sorted."""
-        return [self[island] for island in sorted(self) if self[island].ready(step)]
+        """The members that are present and whose state is state `step`, sorted by island."""
+        return [self[island] for island in sorted(self) if self[island].is_ready(step)]
+
+    def is_ready(self, island: str, step: int) -> bool:
+        """Whether an island is a member, is present, and its state is state `step`."""
+        return island in self and self[island].is_ready(step)
 
     @property
-    def here(self) -> list[Member]:
-        """Those whose line is up."""
+    def connected(self) -> list[Member]:
+        """The members that have a connection, frozen ones too."""
         return [member for member in self.values() if member.connected]
 
-    def at(self, island: str, step: int) -> bool:
-        """Whether an island is present and its state is the head."""
-        return island in self and self[island].ready(step)
-
-    def connected(self, island: str) -> bool:
+    def is_connected(self, island: str) -> bool:
+        """Whether an island is a member and has a connection."""
         return island in self and self[island].connected
 
-    def unconnected(self, islands: Iterable[str]) -> set[str]:
-        return {island for island in islands if not self.connected(island)}
+    def not_connected(self, islands: Iterable[str]) -> set[str]:
+        """Those of `islands` that have no connection."""
+        return {island for island in islands if not self.is_connected(island)}
 
-    def waited_for(self, island: str, returning: bool) -> bool:
-        """Whether a step waits for an island with a plan; `returning`: those not back since a restart have
-        time yet.
+    def is_waited_for(self, island: str, in_grace: bool) -> bool:
+        """Whether a step waits for the proposal of an island that has a plan.
+
+        `in_grace`: the coordinator has just started, and an island that is no member yet may still come back.
         """
-        return self[island].present and not self[island].probation if island in self else returning
+        if island not in self:
+            return in_grace
+        return self[island].present and not self[island].probation_steps
+
+    def any_reachable(self, islands: Iterable[str]) -> bool:
+        """Whether others can fetch from at least one of `islands`."""
+        return any(self.is_connected(island) and self[island].address for island in islands)
 
     def any_behind(self, step: int) -> bool:
-        """Whether somebody who is present does not hold that state yet."""
-        return any(member.present and not member.ready(step) for member in self.values())
+        """Whether a member that is present does not hold state `step` yet."""
+        return any(member.present and not member.is_ready(step) for member in self.values())
 
     def tell_finished(self, step: int) -> list[Member]:
-        """Who holds the last state, and is now to be told, once, that the run is finished."""
+        """The members that hold the last state and were not yet told that the run is finished; marks them."""
         untold = [member for member in self.ready(step) if not member.told_finished]
         for member in untold:
             member.told_finished = True
         return untold
 
-    def can_reach_any(self, islands: Iterable[str]) -> bool:
-        """Whether what these hold can be fetched by others."""
-        return any(island in self and self[island].connected and self[island].address for island in islands)
+    def update_donors(self, step: int) -> bool:
+        """Choose who gives state `step`, relays first; return whether `donors` has changed.
 
-    def choose_donors(self, step: int) -> bool:
-        """Who can give state, relays first; whether that has changed. With nobody at the head yet the last
-        ones stay.
+        While no member that can be reached is ready, the last donors stay, as far as they are connected.
         """
-        if len(self.donors) == MAX_DONORS and all(self.at(island, step) for island in self.donors):
+        if len(self.donors) == MAX_DONORS and all(self.is_ready(island, step) for island in self.donors):
             return False
         able = sorted((m for m in self.ready(step) if m.address), key=lambda m: (not m.relay, m.island))
-        chosen = {member.island: member.address for member in able[:MAX_DONORS]}
-        before, self.donors = (
-            self.donors,
-            chosen or {i: a for i, a in self.donors.items() if self.connected(i)},
-        )
-        return self.donors != before
+        donors = {member.island: member.address for member in able[:MAX_DONORS]}
+        if not donors:
+            donors = {i: address for i, address in self.donors.items() if self.is_connected(i)}
+        before, self.donors = self.donors, donors
+        return donors != before
 
-    def fall_silent(self, now: float, limit_seconds: float) -> tuple[list[Member], float]:
-        """(those that were not heard for too long, and were not known to be frozen; when the next may be).
-        Ask every second.
+    def mark_frozen(self, now: float, limit_seconds: float) -> tuple[list[Member], float]:
+        """Mark members that have been silent for too long; to be called every second.
 
-        A coordinator that did not ask for longer was itself asleep, and has yet to read what came meanwhile:
-        it asks again a second later, not at once.
+        Returns (the members marked by this call, the earliest time at which another one may be due). If the
+        last call is too long ago, the coordinator itself was asleep and has yet to read what came meanwhile:
+        then none is marked, and the time is infinite.
         """
-        asleep, self._looked = now - self._looked > ASLEEP_SECONDS, now
-        if asleep:
+        overslept, self._last_check_at = now - self._last_check_at > OVERSLEPT_SECONDS, now
+        if overslept:
             return [], math.inf
-        frozen = [m for m in self.values() if m.present and now >= m.last_heard + limit_seconds]
+        frozen = [m for m in self.values() if m.present and now >= m.last_heard_at + limit_seconds]
         for member in frozen:
             member.frozen = True
-        return frozen, min(
-            (m.last_heard for m in self.values() if m.present), default=math.inf
-        ) + limit_seconds
+        longest_silent = min((m.last_heard_at for m in self.values() if m.present), default=math.inf)
+        return frozen, longest_silent + limit_seconds

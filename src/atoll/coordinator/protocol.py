@@ -65,7 +65,7 @@ class Coordinator:
     def _begin_step(self) -> None:
         self.proposals: dict[str, m.Propose] = {}
         self.attempt: OpenAttempt | None = None
-        self.standing = self.standing.next_step()
+        self.standing = self.standing.of_next_step()
         self._reopen_at, self._hold_misses = 0.0, 0
 
     def restore(self, commits: list[r.CommitRecord], known: e.OpenStep, now: float) -> None:
@@ -101,7 +101,7 @@ class Coordinator:
             case e.Joined():
                 self._joined(event, now)
             case e.Reached():
-                self.members.reached(event.island, event.session, event.address)
+                self.members.set_address(event.island, event.session, event.address)
             case e.Left():
                 self._left(event)
             case e.Received():
@@ -112,8 +112,8 @@ class Coordinator:
             case e.Tick():
                 self._notice_frozen(now)
         self._decide(now)
-        if self.members.choose_donors(self.head):
-            self._do.send_all(self.members.here, m.Donors(self.members.donors))
+        if self.members.update_donors(self.head):
+            self._do.send_all(self.members.connected, m.Donors(self.members.donors))
         return self._do
 
     # -------------------------------------------------------------------------------------------- membership
@@ -124,9 +124,9 @@ class Coordinator:
             self._do.report(events.Refused(island=island, what="island", reason=reason))
             self._do.send(island, m.Refused(reason))
             return
-        member = self.members.admit(island, hello, now)
+        member = self.members.add(island, hello, now)
         self.doubt.awaited.discard(island)
-        self.standing.forgive(island)
+        self.standing.restore_ownership(island)
         rewinds = self.history.rewinds
         if hello.num_rewinds < len(rewinds):
             self._do.send(island, m.Rewound(rewinds[hello.num_rewinds :]))
@@ -140,27 +140,27 @@ class Coordinator:
         member = self.members.get(event.island)
         if member is None or member.hello.session != event.session or not member.connected:
             return
-        member.leave(planned=event.island in self.plans and event.island not in self.proposals)
+        member.leave(owes_proposal=event.island in self.plans and event.island not in self.proposals)
         self._do.report(events.Left(island=event.island, reason=event.reason))
 
     def _notice_frozen(self, now: float) -> None:
         """Who has been silent for too long is not waited for any more."""
-        silent, at = self.members.fall_silent(now, self.rules.frozen_seconds)
+        silent, at = self.members.mark_frozen(now, self.rules.frozen_seconds)
         self._do.append(e.Timer(at))
         for member in silent:
-            self._do.report(events.Frozen(island=member.island, silent_seconds=now - member.last_heard))
+            self._do.report(events.Frozen(island=member.island, silent_seconds=now - member.last_heard_at))
 
     def _received(self, island: str, message: control.ToCoordinator, now: float) -> bool:
         """Whether a decision may be due now. Most messages are many islands' beats: they must cost little."""
         member = self.members.get(island)
         if member is None or not member.connected:
             return False
-        if thawed := member.heard(now):
+        if thawed := member.note_heard(now):
             self._do.report(events.Thawed(island=island))
         if isinstance(message, m.Beat) and 0 <= message.inner_step <= self.rules.inner_steps:
             member.beat = message
             if self.attempt is not None:
-                self.attempt.heard(island, message, now)
+                self.attempt.note_beat(island, message, now)
         elif handler := self._handlers.get(type(message)):
             return handler(member, message, now) or thawed
         return thawed
@@ -170,7 +170,7 @@ class Coordinator:
         self.term = term
         if self.attempt is not None:
             self._close("term", (), now)
-        self._do.send_all(self.members.here, m.Welcome(term, self.head, self.head_root))
+        self._do.send_all(self.members.connected, m.Welcome(term, self.head, self.head_root))
 
     # ----------------------------------------------------------------------------------------- plan, propose
     def _ready(self, member: Member, ready: m.Ready, now: float) -> bool:
@@ -198,7 +198,7 @@ class Coordinator:
         elif self.attempt is not None or self.doubt.is_open:
             return  # too late for this step, or too early: what is committed is not known yet
         else:
-            plan = self.plans.make(self.term, self.head, self.head_root, member, self.members, now)
+            plan = self.plans.add(self.term, self.head, self.head_root, member, self.members, now)
             self._do.append(e.Persist(plan))
         self._do.send(member.island, plan)
 
@@ -212,14 +212,14 @@ class Coordinator:
             self._do.report(events.Refused(island=member.island, what="proposal", reason=reason))
             return False
         if member.island not in self.proposals:
-            self.plans.observe(member, proposal, now)
+            self.plans.observe_proposal(member, proposal, now)
         self.proposals[member.island] = proposal
-        return not any(self._awaits(island, now) for island in self.plans.missing)
+        return not any(self._awaits(island, now) for island in self.plans.not_proposed)
 
     def _awaits(self, island: str, now: float) -> bool:
         """Whether the step waits for the proposal of an island that has a plan."""
         returning = now < self._grace_until
-        return island not in self.standing.out and self.members.waited_for(island, returning)
+        return island not in self.standing.excluded and self.members.is_waited_for(island, returning)
 
     # ----------------------------------------------------------------------------------- attempt, assembled
     def _decide(self, now: float) -> None:
@@ -243,8 +243,9 @@ class Coordinator:
         """Open an attempt once all that are waited for have proposed, or enough of them at the deadline."""
         if self._do.too_early(self._reopen_at, now):
             return
-        out = self.standing.out
-        able = {i: p for i, p in self.proposals.items() if i not in out and self.members.at(i, self.head)}
+        out = self.standing.excluded
+        ready = {member.island for member in self.members.ready(self.head)}
+        able = {island: p for island, p in self.proposals.items() if island in ready and island not in out}
         if not able or len(able) < self.rules.min_participants:
             if out and not able:
                 self.standing = Standing()  # nobody is left: everybody gets another chance
@@ -252,7 +253,7 @@ class Coordinator:
                 self._do.append(e.Timer(self._reopen_at))
             return
         missing = any(island not in able and self._awaits(island, now) for island in self.plans)
-        deadline = self.plans.began + self.plans.arrivals.seconds()
+        deadline = self.plans.began_at + self.plans.arrivals.limit_seconds()
         due = max(deadline, self._grace_until) if missing else now
         if not self._do.too_early(due, now):
             self._open(able, now)
@@ -282,18 +283,18 @@ class Coordinator:
     def _watch(self, attempt: OpenAttempt, now: float) -> None:
         """Close an attempt that somebody has left, or whose owners make no progress."""
         late, due = attempt.late_owners(self.rules.stall_seconds, now)
-        if gone := [i for i in attempt.record.involved if not self.members.at(i, self.head)]:
+        if gone := [i for i in attempt.record.involved if not self.members.is_ready(i, self.head)]:
             self._close("left", gone, now)
         elif not self._do.too_early(due, now):
-            self.standing.late(late)
+            self.standing.charge_late(late)
             self._close("stalled", late, now)
 
     def _reduced(self, member: Member, reduced: m.Reduced, now: float) -> bool:
         """An owner's slice is done. With the last one the update is fixed, and everybody is told."""
         attempt = self.attempt
-        if attempt is None or not attempt.is_of(reduced):
+        if attempt is None or not attempt.is_about(reduced):
             return False
-        if not attempt.reduced(member.island, reduced, now) or attempt.assembled is None:
+        if not attempt.note_reduced(member.island, reduced, now) or attempt.assembled is None:
             return False
         self._do.append(e.Persist(attempt.assembled))
         self._do.send_all(self.members.ready(self.head), attempt.assembled)
@@ -301,7 +302,7 @@ class Coordinator:
 
     def _fault(self, member: Member, fault: m.Fault, now: float) -> bool:
         """Two agents could not exchange; either may be to blame. Ownership goes first, participation last."""
-        if self.attempt is None or not self.attempt.is_of(fault):
+        if self.attempt is None or not self.attempt.is_about(fault):
             return False
         accuser, peer = member.island, fault.peer or member.island
         self.standing.charge(accuser, peer, fault.kind, self.attempt.record)
@@ -320,30 +321,30 @@ class Coordinator:
     def _held(self, member: Member, held: m.Held, now: float) -> bool:
         """A member has the assembled update on disk."""
         attempt = self.attempt
-        if not (attempt and attempt.is_of(held) and attempt.is_held(member.island, held)):
+        if not (attempt and attempt.is_about(held) and attempt.note_held(member.island, held)):
             return False
         self.holding_deadline.observe(now - attempt.assembled_at)
-        return not any(self.members.at(island, self.head) for island in attempt.missing)
+        return not any(self.members.is_ready(island, self.head) for island in attempt.not_holding)
 
     def _maybe_commit(self, attempt: OpenAttempt, now: float) -> None:
         """Commit once all participants hold the same update, or enough of them do at the deadline."""
         ready = {member.island for member in self.members.ready(self.head)}
-        awaited = attempt.awaited(ready, self.members)
-        due = attempt.assembled_at + self.holding_deadline.patience(self.number)
+        awaited = attempt.awaited_holders(ready, self.members)
+        due = attempt.assembled_at + self.holding_deadline.attempt_limit_seconds(self.number)
         if awaited and self._do.too_early(due, now):
             return
-        held, holders = attempt.holders.best(self.members)
+        held, holders = attempt.holders.largest_group(self.members)
         if (num_roots := len(attempt.holders.groups())) > 1:
             self._do.report(events.Unequal(num_roots=num_roots))
         many = enough(holders, attempt.participants, len(ready))
-        if held is not None and self.members.can_reach_any(holders) and (many or self._hold_misses):
+        if held is not None and self.members.any_reachable(holders) and (many or self._hold_misses):
             if not many:
                 self._do.report(events.Thin(holders=tuple(sorted(holders))))
             self._commit(attempt, held, holders, now)
         else:
             self._hold_misses += 1
             self.holding_deadline.observe(now - attempt.assembled_at)  # it takes longer than that
-            self.standing.late(set(awaited))
+            self.standing.charge_late(set(awaited))
             self._close("not held", awaited, now)
 
     def _commit(self, attempt: OpenAttempt, held: m.Held, holders: set[str], now: float) -> None:
@@ -351,11 +352,11 @@ class Coordinator:
         record = self.history.next_record(self.term, attempt, held, self.plans.stage_starts, self._sign)
         self._do.append(e.Persist(record))
         self.history.add(record)
-        self.members.completed(record.islands)
-        self.plans.settle(attempt.inner_steps, self.members, now)
+        self.members.shorten_probation(record.islands)
+        self.plans.close_step(attempt.inner_steps, self.members, now)
         self.number = 0
         self._begin_step()
-        self._do.send_all(self.members.here, m.Committed(record))
+        self._do.send_all(self.members.connected, m.Committed(record))
         self._do.report(attempt.committed_event(record, holders))
         if self.finished:
             self._do.report(events.Finished(num_outer_steps=self.head))
@@ -373,14 +374,14 @@ class Coordinator:
         for record in told.records:
             if self.history.is_next(record):
                 self._do.append(e.Persist(record))
-                self.plans.learn(record, self.members, now)
+                self.plans.import_commit(record, self.members, now)
                 self.history.add(record)
                 self._begin_step()
-                self.doubt.awaited |= self.members.unconnected(record.islands)
+                self.doubt.awaited |= self.members.not_connected(record.islands)
         if told.records and self.head == told.records[-1].step + 1:
             self._do.send(member.island, m.WantRecords(self.head))  # there may be more
             return False
         self.doubt.awaited.discard(member.island)
-        self._do.send_all(self.members.here, m.Welcome(self.term, self.head, self.head_root))
+        self._do.send_all(self.members.connected, m.Welcome(self.term, self.head, self.head_root))
         self._do.report(events.Imported(island=member.island, num_commits=self.head))
         return True

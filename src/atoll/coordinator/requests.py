@@ -62,7 +62,7 @@ class Requests:
     def _evict(self, request: m.EvictIsland) -> operator.ToOperator:
         server, island = self._server, request.island
         try:
-            server.store.revoke(island, request.reason)
+            server.store.evict(island, request.reason)
         except UserError as error:
             return m.RequestRefused(str(error))
         server.protocol.doubt.awaited.discard(island)  # a member that is lost for good is not waited for

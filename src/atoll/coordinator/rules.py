@@ -6,10 +6,10 @@ from atoll.recipe import Recipe
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """From the recipe and the prepared run; the seconds at the end are floors and backstops, not settings."""
+    """What the recipe and the prepared run say; the durations at the end are the same in every run."""
 
     recipe_digest: str
-    self_test: bytes  # what the kernels of every member must make of a fixed input
+    self_test: bytes  # digest of what every member's kernels must make of a fixed input
     genesis_root: bytes
     num_outer_steps: int
     inner_steps: int
@@ -22,26 +22,25 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     min_participants: int
     num_pieces: int
     partitioned: tuple[str, ...] = ()  # the private sources, sorted
-    private_shares: tuple[dict[str, float], ...] = ()  # of each stage's samples, by private source
-    frozen_seconds: float = 2.5  # silent that long, of beats every second: not waited for
-    grace_seconds: float = (
-        3.0  # a new leader waits so long for the islands of the open step; they dial every second
-    )
-    doubt_seconds: float = (
-        60.0  # an old backup hears whoever comes for so long: one that knows more may have been cut off
-    )
-    fault_seconds: float = 0.1  # between a fault and the next attempt: news of a death may be on its way
-    stall_seconds: float = (
-        30.0  # an owner that brings its slice on by nothing for so long is late; never a total time
-    )
-    hold_seconds: float = 60.0
-    last_seconds: float = 30.0  # whoever is here has so long to store the last update before the others end
-    stuck_seconds: float = 1.0  # between attempts to find an owner
-    forgive_seconds: float = 2.0  # until all are tried again, after faults have put everybody out
+    private_shares: tuple[dict[str, float], ...] = ()  # per stage: private source -> share of its samples
+    # An agent beats every second. A step does not wait for one that was silent for so long.
+    frozen_seconds: float = 2.5
+    # A new leader waits for the islands of the open step to come back; they dial once a second.
+    grace_seconds: float = 3.0
+    # An old backup decides nothing for so long: an island that knows more may just have been cut off.
+    doubt_seconds: float = 60.0
+    # Between a fault and the next attempt: the news that an agent died may be on its way.
+    fault_seconds: float = 0.1
+    # An owner whose slice has not advanced for so long is late. There is no limit on a whole reduction.
+    stall_seconds: float = 30.0
+    hold_seconds: float = 60.0  # to hold an update, until it was seen how long that takes
+    last_seconds: float = 30.0  # to store the last update, before members are told that the run is finished
+    stuck_seconds: float = 1.0  # between two searches for an owner
+    forgive_seconds: float = 2.0  # after faults have excluded everybody, until all take part again
 
     @staticmethod
     def of(recipe: Recipe, self_test: bytes, genesis_root: bytes, num_pieces: int) -> "Rules":
-        """The rules that a recipe makes for a state 0 of so many pieces."""
+        """The rules of a run of `recipe` whose state 0 has this root and so many pieces."""
         outer = recipe.outer
         return Rules(
             recipe_digest=recipe.digest(),

@@ -115,7 +115,7 @@ class CoordinatorServer:
         """
         restored, before = False, (0, 0)
         while True:
-            now = self.store.reached()
+            now = self.store.term_and_num_commits()
             restored, before = restored or now[0] < before[0] or now[1] < before[1], now
             if self.store.silence_seconds() >= LEADER_SECONDS:
                 return restored
@@ -221,7 +221,7 @@ class CoordinatorServer:
         hello = expect(message, m.Hello)
         if not self._begun:
             raise TransportError("this coordinator does not lead yet")
-        if reason := self.store.revoked(island):
+        if reason := self.store.eviction_reason(island):
             await stream.send(m.Refused(f"{island} was evicted from this run: {reason}"))
             return
         outbox: asyncio.Queue[ToAgent] = asyncio.Queue()

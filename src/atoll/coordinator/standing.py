@@ -1,6 +1,4 @@
-"""Who may own and who may take part in an outer step, after what went wrong in its attempts and in the last
-steps.
-"""
+"""Who may own slices and who may take part in an outer step, after the faults of its attempts."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,58 +6,62 @@ from dataclasses import dataclass, field
 from atoll.swarm.messages import FaultKind
 from atoll.swarm.records import Attempt
 
-OWNERLESS_STEPS = 5  # an edge that stays dead costs its deadline once in so many steps, not in each
+OWNERLESS_STEPS = 5  # a connection that stays dead costs its deadline once in so many steps, not in each
 
 
 @dataclass
 class Standing:
-    """Faults are charged to both ends of an edge: ownership is dropped first, participation last."""
+    """The rights of agents in one outer step.
 
-    no_owner: dict[str, int] = field(default_factory=dict[str, int])  # island -> steps yet, this one included
-    out: set[str] = field(default_factory=set[str])
-    _charges: Counter[str] = field(default_factory=Counter[str])
-    _refusals: dict[str, set[str]] = field(
-        default_factory=dict[str, set[str]]
-    )  # sender -> owners that refused it
+    A fault is charged to both ends of a connection, since either may be to blame. It costs ownership first,
+    participation last.
+    """
 
-    def next_step(self) -> "Standing":
-        """Everybody takes part again; who lost ownership owns nothing for some steps more."""
-        return Standing({island: steps - 1 for island, steps in self.no_owner.items() if steps > 1})
+    ownerless_steps: dict[str, int] = field(default_factory=dict[str, int])  # by island, this step included
+    excluded: set[str] = field(default_factory=set[str])  # islands that take no part in this step any more
+    _num_charges: Counter[str] = field(default_factory=Counter[str])  # by island
+    _refusers: dict[str, set[str]] = field(default_factory=dict[str, set[str]])  # participant -> owners
 
-    def forgive(self, island: str) -> None:
-        """It has a new line: what was wrong with its edges may be over."""
-        self.no_owner.pop(island, None)
+    def of_next_step(self) -> "Standing":
+        """Rights in the next outer step: all take part again; ownership comes back after its time."""
+        return Standing({island: steps - 1 for island, steps in self.ownerless_steps.items() if steps > 1})
+
+    def restore_ownership(self, island: str) -> None:
+        """Let an island own again: it has a new connection, so the cause of its faults may be gone."""
+        self.ownerless_steps.pop(island, None)
 
     def charge(self, accuser: str, peer: str, kind: FaultKind, attempt: Attempt) -> None:
-        """An edge failed: somebody on it loses ownership, or, where the fault is surely its own,
-        participation.
+        """Note a fault that `accuser` reported; `peer` is the other end, or the accuser itself.
+
+        One of the two loses ownership, or takes no part any more if the fault is surely its own.
         """
-        self._charges.update({accuser, peer})
-        if kind == "lost":  # my own payload is gone
-            self.out.add(accuser)
-        elif kind == "refused":  # one owner may be lying; two hardly
-            refusers = self._refusals.setdefault(peer, set())
+        self._num_charges.update({accuser, peer})
+        if kind == "lost":  # the accuser's own payload is gone
+            self.excluded.add(accuser)
+        elif kind == "refused":  # one owner may be lying, two hardly
+            refusers = self._refusers.setdefault(peer, set())
             refusers.add(accuser)
             if len(refusers) > 1:
-                self.out.add(peer)
+                self.excluded.add(peer)
             else:
-                self.no_owner[accuser] = OWNERLESS_STEPS
+                self.ownerless_steps[accuser] = OWNERLESS_STEPS
         else:
-            self.no_owner[peer if attempt.owner_of(peer) else accuser] = OWNERLESS_STEPS
+            self.ownerless_steps[peer if attempt.has_owner(peer) else accuser] = OWNERLESS_STEPS
 
-    def late(self, islands: set[str]) -> None:
-        """These did not do in time what they alone could: charged, and owners no more."""
-        self.no_owner |= dict.fromkeys(islands, OWNERLESS_STEPS)
-        self._charges.update(islands)
+    def charge_late(self, islands: set[str]) -> None:
+        """Charge islands that did not do in time what depended on them alone; they lose ownership."""
+        self.ownerless_steps |= dict.fromkeys(islands, OWNERLESS_STEPS)
+        self._num_charges.update(islands)
 
     def exclude_worst(self, participants: list[str]) -> str:
-        """With no owner left, the participant on most failed edges goes, and ownership is free again; "" if
-        none failed.
+        """Exclude the participant with most charges, because no owner is left; return it, "" if none has any.
+
+        Everybody may own again.
         """
-        charged = [island for island in participants if self._charges[island]]
-        self.no_owner = {}
+        charged = [island for island in participants if self._num_charges[island]]
+        self.ownerless_steps = {}
         if not charged:
             return ""
-        worst = max(charged, key=lambda island: self._charges[island])
-        self.out.add(worst)
+        worst = max(charged, key=lambda island: self._num_charges[island])
+        self.excluded.add(worst)
         return worst

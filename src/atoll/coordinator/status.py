@@ -64,7 +64,7 @@ class StatusBoard:
             contributor=contributor,
             relay=bool(member and member.relay),
             present=bool(member and member.present),
-            ready=bool(member and member.ready(protocol.head)),
+            ready=bool(member and member.is_ready(protocol.head)),
             address=member.address if member else "",
             note=beat.note if beat else "",
             inner_step=(member and member.inner_steps_done(protocol.head)) or 0,

@@ -1,13 +1,13 @@
 """The coordinator's durable log: SQLAlchemy Core over SQLite (default) or PostgreSQL.
 
-A commit is one transaction, and only then an answer: the leader's term is checked inside it, the outer step
-is the primary key, so a step is committed once whatever two leaders may believe.
+A commit is one transaction, and nobody is told of it before the transaction is durable. The leader's term is
+checked inside it and the outer step is the primary key, so a step is committed once, even if two coordinators
+take themselves for the leader.
 """
 
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
 
 import msgspec
 import sqlalchemy as sql
@@ -32,30 +32,34 @@ from atoll.swarm.identity import new_secret
 from atoll.swarm.layout import digest
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Plan, Rewind, Term, decode, encode
 
-ANNOUNCED_SECONDS = 600.0  # a coordinator that has announced itself within this is one to dial
+ANNOUNCED_SECONDS = 600.0  # islands are told the coordinators that announced themselves within so long
 
 
 class Deposed(Exception):
-    """Another coordinator has a higher term, or the database let go of this one: it must stop."""
+    """This coordinator must stop: another one has begun a term, or the database broke off a transaction."""
 
 
 class Store:
     """One run's database."""
 
     def __init__(self, url: str) -> None:
-        """Open or create. Raises UserError when the database cannot be reached, or is of an older atoll."""
+        """Open the database, or create it.
+
+        Raises UserError when it cannot be reached, or was made by an older atoll.
+        """
         self.url = url
         self._engine = database.open_engine(url)
         self.term = Term()
-        self._spent: Ranges | None = None  # by all commits; None until this term's first
+        self._spent: Ranges | None = None  # samples spent by all commits; None: to be read before the next
 
     def close(self) -> None:
         self._engine.dispose()
 
     # ------------------------------------------------------------------------------------------------ the run
     def claim(self, info: bytes) -> str:
-        """Insert the run, or return what is there: the database's id. Raises UserError if it holds another
-        run.
+        """Make the database this run's, if it is empty; return the database's id.
+
+        `info` is the encoded RunInfo. Raises UserError if the database holds another run.
         """
         with self._engine.begin() as db:
             row = db.execute(sql.select(RUN)).one_or_none()
@@ -74,20 +78,19 @@ class Store:
                 return str(values["database_id"])
             if bytes(row.info) != info:
                 raise UserError(
-                    f"{self._engine.url}: this database holds another run; give each run a directory "
-                    "of its own"
+                    f"{self._engine.url}: this database holds another run; choose another --dir, or another "
+                    "--database"
                 )
             return str(row.database_id)
 
     def info(self) -> bytes | None:
+        """The encoded RunInfo that `claim` kept; None in an empty database."""
         with self._engine.connect() as db:
             row = db.execute(sql.select(RUN.c.info)).one_or_none()
         return bytes(row.info) if row else None
 
     def begin_term(self, above: int = 0) -> Term:
-        """Take the next term, higher than `above`; whoever held an earlier one can persist nothing any
-        more.
-        """
+        """Take the next term, higher than `above`. With an earlier one nothing can be written any more."""
         nonce = new_secret()
         next_term = sql.case((RUN.c.term < above, above), else_=RUN.c.term) + 1
         with self._engine.begin() as db:
@@ -98,40 +101,43 @@ class Store:
         return self.term
 
     def renew(self) -> None:
-        """Say that this leader lives. Raises Deposed when another leads or the database fails."""
-        with self._leading():
+        """Show the standbys that this leader lives. Raises Deposed if another leads or the database fails."""
+        with self._leader_transaction():
             pass
 
     @contextmanager
-    def _leading(self) -> Generator[sql.Connection]:
-        """A leader's transaction. First in it is a write, so that no other term can begin before it ends."""
+    def _leader_transaction(self) -> Generator[sql.Connection]:
+        """A transaction that raises Deposed unless this coordinator leads; it renews the sign of life.
+
+        Its first statement is a write, so that no other term can begin before the transaction ends.
+        """
         this = (RUN.c.term == self.term.counter) & (RUN.c.nonce == self.term.nonce)
         try:
             with self._engine.begin() as db:
                 if db.execute(RUN.update().where(this).values(renewed=self._clock())).rowcount != 1:
                     raise Deposed(f"term {db.execute(sql.select(RUN.c.term)).scalar()} has begun elsewhere")
                 yield db
-        except (
-            OperationalError,
-            InternalError,
-            InterfaceError,
-        ) as error:  # gone, full, or tired of waiting for a sleeper
+        except (OperationalError, InternalError, InterfaceError) as error:
+            # The database is gone or full, or it broke off a transaction in which this process slept.
             reason = str(error.orig).partition("\n")[0]
             raise Deposed(f"the database broke off a transaction ({reason})") from error
 
     def silence_seconds(self) -> float:
-        """How long the leader has not renewed, by the database's clock: nobody else's counts."""
+        """Seconds since the leader's last sign of life, by the database's clock, which all of them share."""
         with self._engine.connect() as db:
             return float(db.execute(sql.select(self._clock() - RUN.c.renewed)).scalar_one())
 
-    def reached(self) -> tuple[int, int]:
-        """(counter of the term, number of commits): where either falls, somebody has restored a backup."""
+    def term_and_num_commits(self) -> tuple[int, int]:
+        """(counter of the newest term, number of commits). If either falls, a backup was restored."""
         with self._engine.connect() as db:
-            commits = db.execute(sql.select(sql.func.count()).select_from(COMMIT)).scalar_one()
-            return db.execute(sql.select(RUN.c.term)).scalar_one(), commits
+            num_commits = db.execute(sql.select(sql.func.count()).select_from(COMMIT)).scalar_one()
+            return db.execute(sql.select(RUN.c.term)).scalar_one(), num_commits
 
     def announce(self, address: str) -> list[str]:
-        """Keep this coordinator's address; returns those of all that were seen of late, leader or standby."""
+        """Note that the coordinator at `address` lives; return the addresses of all that do, sorted.
+
+        Both the leader and the standbys announce themselves.
+        """
         with self._engine.begin() as db:
             db.execute(COORDINATOR.delete().where(COORDINATOR.c.address == address))
             db.execute(COORDINATOR.insert().values(address=address, seen=self._clock()))
@@ -149,41 +155,45 @@ class Store:
     def append(self, records: list[Record]) -> None:
         """Make records durable in one transaction.
 
-        Raises Deposed when another leader has taken over or the database fails, ValueError for a commit that
-        spends a sample again.
+        Raises Deposed if another leads or the database fails, ValueError for a commit that spends a sample
+        again, and SQLAlchemy's IntegrityError for a record whose key is taken, such as a second commit of a
+        step.
         """
         commits = [record for record in records if isinstance(record, CommitRecord)]
         spent = None if any(isinstance(record, Rewind) for record in records) else self._spent
-        with self._leading() as db:
-            if commits:  # only a leader adds any, so what this term read once stays true
-                spent = merge([*(_spent_of(_commits(db)) if spent is None else spent), *_spent_of(commits)])
+        with self._leader_transaction() as db:
+            if commits:
+                if spent is None:  # read once a term, since only the leader adds commits
+                    spent = tuple(_spent_by(_commits(db)))
+                spent = merge([*spent, *_spent_by(commits)])
             for record in records:
                 _insert(db, record)
         self._spent = spent
 
     def commits(self, since: int = 0, limit: int | None = None) -> list[CommitRecord]:
+        """The commit records from step `since` on, at most `limit`, in order."""
         with self._engine.connect() as db:
             return _commits(db, since, limit)
 
     def open_step(self, step: int) -> OpenStep:
+        """What is known of outer step `step`, which comes after the last commit."""
+        last_number = sql.select(sql.func.max(ATTEMPT.c.number)).where(ATTEMPT.c.step == step)
         with self._engine.connect() as db:
-            plans = [
-                decode(r.record, Plan)
-                for r in db.execute(sql.select(PLAN.c.record).where(PLAN.c.step == step))
-            ]
-            number = db.execute(
-                sql.select(sql.func.max(ATTEMPT.c.number)).where(ATTEMPT.c.step == step)
-            ).scalar()
+            plans = db.execute(sql.select(PLAN.c.record).where(PLAN.c.step == step)).scalars().all()
+            rewinds = db.execute(sql.select(REWIND.c.record).order_by(REWIND.c.branch)).scalars().all()
+            number = db.execute(last_number).scalar() or 0
             run = db.execute(sql.select(RUN.c.stage_starts, RUN.c.doubted)).one()
-            rewinds = db.execute(sql.select(REWIND.c.record).order_by(REWIND.c.branch)).scalars()
-            told = tuple(decode(record, Rewind) for record in rewinds)
         return OpenStep(
-            plans, number or 0, msgspec.json.decode(run.stage_starts, type=tuple[int, ...]), run.doubted, told
+            plans=[decode(record, Plan) for record in plans],
+            last_number=number,
+            stage_starts=msgspec.json.decode(run.stage_starts, type=tuple[int, ...]),
+            doubted=run.doubted,
+            rewinds=tuple(decode(record, Rewind) for record in rewinds),
         )
 
-    # ------------------------------------------------------------------------------------------------ people
+    # ------------------------------------------------------------------------------------ tickets and islands
     def new_ticket(self, uses: int, hours: float) -> str:
-        """The secret of a new ticket; only its hash is kept."""
+        """The secret of a new ticket for `uses` islands; the database keeps only its hash."""
         secret = new_secret()
         with self._engine.begin() as db:
             values = {"hash": digest(secret.encode()), "expiry": time.time() + 3600 * hours, "uses": uses}
@@ -191,53 +201,57 @@ class Store:
         return secret
 
     def redeem(self, secret: str, island: str, contributor: str, certificate: bytes) -> bytes:
-        """The island's certificate, kept: for the same key always the first one. Raises UserError with the
-        objection.
+        """Use a ticket for an island; return `certificate`, or the one that the island already has.
+
+        An island that has one needs no ticket. Raises UserError if it was evicted, or the ticket is unknown,
+        expired or used up.
         """
-        key = digest(secret.encode())
+        ticket_hash = digest(secret.encode())
         with self._engine.begin() as db:
             known = db.execute(sql.select(ISLAND).where(ISLAND.c.id == island)).one_or_none()
             if known is not None:
                 if known.revoked:
                     raise UserError(f"{island} was evicted from this run: {known.revoked}")
                 return bytes(known.certificate)
-            ticket = db.execute(
-                sql.select(TICKET).where(TICKET.c.hash == key).with_for_update()
-            ).one_or_none()
+            query = sql.select(TICKET).where(TICKET.c.hash == ticket_hash).with_for_update()
+            ticket = db.execute(query).one_or_none()
             if ticket is None:
-                raise UserError(
-                    "the coordinator does not know this ticket; ask for a new one (`atoll invite`)"
-                )
+                raise UserError("this run does not know this ticket; ask for a new one (`atoll invite`)")
             if ticket.expiry < time.time():
                 raise UserError("this ticket has expired; ask for a new one (`atoll invite`)")
-            used = db.execute(sql.select(sql.func.count()).where(ISLAND.c.ticket == key)).scalar_one()
+            used = db.execute(sql.select(sql.func.count()).where(ISLAND.c.ticket == ticket_hash)).scalar_one()
             if used >= ticket.uses:
                 raise UserError(
                     f"this ticket is used up ({used} of {ticket.uses}); ask for a new one (`atoll invite`)"
                 )
-            values: dict[str, Any] = {"id": island, "contributor": contributor, "ticket": key, "revoked": ""}
-            db.execute(ISLAND.insert().values(**values, certificate=certificate))
+            values = {
+                "id": island,
+                "contributor": contributor,
+                "ticket": ticket_hash,
+                "certificate": certificate,
+                "revoked": "",
+            }
+            db.execute(ISLAND.insert().values(**values))
         return certificate
 
-    def revoke(self, island: str, reason: str) -> None:
-        """Raises UserError for an island that is not in the run."""
+    def evict(self, island: str, reason: str) -> None:
+        """Evict an island for good. Raises UserError if it is not in the run."""
+        update = ISLAND.update().where(ISLAND.c.id == island).values(revoked=reason or "evicted")
         with self._engine.begin() as db:
-            done = db.execute(
-                ISLAND.update().where(ISLAND.c.id == island).values(revoked=reason or "evicted")
-            )
-        if not done.rowcount:
+            num_found = db.execute(update).rowcount
+        if not num_found:
             raise UserError(f"{island}: no such island in this run; `atoll status` lists them")
 
-    def revoked(self, island: str) -> str:
-        """Why an island is out; "" if it is not."""
+    def eviction_reason(self, island: str) -> str:
+        """Why an island was evicted; "" if it was not."""
         with self._engine.connect() as db:
             return db.execute(sql.select(ISLAND.c.revoked).where(ISLAND.c.id == island)).scalar() or ""
 
     def contributors(self) -> dict[str, str]:
+        """The contributor of each island that has enrolled; "" where none was named."""
+        query = sql.select(ISLAND.c.id, ISLAND.c.contributor)
         with self._engine.connect() as db:
-            return {
-                row.id: row.contributor for row in db.execute(sql.select(ISLAND.c.id, ISLAND.c.contributor))
-            }
+            return {row.id: row.contributor for row in db.execute(query)}
 
 
 def _insert(db: sql.Connection, record: Record) -> None:
@@ -254,12 +268,11 @@ def _insert(db: sql.Connection, record: Record) -> None:
             db.execute(ATTEMPT.update().where(this).values(assembled=encode(record)))
         case Rewind():
             db.execute(REWIND.insert().values(branch=record.branch, record=encode(record)))
-            gone = COMMIT.c.step >= record.step
-            db.execute(
-                ABANDONED.insert().from_select(["branch", "step", "record"], sql.select(COMMIT).where(gone))
-            )
-            for table, where in ((COMMIT, gone), (PLAN, sql.true()), (ATTEMPT, sql.true())):
-                db.execute(table.delete().where(where))
+            abandoned = sql.select(COMMIT).where(COMMIT.c.step >= record.step)
+            db.execute(ABANDONED.insert().from_select(["branch", "step", "record"], abandoned))
+            db.execute(COMMIT.delete().where(COMMIT.c.step >= record.step))
+            db.execute(PLAN.delete())
+            db.execute(ATTEMPT.delete())
         case CommitRecord():
             db.execute(COMMIT.insert().values(branch=record.branch, step=record.step, record=encode(record)))
             # Plans and attempts of committed steps decide nothing any more.
@@ -272,5 +285,5 @@ def _commits(db: sql.Connection, since: int = 0, limit: int | None = None) -> li
     return [decode(row.record, CommitRecord) for row in db.execute(query)]
 
 
-def _spent_of(commits: list[CommitRecord]) -> list[tuple[int, int]]:
+def _spent_by(commits: list[CommitRecord]) -> list[tuple[int, int]]:
     return [part for record in commits for _, lease in record.leases for part in lease]

@@ -73,7 +73,7 @@ def load_model(recipe: Recipe, vocab_size: int, saved: checkpoint.OuterCheckpoin
     model = hf.build(recipe.model, vocab_size)
     parameters: dict[str, Any] = dict(model.named_parameters())
     with torch.no_grad():
-        for tensor, where in saved.layout.places():
+        for tensor, where in saved.layout.tensor_slices():
             values = np.array(saved.parameters[where]).reshape(tensor.shape)
             parameters[tensor.name].copy_(torch.from_numpy(values))
     return model

@@ -1,4 +1,4 @@
-"""Where a run lies on one machine, and the directory in it that one island holds."""
+"""The directory of a run on one machine, and the directory of one island in it."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ ISLAND_PREFIX = "island-"
 
 
 class RunDir:
-    """Where everything about a run lies on one machine."""
+    """Where everything about a run lies on one machine; docs/concepts.md lists what is in it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -26,19 +26,22 @@ class RunDir:
         self.recipe = path / "recipe.json"
 
     def claim(self, recipe: Recipe) -> None:
-        """Make the directory this recipe's. Raises UserError, naming keys, if it belongs to another."""
+        """Make the directory this recipe's, if it is new.
+
+        Raises UserError, naming the keys that differ, if it is another recipe's.
+        """
         if self.recipe.exists():
             known = recipes.load(self.recipe)
             if keys := recipes.differing_keys(known, recipe):
                 raise UserError(
-                    f"{self.path}: made for another recipe; these keys differ: {', '.join(keys)}; "
-                    "choose another --dir, or delete this one"
+                    f"{self.path}: this directory is of a run with another recipe; these keys differ: "
+                    f"{', '.join(keys)}; choose another --dir, or delete this one"
                 )
         else:
             write_atomic(self.recipe, msgspec.json.encode(recipe.shared()))
 
     def state_0(self) -> checkpoint.OuterCheckpoint:
-        """Raises UserError when nothing is prepared here, or it is damaged."""
+        """State 0 as `atoll prepare` kept it. Raises UserError if there is none, or it is damaged."""
         found = checkpoint.newest([self.genesis])
         if not found:
             raise UserError(f"{self.path}: no state 0 here; run `atoll prepare` first")
@@ -46,16 +49,16 @@ class RunDir:
 
 
 class IslandDir:
-    """A directory for one island, ours while this process lives."""
+    """The directory of one island, locked by this process while it lives."""
 
     def __init__(self, run_dir: RunDir, name: str) -> None:
-        """`name` may be empty: the first that no living process holds, so that whoever died comes back as
-        itself.
+        """Lock the directory called `name`; without a name the first one that no living process has locked.
 
-        Raises UserError when the named one is taken.
+        So an island whose process died comes back as itself. Raises UserError if the named one is locked.
         """
         if name:
-            self.path, self._lock = run_dir.islands / name, DirectoryLock(run_dir.islands / name / "trainer")
+            self.path = run_dir.islands / name
+            self._lock = DirectoryLock(self.path / "trainer")
             if not self._lock.acquire():
                 raise UserError(f"{self.path}: another process trains here; choose another --name")
             return

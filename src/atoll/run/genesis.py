@@ -1,6 +1,4 @@
-"""What must exist before a run: prepared data and state 0, a pure function of the recipe (`atoll
-prepare`).
-"""
+"""`atoll prepare`: the prepared data and the state 0 of a run, both a pure function of the recipe."""
 
 import contextlib
 from collections.abc import Mapping
@@ -19,13 +17,14 @@ from atoll.run.directory import RunDir
 from atoll.swarm.layout import Layout, TensorSpec
 
 SMALL_PIECE_ELEMENTS = 1 << 16
-LARGE_PIECE_ELEMENTS = 1 << 18  # where a table of small ones would outgrow a frame
-LARGE_MODEL_PARAMETERS = 1_000_000_000
+LARGE_PIECE_ELEMENTS = 1 << 18  # of a large model, whose table of small pieces would not fit a frame
+LARGE_MODEL_ELEMENTS = 1_000_000_000
 
 
 def prepare(recipe: Recipe, run_dir: RunDir, report: Report) -> Manifest:
-    """Data and state 0 of a run; what is there already is verified and kept. Raises UserError for bad
-    input.
+    """Make a run's data and state 0; verify and keep what is there already.
+
+    Raises UserError for a recipe or data that cannot be used.
     """
     from atoll.data.prepare import prepare as prepare_data
 
@@ -38,20 +37,22 @@ def prepare(recipe: Recipe, run_dir: RunDir, report: Report) -> Manifest:
 
 
 def prepare_partition(recipe: Recipe, run_dir: RunDir, wanted: str, report: Report) -> Manifest:
-    """This machine's part of a partitioned source, `SOURCE/NAME=KIND:PATH`. Raises UserError for bad
-    input.
+    """Make this machine's part of a partitioned source. `wanted` is `SOURCE/NAME=KIND:PATH`.
+
+    Raises UserError for anything that cannot be used.
     """
     from atoll.data.partition import recipe_of
     from atoll.data.prepare import prepare as prepare_data
 
     run_dir.claim(recipe)
-    name, its_recipe = recipe_of(recipe, wanted, run_dir.data)
-    return prepare_data(its_recipe, run_dir.private / name, report)
+    name, recipe_of_part = recipe_of(recipe, wanted, run_dir.data)
+    return prepare_data(recipe_of_part, run_dir.private / name, report)
 
 
 def prepare_own(directory: Path, recipe: str, parameters: Mapping[str, Any]) -> None:
-    """State 0 of a run with a module of your own (`model.own` in the recipe): its named parameters, as
-    they are.
+    """Make state 0 of a run that trains your own module, as `model.own` in the recipe says.
+
+    `parameters` are the module's named parameters; their values become state 0.
     """
     run_dir = RunDir(directory)
     run_dir.claim(recipes.load(recipe))
@@ -59,15 +60,14 @@ def prepare_own(directory: Path, recipe: str, parameters: Mapping[str, Any]) -> 
 
 
 def write_state_0(run_dir: RunDir, parameters: Mapping[str, Any]) -> None:
-    """Keep named fp32 arrays (in the order in which every island will have them) as the run's state 0."""
+    """Keep named fp32 arrays as the run's state 0; every island must have its parameters in their order."""
     arrays = {name: np.asarray(value, np.float32) for name, value in parameters.items()}
     size = sum(array.size for array in arrays.values())
     specs = tuple(TensorSpec(name, array.shape) for name, array in arrays.items())
-    layout = Layout(
-        specs, piece_elements=LARGE_PIECE_ELEMENTS if size >= LARGE_MODEL_PARAMETERS else SMALL_PIECE_ELEMENTS
-    )
+    is_large = size >= LARGE_MODEL_ELEMENTS
+    layout = Layout(specs, piece_elements=LARGE_PIECE_ELEMENTS if is_large else SMALL_PIECE_ELEMENTS)
     flat = np.zeros(layout.num_elements, np.float32)
-    for tensor, where in layout.places():
+    for tensor, where in layout.tensor_slices():
         flat[where] = arrays[tensor.name].reshape(-1)
     checkpoint.save(run_dir.genesis, layout, 0, checkpoint.flat_root(layout, flat), flat, None)
 

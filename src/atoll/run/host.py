@@ -1,4 +1,4 @@
-"""`atoll host`: the coordinator of a run, with a relay beside it. Needs neither torch nor a GPU."""
+"""`atoll host`: the coordinator of a run, and a relay beside it. Needs neither torch nor a GPU."""
 
 import asyncio
 import contextlib
@@ -33,27 +33,27 @@ from atoll.swarm.records import RunInfo, encode
 from atoll.swarm.services import CONTROL, ENROLL, OPERATE
 
 TICKET_USES, TICKET_HOURS = 100, 7 * 24.0
-RELAY_CHECK_SECONDS = 1.0
-PORT_TRIES = 5  # where any port will do
+RELAY_CHECK_SECONDS = 1.0  # between two looks at whether the relay lives
+PORT_TRIES = 5  # if any port will do: how often a pair of free ports is looked for
 
 
 class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where and how a coordinator serves."""
 
     host: str = "0.0.0.0"
-    port: int = 7700  # members; strangers enrol on the next one
-    advertise: str = ""  # the name or address that tickets give; "" guesses
-    relay: bool = True
+    port: int = 7700  # for members; strangers enrol on the next one. 0: any
+    advertise: str = ""  # the name or address that tickets give; "" is that of this machine's interface
+    relay: bool = True  # keep a relay beside the coordinator
     database: str = ""  # an SQLAlchemy URL; "" is SQLite in the run's directory
     standby: bool = False  # wait until the leader is silent, then lead
-    restored: bool = False  # the database may be an old backup: hear the islands first
-    rewind: int | None = None  # go on from this state, on a new branch
+    restored: bool = False  # the database may be an old backup: ask the islands before deciding anything
+    rewind: int | None = None  # abandon all commits after this state
 
 
 async def host(recipe: Recipe, run_dir: RunDir, settings: HostSettings, ready: Callable[[str], None]) -> None:
-    """Coordinate until told to stop; `ready` is called with a ticket once the ports are open.
+    """Coordinate a run until cancelled. `ready` is called with a ticket once this coordinator leads.
 
-    Raises UserError when this directory or database cannot be used, and when another coordinator takes over.
+    Raises UserError if directory, database or port cannot be used, or another coordinator takes over.
     """
     run_dir.claim(recipe)
     with DirectoryLock(run_dir.coordinator) as lock:
@@ -63,14 +63,15 @@ async def host(recipe: Recipe, run_dir: RunDir, settings: HostSettings, ready: C
             )
         keys = RunKeys(run_dir.coordinator, recipe.name)
         run, rules = _describe(recipe, run_dir, keys)
-        own = recipe.model.own
-        count = count_nothing if own else Mixture.of(recipe, Manifest.load(run_dir.data)).count
+        has_own_module = bool(recipe.model.own)  # its samples are of no source
+        count = count_nothing if has_own_module else Mixture.of(recipe, Manifest.load(run_dir.data)).count
         with (
             contextlib.closing(Store(settings.database or sqlite_url(run_dir.coordinator))) as store,
             contextlib.closing(EventLog(run_dir.path / "events.jsonl")) as events,
         ):
             _check_database(store.claim(encode(run)), run_dir.coordinator / "database.id")
-            transport, strangers = GrpcTransport(keys.member(COORDINATOR)), GrpcTransport(keys.own())
+            transport = GrpcTransport(keys.new_credentials(COORDINATOR))
+            strangers = GrpcTransport(keys.authority_credentials())
             server = CoordinatorServer(rules, run, keys, store, events, transport)
             requests = Requests(server, StatusBoard(server, count))
             try:
@@ -79,7 +80,7 @@ async def host(recipe: Recipe, run_dir: RunDir, settings: HostSettings, ready: C
                 await _lead(run_dir, settings, server, requests, ready)
             except Deposed as error:
                 raise UserError(
-                    f"{error}; this one stops (host it again with --standby to stand by)"
+                    f"{error}; this coordinator stops; to let it wait for its turn, host it with --standby"
                 ) from None
             finally:
                 await transport.close()
@@ -93,7 +94,7 @@ async def _lead(
     requests: Requests,
     ready: Callable[[str], None],
 ) -> None:
-    """Begin a term, at once or when the leader is silent, and keep a relay; until cancelled or deposed."""
+    """Lead the run, a standby once the leader is silent, and keep a relay; until cancelled or deposed."""
     restored = await server.stand_by() if settings.standby else False
     server.begin(settings.restored or restored, settings.rewind)
     ticket = requests.ticket(TICKET_USES, TICKET_HOURS)
@@ -111,7 +112,10 @@ async def _lead(
 async def _open_ports(
     settings: HostSettings, server: CoordinatorServer, requests: Requests, strangers: GrpcTransport
 ) -> int:
-    """The port for members. Strangers enrol on the next one, which may be in use where any port would do."""
+    """Serve members on a port, which is returned, and strangers on the next one.
+
+    If any port will do and the one after it is in use, another pair is tried. Raises UserError.
+    """
     for attempt in range(PORT_TRIES):
         handlers = {CONTROL: server.control, OPERATE: requests.operate}
         port = await server.transport.serve(settings.host, settings.port, handlers)
@@ -125,7 +129,7 @@ async def _open_ports(
     raise AssertionError("unreachable")
 
 
-def run_until_told(work: Coroutine[Any, Any, None]) -> None:
+def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine until it ends, or until Ctrl-C or SIGTERM cancels it."""
 
     async def main() -> None:
@@ -140,7 +144,7 @@ def run_until_told(work: Coroutine[Any, Any, None]) -> None:
 
 
 def _describe(recipe: Recipe, run_dir: RunDir, keys: RunKeys) -> tuple[RunInfo, Rules]:
-    """The run and its rules, from the recipe and what was prepared."""
+    """What members are told of the run, and its rules. Raises UserError if it is not prepared, or damaged."""
     state_0 = run_dir.state_0()
     state_0.verify()
     data_digest = "" if recipe.model.own else Manifest.load(run_dir.data).digest()
@@ -158,16 +162,20 @@ def _describe(recipe: Recipe, run_dir: RunDir, keys: RunKeys) -> tuple[RunInfo, 
 
 
 def _check_database(database_id: str, path: Path) -> None:
-    """The id also lies beside the run's keys: a copied or exchanged database must not go on as this run."""
+    """Refuse a database other than the one that the run began with, whose id lies in the file `path`.
+
+    With a copied or exchanged database the run would go on from another history.
+    """
     if path.exists() and path.read_text() != database_id:
         raise UserError(
-            f"{path}: this is not the database that belongs to these keys; give the one that does"
+            f"{path}: the database is not the one that this run began with; restore that one, or name it "
+            "with --database"
         )
     write_atomic(path, database_id.encode())
 
 
 async def _keep_relay(run_dir: RunDir, ticket: str) -> None:
-    """A relay beside the coordinator, started again whenever it dies."""
+    """Run a relay beside the coordinator, and start it again whenever it has died."""
     settings = Settings(
         directory=run_dir.islands / "relay",
         coordinator="",
@@ -189,24 +197,30 @@ async def _keep_relay(run_dir: RunDir, ticket: str) -> None:
 
 
 def _own_address(host: str) -> str:
-    """The address of the interface that leads outside; loopback where there is none."""
+    """The address of this machine's interface to the network; loopback if there is none.
+
+    A `host` that is not a wildcard is returned as it is.
+    """
     if host not in ("0.0.0.0", "::"):
         return host
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing: a datagram socket only chooses its route
+            probe.connect(("192.0.2.1", 9))  # sends nothing: a datagram socket only chooses its interface
             return str(probe.getsockname()[0])
         except OSError:
             return "127.0.0.1"
 
 
-def wait_for_ticket(path: Path, child: Child, since: float, seconds: float = 60.0) -> str:
-    """The ticket of a host process that was just started. Raises UserError when it ends, or takes longer."""
-    deadline = time.monotonic() + seconds
+def wait_for_ticket(path: Path, child: Child, since: float, timeout_seconds: float = 60.0) -> str:
+    """The ticket that a host process writes to `path`; `since` is when it was started, by the wall clock.
+
+    Raises UserError if the process ends, or takes longer than so many seconds.
+    """
+    deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
         if path.exists() and path.stat().st_mtime >= since:
             return path.read_text()
         if not child.alive:
             raise UserError(f"the coordinator ended with status {child.process.returncode}; its log says why")
         time.sleep(0.05)
-    raise UserError(f"the coordinator was not ready within {seconds:.0f} s; its log says why")
+    raise UserError(f"the coordinator was not ready within {timeout_seconds:.0f} s; its log says why")

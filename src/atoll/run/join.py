@@ -1,7 +1,7 @@
-"""`atoll join`: this machine becomes an island. Also how `atoll train` makes a swarm of one.
+"""`atoll join`: this machine becomes an island. And `atoll train`: a swarm of one.
 
-Under torchrun (`torchrun --nproc-per-node 8 -m atoll join TICKET`) all its processes are one island: rank 0
-takes the directory, has the agent and speaks; every rank trains.
+Under torchrun (`torchrun --nproc-per-node 8 -m atoll join TICKET`) all its processes are one island. Every
+rank trains; rank 0 also locks the island's directory, starts the agent and writes to the terminal.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from atoll.run.processes import Child
 from atoll.swarm.identity import Ticket
 from atoll.terminal import Terminal
 
-if TYPE_CHECKING:  # they need torch, which `--help` must not wait for
+if TYPE_CHECKING:  # it imports torch, which takes seconds and is not needed for `--help`
     from atoll.island.ranks import Ranks
 
 
 def agent_settings(
     run_dir: RunDir, directory: Path, contributor: str, listen: str, dial_only: bool, relay: bool = False
 ) -> Settings:
-    """How an agent in `directory` takes part; state 0 and data are taken from the run directory where they
-    are there.
+    """The settings of an agent in `directory`. It takes state 0 and data from `run_dir` if they are there.
+
+    `listen` is HOST:PORT for its peers; port 0 is any free one.
     """
     host, _, port = listen.rpartition(":")
     return Settings(
@@ -48,6 +49,7 @@ def agent_settings(
 def join(
     ticket: str,
     run_dir: RunDir | None,
+    *,
     name: str,
     contributor: str,
     listen: str,
@@ -55,19 +57,33 @@ def join(
     own: recipes.Island,
     terminal: Terminal,
 ) -> None:
-    """Train as an island of the run that the ticket names, until that run is finished. All ranks call
-    this.
+    """Train as an island of the ticket's run until that run is finished. All ranks call this.
+
+    `run_dir` defaults to `runs/NAME`, `name` to the first island directory that is not locked. `own` is this
+    machine's part of the recipe. Raises UserError for what cannot be used.
     """
     from atoll.island.ranks import Ranks
 
     with closing(Ranks.of_torchrun()) as ranks:
         run_dir = run_dir or RunDir(Path("runs") / Ticket.parse(ticket).run_name)
-        _train(ranks, ticket, run_dir, name, contributor, listen, dial_only, own, terminal)
+        _train(
+            ranks,
+            ticket,
+            run_dir,
+            name=name,
+            contributor=contributor,
+            listen=listen,
+            dial_only=dial_only,
+            own=own,
+            terminal=terminal,
+        )
 
 
 def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal) -> None:
-    """A swarm of one, on the same loop: a coordinator of its own on loopback, and this island. All ranks call
-    this.
+    """Train a swarm of one until its run is finished. All ranks call this.
+
+    It is the same loop, with a coordinator of its own on the loopback interface. Raises UserError for what
+    cannot be used.
     """
     from atoll.island.ranks import Ranks
     from atoll.run.host import wait_for_ticket
@@ -80,19 +96,31 @@ def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal) -> None:
             log = run_dir.coordinator / "host.log"
             log.parent.mkdir(parents=True, exist_ok=True)
             started = time.time()
-            where = ["--dir", str(run_dir.path), "--listen", "127.0.0.1:0", "--no-relay"]
-            child = Child(["atoll", "host", str(run_dir.recipe), *where], log=log)
+            options = ["--dir", str(run_dir.path), "--listen", "127.0.0.1:0", "--no-relay"]
+            child = Child(["atoll", "host", str(run_dir.recipe), *options], log=log)
             stack.callback(child.stop)
             return wait_for_ticket(run_dir.coordinator / "ticket", child, started)
 
-        ticket = ranks.first(host)  # the others wait: of data that takes hours, `atoll prepare` comes first
-        _train(ranks, ticket, run_dir, "alone", "", "127.0.0.1:0", False, recipe.island, terminal)
+        # The other ranks wait until rank 0 has prepared the data: if that takes hours, `atoll prepare` first.
+        ticket = ranks.first(host)
+        _train(
+            ranks,
+            ticket,
+            run_dir,
+            name="alone",
+            contributor="",
+            listen="127.0.0.1:0",
+            dial_only=False,
+            own=recipe.island,
+            terminal=terminal,
+        )
 
 
 def _train(
     ranks: Ranks,
     ticket: str,
     run_dir: RunDir,
+    *,
     name: str,
     contributor: str,
     listen: str,
@@ -104,13 +132,13 @@ def _train(
     from atoll.train import train
 
     terminal.console.quiet = ranks.number > 0
-    taken: list[IslandDir] = []  # rank 0's; it lasts as long as we train
+    locked: list[IslandDir] = []  # on rank 0; referenced until training ends, so that the lock is kept
 
-    def take() -> Path:
-        taken.append(IslandDir(run_dir, name))
-        return taken[0].path
+    def lock() -> Path:
+        locked.append(IslandDir(run_dir, name))
+        return locked[0].path
 
-    directory = ranks.first(take)
+    directory = ranks.first(lock)
     settings = agent_settings(run_dir, directory, contributor, listen, dial_only)
     terminal.say(f"island directory {directory}; its agent's log is {directory / 'agent.log'}")
     with ElasticDeviceMesh(ranks, Swarm.start(ranks, settings, ticket, directory / "agent.log")) as mesh:

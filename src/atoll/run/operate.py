@@ -1,4 +1,4 @@
-"""`atoll status`, `invite`, `evict`: what people ask of a running coordinator."""
+"""`atoll status`, `invite`, `evict`: questions and orders to a running coordinator."""
 
 import asyncio
 from pathlib import Path
@@ -18,18 +18,20 @@ ANSWER_SECONDS = 5.0
 
 
 def status(run_dir: RunDir) -> RunStatus:
-    """The run as its coordinator sees it. Raises UserError when it cannot be asked."""
+    """The run as its coordinator sees it. Raises UserError if it does not answer."""
     answer = asyncio.run(ask(run_dir, m.StatusRequest()))
     assert isinstance(answer, m.StatusReply)
     return answer.status
 
 
 async def ask(run_dir: RunDir, request: operator.ToCoordinator) -> operator.ToOperator:
-    """The coordinator's answer: to the operator where the run's keys are here, else to an island of ours.
+    """The coordinator's answer to one request.
 
-    Raises UserError when the coordinator refuses, with its reason, or cannot be asked.
+
+    Asks as the operator if the run's keys are in `run_dir`, else as one of its islands. Raises UserError if
+    the coordinator does not answer, or refuses.
     """
-    address, credentials = _who(run_dir)
+    address, credentials = _address_and_credentials(run_dir)
     transport = GrpcTransport(credentials)
     try:
         answer = await call(transport, address, COORDINATOR, OPERATE, request, ANSWER_SECONDS)
@@ -44,12 +46,12 @@ async def ask(run_dir: RunDir, request: operator.ToCoordinator) -> operator.ToOp
     return answer
 
 
-def _who(run_dir: RunDir) -> tuple[str, Credentials]:
+def _address_and_credentials(run_dir: RunDir) -> tuple[str, Credentials]:
     ticket = run_dir.coordinator / "ticket"
     if ticket.exists():
         parsed = Ticket.parse(ticket.read_text())
         keys = RunKeys(run_dir.coordinator, parsed.run_name)
-        return parsed.address, keys.member(OPERATOR)
+        return parsed.address, keys.new_credentials(OPERATOR)
     for directory in sorted(run_dir.islands.glob("*")) if run_dir.islands.exists() else []:
         if (member := membership.load(directory)) is not None:
             return member.address, member.credentials(directory)

@@ -1,5 +1,7 @@
-"""Child processes on a leash: a socket pair whose end, however it comes, ends the child. Nothing is left
-behind.
+"""Child processes that end with their parent, however it ends.
+
+Parent and child hold the two ends of a socket pair, the leash. The kernel closes the parent's end when the
+parent dies; the child sees that and ends.
 """
 
 import os
@@ -10,11 +12,11 @@ import sys
 import threading
 from pathlib import Path
 
-LEASH = "ATOLL_LEASH"  # the file descriptor of a child's end, where the child does not use it otherwise
+LEASH = "ATOLL_LEASH"  # environment variable: the file descriptor of the child's end
 
 
 class Child:
-    """A process that dies with us, even when we are killed with SIGKILL."""
+    """A child process that ends when this process does, even by SIGKILL."""
 
     def __init__(
         self,
@@ -24,12 +26,14 @@ class Child:
         leash: bool = True,
         environment: dict[str, str] | None = None,
     ) -> None:
-        """Run `python -m` with `arguments`; "{fd}" in them becomes its end of the pair.
+        """Start `python -m` with `arguments`, its output appended to the file `log`.
 
-        With `leash` the child watches its end by itself (`watch_leash`); without, the arguments tell it.
+        The child learns the number of its end of the socket pair from LEASH, and watches that end
+        (`watch_leash`). With `leash=False` it learns it from `arguments`, where "{fd}" stands for the number,
+        and uses the socket for more.
         """
-        self.socket, theirs = socket.socketpair()
-        handle = theirs.fileno()
+        self.socket, childs_end = socket.socketpair()
+        handle = childs_end.fileno()
         extra = {LEASH: str(handle)} if leash else {}
         output = log.open("ab") if log is not None else None
         try:
@@ -40,25 +44,26 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # Ctrl-C reaches only us; the child ends by its leash
+                start_new_session=True,  # Ctrl-C reaches only the parent, which then ends the child
             )
         finally:
-            theirs.close()
+            childs_end.close()
             if output is not None:
                 output.close()
 
     @property
     def alive(self) -> bool:
+        """Whether the process still runs."""
         return self.process.poll() is None
 
     def kill(self) -> None:
-        """SIGKILL, as a power cut would."""
+        """End it with SIGKILL, so that it cannot clean up."""
         self.process.kill()
         self.process.wait(10)
         self.socket.close()
 
     def stop(self, seconds: float = 10.0) -> int:
-        """Let go of the leash and wait; kill what does not end in time. The exit status."""
+        """Close the leash and wait; SIGKILL the child if it does not end in time. Returns its exit status."""
         self.socket.close()
         try:
             return self.process.wait(seconds)
@@ -68,7 +73,7 @@ class Child:
 
 
 def watch_leash() -> None:
-    """In a child: when the parent's end is gone, end as if told by SIGTERM."""
+    """In a child: once the parent's end is closed, send SIGTERM to this process."""
     handle = os.environ.pop(LEASH, "")
     if handle:
         threading.Thread(target=_watch, args=(int(handle),), daemon=True, name="leash").start()

@@ -1,6 +1,4 @@
-"""A tiny real state: production's kernels, tables and roots over a few numbers, so that wrong bits show as
-wrong roots.
-"""
+"""A tiny real state: production's kernels over 16 numbers, so that wrong bits show as wrong roots."""
 
 import threading
 from functools import cached_property
@@ -68,9 +66,7 @@ def trained(outer: Floats, plan: Plan, lease: Ranges, island: str) -> Floats:
 def expected(
     parameters: Floats, momentum: Floats, header: UpdateHeader, payloads: dict[bytes, Bytes]
 ) -> tuple[Floats, Floats]:
-    """The next state by the formulas of the paper, in numpy alone: what a commit of these participants must
-    lead to.
-    """
+    """The state that an update must lead to, by the formulas of the paper in numpy alone."""
     total = np.zeros_like(parameters)
     for share, weight in zip(header.participants, weights(header.participants), strict=True):
         total += np.float32(weight) * payloads[share.payload].view(np.float32)

@@ -1,6 +1,4 @@
-"""The coordinator's durable store, with the semantics of `coordinator/store.py`: terms, keys, one
-transaction.
-"""
+"""The coordinator's database, with the semantics of `coordinator/store.py`: terms, keys, transactions."""
 
 from dataclasses import dataclass, field
 
@@ -32,9 +30,7 @@ class Database:
         return self._begin(self.term.counter + 1)
 
     def raise_term(self, held: Term, above: int) -> Term:
-        """The leader's own term, raised above one that an island remembers. Raises Deposed for any but the
-        leader.
-        """
+        """A new term for the leader, above one that an island remembers. Raises Deposed for anybody else."""
         self.check(held)
         return self._begin(max(held.counter, above) + 1)
 
@@ -115,18 +111,14 @@ class Database:
 
 
 def _key(record: Record) -> tuple[int, str | int | None] | None:
-    """The primary key of a record in its table: islands name plans, numbers attempts, the step alone
-    commits.
-    """
+    """The primary key of a record in its table: (step, island, number or nothing); None if it has none."""
     match record:
         case Plan():
             return record.step, record.island
         case Attempt():
             return record.step, record.number
         case CommitRecord():
-            merge(
-                [span for _, lease in record.leases for span in lease]
-            )  # overlapping leases: refused here too
+            merge([span for _, lease in record.leases for span in lease])  # as the store refuses overlaps
             return record.step, None
         case Assembled() | Doubted():
             return None

@@ -21,9 +21,7 @@ def sign(data: bytes) -> bytes:
 
 @dataclass(kw_only=True)
 class Disk:
-    """Survives its process. All of it is synced when written, except the outer state, which is a mapped
-    file.
-    """
+    """What outlives an agent's process. Only the outer state, a mapped file, is not synced when written."""
 
     parameters: Floats
     momentum: Floats

@@ -1,6 +1,4 @@
-"""An island's part of one attempt's all-reduce, slice by slice, with production's waits and faults
-(`agent/reduce.py`).
-"""
+"""An island's part in one attempt's reduction, with the waits and faults of `agent/reduce.py`."""
 
 from itertools import repeat
 from typing import TYPE_CHECKING
@@ -49,9 +47,7 @@ class Exchange:
                 self.island.spawn(self._offer(number, part, self._payload))
 
     def close(self, silently: bool = False) -> None:
-        """Stop; the streams to me break (`silently`: nobody is told). What has arrived stays for `hold` and
-        readers.
-        """
+        """Stop, and break the streams of participants; `silently` tells nobody. What has arrived stays."""
         if not self.closed:
             self.closed = True
             for (number, _), offer in self._offers.items():
@@ -70,9 +66,7 @@ class Exchange:
     # ----------------------------------------------------------------------------------------------- an owner
     def take(self, offer: Offer) -> None:
         """A participant's copy of a slice of mine, checked against what it proposed."""
-        if offer.number >= len(
-            self.attempt.slices
-        ):  # of another attempt with this number, from before a backup
+        if offer.number >= len(self.attempt.slices):  # of an attempt with this number from before a backup
             offer.break_off()
             return
         part, sender = self.attempt.slices[offer.number], offer.sender.name

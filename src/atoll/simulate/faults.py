@@ -1,6 +1,4 @@
-"""What goes wrong. Each fault is a value: drawn by hypothesis (so that a failing schedule shrinks), or by
-seed.
-"""
+"""What goes wrong. A fault is a value: drawn from a seed, or by hypothesis, which can shrink a schedule."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -35,9 +33,7 @@ ARMED_SECONDS = 3.0  # an armed crash strikes between two effects, or after this
 
 @dataclass(frozen=True)
 class Crash(Fault):
-    """An agent dies after so many more effects, and comes back; in the dark its unsynced pages are lost
-    too.
-    """
+    """An agent dies after so many more effects and comes back; `dark`: its unsynced pages are lost too."""
 
     who: int
     effects: int = 0
@@ -63,9 +59,7 @@ class CoordinatorCrash(Fault):
 
 @dataclass(frozen=True)
 class Takeover(Fault):
-    """A standby begins a new term while the old leader lives; new lines reach the old one for `lag` seconds
-    more.
-    """
+    """A standby begins a term while the old leader lives; new lines may reach that for `lag` seconds more."""
 
     lag: float = 0.0
 
@@ -179,9 +173,7 @@ class Leave(Fault):
 
 
 def doom(world: "World", process: "Process", effects: int, dark: bool) -> None:
-    """Let a process die after so many more of its effects, and at once if it has none to carry out for a
-    while.
-    """
+    """Let a process die after so many more of its effects, or after ARMED_SECONDS if these do not come."""
     if not process.up or process.doom is not None:
         return
     incarnation = process.incarnation

@@ -1,6 +1,4 @@
-"""One island asks others for bytes that a digest names; each answer is checked (`agent/fetch.py`,
-`agent/donor.py`).
-"""
+"""One island asks others for bytes that a digest names, as `agent/fetch.py` does; each answer is checked."""
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING

@@ -1,6 +1,4 @@
-"""What must never happen (PROTOCOL 9), looked at after every decision, every stored record and every
-promise.
-"""
+"""What must never happen, checked at every durable record and every promise; docs/simulator.md lists it."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Invariants:
-    """Knows everything: the one true history, and the bits that each state must have."""
+    """An observer that knows the one true history, and the bits that each state must have."""
 
     def __init__(self, world: "World", parameters: Floats, momentum: Floats) -> None:
         self.violations: list[str] = []
@@ -85,7 +83,7 @@ class Invariants:
         for island, lease in record.leases:
             plan = plans.get((step, island))
             of_plan = plan and any(
-                plan.used(inner_steps + 1) == lease for inner_steps in range(plan.inner_steps)
+                plan.used_lease(inner_steps + 1) == lease for inner_steps in range(plan.inner_steps)
             )
             self._must(of_plan, f"{island}'s lease is not of the first samples of its plan")
         for share, (_, lease) in zip(record.participants, record.leases, strict=True):
@@ -157,8 +155,8 @@ class Invariants:
             self.violated(f"leases overlap: {error}")
             return
         self._must(
-            all_of_them in ((), ((0, leases.fresh),)),
-            f"leases have a gap: {all_of_them}, cursor {leases.fresh}",
+            all_of_them in ((), ((0, leases.first_fresh()),)),
+            f"leases have a gap: {all_of_them}, cursor {leases.first_fresh()}",
         )
 
     def forget_unseen(self) -> None:

@@ -196,9 +196,7 @@ class Island(Process):
         self.die()
 
     def died(self, dark: bool) -> None:
-        """What a death in the middle of a write leaves: a torn chunk; without power, pages that were never
-        synced.
-        """
+        """Leave a torn chunk if it was being written; without power, pages as of the last sync too."""
         if self.applying >= 0:
             elements = self.state.layout.chunk(self.applying)
             self.disk.momentum[elements] += 1
@@ -216,9 +214,7 @@ class Island(Process):
         self.link.broke(line)
 
     def never_heard(self, record: CommitRecord) -> None:
-        """A record that nobody has stored, in a frozen agent's socket: its line's end, which is dead, takes
-        it along.
-        """
+        """Forget a record that nobody has stored, and that waits in the socket of this frozen agent."""
         message = m.Committed(record)
         self._backlog = [entry for entry in self._backlog if message not in entry[2]]
 

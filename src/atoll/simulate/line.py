@@ -25,10 +25,8 @@ class Line:
         self._timeline = network.timeline
         self._incarnations = (island.incarnation, coordinator.incarnation)
         self._open = [True, True]
-        self._queues: tuple[deque[tuple[float, Message | None]], ...] = (
-            deque(),
-            deque(),
-        )  # None: the end of it
+        # What is under way from each end: (when it arrives, the message); None is the end of the line.
+        self._queues: tuple[deque[tuple[float, Message | None]], ...] = (deque(), deque())
         self._last = [0.0, 0.0]
         self._held_until = [0.0, 0.0]  # retransmissions after a cut take their time
         network.lines[self] = None
@@ -82,9 +80,7 @@ class Line:
         self.watch()
 
     def owner_ended(self, process: Process, dark: bool) -> None:
-        """A process died. Its kernel still sends what it was handed, then the end; a machine without power,
-        nothing.
-        """
+        """A process died. Its kernel sends some of what it was given, then the end; if `dark`, nothing."""
         end = self.ends.index(process)
         if not self._open[end]:
             return

@@ -1,6 +1,4 @@
-"""An island's end of its control lines, as `agent/link.py`: dials for ever, a Hello first and Beats
-throughout.
-"""
+"""An island's end of its control lines, as `agent/link.py`: it dials for ever, says Hello, then Beats."""
 
 from typing import TYPE_CHECKING, Any
 

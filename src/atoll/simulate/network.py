@@ -38,9 +38,8 @@ class Network:
         base = self._base_delay.get(edge)
         if base is None:
             pair = random.Random(f"{self._seed} {min(edge)} {max(edge)}")
-            base = self._base_delay[edge] = (
-                0.003 * 50 ** pair.random()
-            )  # 3 to 150 ms, log-uniform, same both ways
+            base = 0.003 * 50 ** pair.random()  # 3 to 150 ms, log-uniform, the same both ways
+            self._base_delay[edge] = base
         return base * (1.0 + 0.5 * self.random.random() ** 4) * self._congestion.get(edge, 1.0)
 
     def seconds(self, source: str, target: str, num_bytes: float) -> float:

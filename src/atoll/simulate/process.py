@@ -42,9 +42,7 @@ class Process:
 
     # ------------------------------------------------------------------------------------------ what it does
     def later(self, seconds: float, action: Callable[..., None], *arguments: object) -> None:
-        """Do it after so many seconds of its own clock, if it still lives then; a frozen one does it when it
-        thaws.
-        """
+        """Do it after so many seconds of its own clock, or when it thaws, if it still lives then."""
         self.timeline.after(seconds / self.clock_rate, self.do, self.incarnation, action, arguments)
 
     def do(self, incarnation: int, action: Callable[..., None], arguments: tuple[Any, ...]) -> None:

@@ -1,6 +1,4 @@
-"""How long the swarm takes to commit while PROTOCOL 9 says that it must: the bound that the simulator
-prints.
-"""
+"""How long the swarm takes to commit while nothing stands in its way: the bound that the simulator prints."""
 
 from typing import TYPE_CHECKING
 
@@ -12,11 +10,10 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Calm: a coordinator, a majority of islands, an owner that all of these reach, and somebody who has the
-    head.
+    """How long it has been calm without a commit.
 
-    What the others do meanwhile (dead, frozen, stalled, cut off) does not matter: progress must not depend on
-    them.
+    Calm means: there is a coordinator, a majority of the islands, an owner that all of these reach, and
+    somebody who has the head. What the others do (dead, frozen, stalled, cut off) must not matter.
     """
 
     def __init__(self, world: "World") -> None:
@@ -68,9 +65,7 @@ class Progress:
         )
 
     def _can_have_head(self, agent: "Island", others: list["Island"]) -> bool:
-        """An owner must be ready: it has the head, or can fetch it from somebody who has and who can be
-        dialled.
-        """
+        """Whether an agent can be ready: it has the head, or can fetch it from another that has it."""
         reach = agent.network.both_ways
         return self._has_head(agent) or any(
             self._has_head(other) and other.serving and reach(agent.name, other.name) for other in others

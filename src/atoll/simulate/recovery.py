@@ -1,6 +1,4 @@
-"""Brings an island's outer state to the head of its log, as `agent/recovery.py` does: by chunks, then by
-updates.
-"""
+"""Brings an island's outer state to the head, as `agent/recovery.py` does: by chunks, then by updates."""
 
 from typing import TYPE_CHECKING
 
@@ -99,10 +97,8 @@ def _recognise(island: "Island", target: int) -> None:
     for chunk, version in enumerate(state.versions):
         if version == UNKNOWN:
             own = state.row(chunk)
-            known = (
-                step for step, table in tables if table is not None and row(table, chunk, ROW_BYTES) == own
-            )
-            state.versions[chunk] = next(known, UNKNOWN)
+            known = [step for step, table in tables if table and row(table, chunk, ROW_BYTES) == own]
+            state.versions[chunk] = known[0] if known else UNKNOWN
 
 
 def _replace(island: "Island", chunks: list[int], target: int, donors: Donors) -> Work:

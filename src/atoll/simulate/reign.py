@@ -1,7 +1,6 @@
-"""A coordinator's process: carries out what production's `Coordinator.step` decides, as
-`coordinator/server.py` does.
+"""A coordinator's process: carries out what `Coordinator.step` decides, as `coordinator/server.py` does.
 
-Persists are gathered until the next send and appended in one transaction; the process may die before any
+Records are gathered until the next message, and appended in one transaction. The process may die before any
 effect.
 """
 
@@ -38,7 +37,7 @@ from atoll.swarm.messages import control
 if TYPE_CHECKING:
     from atoll.simulate.world import World
 
-RENEW_SECONDS = 1.0  # a standby takes over after 3 s without (PROTOCOL 2)
+RENEW_SECONDS = 1.0  # a standby takes over after 3 s without (LEADER_SECONDS)
 
 
 class Reign(Process):
@@ -73,12 +72,10 @@ class Reign(Process):
             self._next_tick = now + 1.0
         try:
             self._carry_out(self.protocol.step(event, now))
-            if (
-                self.up and self.protocol.term == self.database.term
-            ):  # else it knows nothing of what another has decided
-                self.world.invariants.leases_partition(
-                    self
-                )  # not before: what it decided together is durable bit by bit
+            # Only of the leader, since others know nothing of what it decides; and only now, since records of
+            # one decision become durable one after the other.
+            if self.up and self.protocol.term == self.database.term:
+                self.world.invariants.leases_partition(self)
         except Deposed as error:
             self._deposed(error)
             return
@@ -88,9 +85,7 @@ class Reign(Process):
         self._tick_at(self._next_tick)
 
     def _renew(self) -> None:
-        """A leader renews its row, and so learns that it leads no longer although it had nothing to
-        persist.
-        """
+        """Learn whether this coordinator still leads, even if it has nothing to persist."""
         try:
             self.database.check(self.protocol.term)
         except Deposed as error:
@@ -164,9 +159,7 @@ class Reign(Process):
         island = line.ends[0]
         self._hello[line] = hello
         self.outboxes[island.name] = line
-        if not self.protocol.term.outranks(
-            hello.term
-        ):  # this database forgot a reign that the island remembers
+        if not self.protocol.term.outranks(hello.term):  # the database forgot a reign that the island knows
             try:
                 term = self.database.raise_term(self.protocol.term, above=hello.term.counter)
             except Deposed as error:

@@ -1,6 +1,4 @@
-"""Swarms and faults by seed, for bulk runs: small swarms of every make, a few faults of every kind, at any
-moment.
-"""
+"""Swarms and faults drawn from a seed: small swarms of every kind, a few faults of any kind at any moment."""
 
 import random
 from collections.abc import Callable
@@ -23,9 +21,7 @@ def swarm(seed: int) -> Setting:
 
 
 def storm(seed: int, span_seconds: float = 20.0, max_faults: int = 8, backups: bool = True) -> list[f.Fault]:
-    """Up to `max_faults` faults within `span_seconds`; the same for the same seed. `backups`: restored ones
-    too.
-    """
+    """Up to `max_faults` faults within `span_seconds`, the same for the same seed; `backups` too, or not."""
     rng = random.Random(f"storm {seed}")
     faults = (_fault(rng, span_seconds, backups) for _ in range(rng.randint(0, max_faults)))
     return sorted(faults, key=lambda fault: fault.at)

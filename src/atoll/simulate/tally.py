@@ -15,9 +15,7 @@ class Tally:
     virtual_seconds: float = 0.0
     progress_bound_seconds: float = 0.0  # the longest that a commit took while nothing stood in its way
     faults: Counter[str] = field(default_factory=Counter[str])
-    wrong: dict[int, list[str]] = field(
-        default_factory=dict[int, list[str]]
-    )  # seed -> what was violated, or stood still
+    wrong: dict[int, list[str]] = field(default_factory=dict[int, list[str]])  # seed -> violations, stalls
 
     def add(self, result: Result) -> None:
         self.schedules += 1

@@ -1,6 +1,4 @@
-"""Virtual time: a heap of what happens next, and tasks that wait in it. Same seed, same order, to the last
-event.
-"""
+"""Virtual time: a heap of what happens next, and tasks that wait in it; the order follows from the seed."""
 
 import heapq
 from collections.abc import Callable, Generator
@@ -56,9 +54,7 @@ Work = Generator[Wait, Any, Any]
 
 
 class Task:
-    """A generator that lives in a process: it yields what it waits for, and is told whether a signal came in
-    time.
-    """
+    """A generator in a process: it yields what it waits for, and is told whether a signal came in time."""
 
     def __init__(self, process: "Process", work: Work) -> None:
         self.ended = Signal()

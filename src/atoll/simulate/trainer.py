@@ -71,7 +71,7 @@ class Trainer:
             has_time = self._orders.progress(LOSS, CONTEXT_LENGTH)
         if self._orders.moved_on:
             return
-        lease = plan.used(done)
+        lease = plan.used_lease(done)
         self._island.state.local[:] = trained(self._parameters, plan, lease, self._island.name)
         self._island.trained_on = lease
         self._orders.propose(CONTEXT_LENGTH * num_samples(lease), LOSS)

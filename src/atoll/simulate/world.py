@@ -178,9 +178,7 @@ class World:
         )
 
     def route(self, island: str) -> Reign:
-        """Where a new line of an island leads: the newest coordinator; while a takeover gets about, perhaps
-        an older one.
-        """
+        """The coordinator that a new line reaches: the newest, or just after a takeover perhaps the last."""
         up = [reign for reign in self.reigns if reign.up]
         if (
             len(up) > 1

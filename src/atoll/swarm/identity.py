@@ -1,8 +1,8 @@
-"""Who is who: a certificate authority per run, one certificate per member, tickets that turn strangers into
-members.
+"""Who is who: each run has a certificate authority, each member a certificate, and strangers need a ticket.
 
-TLS keys are P-256 (BoringSSL, inside gRPC, does not offer Ed25519 by default); commit records are signed with
-Ed25519, whose signatures are a pure function of key and bytes, so that the coordinator stays deterministic.
+TLS keys are P-256, since BoringSSL, which gRPC uses, does not offer Ed25519 by default. Commit records are
+signed with Ed25519, whose signatures are a pure function of key and bytes, so that the coordinator stays
+deterministic.
 """
 
 import base64
@@ -27,7 +27,7 @@ from atoll.swarm.layout import digest
 COORDINATOR = "coordinator"
 OPERATOR = "operator"
 TICKET_PREFIX = "atoll-"
-MAX_PORT = 65_534  # of a coordinator: enrolment takes the next one
+MAX_PORT = 65_534  # of a coordinator; enrolment is on the next port
 _AUTHORITY_KEY, _AUTHORITY, _RECORD_KEY = "authority.key", "authority.pem", "record.key"
 _YEARS_VALID = 10
 _PEM = serialization.Encoding.PEM
@@ -35,7 +35,7 @@ _Key = TypeVar("_Key", ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)
 
 
 class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """What an operator hands to a contributor: where to enrol, whom to believe there, and a secret."""
+    """What an operator gives a contributor: where to enrol, how to know the coordinator, and a secret."""
 
     run_id: str
     address: str  # of the coordinator, host:port; enrolment is on the next port
@@ -43,17 +43,18 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
     secret: str
 
     def text(self) -> str:
+        """The ticket as one line, with a checksum."""
         body = msgspec.msgpack.encode(self)
         return TICKET_PREFIX + base64.urlsafe_b64encode(digest(body)[:4] + body).decode().rstrip("=")
 
     @property
     def run_name(self) -> str:
-        """The name in the run's recipe: a run's id is its name and eight random digits."""
+        """The name in the run's recipe; a run's id is this name and eight random hex digits."""
         return self.run_id.rsplit("-", 1)[0]
 
     @staticmethod
     def parse(text: str) -> "Ticket":
-        """Raises UserError for a text that is not a whole ticket."""
+        """The ticket in a text that `text` made. Raises UserError for any other text."""
         wrong = UserError(
             f"{text[:24]}…: not a ticket, or not all of one; copy the whole line that `atoll host` printed"
         )
@@ -65,43 +66,44 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
             ticket = msgspec.msgpack.decode(raw[4:], type=Ticket)
         except (ValueError, msgspec.DecodeError):
             raise wrong from None
-        if ticket.text() != text:  # also where only the checksum, or letters that decode alike, differ
+        if ticket.text() != text:  # a wrong checksum, or other letters that base64 decodes alike
             raise wrong
         host, _, port = ticket.address.rpartition(":")
         # The run's name becomes a directory, and enrolment is on the port after the one named.
         named = re.fullmatch(r"[A-Za-z0-9_-]+", ticket.run_id) and host and re.fullmatch(r"[0-9]{1,5}", port)
         if not named or not 1 <= int(port) <= MAX_PORT:
             raise UserError(
-                f"{text[:24]}…: this ticket's run or address cannot be true; ask for a new ticket"
+                f"{text[:24]}…: this ticket names an impossible run or address; ask for a new ticket"
             )
         return ticket
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """What a process needs to speak mutual TLS; all PEM."""
+    """What a process needs to speak mutual TLS, all as PEM."""
 
     key: bytes
     certificate: bytes
-    authority: bytes
+    authority: bytes  # the run's certificate
 
     @property
     def name(self) -> str:
+        """The name in the certificate: an island's id, or a reserved name."""
         return common_name(self.certificate)
 
 
 class RunKeys:
-    """The run's own keys, beside the coordinator's database. Whoever has them is the run."""
+    """The run's keys, kept beside the coordinator's database. Whoever has them can act as the run."""
 
     def __init__(self, directory: Path, name: str) -> None:
-        """Load the keys in `directory`, or make them for a run called `name`.
+        """Load the keys in `directory`; make them, for a run called `name`, if there are none.
 
-        Raises UserError when only some of them are there.
+        Raises UserError if some are missing or damaged.
         """
-        made = directory / "keys.new"
+        new_dir = directory / "keys.new"
         paths = [directory / name for name in (_AUTHORITY_KEY, _AUTHORITY, _RECORD_KEY)]
-        if not made.exists() and not any(path.exists() for path in paths):
-            _create_run_keys(name, made)
-        _move_into_place(made, directory)
+        if not new_dir.exists() and not any(path.exists() for path in paths):
+            _create_run_keys(name, new_dir)
+        _move_into_place(new_dir, directory)  # also what a start that was killed half-way has left to move
         if missing := ", ".join(path.name for path in paths if not path.exists()):
             raise UserError(
                 f"{directory}: the run's keys are incomplete ({missing} missing); restore them from a backup"
@@ -120,11 +122,13 @@ class RunKeys:
         return self._record_key.public_key().public_bytes_raw()
 
     def sign(self, data: bytes) -> bytes:
+        """The signature of the run's record key under `data`: Ed25519, 64 bytes."""
         return self._record_key.sign(data)
 
     def issue(self, csr: bytes) -> bytes:
-        """A certificate for the key in a signing request; its name is the key's fingerprint, whatever was
-        asked.
+        """A certificate (PEM) for the key in a signing request (PEM).
+
+        It names the key's fingerprint, whatever name was asked for. Raises UserError for a bad request.
         """
         try:
             request = x509.load_pem_x509_csr(csr)
@@ -135,13 +139,13 @@ class RunKeys:
             raise UserError("the signing request is not self-signed with an elliptic-curve key")
         return self._sign_certificate(public, island_id(public))
 
-    def member(self, name: str) -> Credentials:
-        """Fresh credentials under a reserved name (the coordinator, an operator)."""
+    def new_credentials(self, name: str) -> Credentials:
+        """Credentials with a new key under a reserved name: COORDINATOR or OPERATOR."""
         key = ec.generate_private_key(ec.SECP256R1())
         return Credentials(_private_pem(key), self._sign_certificate(key.public_key(), name), self.authority)
 
-    def own(self) -> Credentials:
-        """The run's certificate itself, as shown to strangers on the enrolment port."""
+    def authority_credentials(self) -> Credentials:
+        """The run's own certificate and key, which the coordinator shows to strangers when they enrol."""
         return Credentials(_private_pem(self._key), self.authority, self.authority)
 
     def _sign_certificate(self, public: ec.EllipticCurvePublicKey, name: str) -> bytes:
@@ -154,27 +158,28 @@ class RunKeys:
 
 
 def fingerprint(certificate: bytes) -> bytes:
-    """16 bytes that a ticket carries to recognise the run's certificate (PEM) by."""
+    """The 16 bytes by which a ticket's holder recognises the run's certificate (PEM)."""
     return digest(x509.load_pem_x509_certificate(certificate).public_bytes(serialization.Encoding.DER))[:16]
 
 
 def common_name(certificate: bytes) -> str:
-    name = (
-        x509.load_pem_x509_certificate(certificate)
-        .subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0]
-        .value
-    )
+    """The name that a certificate (PEM) is made out to."""
+    subject = x509.load_pem_x509_certificate(certificate).subject
+    name = subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
     return name if isinstance(name, str) else name.decode()
 
 
 def island_id(public: ec.EllipticCurvePublicKey) -> str:
-    """The fingerprint of a public key, 16 hex digits."""
+    """An island's id: 16 hex digits of the digest of its public key."""
     der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return digest(der)[:8].hex()
 
 
 def island_key(directory: Path) -> tuple[str, bytes, bytes]:
-    """This island's (id, private key PEM, signing request PEM); the key is made once and kept."""
+    """(id, private key, signing request) of the island in `directory`; both as PEM.
+
+    The key is made at the first call and kept. Raises UserError if the one that is kept cannot be read.
+    """
     path = directory / "island.key"
     if not path.exists():
         _write_private(path, _private_pem(ec.generate_private_key(ec.SECP256R1())))
@@ -185,7 +190,7 @@ def island_key(directory: Path) -> tuple[str, bytes, bytes]:
 
 
 def verify_record(record_key: bytes, data: bytes, signature: bytes) -> bool:
-    """Whether the run's key signed `data`."""
+    """Whether `signature` under `data` is of the run's record key, whose public half is `record_key`."""
     try:
         ed25519.Ed25519PublicKey.from_public_bytes(record_key).verify(signature, data)
     except (InvalidSignature, ValueError):
@@ -194,16 +199,25 @@ def verify_record(record_key: bytes, data: bytes, signature: bytes) -> bool:
 
 
 def new_secret() -> str:
+    """120 random bits, as 20 characters."""
     return secrets.token_urlsafe(15)
 
 
 def _create_run_keys(run_name: str, directory: Path) -> None:
-    """Make `directory` with all of a run's keys in it: whole or not at all."""
+    """Make `directory` with all of a run's keys in it, whole or not at all."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = f"{run_name}-{secrets.token_hex(4)}"
     usage = x509.KeyUsage(
-        True, False, False, False, False, True, False, False, False
-    )  # sign data, sign certificates
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
     certificate = (
         _builder(name, key.public_key(), _subject(name))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -216,12 +230,11 @@ def _create_run_keys(run_name: str, directory: Path) -> None:
         write_atomic(made / _AUTHORITY, certificate.public_bytes(_PEM))
 
 
-def _move_into_place(made: Path, directory: Path) -> None:
-    """Also what a start that was killed half-way has left to move."""
-    if made.exists():
-        for path in made.iterdir():
+def _move_into_place(new_dir: Path, directory: Path) -> None:
+    if new_dir.exists():
+        for path in new_dir.iterdir():
             path.replace(directory / path.name)
-        made.rmdir()
+        new_dir.rmdir()
 
 
 def _builder(name: str, public: ec.EllipticCurvePublicKey, issuer: x509.Name) -> x509.CertificateBuilder:
@@ -232,7 +245,7 @@ def _builder(name: str, public: ec.EllipticCurvePublicKey, issuer: x509.Name) ->
         .issuer_name(issuer)
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=2))  # clocks of strangers differ
+        .not_valid_before(now - datetime.timedelta(days=2))  # the clocks of members may be wrong
         .not_valid_after(now + datetime.timedelta(days=365 * _YEARS_VALID))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
     )
@@ -252,13 +265,12 @@ def _load_key(path: Path, kind: type[_Key]) -> _Key:
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise UserError(f"{path}: not a readable private key; restore it from a backup") from error
     if not isinstance(key, kind):
-        raise UserError(
-            f"{path}: a private key of another kind than {kind.__name__}; restore it from a backup"
-        )
+        raise UserError(f"{path}: the private key is no {kind.__name__}; restore it from a backup")
     return key
 
 
 def _write_private(path: Path, data: bytes) -> None:
+    """Write a file that only its owner can read."""
     old = os.umask(0o077)
     try:
         write_atomic(path, data)

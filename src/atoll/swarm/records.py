@@ -1,4 +1,4 @@
-"""The durable records of a swarm, and the base of everything that travels or is kept.
+"""The records that a swarm keeps on disk, and the base of everything that travels.
 
 Messages that nobody keeps are in `messages/`, by plane. Digests and roots are 32 raw bytes. A *step* is an
 outer step: update `step` turns state `step` into state `step + 1`.
@@ -18,19 +18,17 @@ _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
-    """Base of everything that travels or is kept."""
+    """The base of every message and record. Its encoding begins with the name of its type."""
 
 
 class Term(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The number of a coordinator's reign; the nonce tells two that took the same number apart."""
+    """The number of a coordinator's reign; the nonce tells apart two reigns that took the same number."""
 
     counter: int = 0
     nonce: str = ""
 
     def outranks(self, other: "Term") -> bool:
-        """Whether this reign is the same as `other`, or began after it; of two with one number neither
-        does.
-        """
+        """Whether this reign is `other` or has a higher number. Of two with one number neither outranks."""
         return self == other or self.counter > other.counter
 
 
@@ -56,17 +54,18 @@ class Plan(Message, frozen=True, kw_only=True):
     lease: Ranges
     stage_starts: tuple[int, ...]  # sample index at which each stage of the mixture began
     inner_steps: int
-    first_inner_step: int  # position on the schedules
-    seconds_left: float = math.inf  # from when it is told; when they are over, what is done is proposed
-    handover_seconds: float = 0.0  # the part of them that copying and encoding usually take
+    first_inner_step: int  # the plan's first inner step, counted from the run's beginning as schedules do
+    seconds_left: float = math.inf  # from when the plan is told until the island proposes what it has done
+    handover_seconds: float = 0.0  # how many of these seconds copying and encoding usually take
 
     @property
     def num_samples(self) -> int:
+        """How many samples the lease holds."""
         return num_samples(self.lease)
 
     @property
     def samples(self) -> list[int]:
-        """Their indices, in the order in which they are trained on: turns of partitions are spread evenly."""
+        """The samples in the order in which they are trained on: turns of partitions are spread evenly."""
         groups: defaultdict[int, list[int]] = defaultdict(list)
         for first, count in self.lease:
             groups[number_of(first)] += range(first, first + count)
@@ -77,41 +76,39 @@ class Plan(Message, frozen=True, kw_only=True):
         ]
         return [index for _, _, index in sorted(placed)]
 
-    def is_again(self, other: "Plan") -> bool:
-        """Whether `other` asks for the same work: perhaps of another term, and with other time left."""
-        same = msgspec.structs.replace(
+    def is_same_work(self, other: "Plan") -> bool:
+        """Whether both plan the same work, though told by different coordinators or at different times."""
+        told_alike = msgspec.structs.replace(
             self, term=other.term, seconds_left=other.seconds_left, handover_seconds=other.handover_seconds
         )
-        return same == other
+        return told_alike == other
 
     def split_lease(self, inner_steps: int) -> tuple[Ranges, Ranges]:
-        """(the samples of the first `inner_steps` inner steps, the samples of the rest)."""
+        """(the samples of the first `inner_steps` inner steps, the samples of the others)."""
         if inner_steps >= self.inner_steps:
             return self.lease, ()
         count = self.num_samples * inner_steps // self.inner_steps
-        if len({number_of(first) for first, _ in self.lease}) == 1:  # else `samples` lists them all
+        if len({number_of(first) for first, _ in self.lease}) == 1:  # then no sample need be listed
             return split(self.lease, count)
-        samples = self.samples
-        used, unused = (merge((sample, 1) for sample in part) for part in (samples[:count], samples[count:]))
-        return used, unused
+        ranges = [(sample, 1) for sample in self.samples]
+        return merge(ranges[:count]), merge(ranges[count:])
 
-    def used(self, inner_steps: int) -> Ranges:
+    def used_lease(self, inner_steps: int) -> Ranges:
         """The samples of the first `inner_steps` inner steps."""
-        return self.split_lease(inner_steps)[0]
+        used, _ = self.split_lease(inner_steps)
+        return used
 
-    def has_time(self, done: int, more: int, elapsed_seconds: float) -> bool:
-        """Whether `more` inner steps fit as well, at the pace of the `done` ones, which took
-        `elapsed_seconds`.
-        """
+    def has_time(self, num_done: int, num_more: int, elapsed_seconds: float) -> bool:
+        """Whether more inner steps fit at the average pace of those done; the first always does."""
         available_seconds = self.seconds_left - self.handover_seconds
-        return not done or elapsed_seconds * (done + more) <= available_seconds * done
+        return not num_done or elapsed_seconds * (num_done + num_more) <= available_seconds * num_done
 
 
 class Share(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One participant of an update."""
+    """One participant of an update, and its weight."""
 
     island: str
-    payload: bytes
+    payload: bytes  # root of its pieces' digests
     tokens: int
     weight: float  # normalised over the participants; exactly representable in fp32
 
@@ -125,49 +122,52 @@ class Slice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def pieces(self) -> range:
+        """The numbers of its pieces."""
         return range(self.first_piece, self.first_piece + self.num_pieces)
 
 
 class Attempt(Message, frozen=True, kw_only=True):
-    """Coordinator to all ready agents: reduce these payloads, by these owners."""
+    """Coordinator to all ready agents: these participants' payloads are reduced by these owners."""
 
     term: Term
     step: int
-    number: int
-    parent: bytes
+    number: int  # attempts are counted within a step, from 1
+    parent: bytes  # root of state `step`
     codec: str
     lr: float
     momentum: float
     participants: tuple[Share, ...]  # sorted by island
     slices: tuple[Slice, ...]
-    addresses: dict[str, str]  # of the owners
+    addresses: dict[str, str]  # of the owners, by island
 
     @property
     def involved(self) -> list[str]:
-        """Participants and owners, sorted."""
+        """The participants and the owners, sorted."""
         return sorted({s.island for s in self.participants} | {s.owner for s in self.slices if s.num_pieces})
 
-    def owner_of(self, island: str) -> bool:
+    def has_owner(self, island: str) -> bool:
+        """Whether an island reduces at least one piece."""
         return any(s.owner == island and s.num_pieces for s in self.slices)
 
     def share_of(self, island: str) -> Share | None:
+        """An island's share; None if it is no participant."""
         return next((s for s in self.participants if s.island == island), None)
 
 
 class Assembled(Message, frozen=True):
-    """Coordinator to all ready agents: the update is now fixed; here is the root of each slice."""
+    """Coordinator to all ready agents: all slices are reduced, so the update is fixed."""
 
     term: Term
     step: int
     number: int
-    digests: tuple[bytes, ...]
+    digests: tuple[bytes, ...]  # of each slice: root of its pieces' digests
 
 
 class UpdateHeader(Message, frozen=True, kw_only=True):
-    """What an update is, apart from its bytes. Its digest names the update."""
+    """What an update is, apart from its bytes. The digest of the header names the update."""
 
     step: int
-    parent: bytes
+    parent: bytes  # root of state `step`
     codec: str
     lr: float
     momentum: float
@@ -175,6 +175,7 @@ class UpdateHeader(Message, frozen=True, kw_only=True):
     slices: tuple[tuple[int, int, bytes], ...]  # (first piece, number of pieces, root of their table)
 
     def digest(self) -> bytes:
+        """The update's name."""
         return digest(encode(self))
 
 
@@ -195,32 +196,33 @@ def header(attempt: Attempt, assembled: Assembled) -> UpdateHeader:
 
 
 class CommitRecord(Message, frozen=True, kw_only=True):
-    """The one decision about a step: a chain (by `previous`), signed with the run's key, valid whatever the
-    term.
+    """The one decision about a step, signed with the run's key; it stays valid in later terms.
+
+    Each record names the digest of the one before, so that they are a chain.
     """
 
     term: Term
-    branch: int
+    branch: int  # how many rewinds came before
     step: int
-    number: int
-    parent: bytes
-    update: bytes
-    next_root: bytes
+    number: int  # of the attempt that made the update
+    parent: bytes  # root of state `step`
+    update: bytes  # digest of the update's header
+    next_root: bytes  # root of state `step + 1`
     participants: tuple[Share, ...]
-    leases: tuple[tuple[str, tuple[tuple[int, int], ...]], ...]  # spent by this commit, per participant
+    leases: tuple[tuple[str, tuple[tuple[int, int], ...]], ...]  # (participant, the samples that it spent)
     previous: bytes  # digest of the record before
-    stage_starts: tuple[
-        int, ...
-    ] = ()  # of the mixture, so that who knows the records knows what each sample was
+    # Sample at which each stage of the mixture began: so the records alone say what each sample was.
+    stage_starts: tuple[int, ...] = ()
     signature: bytes = b""
 
     @property
     def islands(self) -> set[str]:
-        """Who took part."""
+        """The participants' ids."""
         return {share.island for share in self.participants}
 
     @property
     def tokens(self) -> int:
+        """How many tokens all participants together trained on."""
         return sum(share.tokens for share in self.participants)
 
     def unsigned(self) -> bytes:
@@ -228,33 +230,33 @@ class CommitRecord(Message, frozen=True, kw_only=True):
         return encode(msgspec.structs.replace(self, signature=b""))
 
     def digest(self) -> bytes:
+        """What the next record names as `previous`; the signature is part of it."""
         return digest(encode(self))
 
 
 class Rewind(Message, frozen=True, kw_only=True):
-    """The operator's decision to go on from an older state: what was committed from `step` on is
-    abandoned.
-    """
+    """The operator's decision to go back to state `step`: all commits from `step` on are abandoned."""
 
-    branch: int  # that it opens; a run begins on branch 0
+    branch: int  # the branch that begins here; a run begins on branch 0
     step: int
     root: bytes  # of state `step`
-    previous: bytes  # digest of the record of step - 1
+    previous: bytes  # digest of the commit record of `step - 1`; empty for state 0
     signature: bytes = b""
 
     def unsigned(self) -> bytes:
+        """The bytes that the signature covers."""
         return encode(msgspec.structs.replace(self, signature=b""))
 
 
 def is_valid_after(record: CommitRecord, rewinds: Sequence[Rewind]) -> bool:
-    """Whether a record is history still. `rewinds`: all there were, in order."""
+    """Whether none of a run's rewinds, given in order, has abandoned a record."""
     return record.branch <= len(rewinds) and all(
         record.step < rewind.step for rewind in rewinds[record.branch :]
     )
 
 
 def encode(message: Message) -> bytes:
-    """msgpack; equal messages give equal bytes, so a digest of them names the message."""
+    """A message as msgpack. Equal messages give equal bytes, so the digest of these names the message."""
     return _encoder.encode(message)
 
 

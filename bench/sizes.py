@@ -4,11 +4,12 @@ Nothing runs: the figures follow from what the code keeps per parameter, with in
 defaults. They are what has to be there at the worst moment, activations and the operating system aside.
 """
 
+from harness.report import Report, arguments
+
 from atoll.agent.codecs import codec_named
 from atoll.model.presets import PRESETS
 from atoll.recipe import Island, Outer
 from atoll.swarm.layout import BLOCK
-from harness.report import Report, arguments
 
 NAMES = ["demo", "150m", "1b", "3b", "intellect-1"]
 FP32 = 4

@@ -15,11 +15,12 @@ test-all: $(STAMP)
 	$(BIN)/python -m pytest -m 'slow or not slow'
 
 lint: $(STAMP)
-	$(BIN)/ruff check src tests bench examples
+	$(BIN)/ruff check src tests bench docs examples
 	$(BIN)/pyright
 
 bench: $(STAMP)
-	for b in bench/*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+	failed=; for b in bench/*.py; do echo "== $$b"; $(BIN)/python $$b || failed="$$failed $$b"; done; \
+	test -z "$$failed" || { echo "these failed:$$failed"; exit 1; }
 
 # torch first and pinned: its plain wheel is small on PyPI's CPU builds, and what follows is then satisfied by it.
 $(STAMP): pyproject.toml constraints.txt

@@ -1,4 +1,6 @@
-"""Shared by all tests: worlds and benches are importable, and hypothesis never judges by the clock."""
+"""Shared by all tests: worlds, benches and the makers of docs are importable, and hypothesis never judges by
+the clock.
+"""
 
 import sys
 from pathlib import Path
@@ -6,6 +8,6 @@ from pathlib import Path
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
-sys.path.append(str(Path(__file__).parents[1] / "bench"))
+sys.path += [str(Path(__file__).parents[1] / place) for place in ("bench", "docs")]
 settings.register_profile("atoll", deadline=None, print_blob=True)
 settings.load_profile("atoll")

@@ -7,7 +7,7 @@ import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,15 @@ from unittest import mock
 import msgspec
 import numpy as np
 import torch
+from torch import Tensor
 
 from atoll.agent.codecs import codec_named
-from atoll.agent.mapped import map_file
+from atoll.agent.mapped import PARAMETERS, Floats, OuterMapping, map_file
 from atoll.island.parallelize import device as device_named
-from atoll.island.ranks import Ranks, own_rows
-from atoll.island.step import Island
+from atoll.island.ranks import Ranks
+from atoll.mesh import own_elements
 from atoll.model.presets import PRESETS
-from atoll.swarm.layout import BLOCK
+from atoll.swarm.layout import Layout, TensorSpec
 from harness.flops import PEAK_FLOPS, step_flops, whole_window_flops
 from harness.sides import Shape, Step, our_island, our_step, some_batch
 
@@ -165,57 +166,62 @@ def graphs() -> dict[str, Any]:
 
 
 def hand_over(device: torch.device, shape: Shape, seconds: float) -> dict[str, Any]:
-    """What a proposal costs: parameters copied to the mapped file in fp32, then int8 by the agent on the CPU.
-
-    There is no codec on the device. The kernels of the agent's encode on one core.
+    """What a proposal costs: the copy to the host in fp32 that `mesh.Swarm.propose` makes, and the agent's
+    int8 of it on one core of the CPU, since there is no codec on the device.
     """
     ranks = Ranks.of_torchrun()
-    island = our_island(shape, ranks.device_mesh(device))
-    num_elements = -(-shape.config.num_parameters // BLOCK) * BLOCK
+    parameters = our_island(shape, ranks.device_mesh(device)).parameters()
     with tempfile.TemporaryDirectory(prefix="atoll-bench-") as directory:
-        local = map_file(Path(directory) / "local.f32", num_elements)
-        copied = timed(lambda: to_file(island, local), seconds)
-        codec, values = codec_named("int8"), np.array(local)
-        encoded = np.empty(codec.max_bytes(num_elements), np.uint8)
+        mapping = OuterMapping(Path(directory), layout_of(parameters))
+        copied = timed(lambda: to_host(parameters, mapping), seconds)
+        codec, values = codec_named("int8"), np.array(mapping.local)
+        encoded = np.empty(codec.max_bytes(len(values)), np.uint8)
         taken = timed(lambda: codec.encode(values, encoded), seconds)
     ranks.close()
     return {
-        "bytes": 4 * num_elements,
+        "bytes": values.nbytes,
         "copy_seconds": round(copied, 3),
-        "copy_gb_per_second": round(4 * num_elements / copied / 1e9, 2),
+        "copy_gb_per_second": round(values.nbytes / copied / 1e9, 2),
         "int8_on_cpu_seconds": round(taken, 3),
-        "int8_on_cpu_gb_per_second": round(4 * num_elements / taken / 1e9, 2),
+        "int8_on_cpu_gb_per_second": round(values.nbytes / taken / 1e9, 2),
     }
 
 
 def adopt(device: torch.device, shape: Shape, seconds: float) -> dict[str, Any]:
-    """What a joiner does last: the outer parameters copied from the agent's mapped file to the device."""
+    """A joiner's last step: `mesh.Swarm.adopt`'s copy from the agent's mapped file to the device.
+
+    What follows it, the copy back and the proof, is the first half of `hand_over` and a hash on the host.
+    """
     ranks = Ranks.of_torchrun()
-    island = our_island(shape, ranks.device_mesh(device))
+    parameters = our_island(shape, ranks.device_mesh(device)).parameters()
+    layout = layout_of(parameters)
     with tempfile.TemporaryDirectory(prefix="atoll-bench-") as directory:
-        outer = map_file(Path(directory) / "parameters.f32", shape.config.num_parameters)
-        to_file(island, outer)
-        taken = timed(lambda: to_device(outer, island), seconds)
+        mapping = OuterMapping(Path(directory), layout)
+        to_host(parameters, mapping)
+        map_file(Path(directory) / "state" / PARAMETERS, layout.num_elements)[:] = mapping.local
+        taken = timed(lambda: to_device(mapping, parameters), seconds)
     ranks.close()
-    size = 4 * shape.config.num_parameters
+    size = 4 * layout.num_elements
     return {"bytes": size, "seconds": round(taken, 3), "gb_per_second": round(size / taken / 1e9, 2)}
 
 
-def to_file(island: Island, local: np.ndarray) -> None:
-    """As `mesh.Swarm.propose` does it."""
-    start = 0
-    for parameter in island.parameters().values():
-        _, ours = own_rows(parameter)
-        local[start : start + ours.numel()] = ours.float().cpu().numpy().reshape(-1)
-        start += ours.numel()
+def layout_of(parameters: Mapping[str, Tensor]) -> Layout:
+    """The flat space of a run of this model."""
+    return Layout(tuple(TensorSpec(name, tuple(value.shape)) for name, value in parameters.items()))
 
 
-def to_device(outer: np.ndarray, island: Island) -> None:
-    """As `mesh.Swarm.adopt` does it; done when this returns."""
-    start = 0
-    for parameter in island.parameters().values():
-        _, ours = own_rows(parameter)
-        ours.copy_(torch.from_numpy(np.array(outer[start : start + ours.numel()])).view(ours.shape))
-        start += ours.numel()
+def to_host(parameters: Mapping[str, Tensor], mapping: OuterMapping) -> None:
+    for elements, rows in own_elements(mapping.layout, parameters):
+        mapping.local[elements] = rows.float().cpu().numpy().reshape(-1)
+
+
+def to_device(mapping: OuterMapping, parameters: Mapping[str, Tensor]) -> None:
+    """Done, on the device too, when this returns."""
+
+    def copy(outer: Floats) -> None:
+        for elements, rows in own_elements(mapping.layout, parameters):
+            rows.copy_(torch.from_numpy(np.array(outer[elements])).view(rows.shape))
+
+    mapping.read(copy, lambda: True)
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()

@@ -90,27 +90,28 @@ def shown(cell: Cell, values: Values) -> str:
 
 
 def origins(results: Results, rows: Sequence[Row]) -> str:
-    """A sentence for each origin; where there are several, with the rows that it is of."""
-    by_origin: dict[str, list[Row]] = {}
+    """A sentence for each origin of these rows, naming the rows where their command alone does not."""
+    of: dict[str, list[Row]] = {}
     for row in rows:
-        by_origin.setdefault(sentence(row.origin), []).append(row)
-    if len(by_origin) == 1:
-        return next(iter(by_origin))
-    return "\n".join(
-        f"- {'; '.join(named(results, row) for row in of)}: {text}" for text, of in by_origin.items()
-    )
+        of.setdefault(sentence(row.origin), []).append(row)
+    commands = [same[0].origin.command for same in of.values()]
+    sentences: list[str] = []
+    for text, same in of.items():
+        if commands.count(same[0].origin.command) > 1:
+            text += f" Of: {'; '.join(named(results, row) for row in same)}."
+        sentences.append(text)
+    return "\n".join(sentences)
 
 
 def named(results: Results, row: Row) -> str:
     """What tells a row from the others."""
-    return ", ".join(
-        f"{key} {value}" for key, value in zip(results.keys, results.identity(row), strict=True) if value
-    )
+    identity = zip(results.keys, results.identity(row), strict=True)
+    return ", ".join(f"{key} {value}" for key, value in identity if value not in (None, ""))
 
 
 def sentence(origin: Origin) -> str:
     """How a row was made."""
-    commit = f"commit {origin.commit}" if origin.commit else "at a commit that nobody noted"
+    commit = f"commit {origin.commit}" if origin.commit else "commit not recorded"
     packages = [f"{name} {version}" for name, version in origin.packages.items()]
     facts = [commit, origin.date, *([str(origin.machine)] if origin.machine else []), *packages]
     return f"From `{origin.command}`: {', '.join(facts)}."

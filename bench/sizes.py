@@ -1,4 +1,6 @@
-"""What a run of a preset takes of an island's disk, memory and link: python bench/sizes.py [--save]
+"""What a run of a preset takes of an island's disk, memory and link.
+
+    python bench/sizes.py
 
 Nothing runs: the figures follow from what the code keeps per parameter, with int8 and AdamW and the recipe's
 defaults. They are what has to be there at the worst moment, activations and the operating system aside.

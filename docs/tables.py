@@ -25,8 +25,11 @@ def renewed(page: str) -> str:
 
 
 def stale(directory: Path = DOCS_DIR) -> dict[Path, str]:
-    """The pages that differ from what was measured, and what they should be."""
-    pages = {path: path.read_text("utf-8") for path in sorted(directory.glob("*.md"))}
+    """The pages of a folder, and the README beside it, that differ from what was measured, and what they
+    should be.
+    """
+    paths = [*sorted(directory.glob("*.md")), directory.parent / "README.md"]
+    pages = {path: path.read_text("utf-8") for path in paths if path.exists()}
     return {path: new for path, text in pages.items() if (new := renewed(text)) != text}
 
 

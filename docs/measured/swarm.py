@@ -136,6 +136,20 @@ TABLES = {
             cell="{next_commit_seconds_median:.1f}, {next_commit_seconds_worst:.1f}",
         ),
     ),
+    "sizes": Measured(
+        bench="sizes",
+        only=lambda v: v["preset"] in ("1b", "intellect-1"),
+        form=Columns(
+            head=lambda v: f"{v['parameters'] / 1e9:.1f} billion parameters (`{v['preset']}`)",
+            lines={
+                "disk of an island": "{disk_gb:,.0f} GB",
+                "of it mapped, best kept in memory": "{mapped_gb:,.0f} GB",
+                "weights, gradients and moments of its trainer": "{trainer_gb:,.0f} GB",
+                "traffic of an outer step of three islands, each way": "{gb_each_way_per_outer_step:.1f} GB",
+                "what a joiner receives": "{join_gb:,.0f} GB",
+            },
+        ),
+    ),
     "schedules": Measured(
         bench="simulate",
         form=Lines(

@@ -1,5 +1,6 @@
 """Schedules of faults over production's state machines: no invariant is violated, and steps commit."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -106,7 +107,7 @@ def test_a_seed_replays_exactly_in_another_process() -> None:
     code = f"from atoll.simulate import *; print(*{runs})"
     ours = " ".join(run(s, storm(s), swarm(s)).fingerprint for s in range(40, 60))
     for hash_seed in ("1", "2"):
-        environment = {"PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-c", code]
         theirs = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
         assert theirs.stdout.strip() == ours

@@ -6,27 +6,28 @@ The whole of it, as a newcomer starts it, installation excluded. With several ru
 from the lowest to the highest. A minute and a half a run on two quiet cores.
 """
 
-import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import msgspec
 from harness.report import Report, arguments
 
-# Values of a row: where they stand in the demo's summary.json, and how many of their unit make one there.
-FIGURES: dict[str, tuple[tuple[str, ...], float]] = {
-    "seconds": (("seconds",), 1),
-    "heldout_loss_before": (("heldout_loss_before",), 1),
-    "heldout_loss_after": (("heldout_loss_after",), 1),
-    "heldout_unigram_loss": (("heldout_unigram_loss",), 1),
-    "heldout_bits_per_byte": (("heldout_bits_per_byte",), 1),
-    "megabytes_sent": (("bytes_sent",), 1e6),
-    "reduction_factor": (("reduction_factor",), 1),
-    "survived_seconds": (("survived_seconds",), 1),
-    "recovered_seconds": (("recovered_seconds",), 1),
-    "rejoined_seconds": (("rejoined", "seconds"), 1),
+from atoll.demo.summary import Summary
+
+FIGURES: dict[str, Callable[[Summary], float | None]] = {
+    "seconds": lambda found: found.seconds,
+    "heldout_loss_before": lambda found: found.heldout_loss_before,
+    "heldout_loss_after": lambda found: found.heldout_loss_after,
+    "heldout_unigram_loss": lambda found: found.heldout_unigram_loss,
+    "heldout_bits_per_byte": lambda found: found.heldout_bits_per_byte,
+    "megabytes_sent": lambda found: found.bytes_sent / 1e6,
+    "reduction_factor": lambda found: found.reduction_factor,
+    "survived_seconds": lambda found: found.survived_seconds,
+    "recovered_seconds": lambda found: found.recovered_seconds,
+    "rejoined_seconds": lambda found: found.rejoined and found.rejoined.seconds,
 }
 
 
@@ -37,32 +38,25 @@ def main() -> None:
     options = parser.parse_args()
     report = Report("demo", options, keys=("overrides",), packages=("torch",))
     summaries = [demo(options.overrides) for _ in range(options.runs)]
-    figures = {name: spread(summaries, path, unit) for name, (path, unit) in FIGURES.items()}
+    figures = {name: spread([figure(found) for found in summaries]) for name, figure in FIGURES.items()}
     report.add({"overrides": " ".join(options.overrides), "runs": options.runs, **figures})
 
 
-def demo(overrides: list[str]) -> dict[str, Any]:
-    """The summary of one run, in a directory of its own."""
+def demo(overrides: list[str]) -> Summary:
+    """What one run found, in a directory of its own."""
     with tempfile.TemporaryDirectory(prefix="atoll-bench-") as directory:
         run_dir = Path(directory) / "demo"
         command = [sys.executable, "-m", "atoll", "demo", "--dir", str(run_dir), *overrides]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"atoll demo ended with status {done.returncode}: {done.stderr[-1000:]}")
-        return json.loads((run_dir / "summary.json").read_text())
+        return msgspec.json.decode((run_dir / "summary.json").read_bytes(), type=Summary)
 
 
-def spread(summaries: list[dict[str, Any]], path: tuple[str, ...], unit: float) -> list[float] | None:
+def spread(found: list[float | None]) -> list[float] | None:
     """The lowest and the highest of a figure; None where a run has none."""
-    found: list[float] = []
-    for summary in summaries:
-        value: Any = summary
-        for key in path:
-            value = value and value.get(key)
-        if value is None:
-            return None
-        found.append(round(value / unit, 4))
-    return [min(found), max(found)]
+    known = [round(value, 4) for value in found if value is not None]
+    return [min(known), max(known)] if len(known) == len(found) else None
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from atoll.events import Committed, Event, Frozen, Left, Ready, Unequal
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Story:
     """Fed with events in order; `watch` names the island whose death and return are told."""
 

@@ -29,7 +29,7 @@ Values = Annotated[
 ]
 
 
-class Source(Table, frozen=True):
+class Source(Table, frozen=True, kw_only=True):
     """A dataset. Exactly one of the first five keys says where it is and of which kind; a partitioned one has
     none of them, as each island says where its part is.
     """

@@ -33,7 +33,7 @@ class Schedule(Table, frozen=True):
     final: Factor = 0.0  # the factor at the very end; constant has none
 
 
-class Inner(Table, frozen=True):
+class Inner(Table, frozen=True, kw_only=True):
     """The inner steps of one island."""
 
     context_length: PositiveInt  # tokens of a window

@@ -4,7 +4,7 @@ from atoll.recipe.bounds import NonEmptyStr, NonNegativeInt, PositiveInt
 from atoll.recipe.table import Table
 
 
-class Island(Table, frozen=True):
+class Island(Table, frozen=True, kw_only=True):
     """The settings of one island."""
 
     device: NonEmptyStr = "auto"  # torch's name of it; auto: the accelerator that torch finds, else the CPU

@@ -8,7 +8,7 @@ from atoll.recipe.bounds import NonEmptyStr, PathStr, PositiveFloat, PositiveInt
 from atoll.recipe.table import Table
 
 
-class Model(Table, frozen=True):
+class Model(Table, frozen=True, kw_only=True):
     """A preset, a checkpoint, or a module of the caller's own: exactly one of the first three keys.
 
     The others are dimensions, under the names of `transformers`, that take the place of the preset's.

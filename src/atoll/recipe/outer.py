@@ -6,7 +6,7 @@ from atoll.recipe.bounds import Decay, PositiveFloat, PositiveInt
 from atoll.recipe.table import Table
 
 
-class Outer(Table, frozen=True):
+class Outer(Table, frozen=True, kw_only=True):
     """The outer step and its optimizer, Nesterov's SGD."""
 
     inner_steps: PositiveInt  # H of the DiLoCo paper

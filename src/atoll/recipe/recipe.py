@@ -15,7 +15,7 @@ from atoll.recipe.paths import leaves
 from atoll.recipe.table import Table
 
 
-class Recipe(Table, frozen=True):
+class Recipe(Table, frozen=True, kw_only=True):
     """A run: what is trained, on what, and how."""
 
     name: RunName

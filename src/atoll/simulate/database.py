@@ -12,7 +12,7 @@ class Conflict(Exception):
     """A record whose primary key is taken: SQL would refuse it, and the coordinator would crash."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Database:
     """Durable once `append` returns; outlives every coordinator."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from atoll.simulate.schedule import Result
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Tally:
     """Sums over schedules, and the worst of them."""
 

@@ -49,6 +49,7 @@ EDGES: dict[str, tuple[set[str], bool]] = {
     "datasets": ({"data/hub.py"}, True),
     "fsspec": ({"island/remote.py"}, True),
 }
+STRUCTS = {"Struct", "Message", "Table", "Event"}  # bases of structs
 WITHOUT_TORCH = (
     {"coordinator", "agent", "swarm", "data", "host", "genesis", "operate", "simulate"} | GROUND | LOOKS
 )
@@ -143,6 +144,32 @@ def lines(path: Path) -> int:
 
 def test_no_file_is_longer_than_400_lines() -> None:
     assert not {relative(path): lines(path) for path in FILES if lines(path) > 400}
+
+
+def values_of(tree: ast.ClassDef) -> int:
+    """How many values a struct or dataclass is built of; 0 for any other class."""
+    decorated = any("dataclass" in ast.unparse(each) for each in tree.decorator_list)
+    struct = any(ast.unparse(base).split(".")[-1] in STRUCTS for base in tree.bases)
+    fields = [each for each in tree.body if isinstance(each, ast.AnnAssign)]
+    return (
+        sum("ClassVar" not in ast.unparse(each.annotation) for each in fields) if decorated or struct else 0
+    )
+
+
+def is_keyword_only(tree: ast.ClassDef) -> bool:
+    keywords = {keyword.arg for keyword in tree.keywords}
+    return "kw_only" in keywords or any("kw_only=True" in ast.unparse(each) for each in tree.decorator_list)
+
+
+def test_what_is_built_of_more_than_four_values_takes_them_by_name() -> None:
+    nodes = ((path, node) for path in FILES for node in ast.walk(ast.parse(path.read_text("utf-8"))))
+    large = [(path, node) for path, node in nodes if isinstance(node, ast.ClassDef) and values_of(node) > 4]
+    assert len(large) > 20
+    assert not [(relative(path), node.name) for path, node in large if not is_keyword_only(node)]
+
+
+def test_no_line_is_kept_from_the_formatter() -> None:
+    assert not [relative(path) for path in FILES if "fmt: skip" in path.read_text("utf-8")]
 
 
 # ----------------------------------------------------------------------------------------- in fresh processes

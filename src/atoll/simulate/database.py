@@ -96,12 +96,12 @@ class Database:
                 }
                 self._backups.append(
                     Database(
-                        self.term,
-                        self.stage_starts,
-                        self.doubted,
-                        self.plans.copy(),
-                        self.attempts.copy(),
-                        self.commits.copy(),
+                        term=self.term,
+                        stage_starts=self.stage_starts,
+                        doubted=self.doubted,
+                        plans=self.plans.copy(),
+                        attempts=self.attempts.copy(),
+                        commits=self.commits.copy(),
                     )
                 )
             case Doubted():

@@ -30,5 +30,6 @@ def commands() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     **{name: written(kind) for name, kind in {**data.TABLES, **island.TABLES, **swarm.TABLES}.items()},
     "island summary": island.summary,
+    "highlights": swarm.highlights,
     "benches": commands,
 }

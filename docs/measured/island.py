@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from harness import results
 from harness.markdown import NOTHING, Lines, Measured, Values, table
+
+from measured.kept import rows
 
 
 def trained_by(values: Values) -> str:
@@ -111,12 +112,6 @@ TABLES = {
         ),
     ),
 }
-
-
-def rows(bench: str) -> list[Values]:
-    """What is kept of a bench, without where it is from."""
-    kept = results.load(bench)
-    return [row.values for row in kept.rows] if kept else []
 
 
 def summary() -> str:

@@ -1,6 +1,8 @@
 """Tables of a swarm: the demo, faults, and schedules of faults in virtual time."""
 
-from harness.markdown import Columns, Grid, Lines, Measured, Values
+from harness.markdown import Columns, Grid, Lines, Measured, Values, shown, table
+
+from measured.kept import rows
 
 DATABASES = {
     "sqlite": "SQLite, the same command at once",
@@ -167,3 +169,48 @@ TABLES = {
         ),
     ),
 }
+
+
+def highlights() -> str:
+    """What the README shows: a few rows of several benches."""
+    storm, demo = rows("storm")[-1], rows("demo")
+    recovery = max(rows("recovery"), key=lambda row: row["state_megabytes"])
+    killed = next(row for row in rows("coordinator") if row["database"] == "sqlite")
+    schedules = max(rows("simulate"), key=lambda row: row["schedules"])
+    steps = [row for row in rows("island") if row["packed"] and row["threads"] > 1]
+    ratios = ", ".join(f"{row['ratio']:.2f} ({row['shape']})" for row in steps)
+    losses = "; ".join(
+        shown("{heldout_loss_after:.3f}", row) + f" ({row['overrides'] or 'int8'})" for row in demo
+    )
+    lines = [
+        (
+            f"a storm of {storm['faults']} faults on {storm['islands']} islands",
+            f"{storm['kept']:.3f} of the calm speed was kept; {storm['lost_commits']} commits lost",
+            "`bench/storm.py`",
+        ),
+        (
+            f"a joiner of {recovery['state_megabytes'] / 1000:g} GB of state over "
+            f"{recovery['mbit_per_second']:g} Mbit/s",
+            f"{recovery['join_seconds']:.1f} s, {recovery['ratio']:.2f} of what the link needs; "
+            f"donors {recovery['donor_slowdown']:.1%} slower",
+            "`bench/recovery.py`",
+        ),
+        (
+            f"the coordinator is killed {killed['kills']} times (SQLite)",
+            f"{killed['lost_commits']} commits lost, "
+            f"a pause of {killed['pause_seconds_median']:.1f} s in the median",
+            "`bench/coordinator.py`",
+        ),
+        (
+            f"{schedules['schedules']:,} simulated schedules of faults",
+            f"{schedules['violations']} violated an invariant",
+            "`bench/simulate.py`",
+        ),
+        (
+            "a training step beside `transformers`, packed windows",
+            f"its tokens/s times {ratios}",
+            "`bench/island.py`",
+        ),
+        ("the demo's held-out loss, by codec", f"{losses} nats per token", "`bench/demo.py`"),
+    ]
+    return table([("what", "figure", "bench"), *lines])

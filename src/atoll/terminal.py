@@ -70,9 +70,8 @@ class Terminal:
             f"faults: {faults}"
         )
         self.tell(
-            f"invariants violated, or progress lost: {len(tally.wrong):,}; while nothing stood in its "
-            "way a commit took "
-            f"at most {tally.progress_bound_seconds:.1f} s"
+            f"invariants violated, or progress lost: {len(tally.wrong):,}; "
+            f"while nothing stood in its way a commit took at most {tally.progress_bound_seconds:.1f} s"
         )
         for seed, texts in list(tally.wrong.items())[:MAX_TOLD]:
             self.tell(f"seed {seed}: {texts[0]} (its story: atoll simulate --seed {seed})")
@@ -106,9 +105,8 @@ class Terminal:
     def trained(self, summary: Any) -> None:
         self.close()
         self.tell(
-            f"the run is finished at outer step {summary.outer_steps}; here: {summary.inner_steps} "
-            "inner steps, "
-            f"{human(summary.tokens)} tokens in {duration(summary.seconds)}"
+            f"the run is finished at outer step {summary.outer_steps}; here: {summary.inner_steps} inner "
+            f"steps, {human(summary.tokens)} tokens in {duration(summary.seconds)}"
         )
 
     def close(self) -> None:

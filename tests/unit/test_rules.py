@@ -33,10 +33,8 @@ def test_an_agent_of_the_run_may_be_a_member() -> None:
         ({"version": m.VERSION + 1}, "install the host's version of atoll"),
         ({"recipe_digest": "another"}, "its recipe is not the run's"),
         ({"self_test": b"other bits"}, "its arithmetic gives other bits"),
-        (
-            {"version": 0, "recipe_digest": "another"},
-            "it speaks version 0 of the protocol",
-        ),  # which explains the rest
+        # Another version explains the rest.
+        ({"version": 0, "recipe_digest": "another"}, "it speaks version 0 of the protocol"),
     ],
 )
 def test_an_agent_that_would_not_understand_the_others_is_refused(changes, objection) -> None:

@@ -20,9 +20,8 @@ from atoll.swarm.transport import Stream, Transport, TransportError, together
 
 ANSWER_SECONDS = 15.0
 AT_ONCE = 2  # requests to a donor, on a stream each: while one answer travels, the next is prepared
-BATCH_BYTES = (
-    8 << 20
-)  # of pieces asked for at once: as much as a chunk, whose requests wait for the same streams
+# Of pieces asked for at once: as much as a chunk, whose requests wait for the same streams.
+BATCH_BYTES = 8 << 20
 
 
 class NobodyHas(Exception):

@@ -11,12 +11,11 @@ from atoll.swarm.services import CONTROL
 from atoll.swarm.transport import Stream, Transport, TransportError, together
 
 BEAT_SECONDS = 1.0
-MAX_PAUSE_SECONDS = (
-    1.0  # a refused dial is cheap, and a coordinator is back within seconds: islands must not oversleep it
-)
-SILENT_SECONDS = (
-    10.0  # every Beat is answered: a line that says nothing for so long is dead, or its coordinator frozen
-)
+FIRST_PAUSE_SECONDS = 0.2  # before the next dial; doubled after each that fails
+# A refused dial is cheap, and a coordinator is back within seconds: islands must not oversleep it.
+MAX_PAUSE_SECONDS = 1.0
+# Every Beat is answered: a line that says nothing for so long is dead, or its coordinator is frozen.
+SILENT_SECONDS = 10.0
 
 
 class Link:
@@ -49,7 +48,7 @@ class Link:
 
     async def run(self) -> None:
         """Keep the line up until cancelled; pauses double up to MAX_PAUSE_SECONDS."""
-        pause = 0.2
+        pause_seconds = FIRST_PAUSE_SECONDS
         while True:
             try:
                 addresses = self._addresses()
@@ -59,7 +58,7 @@ class Link:
                 try:
                     await stream.send(self._hello())
                     self._outbox = asyncio.Queue()
-                    self._up, pause = True, 0.2
+                    self._up, pause_seconds = True, FIRST_PAUSE_SECONDS
                     self._changed("")
                     await together(self._read(stream), self._write(stream), self._keep_beating())
                 finally:
@@ -68,8 +67,8 @@ class Link:
             except TransportError as error:
                 self._changed(str(error))
                 self._turn += 1
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, MAX_PAUSE_SECONDS)
+            await asyncio.sleep(pause_seconds)
+            pause_seconds = min(2 * pause_seconds, MAX_PAUSE_SECONDS)
 
     async def _read(self, stream: Stream[control.ToAgent]) -> None:
         while True:

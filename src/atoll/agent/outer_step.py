@@ -17,7 +17,7 @@ from atoll.swarm import records as r
 
 @dataclass(kw_only=True)
 class OuterStep:
-    """What an agent knows. Of this only the term, and what the log and the state's files say, outlives it."""
+    """What an agent knows. Only what is on disk outlives it: term, records, outer state and payload."""
 
     island: str
     relay: bool
@@ -46,7 +46,7 @@ def step(state: OuterStep, event: e.Event) -> list[e.Effect]:
 # -------------------------------------------------------------------------------- 1. join, and reach the head
 def on_welcome(state: OuterStep, welcome: m.Welcome) -> list[e.Effect]:
     """The coordinator accepts us. If it knows more commits than we do, ask for their records first."""
-    if not welcome.term.outranks(state.term):
+    if not welcome.term.may_follow(state.term):
         return []  # a leader of the past, or a second one that took the same number
     effects: list[e.Effect] = [e.KeepTerm(welcome.term)]
     if welcome.term != state.term:
@@ -67,9 +67,7 @@ def on_records(state: OuterStep, records: m.Records) -> list[e.Effect]:
 
 
 def on_rewound(state: OuterStep, rewound: m.Rewound) -> list[e.Effect]:
-    """The operator has gone back to an older state. Go back too; the Welcome that follows names the new
-    head.
-    """
+    """The operator has gone back to an older state: so do we. The Welcome that follows names the new head."""
     back = min(rewound.rewinds, key=lambda rewind: rewind.step)
     if state.head > back.step:
         state.head, state.head_root = back.step, back.root
@@ -79,9 +77,7 @@ def on_rewound(state: OuterStep, rewound: m.Rewound) -> list[e.Effect]:
 
 
 def catch_up(state: OuterStep) -> list[e.Effect]:
-    """The next thing that is missing: the head's state here, then in the trainer; then say that we are
-    ready.
-    """
+    """Bring the agent's state to the head, then the trainer's weights; with both there, say `Ready`."""
     if (state.version, state.root) != (state.head, state.head_root):
         if state.advancing:
             return []
@@ -106,8 +102,8 @@ def on_advanced(state: OuterStep, done: e.Advanced) -> list[e.Effect]:
 def on_attached(state: OuterStep, attached: m.Attached) -> list[e.Effect]:
     """A trainer is here, and says which state its weights began from.
 
-    If it was at work for an agent that died, the coordinator repeats the plan, and the trainer alone knows
-    how far it is.
+    It may have been at work for an agent that died. The plan is forgotten here, so that the coordinator's
+    repetition of it reaches the trainer, which alone knows how far it is.
     """
     state.attached = True
     state.loaded = attached.loaded
@@ -141,7 +137,8 @@ def on_plan(state: OuterStep, plan: r.Plan) -> list[e.Effect]:
     if state.plan is not None and state.plan.is_same_work(plan):
         return []  # the trainer is at work on it
     if state.plan is not None or state.proposal is not None:
-        # A database restored from a backup has forgotten which samples we trained on: begin the step anew.
+        # Another plan for this step: the coordinator's database was restored from a backup and has forgotten
+        # the samples that we trained on. Begin the step anew.
         state.plan = state.proposal = None
         state.loaded = b""
         return catch_up(state)
@@ -150,9 +147,7 @@ def on_plan(state: OuterStep, plan: r.Plan) -> list[e.Effect]:
 
 
 def on_proposed(state: OuterStep, done: m.Proposed) -> list[e.Effect]:
-    """The trainer has handed over its local parameters. Encode them once: the payload is the same for
-    every attempt.
-    """
+    """The trainer has handed over its parameters. Encode them, once: all attempts use the same payload."""
     plan = state.plan
     if plan is None or done.step != plan.step or plan.step != state.version:
         return []  # too late: the swarm has moved on
@@ -184,9 +179,7 @@ def _is_of(proposal: m.Propose, plan: r.Plan) -> bool:
 
 # ---------------------------------------------------------------------------------------- 3. reduce, and hold
 def on_attempt(state: OuterStep, attempt: r.Attempt) -> list[e.Effect]:
-    """Reduce the named payloads. A newer attempt replaces an older one: nothing was applied, so nothing is
-    undone.
-    """
+    """Reduce the named payloads, in place of an older attempt: nothing was applied, so nothing is undone."""
     if attempt.term != state.term or attempt.step != state.version or attempt.parent != state.root:
         return []
     if state.attempt is not None and attempt.number < state.attempt.number:
@@ -243,8 +236,9 @@ def on_committed(state: OuterStep, committed: m.Committed) -> list[e.Effect]:
 
 
 def on_stored(state: OuterStep, stored: e.Stored) -> list[e.Effect]:
-    """Now the step is settled: apply the update, and adopt it. If we were left out, our own work is
-    dropped.
+    """The step is settled: what we had planned, proposed or held for it is dropped.
+
+    `catch_up` orders an `Advance`, which applies the update; then the trainer adopts the new state.
     """
     record = stored.record
     state.head, state.head_root = record.step + 1, record.next_root

@@ -8,7 +8,7 @@ from atoll.coordinator.deadlines import Deadline
 from atoll.swarm.messages import Beat, Hello
 
 OVERSLEPT_SECONDS = 2.0  # longer between two calls of `mark_frozen`: the coordinator itself was asleep
-MAX_DONORS = 16  # named in a View; more would only make the message longer
+MAX_DONORS = 16  # named in a message; more would only make the message longer
 MAX_PROBATION_STEPS = 64
 
 

@@ -228,7 +228,7 @@ class CoordinatorServer:
         self._outboxes[island] = outbox
         if self._addresses:
             outbox.put_nowait(m.Coordinators(self._addresses))
-        if not self.protocol.term.outranks(hello.term):
+        if not self.protocol.term.may_follow(hello.term):
             # Another coordinator leads, or this database has forgotten a reign that the island remembers.
             self._renew()
             if self.deposed.done() or hello.term.counter > self.protocol.term.counter + MAX_FORGOTTEN_TERMS:

@@ -27,7 +27,6 @@ def status(run_dir: RunDir) -> RunStatus:
 async def ask(run_dir: RunDir, request: operator.ToCoordinator) -> operator.ToOperator:
     """The coordinator's answer to one request.
 
-
     Asks as the operator if the run's keys are in `run_dir`, else as one of its islands. Raises UserError if
     the coordinator does not answer, or refuses.
     """

@@ -159,7 +159,7 @@ class Reign(Process):
         island = line.ends[0]
         self._hello[line] = hello
         self.outboxes[island.name] = line
-        if not self.protocol.term.outranks(hello.term):  # the database forgot a reign that the island knows
+        if not self.protocol.term.may_follow(hello.term):  # the database forgot a reign that the island knows
             try:
                 term = self.database.raise_term(self.protocol.term, above=hello.term.counter)
             except Deposed as error:

@@ -27,8 +27,8 @@ class Term(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     counter: int = 0
     nonce: str = ""
 
-    def outranks(self, other: "Term") -> bool:
-        """Whether this reign is `other` or has a higher number. Of two with one number neither outranks."""
+    def may_follow(self, other: "Term") -> bool:
+        """Whether this reign is `other`, or began after it. Two with one number do not follow each other."""
         return self == other or self.counter > other.counter
 
 

@@ -4,6 +4,7 @@ atoll demo | tee demo.txt; python docs/picture.py demo.txt     # writes docs/dem
 """
 
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def main() -> None:
         style = next((style for start, style in STYLES.items() if line.startswith(start)), "")
         console.print(Text(line, style=style, no_wrap=False))
     target = Path(__file__).parent / "demo.svg"
-    target.write_text(console.export_svg(title="atoll demo", clear=False))
+    # Without rich's fonts, which a reader's browser would have to fetch from elsewhere.
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title="atoll demo"), flags=re.DOTALL)
+    target.write_text(svg)
     print(f"wrote {target}")
 
 

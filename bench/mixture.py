@@ -70,9 +70,8 @@ def deviations(picks: np.ndarray, due: np.ndarray, start: int) -> tuple[float, f
     off = np.concatenate([np.zeros((1, 5)), np.cumsum(np.eye(5)[picks] - due, axis=0)])
     sliding = np.abs(off[PERIOD:] - off[:-PERIOD]).max()
     change = 2 * PERIOD
-    before = np.arange(
-        change - start % PERIOD, -1, -PERIOD
-    )  # the first stage's thousands count from sample 0
+    # The first stage's thousands count from sample 0.
+    before = np.arange(change - start % PERIOD, -1, -PERIOD)
     after = np.arange(change, len(off), PERIOD)
     return max(np.abs(np.diff(off[edges], axis=0)).max() for edges in (before, after)), sliding
 

@@ -61,9 +61,8 @@ class Aftermath:
         seconds, islands = end - begin, len(self._ids)
         calm_seconds = self._calm[1] - self._calm[0]
         outer = calm_seconds / sum(self._calm[0] < e.time <= self._calm[1] for e in self._commits)
-        rate = self._tokens(*self._calm) / (
-            calm_seconds * islands
-        )  # tokens per second of an island that is up
+        # Tokens per second of an island that is up.
+        rate = self._tokens(*self._calm) / (calm_seconds * islands)
         tokens = self._tokens(begin, end)
         up = {name: seconds - total(self._down(name), begin, end) for name in self._ids}
         struck = sum(fault.kind != "kill coordinator" for fault in self._faults)

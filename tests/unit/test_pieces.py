@@ -18,9 +18,8 @@ from atoll.agent.pieces import (
 )
 from atoll.swarm.layout import BLOCK, Layout, TensorSpec
 
-LAYOUT = Layout(
-    (TensorSpec("a", (5, BLOCK)), TensorSpec("b", (7,))), 4 * BLOCK, 4 * BLOCK
-)  # 4 blocks, then 2
+# Two pieces: 4 blocks, then 2.
+LAYOUT = Layout((TensorSpec("a", (5, BLOCK)), TensorSpec("b", (7,))), 4 * BLOCK, 4 * BLOCK)
 SPARSE = Sparse()
 ALL = range(LAYOUT.num_pieces)
 

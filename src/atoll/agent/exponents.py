@@ -33,9 +33,8 @@ def restore(shrunk: bytes, size: int) -> bytes:
     count = size // 4
     decoder = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        exponents = decoder.decompress(
-            memoryview(shrunk)[3 * count :], count + 1
-        )  # one more would betray a bomb
+        # One byte more than there can be: a stream that gives it would inflate without end.
+        exponents = decoder.decompress(memoryview(shrunk)[3 * count :], count + 1)
     except zlib.error as error:
         raise ValueError(f"not a deflate stream ({error})") from None
     if len(exponents) != count or not decoder.eof or decoder.unused_data:

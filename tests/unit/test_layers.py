@@ -18,7 +18,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Who may import whom, besides itself and whatever is below it. `run/processes.py` is ground although it
 # stands with the run's life: whoever starts a child needs it.
-GROUND = {"recipe", "errors", "files", "metrics", "events", "status", "processes", "samples"}
+GROUND = {"recipe", "errors", "files", "metrics", "events", "status", "processes", "samples", "words"}
 LOOKS = {"terminal"}  # how things look: for everything from the top layers on
 WORDS = {"model", "data", "swarm"}
 ENDS = {"coordinator", "agent", "island"}

@@ -63,18 +63,16 @@ class Orders:
         self._say(Attached(self._loaded))
 
     def hear(self, message: trainer.ToTrainer) -> None:
-        """Take in a message of the agent. An order waits for `next`; what changes nothing is dropped."""
-        match message:
-            case Pulse():
-                pass
-            case DataAt():
-                if self.wanted is not None and message.number == self.wanted.number:
-                    self.wanted, self.data_dir = None, Path(message.path)
-            case Work() if self._training and self._planned.is_same_work(message.plan):
-                pass  # from a new agent, in a dead one's place: the trainer is at it
-            case Adopt() | Work() | Stopped():
-                self._waiting.append(message)
-                self.wanted = None  # an order ends the wait: its blocks were for a step that is over
+        """Take in a message of the agent: an order waits for `next`, an answer ends the wait for data.
+
+        A sign of life changes nothing. Nor does the plan that is worked on, which a new agent repeats.
+        """
+        if isinstance(message, DataAt):
+            if self.wanted is not None and message.number == self.wanted.number:
+                self.wanted, self.data_dir = None, Path(message.path)
+        elif not isinstance(message, Pulse) and not self._is_under_way(message):
+            self._waiting.append(message)
+            self.wanted = None  # an order ends the wait: its blocks were for a step that is over
 
     def agent_replaced(self) -> None:
         """Introduce the trainer to an agent in a dead one's place, which knows only what is in its files."""
@@ -175,6 +173,10 @@ class Orders:
     def _planned(self) -> Plan:
         assert self._plan is not None, "no plan has been given since the last adoption"
         return self._plan
+
+    def _is_under_way(self, order: Adopt | Work | Stopped) -> bool:
+        """Whether an order is the work that the trainer is doing now."""
+        return isinstance(order, Work) and self._training and self._planned.is_same_work(order.plan)
 
     def _begin(self, plan: Plan) -> None:
         self._plan, self._training = plan, True

@@ -6,7 +6,7 @@ import msgspec
 
 
 class Occurrence(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
-    """Base of every event. A subclass adds what is particular to its kind, and the sentence for people."""
+    """Base of every event. A subclass adds what is particular to its kind, and `text`: a sentence about it."""
 
     # Routine is what happens in every outer step. Everything else is notable: `atoll status` shows the last.
     routine: ClassVar[bool] = False
@@ -19,14 +19,3 @@ class Occurrence(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     def kind(self) -> str:
         """The name of its kind, as it stands in the file."""
         return str(self.__struct_config__.tag)
-
-    @property
-    def text(self) -> str:
-        """One sentence for people."""
-        raise NotImplementedError(f"{type(self).__name__} says nothing")
-
-
-def listed(names: tuple[str, ...]) -> str:
-    """Names as a sentence has them: "a", "a and b", "a, b and c"; "nobody" for none."""
-    *others, last = names or ("nobody",)
-    return f"{', '.join(others)} and {last}" if others else last

@@ -4,8 +4,9 @@ from typing import ClassVar, Literal
 
 import msgspec
 
-from atoll.events.base import Occurrence, listed
+from atoll.events.base import Occurrence
 from atoll.metrics import Metrics
+from atoll.words import listed
 
 ROOT_DIGITS = 12  # of a root's hex digits: enough for people to tell states apart
 
@@ -93,7 +94,7 @@ class AttemptClosed(Occurrence, frozen=True, kw_only=True, tag="attempt closed")
 
     @property
     def text(self) -> str:
-        reason = CAUSES[self.cause].format(islands=listed(self.islands))
+        reason = CAUSES[self.cause].format(islands=listed(self.islands) or "nobody")
         return f"step {self.step}, attempt {self.number}: {reason}"
 
 

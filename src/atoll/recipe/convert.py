@@ -12,7 +12,8 @@ import msgspec
 from atoll.recipe.bounds import MAX_INT
 from atoll.recipe.fault import Fault
 from atoll.recipe.paths import joined
-from atoll.recipe.words import allowed, bare, listed, members, shown
+from atoll.recipe.words import allowed, bare, members, shown
+from atoll.words import listed
 
 Wanted = TypeVar("Wanted")
 

@@ -10,8 +10,8 @@ from itertools import chain
 from atoll.recipe.data import KINDS, Range
 from atoll.recipe.fault import Fault
 from atoll.recipe.recipe import Recipe
-from atoll.recipe.words import listed
 from atoll.samples import TURN_BITS
+from atoll.words import listed
 
 Rule = Callable[[Recipe], Iterator[Fault]]
 MAX_SAMPLES = 1 << TURN_BITS  # the numbers beyond are those of partitions

@@ -1,10 +1,11 @@
 """How an error writes what is allowed, and what was given: in the words of TOML."""
 
-from collections.abc import Iterable
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
+
+from atoll.words import listed
 
 TOML_NAMES: dict[Any, str] = {
     str: "a string",
@@ -44,12 +45,6 @@ def shown(value: Any) -> str:
     except ValueError:
         return "a number of more digits than Python writes"
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
-
-
-def listed(names: Iterable[str], last: str = "and") -> str:
-    """`a, b and c`, of at least one name."""
-    *first, end = names
-    return f"{', '.join(first)} {last} {end}" if first else end
 
 
 def _allowed(hint: Any) -> str:

@@ -234,7 +234,8 @@ async def _open(
     seconds: float,
     count: Callable[[int], None],
 ) -> GrpcStream[T]:
-    call = cast(Any, channel.stream_stream(f"/atoll/{service.name}")())  # pyright: ignore[reportUnknownMemberType]
+    method = f"/atoll/{service.name}"
+    call = cast(Any, channel.stream_stream(method)())  # pyright: ignore[reportUnknownMemberType]
     try:
         await within(seconds, call.wait_for_connection(), f"{peer} at {address}")
     except grpc.aio.AioRpcError as error:

@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
+import examples
 from atoll.coordinator.database import sqlite_url
 from atoll.coordinator.store import Deposed, Store
 from atoll.simulate.database import Conflict, Database
@@ -15,46 +16,15 @@ from atoll.swarm import records as r
 
 
 def plan(step: int, island: str) -> r.Plan:
-    return r.Plan(
-        term=r.Term(),
-        step=step,
-        parent=b"",
-        island=island,
-        lease=((0, 2),),
-        stage_starts=(0,),
-        inner_steps=1,
-        first_inner_step=0,
-    )
+    return examples.plan(step=step, island=island, lease=((0, 2),), inner_steps=1)
 
 
 def attempt(step: int, number: int) -> r.Attempt:
-    return r.Attempt(
-        term=r.Term(),
-        step=step,
-        number=number,
-        parent=b"",
-        codec="fp32",
-        lr=1.0,
-        momentum=0.0,
-        participants=(),
-        slices=(),
-        addresses={},
-    )
+    return examples.attempt(step=step, number=number, codec="fp32", lr=1.0, momentum=0.0)
 
 
 def commit(step: int) -> r.CommitRecord:
-    return r.CommitRecord(
-        term=r.Term(),
-        branch=0,
-        step=step,
-        number=1,
-        parent=b"",
-        update=b"",
-        next_root=b"",
-        participants=(),
-        leases=(),
-        previous=b"",
-    )
+    return examples.commit_record(step=step)
 
 
 steps = st.integers(0, 2)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from worlds.swarm import LAYOUT
 
+import examples
 from atoll.agent import fetch
 from atoll.agent.assembly import Assembly
 from atoll.agent.donor import Donor
@@ -16,7 +17,7 @@ from atoll.agent.state import OuterState
 from atoll.swarm import messages as m
 from atoll.swarm.layout import digest, root
 from atoll.swarm.memory_transport import MemoryTransport, Network
-from atoll.swarm.records import Attempt, Slice, Term
+from atoll.swarm.records import Slice
 from atoll.swarm.services import FETCH
 from atoll.swarm.transport import Handler, Stream
 
@@ -245,18 +246,7 @@ def test_a_donor_that_fails_several_asks_at_once_is_reported_once() -> None:
 
 
 # ----------------------------------------------------------------------------------------------------- slices
-ATTEMPT = Attempt(
-    term=Term(),
-    step=0,
-    number=1,
-    parent=b"",
-    codec="int8",
-    lr=0.7,
-    momentum=0.9,
-    participants=(),
-    slices=(Slice("a", 0, 2), Slice("b", 2, LAYOUT.num_pieces - 2)),
-    addresses={},
-)
+ATTEMPT = examples.attempt(slices=(Slice("a", 0, 2), Slice("b", 2, LAYOUT.num_pieces - 2)))
 
 
 def filled(directory) -> Assembly:

@@ -7,13 +7,13 @@ import msgspec
 import pytest
 from worlds.swarm import LAYOUT
 
+import examples
 from atoll.agent import membership
 from atoll.agent.membership import Membership
 from atoll.coordinator.members import Member, Members
 from atoll.errors import UserError
-from atoll.swarm import messages as m
 from atoll.swarm.identity import RunKeys, Ticket, common_name, fingerprint, island_key
-from atoll.swarm.records import RunInfo, Term
+from atoll.swarm.records import RunInfo
 from atoll.swarm.transport import TransportError
 
 RUN = RunInfo(
@@ -88,18 +88,7 @@ def test_a_coordinator_that_is_not_there_is_a_transport_error(tmp_path) -> None:
 def member(island: str, relay: bool = False, ready: int = 3, address: str = "x:1") -> Member:
     found = Member(
         island=island,
-        hello=m.Hello(
-            session=island,
-            version=m.VERSION,
-            recipe_digest="",
-            self_test=b"",
-            contributor="",
-            relay=relay,
-            port=1,
-            head=0,
-            head_root=b"",
-            term=Term(),
-        ),
+        hello=examples.hello(session=island, relay=relay),
         joined_at=0.0,
         last_heard_at=0.0,
         address=address,

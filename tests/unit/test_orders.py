@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import examples
 from atoll.agent.orders import Orders
 from atoll.errors import UserError
 from atoll.metrics import Metrics
@@ -15,16 +16,7 @@ from atoll.swarm.records import Plan, Term
 
 BLOCKS = {"a.tokens": (0, 3)}
 ADOPT = m.Adopt(3, b"root", b"table")
-PLAN = Plan(
-    term=Term(),
-    step=3,
-    parent=b"root",
-    island="a",
-    lease=((0, 8),),
-    stage_starts=(0,),
-    inner_steps=4,
-    first_inner_step=12,
-)
+PLAN = examples.plan(step=3, parent=b"root", first_inner_step=12)
 AGAIN = msgspec.structs.replace(PLAN, term=Term(2, "another"), seconds_left=1.0)
 OTHER = msgspec.structs.replace(PLAN, lease=((8, 8),))
 

@@ -5,23 +5,14 @@ tests/properties.
 import msgspec
 import pytest
 
+import examples
 from atoll.agent.effects import Encode, Encoded, Send, Tell
 from atoll.agent.outer_step import OuterStep, step
 from atoll.swarm import messages as m
-from atoll.swarm.records import Plan, Term
+from atoll.swarm.records import Term
 
 TERM = Term(1, "n")
-PLAN = Plan(
-    term=TERM,
-    step=3,
-    parent=b"root",
-    island="a",
-    lease=((0, 8),),
-    stage_starts=(0,),
-    inner_steps=4,
-    first_inner_step=12,
-    seconds_left=20.0,
-)
+PLAN = examples.plan(term=TERM, step=3, parent=b"root", first_inner_step=12, seconds_left=20.0)
 
 
 @pytest.fixture

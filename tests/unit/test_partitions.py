@@ -7,12 +7,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import examples
+
 pytest.importorskip("tokenizers")
 
 from atoll.coordinator.admission import objection_to_hello
 from atoll.coordinator.members import Members
 from atoll.coordinator.plans import Plans
-from atoll.coordinator.rules import Rules
 from atoll.data.loader import Loader
 from atoll.data.partition import partitions, recipe_of
 from atoll.data.prepare import prepare
@@ -21,26 +22,15 @@ from atoll.recipe import Recipe, parse
 from atoll.run import genesis
 from atoll.run.directory import RunDir
 from atoll.samples import Ranges, first_sample, merge, number_of, partition_number, private_source
-from atoll.swarm import messages as m
-from atoll.swarm.records import CommitRecord, Plan, Term
+from atoll.swarm.records import CommitRecord, Term
 
 WORDS = "the old sea dog sat by the fire and told of islands storms and gold"
 TERM = Term(1, "n")
 ADA, BOB = (partition_number(["mail"], f"mail/{name}", "digest") for name in ("ada", "bob"))
-RULES = Rules(
-    recipe_digest="",
-    self_test=b"",
-    genesis_root=b"",
+RULES = examples.rules(
     num_outer_steps=100,
-    inner_steps=4,
     windows_per_step=8,
-    context_length=8,
     stage_ends=(200, 400),
-    codec="int8",
-    lr=0.7,
-    momentum=0.9,
-    min_participants=1,
-    num_pieces=1,
     partitioned=("mail",),
     private_shares=({"mail": 0.25}, {"mail": 0.5}),
 )
@@ -58,16 +48,7 @@ def test_a_sample_says_which_private_source_it_is_of() -> None:
 
 def test_turns_of_partitions_are_spread_over_a_plan() -> None:
     first = first_sample(ADA)
-    plan = Plan(
-        term=TERM,
-        step=0,
-        parent=b"",
-        island="a",
-        lease=((0, 6), (first, 2)),
-        stage_starts=(0,),
-        inner_steps=4,
-        first_inner_step=0,
-    )
+    plan = examples.plan(term=TERM, lease=((0, 6), (first, 2)))
     assert plan.samples == [0, 1, first, 2, 3, 4, first + 1, 5]
 
 
@@ -75,19 +56,7 @@ def test_turns_of_partitions_are_spread_over_a_plan() -> None:
 def member(members: Members, island: str, partitions: dict[str, int]) -> None:
     members.add(
         island,
-        m.Hello(
-            session="",
-            version=m.VERSION,
-            recipe_digest="",
-            self_test=b"",
-            contributor="",
-            relay=False,
-            port=0,
-            head=0,
-            head_root=b"",
-            term=Term(),
-            partitions=partitions,
-        ),
+        examples.hello(port=0, partitions=partitions),
         0.0,
     )
 
@@ -99,19 +68,7 @@ def given(leases: list[tuple[tuple[int, int], ...]]) -> tuple[int, int]:
 
 
 def record_of(step: int, leases: tuple[tuple[str, Ranges], ...]) -> CommitRecord:
-    return CommitRecord(
-        term=TERM,
-        branch=0,
-        step=step,
-        number=1,
-        parent=b"",
-        update=b"",
-        next_root=b"",
-        participants=(),
-        leases=leases,
-        previous=b"",
-        stage_starts=(0,),
-    )
+    return examples.commit_record(term=TERM, step=step, leases=leases, stage_starts=(0,))
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -171,19 +128,7 @@ def test_a_step_cut_short_returns_turns_of_partitions_too() -> None:
 def test_a_partition_of_no_source_of_the_run_is_refused(name) -> None:
     number = partition_number(["mail"], "mail/ada", "digest")
     partitions = {name: number if name != "mail/ada" else 7}
-    hello = m.Hello(
-        session="",
-        version=m.VERSION,
-        recipe_digest="",
-        self_test=b"",
-        contributor="",
-        relay=False,
-        port=1,
-        head=0,
-        head_root=b"",
-        term=Term(),
-        partitions=partitions,
-    )
+    hello = examples.hello(partitions=partitions)
     assert "is of no partitioned source of this run" in objection_to_hello(RULES, hello)
     assert not objection_to_hello(RULES, msgspec.structs.replace(hello, partitions={"mail/ada": number}))
 

@@ -5,43 +5,18 @@ import math
 import msgspec
 import pytest
 
+import examples
 from atoll.coordinator.admission import objection_to_proposal
 from atoll.coordinator.members import Member, Members
 from atoll.coordinator.plans import Plans
-from atoll.coordinator.rules import Rules
 from atoll.samples import merge, num_samples
 from atoll.swarm import messages as m
 from atoll.swarm.records import CommitRecord, Plan, Term
 
 # 4 inner steps of 2 windows; 3 stages of 2 steps.
-RULES = Rules(
-    recipe_digest="",
-    self_test=b"",
-    genesis_root=b"",
-    num_outer_steps=6,
-    inner_steps=4,
-    windows_per_step=2,
-    context_length=8,
-    stage_ends=(8, 16, 24),
-    codec="int8",
-    lr=0.7,
-    momentum=0.9,
-    min_participants=1,
-    num_pieces=1,
-)
+RULES = examples.rules(stage_ends=(8, 16, 24))
 
-HELLO = m.Hello(
-    session="",
-    version=m.VERSION,
-    recipe_digest="",
-    self_test=b"",
-    contributor="",
-    relay=False,
-    port=0,
-    head=0,
-    head_root=b"",
-    term=Term(),
-)
+HELLO = examples.hello(port=0)
 
 
 def next_plan(plans: Plans, step: int) -> Plan:
@@ -52,19 +27,7 @@ def next_plan(plans: Plans, step: int) -> Plan:
 
 
 def commit(step: int, lease: tuple[tuple[int, int], ...], stage_starts: tuple[int, ...]) -> CommitRecord:
-    return CommitRecord(
-        term=Term(),
-        branch=0,
-        step=step,
-        number=1,
-        parent=b"",
-        update=b"",
-        next_root=b"",
-        participants=(),
-        leases=(("a", lease),),
-        previous=b"",
-        stage_starts=stage_starts,
-    )
+    return examples.commit_record(step=step, leases=(("a", lease),), stage_starts=stage_starts)
 
 
 def restored(commits: list[CommitRecord], stage_starts: tuple[int, ...]) -> Plans:
@@ -103,21 +66,7 @@ def test_a_stage_never_begins_before_the_previous_one() -> None:
 
 # -------------------------------------------------------------------------------------- what fits into a step
 # 40 inner steps of 2 windows.
-LONG = Rules(
-    recipe_digest="",
-    self_test=b"",
-    genesis_root=b"",
-    num_outer_steps=60,
-    inner_steps=40,
-    windows_per_step=2,
-    context_length=8,
-    stage_ends=(2400,),
-    codec="int8",
-    lr=0.7,
-    momentum=0.9,
-    min_participants=1,
-    num_pieces=1,
-)
+LONG = examples.rules(num_outer_steps=60, inner_steps=40, stage_ends=(2400,))
 
 
 def begun(*islands: str) -> tuple[Plans, Members]:
@@ -192,17 +141,7 @@ def test_a_handover_counts_as_no_longer_than_the_step_took() -> None:
     ("seconds", "inner_steps"), [(math.inf, 40), (20.0, 40), (19.9, 39), (4.9, 9), (0.1, 1)]
 )
 def test_an_island_does_as_many_inner_steps_as_it_has_time_for(seconds, inner_steps) -> None:
-    plan = Plan(
-        term=Term(),
-        step=0,
-        parent=b"",
-        island="a",
-        lease=((0, 80),),
-        stage_starts=(0,),
-        inner_steps=40,
-        first_inner_step=0,
-        seconds_left=seconds,
-    )
+    plan = examples.plan(lease=((0, 80),), inner_steps=40, seconds_left=seconds)
     done = 0
     while done < plan.inner_steps and plan.has_time(done, 1, done * 0.5):
         done += 1

@@ -11,6 +11,7 @@ import pytest
 from worlds.sparse import Sparse
 from worlds.swarm import LAYOUT
 
+import examples
 from atoll.agent.assembly import Assembly
 from atoll.agent.codecs import CODECS
 from atoll.agent.payload import Kept, Payload
@@ -19,7 +20,7 @@ from atoll.agent.reduce import Reduction
 from atoll.swarm.layout import root
 from atoll.swarm.memory_transport import MemoryTransport, Network
 from atoll.swarm.messages import Fault, Propose, Reduced, ReduceOpen
-from atoll.swarm.records import Attempt, Share, Slice, Term
+from atoll.swarm.records import Share, Slice
 from atoll.swarm.services import REDUCE
 from atoll.swarm.transport import Stream, expect
 
@@ -62,14 +63,8 @@ class World:
         self.said: dict[str, list[Reduced | Fault]] = {"owner": [], "other": []}
         both = sorted((owner, other), key=lambda one: one.name)
         shares = tuple(Share(one.name, root(one.payload.pieces.table), 1, 0.5) for one in both)
-        self.attempt = Attempt(
-            term=Term(),
-            step=0,
-            number=1,
-            parent=b"",
+        self.attempt = examples.attempt(
             codec="sparse",
-            lr=0.7,
-            momentum=0.9,
             participants=shares,
             slices=(Slice("owner", 0, LAYOUT.num_pieces),),
             addresses={"owner": ""},

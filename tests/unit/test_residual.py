@@ -7,11 +7,12 @@ import pytest
 from worlds.sparse import KEPT, Sparse
 from worlds.swarm import LAYOUT
 
+import examples
 from atoll.agent import payload, residual
 from atoll.agent.codecs import CODECS
 from atoll.agent.state import OuterState
 from atoll.swarm.messages import Propose
-from atoll.swarm.records import CommitRecord, Share, Term
+from atoll.swarm.records import CommitRecord, Share
 
 SIZE = LAYOUT.num_elements
 
@@ -44,17 +45,8 @@ class Island:
     def commit(self, *made: payload.Payload) -> None:
         """The next step, of these payloads of mine and of another island's."""
         mine = [Share("me", each.proposal.payload, 1, 0.5) for each in made]
-        record = CommitRecord(
-            term=Term(),
-            branch=0,
-            step=len(self.records),
-            number=1,
-            parent=b"",
-            update=b"",
-            next_root=b"",
-            participants=(*mine, Share("other", b"x" * 32, 1, 0.5)),
-            leases=(),
-            previous=b"",
+        record = examples.commit_record(
+            step=len(self.records), participants=(*mine, Share("other", b"x" * 32, 1, 0.5))
         )
         self.records.append(record)
 

@@ -4,21 +4,15 @@ import msgspec
 import pytest
 from unit.test_standing import RULES
 
+import examples
 from atoll.coordinator.admission import objection_to_hello
 from atoll.swarm import messages as m
-from atoll.swarm.records import Term
 
-HELLO = m.Hello(
-    session="",
-    version=m.VERSION,
+HELLO = examples.hello(
     recipe_digest=RULES.recipe_digest,
     self_test=RULES.self_test,
     contributor="Ada",
-    relay=False,
-    port=1,
-    head=0,
     head_root=RULES.genesis_root,
-    term=Term(),
 )
 
 

@@ -5,42 +5,23 @@ from typing import Any
 import msgspec
 import pytest
 
+import examples
 from atoll.coordinator.effects import Effect, Joined, Persist, Reached, Received, Send
 from atoll.coordinator.members import Member, Members
 from atoll.coordinator.owners import choose_owners, equal_slices
 from atoll.coordinator.protocol import Coordinator
-from atoll.coordinator.rules import Rules
 from atoll.coordinator.standing import OWNERLESS_STEPS, Standing
 from atoll.metrics import Metrics
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 
-ATTEMPT = r.Attempt(
-    term=r.Term(),
-    step=0,
-    number=1,
-    parent=b"",
-    codec="int8",
-    lr=0.7,
-    momentum=0.9,
+ATTEMPT = examples.attempt(
     participants=tuple(r.Share(i, b"", 1, 0.25) for i in "abcd"),
     slices=(r.Slice("a", 0, 2), r.Slice("b", 2, 2)),
-    addresses={},
 )
 
 
-HELLO = m.Hello(
-    session="",
-    version=m.VERSION,
-    recipe_digest="recipe",
-    self_test=b"test",
-    contributor="",
-    relay=False,
-    port=1,
-    head=0,
-    head_root=b"g" * 32,
-    term=r.Term(),
-)
+HELLO = examples.hello(recipe_digest="recipe", self_test=b"test", head_root=b"g" * 32)
 
 
 def charged(*charges: tuple[str, str, str]) -> Standing:
@@ -135,19 +116,12 @@ def test_slices_cover_all_pieces_equally_and_none_is_empty(owners: int, pieces: 
 
 
 # -------------------------------------------------------------- what a message of one member must not change
-RULES = Rules(
+RULES = examples.rules(
     recipe_digest="recipe",
     self_test=b"test",
     genesis_root=b"g" * 32,
     num_outer_steps=3,
-    inner_steps=4,
-    windows_per_step=2,
-    context_length=8,
     stage_ends=(12,),
-    codec="int8",
-    lr=0.7,
-    momentum=0.9,
-    min_participants=1,
     num_pieces=4,
 )
 

@@ -9,6 +9,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError, InternalError
 from worlds.swarm import Swarm
 
+import examples
 from atoll.coordinator import store as store_module
 from atoll.coordinator.database import sqlite_url
 from atoll.coordinator.effects import Doubted
@@ -37,46 +38,31 @@ def second(store):
 
 
 def commit(step: int, *leases: tuple[str, tuple[tuple[int, int], ...]]) -> CommitRecord:
-    return CommitRecord(
+    return examples.commit_record(
         term=TERM,
-        branch=0,
         step=step,
-        number=1,
         parent=b"p",
         update=b"u",
         next_root=b"n",
         participants=(Share("a", b"", 8, 1.0),),
         leases=leases,
-        previous=b"",
     )
 
 
 def plan(step: int, island: str, starts: tuple[int, ...] = (0,)) -> Plan:
-    return Plan(
+    return examples.plan(
         term=TERM,
         step=step,
         parent=b"p",
         island=island,
         lease=((8 * step, 8),),
         stage_starts=starts,
-        inner_steps=4,
         first_inner_step=4 * step,
     )
 
 
 def attempt(step: int, number: int) -> Attempt:
-    return Attempt(
-        term=TERM,
-        step=step,
-        number=number,
-        parent=b"p",
-        codec="int8",
-        lr=0.7,
-        momentum=0.9,
-        participants=(),
-        slices=(Slice("a", 0, 1),),
-        addresses={},
-    )
+    return examples.attempt(term=TERM, step=step, number=number, parent=b"p", slices=(Slice("a", 0, 1),))
 
 
 # --------------------------------------------------------------------------------------- tickets and islands

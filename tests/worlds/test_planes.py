@@ -7,29 +7,19 @@ from worlds.clock import run
 from worlds.network import FaultyTransport
 from worlds.swarm import Swarm
 
+import examples
 from atoll.agent import outer_step
 from atoll.agent.effects import Event
 from atoll.agent.frames import frame
 from atoll.agent.trainer import SocketTrainer
 from atoll.swarm import messages as m
 from atoll.swarm.identity import COORDINATOR, OPERATOR
-from atoll.swarm.records import CommitRecord, Term
+from atoll.swarm.records import Term
 from atoll.swarm.services import CONTROL, OPERATE
 from atoll.swarm.transport import Stream, call
 
 TERM = Term(1, "nonce")
-RECORD = CommitRecord(
-    term=TERM,
-    branch=0,
-    step=0,
-    number=1,
-    parent=b"",
-    update=b"",
-    next_root=b"",
-    participants=(),
-    leases=(),
-    previous=b"",
-)
+RECORD = examples.commit_record(term=TERM)
 PROPOSED = m.Proposed(step=0, tokens=1, inner_steps=1, loss=1.0, compute_seconds=1.0)
 
 

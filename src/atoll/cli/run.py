@@ -112,34 +112,28 @@ def host(options: argparse.Namespace) -> None:
 def join(options: argparse.Namespace) -> None:
     from atoll import recipe
     from atoll.run.directory import RunDir
-    from atoll.run.join import agent_settings
+    from atoll.run.join import JoinSettings
     from atoll.run.join import join as join_run
     from atoll.swarm.identity import Ticket
     from atoll.terminal import Terminal
 
-    ticket = Ticket.parse(options.ticket)
-    run_dir = RunDir(options.dir or Path("runs") / ticket.run_name)
-    _address(options.listen)
+    run_dir = RunDir(options.dir or Path("runs") / Ticket.parse(options.ticket).run_name)
+    host, port = _address(options.listen)
+    settings = JoinSettings(
+        name=options.name,
+        contributor=options.contributor,
+        host=host,
+        port=port,
+        dial_only=options.dial_only and not options.relay,
+        relay=options.relay,
+    )
     if options.relay:
         from atoll.agent.__main__ import relay
 
         directory = run_dir.islands / (options.name or "relay")
-        settings = agent_settings(
-            run_dir, directory, options.contributor, options.listen, dial_only=False, relay=True
-        )
-        relay(settings, options.ticket)
-        return
-    own = recipe.own_island(options.overrides)
-    join_run(
-        options.ticket,
-        run_dir,
-        name=options.name,
-        contributor=options.contributor,
-        listen=options.listen,
-        dial_only=options.dial_only,
-        own=own,
-        terminal=Terminal(),
-    )
+        relay(settings.agent(run_dir, directory), options.ticket)
+    else:
+        join_run(options.ticket, run_dir, settings, recipe.own_island(options.overrides), Terminal())
 
 
 def train(options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import msgspec
 
 
 class Occurrence(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
-    """Base of every event. A subclass adds what is particular to its kind, and `text`: a sentence about it."""
+    """Base of every event. Each kind adds its own fields, and `text`: one sentence about it for people."""
 
     # Routine is what happens in every outer step. Everything else is notable: `atoll status` shows the last.
     routine: ClassVar[bool] = False

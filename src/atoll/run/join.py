@@ -11,72 +11,57 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from atoll import recipe as recipes
 from atoll.agent.settings import Settings
 from atoll.recipe import Recipe
 from atoll.run.directory import IslandDir, RunDir
 from atoll.run.genesis import prepare
 from atoll.run.processes import Child
-from atoll.swarm.identity import Ticket
 from atoll.terminal import Terminal
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds and is not needed for `--help`
     from atoll.island.ranks import Ranks
 
 
-def agent_settings(
-    run_dir: RunDir, directory: Path, contributor: str, listen: str, dial_only: bool, relay: bool = False
-) -> Settings:
-    """The settings of an agent in `directory`. It takes state 0 and data from `run_dir` if they are there.
+class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How this machine takes part in a run."""
 
-    `listen` is HOST:PORT for its peers; port 0 is any free one.
-    """
-    host, _, port = listen.rpartition(":")
-    return Settings(
-        directory=directory,
-        coordinator="",
-        contributor=contributor,
-        relay=relay,
-        host=host or "0.0.0.0",
-        port=int(port),
-        dial_only=dial_only,
-        checkpoint_dirs=(run_dir.genesis,),
-        data_dirs=(run_dir.data,),
-        private_dir=run_dir.private,
-    )
+    name: str = ""  # of the island's directory; "": the first that is not locked
+    contributor: str = ""  # who gets the credit
+    host: str = "0.0.0.0"  # where the agent listens for peers
+    port: int = 0  # 0: any free one
+    dial_only: bool = False  # the agent does not listen
+    relay: bool = False  # there is no trainer
+
+    def agent(self, run_dir: RunDir, directory: Path) -> Settings:
+        """The settings of the agent in `directory`, which takes state 0 and data from `run_dir` if it can."""
+        return Settings(
+            directory=directory,
+            coordinator="",
+            contributor=self.contributor,
+            relay=self.relay,
+            host=self.host,
+            port=self.port,
+            dial_only=self.dial_only,
+            checkpoint_dirs=(run_dir.genesis,),
+            data_dirs=(run_dir.data,),
+            private_dir=run_dir.private,
+        )
 
 
 def join(
-    ticket: str,
-    run_dir: RunDir | None,
-    *,
-    name: str,
-    contributor: str,
-    listen: str,
-    dial_only: bool,
-    own: recipes.Island,
-    terminal: Terminal,
+    ticket: str, run_dir: RunDir, settings: JoinSettings, own: recipes.Island, terminal: Terminal
 ) -> None:
     """Train as an island of the ticket's run until that run is finished. All ranks call this.
 
-    `run_dir` defaults to `runs/NAME`, `name` to the first island directory that is not locked. `own` is this
-    machine's part of the recipe. Raises UserError for what cannot be used.
+    `own` is this machine's part of the recipe. Raises UserError for what cannot be used.
     """
     from atoll.island.ranks import Ranks
 
     with closing(Ranks.of_torchrun()) as ranks:
-        run_dir = run_dir or RunDir(Path("runs") / Ticket.parse(ticket).run_name)
-        _train(
-            ranks,
-            ticket,
-            run_dir,
-            name=name,
-            contributor=contributor,
-            listen=listen,
-            dial_only=dial_only,
-            own=own,
-            terminal=terminal,
-        )
+        _train(ranks, ticket, run_dir, settings, own, terminal)
 
 
 def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal) -> None:
@@ -103,28 +88,15 @@ def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal) -> None:
 
         # The other ranks wait until rank 0 has prepared the data: if that takes hours, `atoll prepare` first.
         ticket = ranks.first(host)
-        _train(
-            ranks,
-            ticket,
-            run_dir,
-            name="alone",
-            contributor="",
-            listen="127.0.0.1:0",
-            dial_only=False,
-            own=recipe.island,
-            terminal=terminal,
-        )
+        settings = JoinSettings(name="alone", host="127.0.0.1")
+        _train(ranks, ticket, run_dir, settings, recipe.island, terminal)
 
 
 def _train(
     ranks: Ranks,
     ticket: str,
     run_dir: RunDir,
-    *,
-    name: str,
-    contributor: str,
-    listen: str,
-    dial_only: bool,
+    settings: JoinSettings,
     own: recipes.Island,
     terminal: Terminal,
 ) -> None:
@@ -135,13 +107,15 @@ def _train(
     locked: list[IslandDir] = []  # on rank 0; referenced until training ends, so that the lock is kept
 
     def lock() -> Path:
-        locked.append(IslandDir(run_dir, name))
+        locked.append(IslandDir(run_dir, settings.name))
         return locked[0].path
 
     directory = ranks.first(lock)
-    settings = agent_settings(run_dir, directory, contributor, listen, dial_only)
-    terminal.say(f"island directory {directory}; its agent's log is {directory / 'agent.log'}")
-    with ElasticDeviceMesh(ranks, Swarm.start(ranks, settings, ticket, directory / "agent.log")) as mesh:
+    log = directory / "agent.log"
+    terminal.say(f"island directory {directory}; its agent's log is {log}")
+    with ElasticDeviceMesh(
+        ranks, Swarm.start(ranks, settings.agent(run_dir, directory), ticket, log)
+    ) as mesh:
         terminal.joined(mesh.swarm.island, mesh.swarm.run)
         summary = train(mesh, own, directory, terminal.inner_step, terminal.say)
     terminal.trained(summary)

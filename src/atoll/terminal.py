@@ -34,9 +34,7 @@ class Terminal:
         self.console.print(text, markup=False)
 
     def preparing(self, progress: Any) -> None:
-        """A line per phase and source, kept up to date where this is a terminal: how far, how fast, how long
-        yet.
-        """
+        """Show how far preparing is, in a line for each phase and source, kept up to date on a terminal."""
         p = progress
         text = f"{p.phase} of {p.source}: {p.num_documents:,} documents, {p.num_bytes / MEGA:.1f} MB"
         text += f" at {p.bytes_per_second / MEGA:.1f} MB/s" + (

@@ -1,6 +1,4 @@
-"""An agent's process: `python -m atoll.agent SETTINGS` (JSON), with a socket to its trainer or to who started
-it.
-"""
+"""An agent's process: `python -m atoll.agent SETTINGS` (JSON), with a socket to whoever started it."""
 
 import asyncio
 import os

@@ -1,6 +1,4 @@
-"""Outer checkpoints: the outer state as one safetensors file, whole or absent. State 0 is one too, made by
-`prepare`.
-"""
+"""Outer checkpoints: an outer state as one safetensors file, whole or absent. State 0 is one too."""
 
 from pathlib import Path
 from typing import Literal
@@ -25,9 +23,7 @@ class _Tensor(msgspec.Struct, frozen=True):
 
 
 class _Header(msgspec.Struct, frozen=True):
-    """The JSON at the head of a safetensors file. Read here and not by `safetensors`, whose tensors are
-    copies.
-    """
+    """The JSON at the head of a safetensors file. `safetensors` itself would copy the tensors."""
 
     facts: dict[str, str] = msgspec.field(name="__metadata__")
     parameters: _Tensor
@@ -38,9 +34,7 @@ class OuterCheckpoint:
     """A state on disk, mapped. `momentum` is None for a state 0, where it is all zeros."""
 
     def __init__(self, path: Path) -> None:
-        """Raises UserError when the file is truncated or not an outer checkpoint; `verify` checks its
-        bytes.
-        """
+        """Raises UserError for a file that is truncated or no outer checkpoint; `verify` checks its bytes."""
         try:
             header, start = _read_header(path)
             self.step = int(header.facts["step"])
@@ -88,9 +82,7 @@ def _read_header(path: Path) -> tuple[_Header, int]:
 
 
 def _map(path: Path, tensor: _Tensor, start: int, layout: Layout) -> Floats:
-    """The tensor where it lies on disk; nothing is read yet. Raises ValueError when the file is too short for
-    it.
-    """
+    """The tensor where it lies on disk, not read yet. Raises ValueError when the file is too short."""
     first, end = tensor.data_offsets
     if tensor.shape != (layout.num_elements,) or first < 0 or end - first != 4 * layout.num_elements:
         raise ValueError("its tensors are not those of its layout")

@@ -23,16 +23,18 @@ FETCHES_AT_ONCE = 4
 
 
 class Fetching:
-    """One search for what is missing of `data`: at `url` (may be empty) while it answers rightly, else at the
-    donors.
+    """Fetches what is missing of `data`: from `url` while its answers are right, else from donors.
+
+    `url` may be empty.
     """
 
     def __init__(self, data: PartialData, url: str, donors: Donors, report: Callable[[str], None]) -> None:
         self._data, self._url, self._donors, self._report = data, url, donors, report
 
     async def provide(self, blocks: Blocks) -> Path:
-        """Where the data is, once manifest, tokenizer and these blocks are here. Raises NobodyHas, UserError
-        (disk full).
+        """The data's directory, once manifest, tokenizer and these blocks are in it.
+
+        Raises NobodyHas, and UserError when the disk is full.
         """
         manifest = self._data.manifest or await self._begin()
         missing = await asyncio.to_thread(self._data.missing, blocks)

@@ -1,6 +1,4 @@
-"""DiLoCo's outer half (arXiv 2311.08105, algorithm 1): the pseudo-gradient, and apply, the one operation on
-states.
-"""
+"""DiLoCo's outer half (arXiv 2311.08105, algorithm 1): the pseudo-gradient, and the outer optimizer."""
 
 import numpy as np
 
@@ -34,8 +32,9 @@ def apply(header: UpdateHeader, pieces: Pieces, chunk: int, parameters: Floats, 
 
 @kernel
 def nesterov(gradient: Floats, momentum: Floats, parameters: Floats, lr: np.float32, mu: np.float32) -> None:
-    """The outer optimizer in place, as torch.optim.SGD(nesterov=True): m <- mu m + g; p <- p - lr (g + mu
-    m).
+    """The outer optimizer, in place, as torch.optim.SGD(nesterov=True).
+
+    momentum <- mu momentum + g; parameters <- parameters - lr (g + mu momentum).
     """
     for i in range(gradient.size):
         m = mu * momentum[i] + gradient[i]
@@ -55,8 +54,9 @@ def pseudo_gradient(outer: Floats, local: Floats, out: Floats) -> np.float64:
 
 
 def self_test() -> bytes:
-    """Digest of what all kernels make of a fixed input: compiles them, and betrays a machine whose arithmetic
-    differs.
+    """The digest of what all kernels make of a fixed input.
+
+    It compiles them, and shows when this machine's arithmetic differs from others'.
     """
     values = (np.arange(2 * BLOCK, dtype=np.float32) - BLOCK) ** 3 * np.float32(1e-7)
     results = [result for codec in CODECS.values() for result in _tested(codec, values)]

@@ -79,8 +79,9 @@ class Donor:
         return (data, step) if data is not None else m.Missing(f"{type(request).__name__}: not here")
 
     def _slice(self, step: int, slice_root: bytes) -> tuple[Pieces, range] | None:
-        """The pieces of an update of that step, and which of them are the slice with that root; None if it is
-        not here.
+        """The pieces of an update of that step, and which of them are the slice with that root.
+
+        None if no such slice is here.
         """
         if self.assembly is not None:
             attempt, assembly = self.assembly

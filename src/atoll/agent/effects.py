@@ -64,9 +64,7 @@ class Tell(msgspec.Struct, frozen=True):
 
 
 class Store(msgspec.Struct, frozen=True):
-    """Check a commit record and write it to disk; `Stored` follows. A record that fails its checks is
-    ignored.
-    """
+    """Check a commit record and write it to disk; `Stored` follows, unless the record fails its checks."""
 
     record: CommitRecord
 

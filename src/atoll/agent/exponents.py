@@ -25,8 +25,9 @@ def shrink(values: bytes) -> bytes:
 
 
 def restore(shrunk: bytes, size: int) -> bytes:
-    """The `size` bytes that `shrink` had. Raises ValueError when these cannot be they, without making more
-    than that.
+    """The `size` bytes that `shrink` was given.
+
+    Raises ValueError when `shrunk` does not stand for so many bytes; never makes more than that.
     """
     if len(shrunk) == size:
         return shrunk

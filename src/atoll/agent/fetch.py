@@ -1,6 +1,4 @@
-"""Fetch: one way to get bytes that a digest names, from any donor that has them. `donor.py` is the other
-side.
-"""
+"""Fetch: one way to get bytes that a digest names, from any donor. The donor's side is `donor.py`."""
 
 import asyncio
 from collections import defaultdict
@@ -171,8 +169,9 @@ def _are_pieces(table: bytes, indices: range, sizes: Sequence[int], data: bytes,
 
 
 def batches(sizes: Sequence[int], indices: Sequence[int]) -> list[range]:
-    """`indices` (ascending) in ranges, each for one request: MAX_PIECES and BATCH_BYTES at most, or one
-    piece.
+    """`indices`, ascending, in ranges for one request each.
+
+    A range has at most MAX_PIECES pieces, and BATCH_BYTES bytes unless it is a single piece.
     """
     found: list[range] = []
     num_bytes = 0

@@ -1,6 +1,4 @@
-"""The agent's line to its coordinator: one control stream, opened again for ever, a Hello first and Beats
-throughout.
-"""
+"""The agent's line to its coordinator: a Hello, then Beats; it is opened again whenever it breaks."""
 
 import asyncio
 from collections.abc import Callable

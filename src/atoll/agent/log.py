@@ -31,8 +31,9 @@ K = TypeVar("K", bound=Message)
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What lies beside an update's bytes. With the digest of the header all of it is fixed but `next_table`,
-    which a commit record fixes.
+    """What lies beside an update's bytes.
+
+    The digest of the header fixes all of it but `next_table`, which a commit record fixes.
     """
 
     header: UpdateHeader
@@ -53,8 +54,9 @@ class UpdateLog:
     """The island's copy of the run's history."""
 
     def __init__(self, directory: Path, layout: Layout, record_key: bytes) -> None:
-        """Open `directory`; records are verified as a chain. Raises UserError for a record that the run did
-        not sign.
+        """Open `directory`, and verify its records as a chain.
+
+        Raises UserError for a record that the run did not sign.
         """
         self.directory = directory
         self.layout = layout
@@ -111,8 +113,9 @@ class UpdateLog:
         self.records.append(record)
 
     def forget(self, rewinds: Sequence[Rewind]) -> None:
-        """Go back: records of steps that these abandon are history no more. Raises UserError for what the run
-        did not say.
+        """Go back: records of the steps that these rewinds abandon are history no more.
+
+        Raises UserError for a rewind that is not of this run.
         """
         for rewind in rewinds:
             known = (
@@ -141,9 +144,7 @@ class UpdateLog:
         return self._path(step, update, "update")
 
     def update(self, step: int, update: bytes) -> Update | None:
-        """The held update of that digest, or None; its bytes are checked where they are used, or by
-        `check`.
-        """
+        """The held update of that digest, or None. Its bytes are checked where used, or by `check`."""
         try:
             entry = msgspec.msgpack.decode(self._path(step, update, "entry").read_bytes(), type=Entry)
             if entry.header.digest() != update or not _has_whole_table(entry, self.layout):
@@ -161,9 +162,7 @@ class UpdateLog:
         return all(check_piece(pieces.table, index, pieces[index]) for index in range(self.layout.num_pieces))
 
     def drop(self, step: int, update: bytes) -> None:
-        """Remove an update's bytes and entry; if it is the committed one, the table of the state after it
-        stays.
-        """
+        """Remove an update's bytes and entry. Of a committed one, the table of the state after it stays."""
         if step < self.head and self.records[step].update == update:
             table = self.table(step + 1, b"")  # the root of state 0 is not asked for
             if table is not None:
@@ -203,9 +202,7 @@ class UpdateLog:
         write_unsynced(self.directory / f"{step:08d}.table", table)
 
     def prune(self, below: int) -> None:
-        """Drop update bytes of steps under `below`, keeping their tables, and whatever lost against a
-        commit.
-        """
+        """Drop the bytes of updates of steps under `below`, and of those that a commit has passed over."""
         for path in self.directory.glob("*-*.update"):
             step = int(path.name[:8])
             committed = self.records[step].update if step < self.head else b""
@@ -239,9 +236,7 @@ def _read(path: Path, kind: type[K]) -> K | None:
 
 
 def _has_whole_table(entry: Entry, layout: Layout) -> bool:
-    """Whether an entry's table of pieces is the one that its header fixes: slice after slice, nothing left
-    out.
-    """
+    """Whether a table of pieces is exactly the slices' tables that the header fixes by their roots."""
     end = 0
     for first, count, slice_root in entry.header.slices:
         if first != end or root(piece_rows(entry.piece_table, range(first, first + count))) != slice_root:

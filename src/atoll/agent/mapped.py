@@ -79,9 +79,7 @@ class OuterMapping:
 
 
 def loaded_root(layout: Layout, table: bytes, parameters: Floats) -> bytes:
-    """The root of a state whose momentum is as in `table` and whose parameters are really these
-    [num_elements].
-    """
+    """The root of a state with these `parameters` [num_elements], and with its momentum as in `table`."""
     rows: list[bytes] = []
     for chunk in range(layout.num_chunks):
         momentum_digest = row(table, 2 * chunk + 1)
@@ -90,8 +88,9 @@ def loaded_root(layout: Layout, table: bytes, parameters: Floats) -> bytes:
 
 
 def map_file(path: Path, num_elements: int) -> Floats:
-    """A writable mapping of `num_elements` fp32; space is reserved first, since a full disk would kill a
-    mapping.
+    """A writable mapping of `num_elements` fp32.
+
+    Its space is reserved first: writing to a mapping on a full disk would kill the process.
     """
     reserve(path, 4 * num_elements)
     return np.memmap(path, np.float32, "r+", shape=(num_elements,))

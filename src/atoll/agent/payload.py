@@ -1,6 +1,4 @@
-"""An island's own contribution: its pseudo-gradient, encoded once, fixed by digests before anything is
-sent.
-"""
+"""An island's own contribution: its pseudo-gradient, encoded once, named by a digest before it is sent."""
 
 import time
 from pathlib import Path

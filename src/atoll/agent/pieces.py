@@ -20,8 +20,9 @@ _ROW = np.dtype([("digest", f"V{DIGEST_BYTES}"), ("size", "<u4")])
 
 
 class FalsePieces(ValueError):
-    """Pieces with the digests that were agreed on, which are no encoding all the same: the fault of whoever
-    made them. `index` is one of them.
+    """Pieces that have their agreed digests and yet cannot be decoded; whoever made them is at fault.
+
+    `index` is one of them.
     """
 
     def __init__(self, index: int, reason: str) -> None:
@@ -30,16 +31,12 @@ class FalsePieces(ValueError):
 
 
 class Pieces:
-    """All pieces of one flat space: their slots and their table, with zeros for the row of a piece that is
-    not here.
-    """
+    """All pieces of one flat space: a slot for each, and their table. The row of an absent piece is zeros."""
 
     def __init__(
         self, layout: Layout, codec: Codec, slots: Bytes, table: bytes | bytearray | None = None
     ) -> None:
-        """`slots` are [slots_bytes(layout, codec)] uint8. `table` has all rows; None where no piece is here
-        yet.
-        """
+        """`slots` are [slots_bytes(layout, codec)] uint8; `table` has all rows, None stands for no piece."""
         self.layout = layout
         self.codec = codec
         self.table = table if table is not None else bytearray(layout.num_pieces * PIECE_ROW_BYTES)

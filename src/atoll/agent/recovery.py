@@ -64,8 +64,9 @@ class Recovery:
         )
 
     async def _follow(self, chunks: list[int], target: int, donors: Donors) -> None:
-        """Move chunks that have a version along the log; one that turns out to be torn, or is led astray, is
-        UNKNOWN after.
+        """Move chunks that have a version along the log, to `target`.
+
+        A chunk that does not hash to its row afterwards is UNKNOWN.
         """
         versions = self.state.versions
         for step in range(min((versions[chunk] for chunk in chunks), default=target), target):
@@ -83,8 +84,9 @@ class Recovery:
                 return
 
     def table(self, version: int) -> bytes:
-        """Of the state that `advance` reached: each chunk was hashed against the log's; only state 0's may
-        not be there.
+        """The table of the state that `advance` reached.
+
+        The log has it, against which each chunk was hashed; only that of state 0 may be missing there.
         """
         return self.log.table(version, self.genesis_root) or self.state.table()
 
@@ -114,8 +116,9 @@ class Recovery:
                 self.state.versions[chunk] = next(known, UNKNOWN)
 
     async def _replace_stale(self, stale: list[int], target: int, donors: Donors) -> None:
-        """Fresh copies of chunks that are unknown or far behind: of an own checkpoint, of donors, or of an
-        older one.
+        """Replace chunks that are unknown or far behind.
+
+        From an own checkpoint that is recent, else from donors, else from an older own checkpoint.
         """
         near = target - MAX_REPLAY
         if not stale or await unbroken(asyncio.to_thread(self._replace_from_checkpoint, stale, near)):
@@ -130,8 +133,9 @@ class Recovery:
             await self._follow(stale, target, donors)
 
     def _replace_from_checkpoint(self, chunks: list[int], oldest: int) -> bool:
-        """Whether an own outer checkpoint that the records vouch for, not older than `oldest`, gave the
-        chunks.
+        """Replace chunks from an own outer checkpoint that a record vouches for; whether there was one.
+
+        It must not be older than state `oldest`.
         """
         for saved in checkpoint.newest(self.checkpoint_dirs):
             if saved.layout != self.state.layout or not oldest <= saved.step <= self.log.head:
@@ -213,8 +217,9 @@ class Recovery:
         return data
 
     async def _fetch_update(self, step: int, chunks: list[int], donors: Donors) -> Update:
-        """A committed update that this island did not hold: what of it these chunks need; into the log if
-        that is all.
+        """A committed update that this island did not hold: those of its pieces that these chunks need.
+
+        If that is all of them, the update is kept in the log.
         """
         record = self.log.records[step]
         request = m.FetchHeader(step, record.update)

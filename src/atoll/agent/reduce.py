@@ -36,9 +36,7 @@ class Reduction:
         progress_seconds: float,
         report: Report,
     ) -> None:
-        """`progress_seconds`: an owner waits so long for a participant's next piece, a participant twice
-        that.
-        """
+        """An owner waits `progress_seconds` for a participant's next piece, a participant twice that."""
         self.me = me
         self.attempt = attempt
         self.assembly = assembly
@@ -66,8 +64,9 @@ class Reduction:
         await together(*work)
 
     async def serve(self, stream: Stream[peers.ToOwner], opened: ReduceOpen, table: bytes) -> None:
-        """A participant's stream, at the owner. Raises TransportError for a stranger, a false table or a
-        false piece.
+        """Serve a participant's stream, as the owner of a slice.
+
+        Raises TransportError for a stranger, a false table or a false piece.
         """
         share = self.attempt.share_of(stream.peer)
         arrivals = self._arrivals.get((opened.slice, stream.peer))
@@ -101,9 +100,7 @@ class Reduction:
             await stream.send(Piece(index), await self.assembly.get(index))
 
     async def _own(self, number: int, part: Slice) -> None:
-        """Reduce a slice of mine; ends at the first copy of a piece that does not come, or cannot be
-        decoded.
-        """
+        """Reduce a slice that this agent owns. It ends at the first piece that does not come or cannot be decoded."""
         codec = self.assembly.codec
         total = np.empty(self._layout.piece_elements, np.float32)
         for index in part.pieces:

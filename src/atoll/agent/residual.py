@@ -53,17 +53,13 @@ class NextResidual:
         self._next = np.memmap(directory / _NEXT, np.float32, "r+", shape=shape)
 
     def piece(self, elements: slice) -> Floats:
-        """The settled residual of a piece [num_residuals, n], for the codec to turn into the next one in
-        place.
-        """
+        """The settled residual of a piece [num_residuals, n], which the codec changes in place."""
         piece = self._next[:, elements]
         piece[:] = 0 if self._settled is None else self._settled[:, elements]
         return piece
 
     def keep(self, step: int, payload: bytes) -> None:
-        """Name it after its payload. Durable as soon as the directory is synced, which keeping the proposal
-        does.
-        """
+        """Name the residual after its payload. Keeping the proposal syncs the directory, and makes this durable."""
         self._next.flush()
         (self._directory / _NEXT).replace(_path(self._directory, step, payload))
 

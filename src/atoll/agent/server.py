@@ -71,9 +71,7 @@ class Agent:
         )
 
     async def run(self) -> str:
-        """Take part until the trainer or the coordinator ends it; returns why, "" when the run is
-        finished.
-        """
+        """Take part until the trainer or the coordinator ends it, and return why: "" for a finished run."""
         # Compiles the kernels: before the coordinator is told that we are here.
         self._self_test = await asyncio.to_thread(diloco.self_test)
         if not self.settings.dial_only:

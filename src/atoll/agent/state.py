@@ -25,9 +25,7 @@ UNKNOWN = -1
 
 
 class OuterState:
-    """Chunks with versions. Applying, reading and writing a chunk exclude one another; different chunks do
-    not wait.
-    """
+    """Chunks with versions. One chunk is applied, read or written at a time; different chunks do not wait."""
 
     def __init__(self, directory: Path, layout: Layout) -> None:
         """Map the files in `directory`, making them where absent. Raises UserError when the disk is full."""
@@ -105,9 +103,7 @@ class OuterState:
 
     @contextmanager
     def _changing(self) -> Generator[None]:
-        """The generation is odd while the parameters change: ranks copy them out only between two even, equal
-        readings.
-        """
+        """Keep the generation odd: a trainer copies parameters out only between two equal, even readings."""
         self._generation[0] += 1
         try:
             yield

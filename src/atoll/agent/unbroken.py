@@ -1,6 +1,4 @@
-"""Work that a cancellation lets come to its end: a thread cannot be stopped, and must not outlive the lock it
-works under.
-"""
+"""Work that a cancellation lets come to its end, since a thread must not outlive the lock it works under."""
 
 import asyncio
 from collections.abc import Coroutine

@@ -107,9 +107,7 @@ class BackgroundWork:
         await self.tasks.stop("reduce", "hold")
 
     async def forget(self, rewinds: Iterable[r.Rewind]) -> None:
-        """Write rewinds to the log; what they abandon becomes unknown. Raises UserError for those of
-        another run.
-        """
+        """Write rewinds to the log; what they abandon becomes unknown. Raises UserError for another run's."""
         await self.tasks.stop("reduce", "hold")
         async with self._state_lock:  # what is being applied ends first
             await asyncio.to_thread(self.recovery.forget, tuple(rewinds))
@@ -226,9 +224,7 @@ class BackgroundWork:
             await donors.close()
 
     def _checkpoint(self, version: int, state_root: bytes) -> None:
-        """Write an outer checkpoint every so many steps and after the last one, and drop what it makes
-        superfluous.
-        """
+        """Write an outer checkpoint where one is due, and drop what it makes superfluous."""
         every = self._recipe.outer.checkpoint_every
         if version % every and version != self._recipe.num_outer_steps:
             return

@@ -1,6 +1,4 @@
-"""What is committed: the chain of commit records as the coordinator knows it, and how much each island
-gave.
-"""
+"""What is committed: the chain of commit records, and how many tokens each island gave."""
 
 from collections import Counter
 from collections.abc import Callable

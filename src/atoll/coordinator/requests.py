@@ -1,6 +1,4 @@
-"""What people ask of a coordinator: to become a member, how the run is, another ticket, that a member
-goes.
-"""
+"""What people ask of a coordinator: membership, the run's status, another ticket, an eviction."""
 
 from atoll.coordinator.server import HELLO_SECONDS, CoordinatorServer
 from atoll.coordinator.status import StatusBoard

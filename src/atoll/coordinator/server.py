@@ -123,9 +123,7 @@ class CoordinatorServer:
             await asyncio.sleep(RENEW_SECONDS)
 
     async def keep_time(self) -> None:
-        """Until deposed: tick whenever a deadline may have passed, and show the database that this leader
-        lives.
-        """
+        """Tick whenever a deadline may have passed, and renew this leader's row; until deposed."""
         renew_at = 0.0
         while not self.deposed.done():
             if self._loop.time() >= renew_at:

@@ -40,8 +40,9 @@ SHOWN_EVENTS = 8
 
 
 def demo(recipe_name: str, overrides: list[str], directory: Path) -> None:
-    """Run it all; the summary is printed, and kept in `directory`/summary.json. Raises UserError,
-    RuntimeError.
+    """Run the demo; print its summary, and keep it in `directory`/summary.json.
+
+    Raises UserError, and RuntimeError when a process dies that should not.
     """
     started = time.time()
     terminal = Terminal()
@@ -90,9 +91,7 @@ class Demo:
         self._doomed = 0
 
     def start(self) -> None:
-        """The coordinator first, then the islands, each with a process for its trainer and one for its
-        agent.
-        """
+        """Start the coordinator, then the islands, each with a process for its trainer and one for its agent."""
         log = self.run_dir.coordinator / "host.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         since = time.time()

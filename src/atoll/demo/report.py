@@ -1,6 +1,4 @@
-"""The end of a demo: the model measured and exported, and the facts of the run, for people and for
-programs.
-"""
+"""The end of a demo: the model is measured, exported and compared, and the run's facts are collected."""
 
 import math
 import time

@@ -79,7 +79,5 @@ def own_island(overrides: list[str]) -> Island:
 
 
 def with_island(shared: dict[str, Any], own: Island) -> Recipe:
-    """The run's part of a recipe, as a coordinator gives it, with this machine's own table. Raises UserError
-    as `parse` does.
-    """
+    """The run's part of a recipe with this machine's own table. Raises UserError as `parse` does."""
     return parse(shared | {"island": msgspec.to_builtins(own)}, "the run's recipe")

@@ -1,6 +1,4 @@
-"""A transport inside one process, for tests: the same frames, bounds and errors, and switches to break
-edges.
-"""
+"""A transport inside one process, for tests, with the frames, bounds and errors of the real one."""
 
 import asyncio
 from collections import deque
@@ -51,9 +49,7 @@ class Network:
 
 
 class Pipe:
-    """One direction of a call: frames in order, a bound on how many are unread, and a reason once it is
-    broken.
-    """
+    """One direction of a call: frames in order, a bound on unread ones, and a reason once it is broken."""
 
     def __init__(self) -> None:
         self._frames: deque[bytes] = deque()

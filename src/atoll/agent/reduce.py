@@ -100,7 +100,7 @@ class Reduction:
             await stream.send(Piece(index), await self.assembly.get(index))
 
     async def _own(self, number: int, part: Slice) -> None:
-        """Reduce a slice that this agent owns. It ends at the first piece that does not come or cannot be decoded."""
+        """Reduce a slice that this agent owns, until a piece does not come or cannot be decoded."""
         codec = self.assembly.codec
         total = np.empty(self._layout.piece_elements, np.float32)
         for index in part.pieces:

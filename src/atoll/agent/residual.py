@@ -59,7 +59,7 @@ class NextResidual:
         return piece
 
     def keep(self, step: int, payload: bytes) -> None:
-        """Name the residual after its payload. Keeping the proposal syncs the directory, and makes this durable."""
+        """Name the residual after its payload; keeping the proposal makes the name durable."""
         self._next.flush()
         (self._directory / _NEXT).replace(_path(self._directory, step, payload))
 

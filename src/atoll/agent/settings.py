@@ -26,7 +26,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Arguments(msgspec.Struct, frozen=True, array_like=True):
-    """What an agent's process is told: `ticket` may be empty for a member; `handle` is its socket, -1 for none."""
+    """What an agent's process is told. A member needs no `ticket`; `handle` is its socket, -1 for none."""
 
     settings: Settings
     ticket: str

@@ -25,7 +25,7 @@ UNKNOWN = -1
 
 
 class OuterState:
-    """Chunks with versions. One chunk is applied, read or written at a time; different chunks do not wait."""
+    """Chunks with versions. A chunk is applied, read or written by one thread at a time."""
 
     def __init__(self, directory: Path, layout: Layout) -> None:
         """Map the files in `directory`, making them where absent. Raises UserError when the disk is full."""

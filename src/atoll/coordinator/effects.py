@@ -45,7 +45,7 @@ class Received(msgspec.Struct, frozen=True):
 
 
 class Reign(msgspec.Struct, frozen=True):
-    """The store gave this coordinator a higher term, since an island had seen one that the last may not follow."""
+    """The store gave this coordinator a higher term: an island had seen one above the last."""
 
     term: r.Term
 

@@ -91,7 +91,7 @@ class Demo:
         self._doomed = 0
 
     def start(self) -> None:
-        """Start the coordinator, then the islands, each with a process for its trainer and one for its agent."""
+        """Start the coordinator, then the islands: a process for each trainer and each agent."""
         log = self.run_dir.coordinator / "host.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         since = time.time()

@@ -54,6 +54,15 @@ TABLES = {
             },
         ),
     ),
+    "unequal": Measured(
+        bench="unequal",
+        form=Grid(
+            corner="islands; seconds per inner step of the fastest",
+            down="{swarm}; {unit_seconds:g}",
+            across="{rule}",
+            cell="{speed:.2f} ({traffic:.2f})",
+        ),
+    ),
     "coordinator": Measured(
         bench="coordinator",
         form=Lines(

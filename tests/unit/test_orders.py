@@ -172,7 +172,21 @@ def test_what_a_dead_agent_ordered_counts_no_more(talk) -> None:
 def test_the_same_plan_from_another_agent_disturbs_nobody_who_is_at_it(talk) -> None:
     talk.trains()
     talk.orders.hear(m.Work(AGAIN))
-    assert talk.orders.progress(2.0, 16), "and the time that is left counts from when it began"
+    assert talk.orders.progress(2.0, 16)
+    assert not talk.orders.moved_on
+
+
+@pytest.mark.parametrize(("seconds_left", "goes_on"), [(1.9, False), (2.0, True)])
+def test_a_plan_that_is_told_again_says_how_much_time_is_left_from_then_on(
+    talk, seconds_left, goes_on
+) -> None:
+    talk.trains(msgspec.structs.replace(PLAN, seconds_left=math.inf))
+    talk.now += 2.0
+    assert talk.orders.progress(2.5, 16)
+    talk.now += 1.0
+    talk.orders.hear(m.Work(msgspec.structs.replace(PLAN, seconds_left=1.0 + seconds_left)))
+    talk.now += 1.0
+    assert talk.orders.progress(2.5, 16) == goes_on, "an inner step takes 2 s"
     assert not talk.orders.moved_on
 
 

@@ -35,10 +35,14 @@ def test_one_that_does_not_adopts_first(agent, loaded) -> None:
 def test_a_part_of_a_plan_is_proposed_as_that_and_again_to_whoever_says_the_plan_again(agent) -> None:
     step(agent, m.Attached(b"root"))
     assert step(agent, PLAN) == [Tell(m.Work(PLAN))]
-    assert step(agent, msgspec.structs.replace(PLAN, seconds_left=5.0)) == [], "the trainer is at it"
-    (encode,) = step(agent, m.Proposed(step=3, tokens=48, inner_steps=3, loss=1.0, compute_seconds=20.0))
+    again = msgspec.structs.replace(PLAN, seconds_left=5.0)
+    assert step(agent, again) == [Tell(m.Work(again))], "the trainer is at it, and hears what time is left"
+    done = m.Proposed(step=3, tokens=48, inner_steps=3, loss=1.0, compute_seconds=20.0, handover_seconds=0.5)
+    (encode,) = step(agent, done)
+    assert step(agent, PLAN) == step(agent, done) == [], "it is being encoded"
     assert isinstance(encode, Encode)
     assert (encode.proposal.lease, encode.proposal.inner_steps) == (((0, 6),), 3)
+    assert (encode.proposal.compute_seconds, encode.proposal.handover_seconds) == (19.5, 0.5)
     assert step(agent, Encoded(encode.proposal)) == [Send(encode.proposal)]
     assert step(agent, msgspec.structs.replace(PLAN, seconds_left=1.0)) == [Send(encode.proposal)]
 

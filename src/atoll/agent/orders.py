@@ -54,7 +54,8 @@ class Orders:
         self._inner_steps = 0  # done of the plan
         self._time_over = False  # the swarm will not wait for more of them
         self._metrics = Metrics()  # the newest figures of all plans
-        self._began = self._last_step = 0.0  # of the plan and of its newest inner step, by the clock
+        # Of the plan, of the last time that it was told, and of its newest inner step, by the clock.
+        self._began = self._told_at = self._last_step = 0.0
 
     # ------------------------------------------------------------------------------------ what the agent says
     def attach(self) -> None:
@@ -65,12 +66,14 @@ class Orders:
     def hear(self, message: trainer.ToTrainer) -> None:
         """Take in a message of the agent: an order waits for `next`, an answer ends the wait for data.
 
-        A sign of life changes nothing. Nor does the plan that is worked on, which a new agent repeats.
+        A sign of life changes nothing. The plan that is worked on, told again, says how much time is left.
         """
         if isinstance(message, DataAt):
             if self.wanted is not None and message.number == self.wanted.number:
                 self.wanted, self.data_dir = None, Path(message.path)
-        elif not isinstance(message, Pulse) and not self._is_under_way(message):
+        elif isinstance(message, Work) and self._is_under_way(message.plan):
+            self._plan, self._told_at = message.plan, self._clock()
+        elif not isinstance(message, Pulse):
             self._waiting.append(message)
             self.wanted = None  # an order ends the wait: its blocks were for a step that is over
 
@@ -131,7 +134,7 @@ class Orders:
         self.measured(loss=loss, tokens_per_second=rate)
         self._say(Progress(plan.step, self._inner_steps, self._metrics))
         more = min(inner_steps, plan.inner_steps - self._inner_steps)
-        self._time_over = not plan.has_time(self._inner_steps, more, now - self._began)
+        self._time_over = not plan.has_time(self._inner_steps, more, now - self._began, now - self._told_at)
         return not (self._time_over or self.moved_on)
 
     def propose(self, tokens: int, loss: float) -> None:
@@ -174,11 +177,11 @@ class Orders:
         assert self._plan is not None, "no plan has been given since the last adoption"
         return self._plan
 
-    def _is_under_way(self, order: Adopt | Work | Stopped) -> bool:
-        """Whether an order is the work that the trainer is doing now."""
-        return isinstance(order, Work) and self._training and self._planned.is_same_work(order.plan)
+    def _is_under_way(self, plan: Plan) -> bool:
+        """Whether a plan is the work that the trainer is doing now."""
+        return self._training and self._planned.is_same_work(plan)
 
     def _begin(self, plan: Plan) -> None:
         self._plan, self._training = plan, True
         self._inner_steps, self._time_over = 0, False
-        self._began = self._last_step = self._clock()
+        self._began = self._told_at = self._last_step = self._clock()

@@ -31,6 +31,7 @@ class OuterStep:
     attached: bool = False  # there is a trainer
     loaded: bytes = b""  # root of the weights that the trainer has loaded; empty until it has adopted
     plan: r.Plan | None = None
+    encoding: bool = False  # the trainer has handed over what it did of the plan
     proposal: m.Propose | None = None  # encoded, and ready to be sent again
     attempt: r.Attempt | None = None
     held: m.Held | None = None  # of that attempt
@@ -107,7 +108,7 @@ def on_attached(state: OuterStep, attached: m.Attached) -> list[e.Effect]:
     """
     state.attached = True
     state.loaded = attached.loaded
-    state.plan = None
+    state.plan, state.encoding = None, False
     return catch_up(state)
 
 
@@ -135,14 +136,15 @@ def on_plan(state: OuterStep, plan: r.Plan) -> list[e.Effect]:
         state.plan = plan
         return [e.Send(state.proposal)]
     if state.plan is not None and state.plan.is_same_work(plan):
-        return []  # the trainer is at work on it
+        state.plan = plan
+        return [] if state.encoding else [e.Tell(m.Work(plan))]  # how much time is left may have changed
     if state.plan is not None or state.proposal is not None:
         # Another plan for this step: the coordinator's database was restored from a backup and has forgotten
         # the samples that we trained on. Begin the step anew.
         state.plan = state.proposal = None
         state.loaded = b""
         return catch_up(state)
-    state.plan = plan
+    state.plan, state.encoding = plan, False
     return [e.Tell(m.Work(plan))]
 
 
@@ -151,6 +153,9 @@ def on_proposed(state: OuterStep, done: m.Proposed) -> list[e.Effect]:
     plan = state.plan
     if plan is None or done.step != plan.step or plan.step != state.version:
         return []  # too late: the swarm has moved on
+    if state.encoding:
+        return []  # said again, to a plan that was told again
+    state.encoding = True
     proposal = m.Propose(
         step=plan.step,
         parent=plan.parent,
@@ -160,6 +165,7 @@ def on_proposed(state: OuterStep, done: m.Proposed) -> list[e.Effect]:
         inner_steps=done.inner_steps,
         loss=done.loss,
         norm=0.0,
+        compute_seconds=done.compute_seconds - done.handover_seconds,
         handover_seconds=done.handover_seconds,
     )
     return [e.Encode(proposal)]

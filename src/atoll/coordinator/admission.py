@@ -40,10 +40,11 @@ def objection_to_proposal(rules: Rules, plan: Plan, proposal: Propose) -> str:
         return f"{proposal.tokens} tokens, which its samples cannot hold"
     if len(proposal.payload) != DIGEST_BYTES:
         return "a payload that is no digest"
-    if not all(map(math.isfinite, (proposal.norm, proposal.loss, proposal.handover_seconds))):
+    seconds = proposal.compute_seconds, proposal.handover_seconds
+    if not all(map(math.isfinite, (proposal.norm, proposal.loss, *seconds))):
         return "a norm, loss or duration that is not finite"
     if not proposal.metrics.is_finite:
         return "a measurement that is not finite"
-    if proposal.handover_seconds < 0:
+    if min(seconds) < 0:
         return "a negative duration"
     return ""

@@ -10,6 +10,9 @@ from atoll.swarm.messages import Beat, Hello
 OVERSLEPT_SECONDS = 2.0  # longer between two calls of `mark_frozen`: the coordinator itself was asleep
 MAX_DONORS = 16  # named in a message; more would only make the message longer
 MAX_PROBATION_STEPS = 64
+# A trainer that reports no inner step for so long, and for so many times its pace, is stuck. Until its pace
+# is known it may be compiling.
+STUCK_SECONDS, STUCK_PACES, FIRST_STEP_SECONDS = 120.0, 10.0, 900.0
 
 
 @dataclass(kw_only=True)
@@ -25,6 +28,7 @@ class Member:
     frozen: bool = False  # connected, but silent for too long
     ready_step: int = -1  # the state that its last Ready named
     beat: Beat | None = None
+    advanced_at: float = -math.inf  # when it was given its plan, or last reported another inner step
     pace: Deadline = field(default_factory=lambda: Deadline(0.0))  # seconds per inner step
     num_flaps: int = 0  # how often it left with a plan and without a proposal
     probation_steps: int = 0  # commits that it must take part in before a step waits for it again
@@ -47,6 +51,18 @@ class Member:
     def inner_steps_done(self, step: int) -> int | None:
         """How far it is in outer step `step`; None if its newest beat is of another outer step."""
         return self.beat.inner_step if self.beat and self.beat.step == step else None
+
+    def is_at_work(self, now: float) -> bool:
+        """Whether it is present and its trainer is not stuck, as far as beats tell."""
+        pace = self.pace.median_seconds
+        patience = max(STUCK_SECONDS, STUCK_PACES * pace) if pace else FIRST_STEP_SECONDS
+        return self.present and now < self.advanced_at + patience
+
+    def note_beat(self, beat: Beat, now: float) -> None:
+        """Note what a beat says, and whether its trainer has advanced since the one before."""
+        before, self.beat = self.beat, beat
+        if before is None or (before.step, before.inner_step) != (beat.step, beat.inner_step):
+            self.advanced_at = now
 
     def note_heard(self, now: float) -> bool:
         """Note that a message of it came; return whether it was frozen until now."""
@@ -80,7 +96,7 @@ class Members(dict[str, Member]):
         Flaps and probation are kept; the pace too if the agent's process is still the same.
         """
         before = self.get(island)
-        member = Member(island=island, hello=hello, joined_at=now, last_heard_at=now)
+        member = Member(island=island, hello=hello, joined_at=now, last_heard_at=now, advanced_at=now)
         if before is not None:
             member.num_flaps, member.probation_steps = before.num_flaps, before.probation_steps
             if before.hello.session == hello.session:
@@ -119,14 +135,14 @@ class Members(dict[str, Member]):
         """Those of `islands` that have no connection."""
         return {island for island in islands if not self.is_connected(island)}
 
-    def is_waited_for(self, island: str, in_grace: bool) -> bool:
+    def is_waited_for(self, island: str, in_grace: bool, now: float) -> bool:
         """Whether a step waits for the proposal of an island that has a plan.
 
         `in_grace`: the coordinator has just started, and an island that is no member yet may still come back.
         """
         if island not in self:
             return in_grace
-        return self[island].present and not self[island].probation_steps
+        return self[island].is_at_work(now) and not self[island].probation_steps
 
     def any_reachable(self, islands: Iterable[str]) -> bool:
         """Whether others can fetch from at least one of `islands`."""

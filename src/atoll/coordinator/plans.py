@@ -3,7 +3,8 @@
 import math
 from collections import Counter
 
-from atoll.coordinator.deadlines import Deadline
+from atoll.coordinator import pace
+from atoll.coordinator.deadlines import FLOOR_SHARE, Deadline
 from atoll.coordinator.leases import Leases
 from atoll.coordinator.members import Member, Members
 from atoll.coordinator.rules import Rules
@@ -11,8 +12,8 @@ from atoll.samples import Ranges, merge, private_source, source_of
 from atoll.swarm.messages import Propose
 from atoll.swarm.records import CommitRecord, Plan, Term
 
-# An island with this share of the fastest one's pace is planned all inner steps: noise changes no plan.
-FULL_PLAN_SHARE = 0.9
+# How long after the others an island may be done, until it was seen how much later they are.
+FIRST_LATENESS_SECONDS = 30.0
 
 
 class Plans(dict[str, Plan]):
@@ -26,15 +27,14 @@ class Plans(dict[str, Plan]):
         self.leases = Leases()
         self.stage_starts: tuple[int, ...] = ()
         self.began_at = math.inf  # when the step's first plan was made, or this coordinator restored it
-        self.arrivals = Deadline(math.inf)  # from `began_at` to a proposal
+        self.step_seconds = math.inf  # how long the islands that are there are meant to train
+        self.half_done_at = math.inf  # when as many had done their inner steps as were still at work
+        self.lateness = Deadline(FIRST_LATENESS_SECONDS)  # from `half_done_at` to a proposal
         self.handovers = Deadline(0.0)  # from an island's last inner step to its proposal, as islands say
+        self.reductions = Deadline(0.0)  # from an attempt's opening to its commit
         self.not_proposed: dict[str, None] = {}  # islands with a plan; an ordered set
+        self._at_work: dict[str, None] = {}  # of these, the ones whose inner steps are not done
         self._rules = rules
-        # The usual seconds to a proposal, as an earlier coordinator had learned them; only while the open
-        # step is one that it began, since how long ago that was is not known.
-        self._restored_seconds: float | None = None
-        self._told: dict[str, tuple[float, str]] = {}  # island -> (when it was first told its plan, session)
-        self._fastest_pace = 0.0  # seconds per inner step, among those present when the step began
         # How many samples of one stage are spent or leased, by private source; "" counts all of them.
         self._num_given: Counter[str] = Counter()
         self._counted_stage = 0
@@ -45,16 +45,15 @@ class Plans(dict[str, Plan]):
         """Go on after a restart: the open step's plans stand, and what commits have spent stays spent."""
         stage = self._stage_of(len(commits))
         self.update({plan.island: plan for plan in plans})
-        self.not_proposed = dict.fromkeys(self)
+        self.not_proposed, self._at_work = dict.fromkeys(self), dict.fromkeys(self)
         spent = [lease for record in commits for _, lease in record.leases]
         self.leases.restore([plan.lease for plan in self.values()], spent)
         self.stage_starts = stage_starts[: stage + 1]  # a rewind may have gone back before the last stage
         for record in commits[-1:]:
             self._keep_stage_starts(record.stage_starts)
         if self:
-            self.began_at, self._restored_seconds = now, max(plan.seconds_left for plan in plans)
-            self.arrivals = _seen_once(self._restored_seconds)
-            self.handovers = _seen_once(max(plan.handover_seconds for plan in plans))
+            self.began_at = now
+            self.handovers.observe(max(plan.handover_seconds for plan in plans))
         in_stage = [record for record in commits if self._stage_of(record.step) == stage]
         self._counted_stage = stage
         for lease in (lease for record in in_stage for _, lease in record.leases):
@@ -69,9 +68,10 @@ class Plans(dict[str, Plan]):
         """
         rules = self._rules
         if not self:
-            paces = [m.pace.median_seconds for m in members.values() if m.present]
-            self._fastest_pace = min(filter(None, paces), default=0.0)
-        inner_steps = self._fair_share(member)
+            paces = filter(None, (m.pace.median_seconds for m in members.values() if m.present))
+            reduction_seconds = self.reductions.median_seconds
+            self.step_seconds = pace.step_seconds(paces, rules.inner_steps, reduction_seconds)
+        inner_steps = pace.fair_share(member.pace.median_seconds, rules.inner_steps, self.step_seconds)
         seconds_left = self.seconds_left(member.island, members, now)
         stage = self._stage_of(step)
         while len(self.stage_starts) <= stage:
@@ -90,34 +90,78 @@ class Plans(dict[str, Plan]):
             handover_seconds=self.handovers.median_seconds,
         )
         self[member.island] = plan
-        self.not_proposed[member.island] = None
-        self._told[member.island] = now, member.hello.session
+        self.not_proposed[member.island] = self._at_work[member.island] = None
+        member.advanced_at = now
         self.began_at = min(self.began_at, now)
         return plan
 
     def seconds_left(self, island: str, members: Members, now: float) -> float:
-        """Seconds until the others usually have proposed, for an island that begins now; inf if unknown."""
-        others = [members[i] for i in self if i != island and i in members and members[i].present]
-        under_way = [member for member in others if member.island in self.not_proposed]
-        elapsed, usual = max(0.0, now - self.began_at), self.arrivals.usual_seconds()
-        others_are_done = not under_way or elapsed >= self.arrivals.limit_seconds()
-        if others_are_done and len(others) - len(under_way) < self._rules.min_participants:
-            return usual  # there are too few proposals without this island's: no attempt opens before it
-        if self._restored_seconds is None and usual < math.inf:
-            return max(0.0, usual - elapsed)
-        furthest = min(1.0, max(map(self._fraction_done, under_way), default=1.0))
-        if furthest == 1.0:
-            return 0.0
-        whole = self._restored_seconds or (elapsed / furthest if furthest else math.inf)
-        return (1.0 - furthest) * whole
+        """Seconds until an island that is told its plan now has to propose what it has done; inf: no limit.
 
-    def observe_proposal(self, member: Member, proposal: Propose, now: float) -> None:
-        """Learn from a member's first proposal in this step how long inner steps and the handover take it."""
+        Whoever begins with the others has no limit until half of them are done: if all are slower than they
+        were, the step lasts longer. Who comes later has what is left of the time that the step is meant to
+        last.
+        """
+        if not any(i != island and i in members and members[i].present for i in self):
+            return math.inf
+        if self.half_done_at < math.inf:
+            trained_seconds = self.half_done_at - self.began_at
+            margin = max(self.lateness.usual_seconds(), pace.JITTER_SHARE * trained_seconds)
+            return max(0.0, self.half_done_at + margin - now)
+        elapsed = now - self.began_at
+        if not self or elapsed <= pace.JITTER_SHARE * self.step_seconds:
+            return math.inf
+        return max(0.0, self.step_seconds + self.handovers.median_seconds - elapsed)
+
+    def note_beat(self, member: Member, now: float) -> bool:
+        """Note how far a member is; return whether half of the islands may be done by that."""
+        plan = self.get(member.island)
+        if plan is None or (member.inner_steps_done(plan.step) or 0) < plan.inner_steps:
+            return False
+        return self._note_done(member.island, now)
+
+    def observe_proposal(self, member: Member, proposal: Propose, now: float) -> bool:
+        """Learn from a member's first proposal in this step how long inner steps and the handover take it.
+
+        Returns whether half of the islands may be done by that.
+        """
         self.not_proposed.pop(member.island, None)
-        self.arrivals.observe(now - self.began_at)
+        half_done = self._note_done(member.island, now)
+        self.lateness.observe(max(0.0, now - self.half_done_at))
         # An island may say anything, but its handover is not longer than the step.
         self.handovers.observe(min(proposal.handover_seconds, now - self.began_at))
-        self._observe_pace(member, proposal.inner_steps, now)
+        member.pace.observe(proposal.compute_seconds / proposal.inner_steps)
+        return half_done
+
+    @property
+    def meant_end(self) -> float:
+        """When the islands of this step are meant to have done their inner steps."""
+        return self.began_at + (self.step_seconds if self.step_seconds < math.inf else 0.0)
+
+    def half_are_done(self, members: Members, now: float) -> bool:
+        """Whether now, for the first time, as many islands have done their inner steps as are still at work.
+
+        Never before `meant_end`, since slow islands with few inner steps may be done long before the others.
+        True once in a step: the others are then to be told how much time is left.
+        """
+        if not self or self.half_done_at < math.inf or now < self.meant_end:
+            return False
+        num_done = len(self) - len(self._at_work)
+        num_at_work = len(self.called(members, now))
+        if num_done < max(1, num_at_work, self._rules.min_participants):
+            return False
+        self.half_done_at = now
+        return True
+
+    @property
+    def late_at(self) -> float:
+        """When the step no longer waits for those that have not proposed; inf until half are done."""
+        trained_seconds = self.half_done_at - self.began_at
+        return self.half_done_at + max(self.lateness.limit_seconds(), FLOOR_SHARE * trained_seconds)
+
+    def called(self, members: Members, now: float) -> list[Member]:
+        """The members that are still at work on their inner steps."""
+        return [members[i] for i in self._at_work if i in members and members[i].is_at_work(now)]
 
     def close_step(self, inner_steps: dict[str, int], members: Members, now: float) -> None:
         """The step is committed: what its participants used is spent, all other samples are free again.
@@ -130,12 +174,11 @@ class Plans(dict[str, Plan]):
                 self._give_back(unused)
             else:
                 self._give_back(plan.lease)
-                self._observe_unfinished(plan, members.get(island), now)
-        for each in (self, self.not_proposed, self._told):
+                if island in members and members[island].is_at_work(now):
+                    self._observe_unfinished(plan, members[island], now)
+        for each in (self, self.not_proposed, self._at_work):
             each.clear()
-        if self._restored_seconds is not None:
-            self.arrivals = _seen_once(self._restored_seconds)  # those of this step count from the restart
-        self.began_at, self._restored_seconds = math.inf, None
+        self.began_at = self.half_done_at = math.inf
 
     def import_commit(self, record: CommitRecord, members: Members, now: float) -> None:
         """Take in a commit that this database had lost: its samples are spent, and the open plans void."""
@@ -189,34 +232,22 @@ class Plans(dict[str, Plan]):
         """Add starts of stages that are not known here. A known start stays: it decides what a sample is."""
         self.stage_starts = max(self.stage_starts, stage_starts, key=len)
 
-    # ---------------------------------------------------------------------------------------- pace and shares
-    def _observe_unfinished(self, plan: Plan, member: Member | None, now: float) -> None:
-        """Learn from an island that was too slow for the step: its pace so far, and a late arrival."""
-        if member and member.present and (done := member.inner_steps_done(plan.step)) is not None:
-            self._observe_pace(member, max(1, done), now)
-            self.arrivals.observe(now - self.began_at)  # it would have come later still
+    # ---------------------------------------------------------------------------------------- who is how far
+    def _note_done(self, island: str, now: float) -> bool:
+        """Note that an island has done its inner steps; return whether half of all may be done by that.
 
-    def _observe_pace(self, member: Member, inner_steps: int, now: float) -> None:
-        told_at, session = self._told.get(member.island, (0.0, None))
-        if session == member.hello.session:  # else it was started again, and when it began is not known
-            member.pace.observe((now - told_at) / inner_steps)
+        Not exactly, since this is called for every message of that kind, and must not look at every member.
+        """
+        if island not in self._at_work:
+            return False
+        del self._at_work[island]
+        return 2 * len(self._at_work) <= len(self) and now >= self.meant_end and self.half_done_at == math.inf
 
-    def _fair_share(self, member: Member) -> int:
-        """Inner steps for a member: fewer the slower it is, so that all are done at about the same time."""
-        pace = member.pace.median_seconds
-        if not pace or not self._fastest_pace or self._fastest_pace / pace >= FULL_PLAN_SHARE:
-            return self._rules.inner_steps
-        return max(1, round(self._fastest_pace / pace * self._rules.inner_steps))
-
-    def _fraction_done(self, member: Member) -> float:
-        """How much of its plan a member has done, by its newest beat."""
-        plan = self[member.island]
-        return (member.inner_steps_done(plan.step) or 0) / plan.inner_steps
-
-
-def _seen_once(seconds: float) -> Deadline:
-    """A deadline that knows one duration, as an earlier coordinator had learned it; inf: none."""
-    deadline = Deadline(math.inf)
-    if seconds < math.inf:
-        deadline.observe(seconds)
-    return deadline
+    def _observe_unfinished(self, plan: Plan, member: Member, now: float) -> None:
+        """Learn from an island that was too slow for the step: it would have come later still."""
+        self.lateness.observe(max(0.0, now - self.half_done_at))
+        inner_step_seconds = now - self.began_at  # at least, where it has not done a single one
+        if member.beat is not None and member.inner_steps_done(plan.step):
+            tokens = self._rules.windows_per_step * self._rules.context_length
+            inner_step_seconds = tokens / max(member.beat.metrics.tokens_per_second, 1e-9)
+        member.pace.observe(inner_step_seconds)

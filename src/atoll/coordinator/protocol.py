@@ -158,9 +158,11 @@ class Coordinator:
         if thawed := member.note_heard(now):
             self._do.report(events.Thawed(island=island))
         if isinstance(message, m.Beat) and 0 <= message.inner_step <= self.rules.inner_steps:
-            member.beat = message
+            member.note_beat(message, now)
             if self.attempt is not None:
                 self.attempt.note_beat(island, message, now)
+            elif self.plans.note_beat(member, now):
+                return True
         elif handler := self._handlers.get(type(message)):
             return handler(member, message, now) or thawed
         return thawed
@@ -211,15 +213,22 @@ class Coordinator:
             reason = f"it names {reason}"
             self._do.report(events.Refused(island=member.island, what="proposal", reason=reason))
             return False
-        if member.island not in self.proposals:
-            self.plans.observe_proposal(member, proposal, now)
+        is_first = member.island not in self.proposals
         self.proposals[member.island] = proposal
+        if is_first and self.plans.observe_proposal(member, proposal, now):
+            return True
         return not any(self._awaits(island, now) for island in self.plans.not_proposed)
 
     def _awaits(self, island: str, now: float) -> bool:
         """Whether the step waits for the proposal of an island that has a plan."""
         returning = now < self._grace_until
-        return island not in self.standing.excluded and self.members.is_waited_for(island, returning)
+        return island not in self.standing.excluded and self.members.is_waited_for(island, returning, now)
+
+    def _call(self, now: float) -> None:
+        """Once half of the islands are done, tell the others how much time is left to them."""
+        if self.plans.half_are_done(self.members, now):
+            for member in self.plans.called(self.members, now):
+                self._plan(member, now)
 
     # ----------------------------------------------------------------------------------- attempt, assembled
     def _decide(self, now: float) -> None:
@@ -237,6 +246,8 @@ class Coordinator:
             for member in self.members.ready(self.head):
                 if not member.relay and member.island not in self.plans:
                     self._plan(member, now)  # it came during an attempt, which has since been closed
+            if not self._do.too_early(self.plans.meant_end, now):
+                self._call(now)
             self._maybe_open(now)
 
     def _maybe_open(self, now: float) -> None:
@@ -253,8 +264,7 @@ class Coordinator:
                 self._do.append(e.Timer(self._reopen_at))
             return
         missing = any(island not in able and self._awaits(island, now) for island in self.plans)
-        deadline = self.plans.began_at + self.plans.arrivals.limit_seconds()
-        due = max(deadline, self._grace_until) if missing else now
+        due = max(self.plans.late_at, self._grace_until) if missing else now
         if not self._do.too_early(due, now):
             self._open(able, now)
 
@@ -353,6 +363,7 @@ class Coordinator:
         self._do.append(e.Persist(record))
         self.history.add(record)
         self.members.shorten_probation(record.islands)
+        self.plans.reductions.observe(now - attempt.opened_at)
         self.plans.close_step(attempt.inner_steps, self.members, now)
         self.number = 0
         self._begin_step()

@@ -98,10 +98,15 @@ class Plan(Message, frozen=True, kw_only=True):
         used, _ = self.split_lease(inner_steps)
         return used
 
-    def has_time(self, num_done: int, num_more: int, elapsed_seconds: float) -> bool:
-        """Whether more inner steps fit at the average pace of those done; the first always does."""
-        available_seconds = self.seconds_left - self.handover_seconds
-        return not num_done or elapsed_seconds * (num_done + num_more) <= available_seconds * num_done
+    def has_time(
+        self, num_done: int, num_more: int, elapsed_seconds: float, since_told_seconds: float
+    ) -> bool:
+        """Whether more inner steps fit at the average pace of those done; the first always does.
+
+        The time that the plan leaves counts from when it was last told, the pace from its beginning.
+        """
+        available_seconds = self.seconds_left - self.handover_seconds - since_told_seconds
+        return not num_done or elapsed_seconds * num_more <= available_seconds * num_done
 
 
 class Share(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -139,6 +139,7 @@ class Propose(Message, frozen=True, kw_only=True):
     inner_steps: int
     loss: float  # mean over the inner steps
     norm: float  # of the pseudo-gradient
+    compute_seconds: float = 0.0  # that its inner steps took
     handover_seconds: float = 0.0  # from its last inner step until this could be sent: copying, encoding
     metrics: Metrics = Metrics()  # of the island, when it began to encode
 

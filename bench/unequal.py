@@ -18,10 +18,11 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
+from harness.report import Report, arguments
+
 from atoll.coordinator import pace
 from atoll.simulate import Setting, World
 from atoll.swarm.records import Attempt, CommitRecord
-from harness.report import Report, arguments
 
 INNER_STEPS, OUTER_STEPS, IGNORED_STEPS = 20, 40, 5
 Rule = Callable[[Iterable[float], int, float], float]

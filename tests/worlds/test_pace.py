@@ -2,10 +2,11 @@
 
 import asyncio
 
-from atoll.samples import num_samples
 from worlds.clock import run
 from worlds.swarm import Swarm
 from worlds.trainer import TRAINER
+
+from atoll.samples import num_samples
 
 
 def inner_steps_done(swarm: Swarm, step: int) -> dict[str, int]:

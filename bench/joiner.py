@@ -90,7 +90,7 @@ class Bench:
                     [place(b, self.island.device) for b in batches], swarm.step * inner + at
                 )
             done = self.island.read()
-            losses.append(sum(metrics.loss for metrics in done) / len(done))
+            losses.append(sum(m.loss for m in done if m.loss is not None) / len(done))
             gradient = {n: swarm.parameters[n] - value for n, value in self.island.parameters().items()}
             norms.append(float(torch.cat([g.flatten() for g in gradient.values()]).norm()))
             for name, value in gradient.items():

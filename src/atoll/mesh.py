@@ -120,7 +120,7 @@ class Swarm:
         if self._ranks.number == 0:
             self._line.adopted(order, self._mapping.proof(order.table))
 
-    def measured(self, **figures: float) -> None:
+    def measured(self, **figures: float | None) -> None:
         """Note figures that go out with the next progress or proposal, for the run's status and events file.
 
         They are named as in `Metrics`: `gradient_norm`, `learning_rate`, `heldout_loss`. The first rank's
@@ -129,7 +129,7 @@ class Swarm:
         if self._ranks.number == 0:
             self._line.measured(**figures)
 
-    def progress(self, loss: float, tokens: int, inner_steps: int = 1) -> bool:
+    def progress(self, loss: float | None, tokens: int, inner_steps: int = 1) -> bool:
         """Report inner steps, their tokens and the last one's loss; whether to do as many more.
 
         False when there is no time for them: propose what is done. False, too, when the swarm has `moved_on`:
@@ -142,7 +142,7 @@ class Swarm:
         go_on, self.moved_on = self._ranks.first(report)
         return go_on
 
-    def propose(self, parameters: Mapping[str, Tensor], tokens: int, loss: float) -> None:
+    def propose(self, parameters: Mapping[str, Tensor], tokens: int, loss: float | None) -> None:
         """Contribute the parameters after the inner steps, with their tokens and mean loss.
 
         All the plan's inner steps are taken for done unless `progress` has said that there is no time for

@@ -87,18 +87,19 @@ class Terminal:
                 TextColumn("outer step {task.fields[step]}"),
                 BarColumn(24),
                 MofNCompleteColumn(),
-                TextColumn("loss {task.fields[loss]:.3f}"),
+                TextColumn("{task.fields[loss]}"),
                 TimeRemainingColumn(),
             )
             self._bar = Progress(*columns, console=self.console, transient=True)
             self._bar.start()
-            self._task = self._bar.add_task("", total=plan.inner_steps, step=plan.step, loss=metrics.loss)
+            self._task = self._bar.add_task("", total=plan.inner_steps, step=plan.step, loss="")
         if plan.step != self._step:
             self._step = plan.step
             self._bar.reset(self._task, total=plan.inner_steps)
-        self._bar.update(self._task, completed=number, step=plan.step, loss=metrics.loss)
+        loss = "no label" if metrics.loss is None else f"loss {metrics.loss:.3f}"
+        self._bar.update(self._task, completed=number, step=plan.step, loss=loss)
         if number == plan.inner_steps and not self.console.is_terminal:
-            self.say(f"outer step {plan.step}: {number} inner steps done, loss {metrics.loss:.3f}")
+            self.say(f"outer step {plan.step}: {number} inner steps done, {loss}")
 
     def trained(self, summary: Any) -> None:
         self.close()

@@ -23,7 +23,7 @@ from atoll.island.feed import place, prefetched
 from atoll.island.garbage import manual_collection
 from atoll.island.heldout import heldout_loss
 from atoll.island.parallelize import parallelize
-from atoll.island.profile import profiled
+from atoll.island.profile import MIN_STEPS, profiled
 from atoll.island.step import InnerMetrics, Island
 from atoll.mesh import Adopt, ElasticDeviceMesh, Plan
 from atoll.model import hf
@@ -33,7 +33,7 @@ from atoll.samples import num_samples
 HELDOUT_FILE = "heldout.jsonl"
 HELDOUT_WINDOWS = 8  # of each source, at each evaluation: enough for a curve
 PROFILE_DIR = "profile"
-PROFILED_PLAN = 2  # the second: the first also compiles, and creates the optimizers' state
+FIRST_PROFILED_PLAN = 2  # the first plan also compiles, and creates the optimizers' state
 
 
 @dataclass(kw_only=True)
@@ -44,14 +44,14 @@ class Summary:
     outer_steps: int = 0  # the number of the newest outer state adopted
     inner_steps: int = 0
     tokens: int = 0  # that counted in the loss
-    loss: float = float("nan")  # of the last inner step, in nats per token
+    loss: float | None = None  # of the last inner step that had labels, in nats per token
     seconds: float = 0.0
 
     def add(self, done: list[InnerMetrics]) -> None:
         """Count the inner steps of one plan."""
         self.inner_steps += len(done)
         self.tokens += sum(metrics.tokens for metrics in done)
-        self.loss = done[-1].loss if done else self.loss
+        self.loss = next((m.loss for m in reversed(done) if m.loss is not None), self.loss)
 
 
 Report = Callable[[Plan, int, InnerMetrics], None]
@@ -80,7 +80,7 @@ def train(
         mesh.swarm.provide(lambda: data.heldout_blocks(HELDOUT_WINDOWS))
     summary = Summary(island=mesh.swarm.island)
     started = time.monotonic()
-    num_plans = 0
+    num_plans, is_profiled = 0, not own.profile
     checkpoints = InnerCheckpoints(
         island, directory / "inner", own.checkpoint_keep, mesh.ranks, own.checkpoint_to, say
     )
@@ -104,10 +104,12 @@ def train(
                 # This island joins in the middle of the run with fresh moments (docs/decisions/0010).
                 island.warm_up_again(plan.first_inner_step, recipe.outer.inner_steps)
             profile_path = None
-            if own.profile and num_plans == PROFILED_PLAN:
+            if not is_profiled and num_plans >= FIRST_PROFILED_PLAN:
                 profile_path = directory / PROFILE_DIR / f"outer-{plan.step:08}-rank{mesh.ranks.number}"
-                say(f"a profile of outer step {plan.step} will be in {profile_path.parent}")
             done = inner_steps(mesh, island, data, plan, recipe, report, profile_path)
+            if profile_path is not None and len(done) >= MIN_STEPS:
+                is_profiled = True
+                say(f"a profile of outer step {plan.step} is in {profile_path.parent}")
             summary.add(done)
             if not mesh.swarm.moved_on:  # else the swarm has committed this outer step without us
                 propose(mesh, island, plan, done, recipe)
@@ -162,7 +164,8 @@ def propose(
 ) -> None:
     """Offer the island's parameters as its contribution to the plan's outer step."""
     num_tokens = num_samples(plan.used_lease(len(done))) * recipe.inner.context_length
-    mean_loss = sum(metrics.loss for metrics in done) / len(done)
+    losses = [metrics.loss for metrics in done if metrics.loss is not None]
+    mean_loss = sum(losses) / len(losses) if losses else None
     mesh.swarm.propose(island.parameters(), num_tokens, mean_loss)
 
 

@@ -32,6 +32,7 @@ def example(kind: type) -> Event:
     metrics = Metrics(loss=2.5, gradient_norm=1.0, learning_rate=0.001, compute_seconds=9.0)
     contribution = Contribution(tokens=8, inner_steps=4, loss=2.6, metrics=metrics)
     values = {str: "abc", int: 3, float: 1.5, bool: True, tuple[str, ...]: ("a", "b", "c")}
+    values[float | None] = 1.5
     values[dict[str, Contribution]] = {"a": contribution, "b": contribution}
     fields = {
         field.name: typing.get_args(field.type)[0]

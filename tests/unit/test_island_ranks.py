@@ -199,7 +199,7 @@ def test_islands_of_one_and_two_ranks_make_one_swarm(tmp_path):
             assert world.children[name].process.wait(90) == 0, world.log(name).read_text()
         check_one_swarm(world)
         assert "the run is finished at outer step 12" in world.log("two-0").read_text()
-        assert f"will be in {elsewhere(world).islands / 'two' / 'profile'}" in world.log("two-0").read_text()
+        assert f"is in {elsewhere(world).islands / 'two' / 'profile'}" in world.log("two-0").read_text()
         assert "island" not in world.log("two-1").read_text()  # rank 0 speaks for the island
 
 

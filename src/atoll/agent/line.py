@@ -111,17 +111,17 @@ class AgentLine:
         """As `Orders.adopted`."""
         self._orders.adopted(order, loaded)
 
-    def measured(self, **figures: float) -> None:
+    def measured(self, **figures: float | None) -> None:
         """As `Orders.measured`."""
         self._orders.measured(**figures)
 
-    def progress(self, loss: float, tokens: int, inner_steps: int = 1) -> bool:
+    def progress(self, loss: float | None, tokens: int, inner_steps: int = 1) -> bool:
         """As `Orders.progress`, once it has heard what the agent has said meanwhile."""
         while not self._orders.moved_on and select.select([self._agent.socket], [], [], 0)[0]:
             self._hear()
         return self._orders.progress(loss, tokens, inner_steps)
 
-    def propose(self, tokens: int, loss: float) -> None:
+    def propose(self, tokens: int, loss: float | None) -> None:
         """As `Orders.propose`."""
         self._orders.propose(tokens, loss)
 

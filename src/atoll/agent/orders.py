@@ -117,11 +117,11 @@ class Orders:
         self._loaded = loaded
         self._say(Adopted(order.step, loaded))
 
-    def measured(self, **figures: float) -> None:
+    def measured(self, **figures: float | None) -> None:
         """Note figures, by their names in `Metrics`; they go out with the next progress or proposal."""
         self._metrics = msgspec.structs.replace(self._metrics, **figures)
 
-    def progress(self, loss: float, tokens: int, inner_steps: int = 1) -> bool:
+    def progress(self, loss: float | None, tokens: int, inner_steps: int = 1) -> bool:
         """Report `inner_steps` more inner steps, their tokens and the last one's loss; whether to go on.
 
         False when the plan's time has no room for as many again: propose what is done. False, too, when the
@@ -137,7 +137,7 @@ class Orders:
         self._time_over = not plan.has_time(self._inner_steps, more, now - self._began, now - self._told_at)
         return not (self._time_over or self.moved_on)
 
-    def propose(self, tokens: int, loss: float) -> None:
+    def propose(self, tokens: int, loss: float | None) -> None:
         """Say that the parameters after the inner steps lie in the mapping, with their tokens and mean loss.
 
         A trainer that does not ask `progress` whether there is time has done all of the plan.

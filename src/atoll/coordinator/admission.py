@@ -41,7 +41,7 @@ def objection_to_proposal(rules: Rules, plan: Plan, proposal: Propose) -> str:
     if len(proposal.payload) != DIGEST_BYTES:
         return "a payload that is no digest"
     seconds = proposal.compute_seconds, proposal.handover_seconds
-    if not all(map(math.isfinite, (proposal.norm, proposal.loss, *seconds))):
+    if not all(map(math.isfinite, (proposal.norm, proposal.loss or 0.0, *seconds))):
         return "a norm, loss or duration that is not finite"
     if not proposal.metrics.is_finite:
         return "a measurement that is not finite"

@@ -47,9 +47,12 @@ class OpenAttempt:
         return {island: self.proposals[island].inner_steps for island in sorted(self.participants)}
 
     @property
-    def mean_loss(self) -> float:
-        """The participants' losses, weighted by their tokens."""
-        return sum(self.proposals[s.island].loss * s.weight for s in self.record.participants)
+    def mean_loss(self) -> float | None:
+        """The participants' losses, weighted by their tokens; None where nobody has one."""
+        weighed = [(self.proposals[s.island].loss, s.weight) for s in self.record.participants]
+        known = [(loss, weight) for loss, weight in weighed if loss is not None]
+        total = sum(weight for _, weight in known)
+        return sum(loss * weight for loss, weight in known) / total if known else None
 
     def opened_event(self, planned: Iterable[str]) -> events.AttemptOpened:
         """The event that it has begun; `planned` are all islands that have a plan for the step."""

@@ -20,14 +20,14 @@ def step_seconds(paces: Iterable[float], inner_steps: int, reduction_seconds: fl
 
     The fastest island is the pacemaker. Where that would leave more than MAX_REDUCING_SHARE of the step to
     its reduction, the step lasts longer, but no longer than the median island needs for all inner steps (of
-    an even number, the faster of the two in the middle).
+    an even number, the slower of the two in the middle).
 
     `paces`: seconds per inner step of each island. `reduction_seconds`: from the last proposal to the commit.
     """
     known = sorted(paces)
     if not known:
         return math.inf
-    fastest, middle = known[0], known[(len(known) - 1) // 2]
+    fastest, middle = known[0], known[len(known) // 2]
     least_seconds = reduction_seconds * (1 - MAX_REDUCING_SHARE) / MAX_REDUCING_SHARE
     return max(inner_steps * fastest, min(least_seconds, inner_steps * middle))
 

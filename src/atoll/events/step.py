@@ -129,7 +129,7 @@ class Contribution(msgspec.Struct, frozen=True, kw_only=True):
 
     tokens: int
     inner_steps: int
-    loss: float  # mean over these inner steps, in nats per token
+    loss: float | None  # mean over these inner steps, in nats per token
     metrics: Metrics  # of the island, when it proposed
 
 
@@ -139,7 +139,7 @@ class Committed(Occurrence, frozen=True, kw_only=True):
     routine: ClassVar[bool] = True
 
     tokens: int
-    loss: float  # mean over its tokens, in nats
+    loss: float | None  # mean over its tokens, in nats; None where none had a label
     participants: dict[str, Contribution]  # by island
     holders: tuple[str, ...]  # islands that held the update, sorted
     root: str  # of the state that the step leads to, in hex
@@ -147,7 +147,8 @@ class Committed(Occurrence, frozen=True, kw_only=True):
     @property
     def text(self) -> str:
         counts = f"{len(self.participants)} islands, {self.tokens:,} tokens"
-        return f"step {self.step}: {counts}, loss {self.loss:.3f}, root {self.root[:ROOT_DIGITS]}"
+        loss = "no label" if self.loss is None else f"loss {self.loss:.3f}"
+        return f"step {self.step}: {counts}, {loss}, root {self.root[:ROOT_DIGITS]}"
 
 
 class Finished(Occurrence, frozen=True, kw_only=True):

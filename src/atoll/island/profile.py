@@ -14,11 +14,14 @@ from atoll.files import atomic_path
 
 Step = TypeVar("Step")
 TRACED_STEPS = 3  # after one step in which the profiler itself warms up
+MIN_STEPS = 2  # with fewer there is nothing to trace
 MAX_MEMORY_EVENTS = 100_000  # of which the newest are kept
 
 
 def profiled(steps: Generator[Step], path: Path, device: torch.device) -> Generator[Step]:
     """Yield the same steps; what the caller does with the second to fourth is traced to `path`.trace.json.
+
+    No file is written where there are fewer than MIN_STEPS.
 
     Where torch records the device's memory, all allocations since the first step go to `path`.memory.pickle.
     Closing the generator closes `steps`.

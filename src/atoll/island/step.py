@@ -29,7 +29,7 @@ from atoll.recipe import Recipe
 class InnerMetrics:
     """What an island, all ranks together, measured in one inner step."""
 
-    loss: float  # mean cross-entropy per token, in nats
+    loss: float | None  # mean cross-entropy per token, in nats; None where no token had a label
     gradient_norm: float  # before clipping
     tokens: int  # that counted in the loss
     learning_rate: float
@@ -77,11 +77,20 @@ class Island:
     def inner_step(self, micro_batches: Sequence[Placed], step: int) -> None:
         """Train on the micro-batches of all ranks as one batch; `step` counts the run's inner steps from 0.
 
-        Every rank must give the same number of micro-batches. `read` returns what the step measured.
+        Every rank must give the same number of micro-batches. A step without a single label teaches nothing,
+        so it leaves parameters and moments alone. `read` returns what the step measured.
         """
         self.model.train()
+        scale = factor(self._inner.schedule, step, self._total_steps)
+        scale *= rewarmed(step, self._rewarm_start, self._rewarm_steps)
+        rate = self._inner.optimizer.lr * scale
         own_tokens = sum(batch.num_labels for batch in micro_batches)
         num_tokens = self._sum_over_ranks(torch.full((), own_tokens, device=self.device))
+        # Only a rank without labels waits for the device to know whether the others have some.
+        if not own_tokens and not num_tokens.item():
+            nothing = torch.zeros((), device=self.device)
+            self._unread.append(Unread(step, nothing, num_tokens, nothing, rate))
+            return
         loss_sums: list[Tensor] = []
         try:
             for batch in micro_batches:
@@ -89,8 +98,6 @@ class Island:
                 (sums.objective / num_tokens).backward()
                 loss_sums.append(sums.loss)
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._inner.clip_norm)
-            scale = factor(self._inner.schedule, step, self._total_steps)
-            scale *= rewarmed(step, self._rewarm_start, self._rewarm_steps)
             optim.scale_learning_rate(self.optimizers, scale)
             for optimizer in self.optimizers:
                 optimizer.step()
@@ -98,7 +105,6 @@ class Island:
             for optimizer in self.optimizers:
                 optimizer.zero_grad()
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        rate = self._inner.optimizer.lr * scale
         self._unread.append(Unread(step, torch.stack(loss_sums).sum(), num_tokens, norm, rate))
 
     def read(self) -> list[InnerMetrics]:
@@ -114,8 +120,8 @@ class Island:
         norms = torch.stack([done.gradient_norm for done in unread]).tolist()
         metrics: list[InnerMetrics] = []
         for done, loss_sum, tokens, norm in zip(unread, loss_sums, counts, norms, strict=True):
-            loss = loss_sum / tokens if tokens else math.nan
-            if not math.isfinite(loss) or not math.isfinite(norm):
+            loss = loss_sum / tokens if tokens else None
+            if not math.isfinite(loss_sum) or not math.isfinite(norm):
                 raise LossNotFiniteError(
                     f"inner step {done.step}: loss {loss}, gradient norm {norm}, {tokens} tokens; start this "
                     "island again to go on from the swarm's weights; a lower inner.optimizer.lr or a longer "

@@ -137,7 +137,7 @@ class Propose(Message, frozen=True, kw_only=True):
     payload: bytes  # root of the table of its pieces
     tokens: int
     inner_steps: int
-    loss: float  # mean over the inner steps
+    loss: float | None  # mean over the inner steps; None where no token had a label
     norm: float  # of the pseudo-gradient
     compute_seconds: float = 0.0  # that its inner steps took
     handover_seconds: float = 0.0  # from its last inner step until this could be sent: copying, encoding

@@ -39,7 +39,7 @@ class Proposed(Message, frozen=True, kw_only=True):
     step: int  # of the plan
     tokens: int
     inner_steps: int
-    loss: float  # mean over the inner steps
+    loss: float | None  # mean over the inner steps; None where no token had a label
     compute_seconds: float  # since it was given the plan
     handover_seconds: float = 0.0  # since the last inner step
     metrics: Metrics = Metrics()  # the trainer's part of them

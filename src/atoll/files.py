@@ -1,5 +1,6 @@
 """Files that are either whole or absent (temporary name, fsync, rename), and one lock per directory."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -9,7 +10,9 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from atoll.errors import UserError
+from atoll.errors import DiskError, UserError
+
+FULL_BYTES = 1 << 16  # with less room than this, a library that fails to write has met a full disk
 
 
 @contextmanager
@@ -17,7 +20,7 @@ def atomic_path(path: Path, synced: bool = True) -> Generator[Path]:
     """Yield a temporary path; the file written to it becomes `path` only when the block ends without error.
 
     After an error nothing is left behind, and `path` is what it was. Without `synced` the file may be absent
-    or damaged after a power cut. Raises UserError when the disk is full or `path` may not be written.
+    or damaged after a power cut. Raises DiskError when the disk is full or `path` may not be written.
     """
     _make_parent(path)
     temporary = _temporary(path)
@@ -28,7 +31,7 @@ def atomic_path(path: Path, synced: bool = True) -> Generator[Path]:
         temporary.replace(path)
         if synced:
             _fsync(path.parent)
-    except OSError as error:
+    except Exception as error:
         raise disk_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -38,7 +41,7 @@ def atomic_path(path: Path, synced: bool = True) -> Generator[Path]:
 def atomic_dir(path: Path) -> Generator[Path]:
     """Yield a temporary directory, which becomes `path` only when the block ends without error.
 
-    Every file in it is fsynced first. Raises UserError when the disk is full or `path` may not be written,
+    Every file in it is fsynced first. Raises DiskError when the disk is full or `path` may not be written,
     and OSError when `path` exists and is not an empty directory.
     """
     _make_parent(path)
@@ -51,7 +54,7 @@ def atomic_dir(path: Path) -> Generator[Path]:
             _fsync(part)
         temporary.replace(path)
         _fsync(path.parent)
-    except OSError as error:
+    except Exception as error:
         raise disk_error(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -89,16 +92,19 @@ def reserve(path: Path, num_bytes: int) -> None:
     """Make `path` a file of `num_bytes` bytes whose disk space is allocated.
 
     A file that has this size already is kept as it is. Without the allocation a full disk would kill the
-    process later, when it writes to a mapping of the file. Raises UserError when the disk is full or `path`
+    process later, when it writes to a mapping of the file. Raises DiskError when the disk is full or `path`
     may not be written.
     """
     _make_parent(path)
+    is_new = not path.exists()
     try:
         path.touch()
         with path.open("r+b") as file:
             if os.fstat(file.fileno()).st_size != num_bytes:
                 _allocate(file.fileno(), num_bytes)
     except OSError as error:
+        if is_new:
+            path.unlink(missing_ok=True)
         raise disk_error(path, error) from error
 
 
@@ -107,14 +113,27 @@ def digest_file(path: Path) -> str:
     return blake3().update_mmap(path).hexdigest() if path.stat().st_size else blake3(b"").hexdigest()
 
 
-def disk_error(path: Path, error: OSError) -> Exception:
-    """A UserError if `error` means a full disk or that `path` may not be written, else `error` itself."""
-    if error.errno in (28, 122):  # ENOSPC, EDQUOT
-        return UserError(
+def disk_error(path: Path, error: Exception) -> Exception:
+    """A DiskError if `error` means a full disk or that `path` may not be written, else `error` itself."""
+    if _means_full(path, error):
+        return DiskError(
             f"{path}: no space left on the disk; free some and start again (no half-written file was left)"
         )
-    if isinstance(error, PermissionError) and _concerns(path, error):
-        return UserError(f"{path}: not permitted to write here; choose another directory")
+    if not isinstance(error, OSError) or not _concerns(path, error):
+        return error
+    if isinstance(error, PermissionError):
+        return DiskError(f"{path}: not permitted to write here; choose another directory")
+    if error.errno == errno.EROFS:
+        return DiskError(f"{path}: this file system is read-only; choose another directory")
+    if error.errno == errno.ENAMETOOLONG:
+        return DiskError(f"{path}: this name is too long for the file system; choose another directory")
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return DiskError(f"{path}: a part of this path is a file, not a directory; choose another directory")
+    if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
+        return DiskError(
+            f"{path}: the file system here cannot do what is needed ({error.strerror}); choose a directory "
+            "on a local disk"
+        )
     return error
 
 
@@ -125,7 +144,7 @@ class DirectoryLock:
     """
 
     def __init__(self, path: Path) -> None:
-        """Create the directory and its lock file. Raises UserError when the disk is full or read-only."""
+        """Create the directory and its lock file. Raises DiskError when the disk is full or read-only."""
         lock = path / ".lock"
         _make_parent(lock)
         try:
@@ -140,6 +159,8 @@ class DirectoryLock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except OSError as error:
+            raise disk_error(self._path, error) from error
         return True
 
     def __enter__(self) -> "DirectoryLock":
@@ -174,6 +195,18 @@ def _allocate(descriptor: int, num_bytes: int) -> None:
     except OSError:
         os.truncate(descriptor, 0)
         raise
+
+
+def _means_full(path: Path, error: Exception) -> bool:
+    """Whether an error of whatever library means that the disk is full."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, UserError):
+        return False
+    if f"(os error {errno.ENOSPC})" in str(error):  # as Rust's libraries say it
+        return True
+    place = next(place for place in path.parents if place.exists())
+    return shutil.disk_usage(place).free < FULL_BYTES  # torch does not say why it could not write
 
 
 def _concerns(path: Path, error: OSError) -> bool:

@@ -84,12 +84,27 @@ class Swarm:
         self._settings = ranks.first(lambda: self._line.settings)
 
     @staticmethod
-    def start(ranks: Ranks, settings: Settings, ticket: str, log: Path | None = None) -> "Swarm":
+    def start(
+        ranks: Ranks,
+        settings: Settings,
+        ticket: str,
+        log: Path | None = None,
+        say: Callable[[str], None] = lambda _: None,
+        check: Callable[[], None] = lambda: None,
+    ) -> "Swarm":
         """Start the agent. `ticket` may be empty where the directory is a member of its run already.
 
-        `log` takes the agent's standard error. All but `ranks` is the first rank's to give.
+        `log` takes the agent's standard error; `say` hears, in sentences, of agents that die and are
+        replaced; `check` is called every few seconds of waiting, and ends it by an exception. All but
+        `ranks` is the first rank's to give.
         """
-        return Swarm(ranks, AgentLine(settings, ticket, log) if ranks.number == 0 else None)
+
+        def replaced(why: str, status: int) -> None:
+            say(f"the agent has ended ({why}, exit status {status}) and is started again; its log: {log}")
+
+        if ranks.number > 0:
+            return Swarm(ranks, None)
+        return Swarm(ranks, AgentLine(settings, ticket, log, replaced=replaced, check=check))
 
     def orders(self) -> Iterator[Adopt | Plan]:
         """What to do next, until the run is finished. Raises UserError when this island may not go on.

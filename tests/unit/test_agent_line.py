@@ -287,8 +287,13 @@ def test_a_frozen_agent_is_replaced(line_to, monkeypatch) -> None:
     assert made.replaced == [("it has said nothing for 60 s", 1)]
 
 
-def test_an_agent_that_never_says_a_word_is_given_up(line_to, tmp_path) -> None:
-    made = line_to(*[lambda its: None] * (MAX_RESTARTS + 1))
+@pytest.mark.parametrize("last_word", [None, m.Pulse()])
+def test_agents_that_die_young_again_and_again_are_given_up(line_to, tmp_path, last_word) -> None:
+    def dies(its) -> None:
+        if last_word is not None:
+            its.say(last_word)
+
+    made = line_to(*[dies] * (MAX_RESTARTS + 1))
     with pytest.raises(
         UserError, match=rf"cannot go on \(the agent is gone\); its log: {tmp_path}/agent.log"
     ):
@@ -296,14 +301,13 @@ def test_an_agent_that_never_says_a_word_is_given_up(line_to, tmp_path) -> None:
     assert len(made.replaced) == MAX_RESTARTS + 1
 
 
-def test_a_word_of_an_agent_makes_good_for_the_deaths_before(line_to) -> None:
-    def speaks(its) -> None:
-        its.say(m.Pulse())
+def test_an_agent_that_lived_makes_good_for_the_deaths_before(line_to, monkeypatch) -> None:
+    monkeypatch.setattr(line, "YOUNG_SECONDS", 0.0)
 
     def ends(its) -> None:
         its.say(m.Stopped(""))
 
-    assert list(line_to(*[speaks] * (MAX_RESTARTS + 1), ends).orders()) == []
+    assert list(line_to(*[lambda its: None] * (MAX_RESTARTS + 1), ends).orders()) == []
 
 
 def test_an_agent_that_found_its_users_mistake_is_not_started_again(line_to) -> None:

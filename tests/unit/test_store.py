@@ -313,6 +313,6 @@ def test_a_leader_whose_transaction_is_broken_off_is_deposed(store, monkeypatch)
         raise InternalError("INSERT", {}, Exception(text))
 
     monkeypatch.setattr(store_module, "_insert", break_off)
-    text = r"broke off a transaction \(terminating connection due to idle.* timeout\)$"
+    text = r"the database broke off \(terminating connection due to idle.* timeout\)$"
     with pytest.raises(Deposed, match=text):
         store.append([Doubted(True)])

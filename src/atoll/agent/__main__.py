@@ -13,7 +13,7 @@ from atoll.agent.server import Agent
 from atoll.agent.settings import Arguments, Settings, arguments_of
 from atoll.agent.trainer import SocketTrainer
 from atoll.errors import UserError
-from atoll.files import DirectoryLock, remove_leftovers
+from atoll.files import DirectoryLock, disk_error, remove_leftovers
 from atoll.swarm.grpc_transport import GrpcTransport
 from atoll.swarm.identity import Ticket
 from atoll.swarm.messages import Stopped
@@ -42,11 +42,12 @@ async def run(arguments: Arguments) -> str:
         settings = msgspec.structs.replace(settings, coordinator=member.address)
         agent = Agent(settings, member.island, member.run, recipe, transport, trainer)
         return await agent.run()
-    except UserError as error:
-        if trainer is not None:
-            trainer.tell(Stopped(str(error)))
+    except (UserError, OSError) as error:
+        reason = disk_error(settings.directory, error)
+        if trainer is not None and isinstance(reason, UserError):
+            trainer.tell(Stopped(str(reason)))
             await asyncio.sleep(0.2)
-        raise
+        raise reason from error
 
 
 async def _enrol(settings: Settings, ticket: str) -> membership.Membership:

@@ -26,7 +26,8 @@ SILENT_SECONDS = 60.0  # an agent pulses every few seconds; one that is silent f
 ENROL_SECONDS = 120.0
 POLL_SECONDS = 0.05  # while it enrols
 STOP_SECONDS = 1.0  # for an agent that is being replaced
-MAX_RESTARTS = 5  # in a row, without a word from the agent
+MAX_RESTARTS = 5  # in a row, of agents that died young
+YOUNG_SECONDS = 20.0
 FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.4, 5.0  # before a restart; doubled for the next one in a row
 MISTAKE = 2  # exit status of an agent that found a mistake which only its user can mend
 
@@ -62,21 +63,24 @@ class AgentLine:
         log: Path | None = None,
         *,
         replaced: Callable[[str, int], None] = lambda why, status: None,
+        check: Callable[[], None] = lambda: None,
         start: Callable[[Settings, str, Path | None], AgentProcess] = start_agent,
     ) -> None:
         """Start the agent.
 
         `ticket` may be empty once the directory is a member of its run. `log` takes the agent's standard
         error; without it, this process's does. `replaced` hears of each agent that died: why, and its exit
-        status.
+        status. `check` is called every few seconds while something is awaited, and ends the wait by an
+        exception.
         """
         self.settings = settings
         self._ticket = ticket
         self._log = log
         self._replaced = replaced
+        self._check = check
         self._start = start
         self._orders = Orders(self._say, time.monotonic)
-        self._restarts = 0  # since the agent's last word
+        self._restarts = 0  # in a row, of agents that died young
         self._agent = self._started()
 
     def membership(self) -> Membership:
@@ -171,13 +175,15 @@ class AgentLine:
         except TransportError as error:
             self._replace(str(error))
             return
-        self._restarts = 0
         self._orders.hear(message)
+        self._check()
 
     def _replace(self, why: str) -> None:
         """A dead agent costs nothing but time: its files hold all that it knew, and we what we work on."""
         status = self._agent.stop(STOP_SECONDS)
         self._replaced(why, status)
+        if time.monotonic() - self._started_at > YOUNG_SECONDS:
+            self._restarts = 0
         if status == MISTAKE or self._restarts == MAX_RESTARTS:
             log = self._log or "standard error"
             raise UserError(f"this island's agent cannot go on ({why}); its log: {log}")
@@ -187,6 +193,7 @@ class AgentLine:
         self._orders.agent_replaced()
 
     def _started(self) -> AgentProcess:
+        self._started_at = time.monotonic()
         agent = self._start(self.settings, self._ticket, self._log)
         agent.socket.settimeout(SILENT_SECONDS)
         return agent

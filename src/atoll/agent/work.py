@@ -27,7 +27,7 @@ from atoll.agent.state import OuterState
 from atoll.agent.tasks import Tasks
 from atoll.agent.unbroken import unbroken
 from atoll.data.partial import PartialData
-from atoll.errors import UserError
+from atoll.errors import DiskError, UserError
 from atoll.recipe import Recipe
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
@@ -187,6 +187,8 @@ class BackgroundWork:
             owner = next((part.owner for part in attempt.slices if error.index in part.pieces), "")
             self._report(e.Failed(work, owner, str(error)))
             return
+        except DiskError:
+            raise
         except (NobodyHas, UserError) as error:
             self._report(e.Failed(work, "", str(error)))
             return
@@ -217,6 +219,8 @@ class BackgroundWork:
                 self._accounts.say(f"at state {version}")
                 if version and version != before:
                     await unbroken(asyncio.to_thread(self._checkpoint, version, root(table)))
+        except DiskError:
+            raise
         except (NobodyHas, UserError) as error:
             self._accounts.say(str(error))
             self._report(e.Failed(e.Advance(), "", str(error)))
@@ -243,6 +247,8 @@ class BackgroundWork:
             donors = self._others(self.donors)
             try:
                 path = await Fetching(self.data, url, donors, self._accounts.say).provide(wanted.blocks)
+            except DiskError:
+                raise
             except (NobodyHas, UserError) as error:
                 self._accounts.say(str(error))
                 await asyncio.sleep(RETRY_SECONDS)

@@ -4,9 +4,11 @@ Each group of verbs has a file. A verb imports what it needs when it runs, so th
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
+from pathlib import Path
 
 from atoll import __version__
 from atoll.cli import data, model, run
@@ -33,16 +35,28 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
     except UserError as error:
-        print(f"atoll: {error}", file=sys.stderr)
-        return EXIT_MISTAKE
+        return _mistake(str(error))
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "transformers", "tokenizers", "pyarrow"):
             raise
         text = f"this verb needs {error.name}; install it with: pip install 'atoll[train]'"
-        print(f"atoll: {text}", file=sys.stderr)
-        return EXIT_MISTAKE
+        return _mistake(text)
+    except OSError as error:  # where no more is known than that something could not be written
+        from atoll.files import disk_error
+
+        reason = disk_error(Path(error.filename or "."), error)
+        if not isinstance(reason, UserError):
+            raise
+        return _mistake(str(reason))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+
+
+def _mistake(text: str) -> int:
+    """Say what is wrong, and return the exit status for it."""
+    with contextlib.suppress(OSError):  # standard error may be a file on the disk that is full
+        print(f"atoll: {text}", file=sys.stderr)
+    return EXIT_MISTAKE
 
 
 def parser() -> argparse.ArgumentParser:

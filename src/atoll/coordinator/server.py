@@ -126,6 +126,9 @@ class CoordinatorServer:
         """Tick whenever a deadline may have passed, and renew this leader's row; until deposed."""
         renew_at = 0.0
         while not self.deposed.done():
+            if self.events.failure is not None:
+                self._depose(self.events.failure)
+                break
             if self._loop.time() >= renew_at:
                 self._renew()
                 renew_at = self._loop.time() + RENEW_SECONDS

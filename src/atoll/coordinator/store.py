@@ -36,7 +36,11 @@ ANNOUNCED_SECONDS = 600.0  # islands are told the coordinators that announced th
 
 
 class Deposed(Exception):
-    """This coordinator must stop: another one has begun a term, or the database broke off a transaction."""
+    """This coordinator must stop: another one has begun a term."""
+
+
+class DatabaseFailed(Deposed):
+    """This coordinator must stop: the database has failed, is full, or broke off a transaction."""
 
 
 class Store:
@@ -61,7 +65,7 @@ class Store:
 
         `info` is the encoded RunInfo. Raises UserError if the database holds another run.
         """
-        with self._engine.begin() as db:
+        with self._transaction() as db:
             row = db.execute(sql.select(RUN)).one_or_none()
             if row is None:
                 values = {
@@ -85,7 +89,7 @@ class Store:
 
     def info(self) -> bytes | None:
         """The encoded RunInfo that `claim` kept; None in an empty database."""
-        with self._engine.connect() as db:
+        with self._transaction() as db:
             row = db.execute(sql.select(RUN.c.info)).one_or_none()
         return bytes(row.info) if row else None
 
@@ -93,7 +97,7 @@ class Store:
         """Take the next term, higher than `above`. With an earlier one nothing can be written any more."""
         nonce = new_secret()
         next_term = sql.case((RUN.c.term < above, above), else_=RUN.c.term) + 1
-        with self._engine.begin() as db:
+        with self._transaction() as db:
             db.execute(RUN.update().values(term=next_term, nonce=nonce, renewed=self._clock()))
             counter = db.execute(sql.select(RUN.c.term)).scalar_one()
         self.term = Term(counter, nonce)
@@ -112,24 +116,29 @@ class Store:
         Its first statement is a write, so that no other term can begin before the transaction ends.
         """
         this = (RUN.c.term == self.term.counter) & (RUN.c.nonce == self.term.nonce)
+        with self._transaction() as db:
+            if db.execute(RUN.update().where(this).values(renewed=self._clock())).rowcount != 1:
+                raise Deposed(f"term {db.execute(sql.select(RUN.c.term)).scalar()} has begun elsewhere")
+            yield db
+
+    @contextmanager
+    def _transaction(self) -> Generator[sql.Connection]:
+        """A transaction. Raises DatabaseFailed when the database is gone, full, or breaks it off."""
         try:
             with self._engine.begin() as db:
-                if db.execute(RUN.update().where(this).values(renewed=self._clock())).rowcount != 1:
-                    raise Deposed(f"term {db.execute(sql.select(RUN.c.term)).scalar()} has begun elsewhere")
                 yield db
         except (OperationalError, InternalError, InterfaceError) as error:
-            # The database is gone or full, or it broke off a transaction in which this process slept.
             reason = str(error.orig).partition("\n")[0]
-            raise Deposed(f"the database broke off a transaction ({reason})") from error
+            raise DatabaseFailed(f"{self._engine.url}: the database broke off ({reason})") from error
 
     def silence_seconds(self) -> float:
         """Seconds since the leader's last sign of life, by the database's clock, which all of them share."""
-        with self._engine.connect() as db:
+        with self._transaction() as db:
             return float(db.execute(sql.select(self._clock() - RUN.c.renewed)).scalar_one())
 
     def term_and_num_commits(self) -> tuple[int, int]:
         """(counter of the newest term, number of commits). If either falls, a backup was restored."""
-        with self._engine.connect() as db:
+        with self._transaction() as db:
             num_commits = db.execute(sql.select(sql.func.count()).select_from(COMMIT)).scalar_one()
             return db.execute(sql.select(RUN.c.term)).scalar_one(), num_commits
 
@@ -138,7 +147,7 @@ class Store:
 
         Both the leader and the standbys announce themselves.
         """
-        with self._engine.begin() as db:
+        with self._transaction() as db:
             db.execute(COORDINATOR.delete().where(COORDINATOR.c.address == address))
             db.execute(COORDINATOR.insert().values(address=address, seen=self._clock()))
             recent = COORDINATOR.c.seen > self._clock() - ANNOUNCED_SECONDS
@@ -172,13 +181,13 @@ class Store:
 
     def commits(self, since: int = 0, limit: int | None = None) -> list[CommitRecord]:
         """The commit records from step `since` on, at most `limit`, in order."""
-        with self._engine.connect() as db:
+        with self._transaction() as db:
             return _commits(db, since, limit)
 
     def open_step(self, step: int) -> OpenStep:
         """What is known of outer step `step`, which comes after the last commit."""
         last_number = sql.select(sql.func.max(ATTEMPT.c.number)).where(ATTEMPT.c.step == step)
-        with self._engine.connect() as db:
+        with self._transaction() as db:
             plans = db.execute(sql.select(PLAN.c.record).where(PLAN.c.step == step)).scalars().all()
             rewinds = db.execute(sql.select(REWIND.c.record).order_by(REWIND.c.branch)).scalars().all()
             number = db.execute(last_number).scalar() or 0
@@ -195,7 +204,7 @@ class Store:
     def new_ticket(self, uses: int, hours: float) -> str:
         """The secret of a new ticket for `uses` islands; the database keeps only its hash."""
         secret = new_secret()
-        with self._engine.begin() as db:
+        with self._transaction() as db:
             values = {"hash": digest(secret.encode()), "expiry": time.time() + 3600 * hours, "uses": uses}
             db.execute(TICKET.insert().values(**values))
         return secret
@@ -207,7 +216,7 @@ class Store:
         expired or used up.
         """
         ticket_hash = digest(secret.encode())
-        with self._engine.begin() as db:
+        with self._transaction() as db:
             known = db.execute(sql.select(ISLAND).where(ISLAND.c.id == island)).one_or_none()
             if known is not None:
                 if known.revoked:
@@ -237,20 +246,20 @@ class Store:
     def evict(self, island: str, reason: str) -> None:
         """Evict an island for good. Raises UserError if it is not in the run."""
         update = ISLAND.update().where(ISLAND.c.id == island).values(revoked=reason or "evicted")
-        with self._engine.begin() as db:
+        with self._transaction() as db:
             num_found = db.execute(update).rowcount
         if not num_found:
             raise UserError(f"{island}: no such island in this run; `atoll status` lists them")
 
     def eviction_reason(self, island: str) -> str:
         """Why an island was evicted; "" if it was not."""
-        with self._engine.connect() as db:
+        with self._transaction() as db:
             return db.execute(sql.select(ISLAND.c.revoked).where(ISLAND.c.id == island)).scalar() or ""
 
     def contributors(self) -> dict[str, str]:
         """The contributor of each island that has enrolled; "" where none was named."""
         query = sql.select(ISLAND.c.id, ISLAND.c.contributor)
-        with self._engine.connect() as db:
+        with self._transaction() as db:
             return {row.id: row.contributor for row in db.execute(query)}
 
 

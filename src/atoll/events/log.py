@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from atoll.events import Event
+from atoll.files import disk_error
 
 VERSION = 1  # of the file's format: raise it with every change that a reader of before would misread
 NUM_NOTABLE = 12
@@ -19,17 +20,22 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.notable: deque[Event] = deque(maxlen=NUM_NOTABLE)  # the last that were not routine
+        self.failure: Exception | None = None  # why an event could not be written
+        self._path = path
         self._file = path.open("ab", buffering=0)
         if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
             os.write(self._file.fileno(), b"\n")  # ends a line that a crash cut off
 
     def write(self, event: Event) -> None:
-        """Append an event; its time is now."""
+        """Append an event; its time is now. One that cannot be written is lost, and `failure` says why."""
         event = msgspec.structs.replace(event, time=time.time())
         if not event.routine:
             self.notable.append(event)
         line = {"version": VERSION, **msgspec.to_builtins(event), "text": event.text}
-        self._file.write(msgspec.json.encode(line) + b"\n")
+        try:
+            self._file.write(msgspec.json.encode(line) + b"\n")
+        except OSError as error:
+            self.failure = disk_error(self._path, error)
 
     def close(self) -> None:
         self._file.close()

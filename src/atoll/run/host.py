@@ -18,7 +18,7 @@ from atoll.coordinator.requests import Requests
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.server import CoordinatorServer
 from atoll.coordinator.status import StatusBoard, count_nothing
-from atoll.coordinator.store import Deposed, Store
+from atoll.coordinator.store import DatabaseFailed, Deposed, Store
 from atoll.data.manifest import Manifest
 from atoll.data.mixture import Mixture
 from atoll.errors import UserError
@@ -78,6 +78,11 @@ async def host(recipe: Recipe, run_dir: RunDir, settings: HostSettings, ready: C
                 port = await _open_ports(settings, server, requests, strangers)
                 server.address = f"{settings.advertise or _own_address(settings.host)}:{port}"
                 await _lead(run_dir, settings, server, requests, ready)
+            except DatabaseFailed as error:
+                raise UserError(
+                    f"{error}; this coordinator stops, and nothing that was committed is lost; look to the "
+                    "database (a full disk?) and host the run again"
+                ) from None
             except Deposed as error:
                 raise UserError(
                     f"{error}; this coordinator stops; to let it wait for its turn, host it with --standby"

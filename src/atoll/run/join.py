@@ -7,6 +7,7 @@ rank trains; rank 0 also locks the island's directory, starts the agent and writ
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +16,11 @@ import msgspec
 
 from atoll import recipe as recipes
 from atoll.agent.settings import Settings
+from atoll.errors import UserError
 from atoll.recipe import Recipe
 from atoll.run.directory import IslandDir, RunDir
 from atoll.run.genesis import prepare
-from atoll.run.processes import Child
+from atoll.run.processes import Child, last_words
 from atoll.terminal import Terminal
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds and is not needed for `--help`
@@ -73,6 +75,12 @@ def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal) -> None:
     from atoll.island.ranks import Ranks
     from atoll.run.host import wait_for_ticket
 
+    hosts: list[Child] = []  # on rank 0
+
+    def check() -> None:
+        if hosts and not hosts[0].alive:
+            raise UserError(f"the coordinator of this run has ended; {last_words(hosts[0])}")
+
     with ExitStack() as stack:
         ranks = stack.enter_context(closing(Ranks.of_torchrun()))
 
@@ -84,12 +92,13 @@ def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal) -> None:
             options = ["--dir", str(run_dir.path), "--listen", "127.0.0.1:0", "--no-relay"]
             child = Child(["atoll", "host", str(run_dir.recipe), *options], log=log)
             stack.callback(child.stop)
+            hosts.append(child)
             return wait_for_ticket(run_dir.coordinator / "ticket", child, started)
 
         # The other ranks wait until rank 0 has prepared the data: if that takes hours, `atoll prepare` first.
         ticket = ranks.first(host)
         settings = JoinSettings(name="alone", host="127.0.0.1")
-        _train(ranks, ticket, run_dir, settings, recipe.island, terminal)
+        _train(ranks, ticket, run_dir, settings, recipe.island, terminal, check)
 
 
 def _train(
@@ -99,6 +108,7 @@ def _train(
     settings: JoinSettings,
     own: recipes.Island,
     terminal: Terminal,
+    check: Callable[[], None] = lambda: None,
 ) -> None:
     from atoll.mesh import ElasticDeviceMesh, Swarm
     from atoll.train import train
@@ -113,9 +123,8 @@ def _train(
     directory = ranks.first(lock)
     log = directory / "agent.log"
     terminal.say(f"island directory {directory}; its agent's log is {log}")
-    with ElasticDeviceMesh(
-        ranks, Swarm.start(ranks, settings.agent(run_dir, directory), ticket, log)
-    ) as mesh:
+    swarm = Swarm.start(ranks, settings.agent(run_dir, directory), ticket, log, terminal.say, check)
+    with ElasticDeviceMesh(ranks, swarm) as mesh:
         terminal.joined(mesh.swarm.island, mesh.swarm.run)
         summary = train(mesh, own, directory, terminal.inner_step, terminal.say)
     terminal.trained(summary)

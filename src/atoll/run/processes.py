@@ -32,6 +32,7 @@ class Child:
         (`watch_leash`). With `leash=False` it learns it from `arguments`, where "{fd}" stands for the number,
         and uses the socket for more.
         """
+        self.log = log
         self.socket, childs_end = socket.socketpair()
         handle = childs_end.fileno()
         extra = {LEASH: str(handle)} if leash else {}
@@ -70,6 +71,17 @@ class Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait(10)
+
+
+def last_words(child: Child) -> str:
+    """What the last line of a child's log says, for people."""
+    assert child.log is not None
+    try:
+        lines = child.log.read_text("utf-8", "replace").split("\n")
+    except OSError:
+        lines = []
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return f"its last words in {child.log}: {last}" if last else f"{child.log} is empty: is the disk full?"
 
 
 def watch_leash() -> None:

@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 import examples
-from atoll.agent.effects import Encode, Encoded, Send, Tell
+from atoll.agent.effects import Encode, Encoded, Failed, Hold, Reduce, Send, Tell
 from atoll.agent.outer_step import OuterStep, step
 from atoll.swarm import messages as m
-from atoll.swarm.records import Term
+from atoll.swarm.records import Assembled, Term
 
 TERM = Term(1, "n")
 PLAN = examples.plan(term=TERM, step=3, parent=b"root", first_inner_step=12, seconds_left=20.0)
@@ -52,3 +52,27 @@ def test_a_new_agent_tells_the_plan_to_a_trainer_that_may_be_at_it(agent) -> Non
     step(agent, PLAN)
     step(agent, m.Attached(b"root"))
     assert step(agent, PLAN) == [Tell(m.Work(PLAN))]
+
+
+def holding(agent: OuterStep) -> Assembled:
+    """The agent is at work on a Hold of this."""
+    attempt = examples.attempt(term=TERM, step=3, parent=b"root")
+    assembled = Assembled(TERM, 3, attempt.number, (b"slice",))
+    assert step(agent, attempt) == [Reduce(attempt)]
+    assert step(agent, assembled) == [Hold(attempt, assembled)]
+    return assembled
+
+
+def test_what_is_being_held_is_not_held_again(agent) -> None:
+    """A line that flaps meanwhile makes the coordinator repeat itself."""
+    assembled = holding(agent)
+    assert step(agent, assembled) == []
+
+
+def test_what_could_not_be_held_is_tried_again_when_it_is_repeated(agent) -> None:
+    assembled = holding(agent)
+    assert agent.attempt is not None
+    work = Hold(agent.attempt, assembled)
+    (fault,) = step(agent, Failed(work, "", "no donor"))
+    assert isinstance(fault, Send)
+    assert step(agent, assembled) == [work]

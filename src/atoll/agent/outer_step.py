@@ -34,6 +34,7 @@ class OuterStep:
     encoding: bool = False  # the trainer has handed over what it did of the plan
     proposal: m.Propose | None = None  # encoded, and ready to be sent again
     attempt: r.Attempt | None = None
+    assembled: r.Assembled | None = None  # of that attempt: its update is being held, or is held
     held: m.Held | None = None  # of that attempt
     finished: bool = False  # the coordinator has said that the run is over
 
@@ -52,7 +53,7 @@ def on_welcome(state: OuterStep, welcome: m.Welcome) -> list[e.Effect]:
     effects: list[e.Effect] = [e.KeepTerm(welcome.term)]
     if welcome.term != state.term:
         # Attempts are one leader's decisions: a new leader opens its own.
-        state.attempt = state.held = None
+        state.attempt = state.assembled = state.held = None
     state.term = welcome.term
     if welcome.head > state.head:
         return [*effects, e.Send(m.WantRecords(state.head))]
@@ -72,7 +73,7 @@ def on_rewound(state: OuterStep, rewound: m.Rewound) -> list[e.Effect]:
     back = min(rewound.rewinds, key=lambda rewind: rewind.step)
     if state.head > back.step:
         state.head, state.head_root = back.step, back.root
-        state.plan = state.proposal = state.attempt = state.held = None
+        state.plan = state.proposal = state.attempt = state.assembled = state.held = None
         state.loaded = b""
     return [e.Forget(rewound.rewinds)]
 
@@ -192,7 +193,7 @@ def on_attempt(state: OuterStep, attempt: r.Attempt) -> list[e.Effect]:
         return []
     if attempt == state.attempt:
         return []  # under way; the coordinator repeats it after a broken connection
-    state.attempt = attempt
+    state.attempt, state.assembled = attempt, None
     share = attempt.share_of(state.island)
     if share is not None and (state.proposal is None or state.proposal.payload != share.payload):
         lost = m.Fault(
@@ -218,6 +219,9 @@ def on_assembled(state: OuterStep, assembled: r.Assembled) -> list[e.Effect]:
         return []
     if state.held is not None and _is_of_attempt(state.held, attempt):
         return [e.Send(state.held)]
+    if state.assembled == assembled:
+        return []  # being held; the coordinator repeats it after a broken connection
+    state.assembled = assembled
     return [e.Hold(attempt, assembled)]
 
 
@@ -248,7 +252,7 @@ def on_stored(state: OuterStep, stored: e.Stored) -> list[e.Effect]:
     """
     record = stored.record
     state.head, state.head_root = record.step + 1, record.next_root
-    state.plan = state.proposal = state.attempt = state.held = None
+    state.plan = state.proposal = state.attempt = state.assembled = state.held = None
     return catch_up(state)
 
 
@@ -270,6 +274,8 @@ def on_failed(state: OuterStep, failed: e.Failed) -> list[e.Effect]:
         return [e.Tell(m.Stopped(failed.reason))]
     if state.attempt is None or not _is_of_attempt(work.attempt, state.attempt):
         return []
+    if isinstance(work, e.Hold):
+        state.assembled = None  # so that it is tried again when the coordinator repeats it
     fault = m.Fault(
         step=work.attempt.step,
         number=work.attempt.number,

@@ -11,6 +11,7 @@ from atoll.coordinator.owners import equal_slices
 from atoll.coordinator.rules import Rules
 from atoll.events.step import Contribution
 from atoll.swarm import messages as m
+from atoll.swarm.messages import FaultKind
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Share, Term, header
 
 
@@ -28,6 +29,7 @@ class OpenAttempt:
         self.assembled_at = 0.0
         self.holders = Holders()
         self.not_holding = dict.fromkeys(share.island for share in record.participants)  # an ordered set
+        self._unable: set[str] = set()  # they have said that they cannot hold the update
         self._slice_roots: dict[int, bytes] = {}  # by number of the slice
         self._progress: dict[str, tuple[int, float]] = {}  # island -> (pieces it has, since when)
 
@@ -119,7 +121,31 @@ class OpenAttempt:
         These are participants; but all ready islands while only one holds, or no holder can be reached.
         """
         too_few = len(self.holders) < 2 or not members.any_reachable(self.holders)
-        return sorted((ready if too_few else ready & self.participants) - self.holders.keys())
+        awaited = ready if too_few else ready & self.participants
+        return sorted(awaited - self.holders.keys() - self._unable)
+
+    def is_held_by_others(self, holders: set[str], ready: set[str]) -> bool:
+        """Whether more than one owner alone vouches for the update, or nobody else is there to do so.
+
+        An owner may name a slice that it gives to nobody, and so be the only one that holds the update.
+        """
+        only_an_owner = len(holders) == 1 and all(map(self.record.has_owner, holders))
+        return not only_an_owner or ready <= holders
+
+    def note_unable(self, island: str) -> None:
+        """Note that an island could not complete or write the update: it is not waited for as a holder."""
+        self._unable.add(island)
+        self.not_holding.pop(island, None)
+
+    def is_heard(self, accuser: str, peer: str, kind: FaultKind) -> bool:
+        """Whether `accuser` can know of such a fault: it is its own, or of an edge of this attempt.
+
+        An edge is between an owner and a participant; only its two ends are heard about each other.
+        """
+        if accuser == peer:
+            return kind == "failed" or accuser in self.record.involved
+        owns, takes_part = self.record.has_owner, self.participants
+        return (owns(accuser) and peer in takes_part) or (owns(peer) and accuser in takes_part)
 
 
 def contribution(proposal: m.Propose) -> Contribution:

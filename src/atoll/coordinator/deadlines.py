@@ -34,8 +34,8 @@ class Deadline:
         return self.median_seconds + max(self._margin_seconds(), FLOOR_SECONDS)
 
     def attempt_limit_seconds(self, number: int) -> float:
-        """The limit in attempt `number` (from 1): it doubles with each attempt, up to MAX_DOUBLINGS times."""
-        return self.limit_seconds() * 2 ** min(max(0, number - 1), MAX_DOUBLINGS)
+        """The limit in attempt `number`, from 1."""
+        return doubled(self.limit_seconds(), number)
 
     def usual_seconds(self) -> float:
         """After how long all have come that are not unusually late: the median plus half the margin."""
@@ -47,3 +47,8 @@ class Deadline:
         middle = self.median_seconds
         mad = median(abs(seconds - middle) for seconds in self._seen_seconds)
         return max(K * mad, FLOOR_SHARE * middle)
+
+
+def doubled(seconds: float, number: int) -> float:
+    """A duration in attempt `number` (from 1): it doubles with each attempt, up to MAX_DOUBLINGS times."""
+    return seconds * 2 ** min(max(0, number - 1), MAX_DOUBLINGS)

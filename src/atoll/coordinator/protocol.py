@@ -20,7 +20,7 @@ from atoll import events
 from atoll.coordinator import effects as e
 from atoll.coordinator.admission import objection_to_hello, objection_to_proposal
 from atoll.coordinator.attempts import OpenAttempt, make_attempt
-from atoll.coordinator.deadlines import Deadline
+from atoll.coordinator.deadlines import Deadline, doubled
 from atoll.coordinator.doubt import Doubt
 from atoll.coordinator.history import History
 from atoll.coordinator.holders import enough
@@ -311,13 +311,22 @@ class Coordinator:
         return True
 
     def _fault(self, member: Member, fault: m.Fault, now: float) -> bool:
-        """Two agents could not exchange; either may be to blame. Ownership goes first, participation last."""
-        if self.attempt is None or not self.attempt.is_about(fault):
+        """Two agents could not exchange; either may be to blame. Ownership goes first, participation last.
+
+        An agent that could not hold the update closes no attempt: it is not waited for.
+        """
+        attempt = self.attempt
+        if attempt is None or not attempt.is_about(fault):
             return False
         accuser, peer = member.island, fault.peer or member.island
-        self.standing.charge(accuser, peer, fault.kind, self.attempt.record)
+        if not attempt.is_heard(accuser, peer, fault.kind):
+            return False
         self._do.report(events.Fault(island=accuser, peer=peer, fault=fault.kind, detail=fault.text))
-        self._close("fault", (accuser, peer), now)
+        if fault.kind == "failed" and accuser == peer:
+            attempt.note_unable(accuser)
+        else:
+            self.standing.charge(accuser, peer, fault.kind, attempt.record)
+            self._close("fault", (accuser, peer), now)
         return True
 
     def _close(self, cause: Cause, islands: Iterable[str], now: float) -> None:
@@ -325,7 +334,7 @@ class Coordinator:
         names = tuple(sorted(set(islands)))
         self._do.report(events.AttemptClosed(number=self.number, cause=cause, islands=names))
         self.attempt = None
-        self._reopen_at = now + self.rules.fault_seconds
+        self._reopen_at = now + doubled(self.rules.fault_seconds, self.number)
 
     # ------------------------------------------------------------------------------------------ held, commit
     def _held(self, member: Member, held: m.Held, now: float) -> bool:
@@ -347,15 +356,17 @@ class Coordinator:
         if (num_roots := len(attempt.holders.groups())) > 1:
             self._do.report(events.Unequal(num_roots=num_roots))
         many = enough(holders, attempt.participants, len(ready))
-        if held is not None and self.members.any_reachable(holders) and (many or self._hold_misses):
+        kept = self.members.any_reachable(holders) and attempt.is_held_by_others(holders, ready)
+        if held is not None and kept and (many or self._hold_misses):
             if not many:
                 self._do.report(events.Thin(holders=tuple(sorted(holders))))
             self._commit(attempt, held, holders, now)
         else:
             self._hold_misses += 1
             self.holding_deadline.observe(now - attempt.assembled_at)  # it takes longer than that
-            self.standing.charge_late(set(awaited))
-            self._close("not held", awaited, now)
+            late = set(awaited) if kept or not holders else holders  # or what nobody could get of them
+            self.standing.charge_late(late)
+            self._close("not held", late, now)
 
     def _commit(self, attempt: OpenAttempt, held: m.Held, holders: set[str], now: float) -> None:
         """The one decision about this step: durable, then told to everybody."""

@@ -20,6 +20,7 @@ from atoll.agent.settings import Settings
 from atoll.errors import UserError
 from atoll.run.processes import watch_leash
 from atoll.samples import num_samples
+from atoll.swarm.address import Address
 from atoll.swarm.messages import Adopt
 from atoll.swarm.records import Plan
 
@@ -54,9 +55,8 @@ class Trainer:
         self._note("started")
         settings = Settings(
             directory=self._directory,
-            coordinator="",
             contributor=self._directory.name,
-            host=options.host,
+            listen=Address(options.host, 0),
             checkpoint_dirs=(Path(options.genesis),) if options.genesis else (),
         )
         self._line = AgentLine(

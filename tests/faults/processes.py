@@ -71,7 +71,7 @@ class World:
 
     @property
     def port(self) -> int:
-        return int(Ticket.parse(self.ticket).address.rpartition(":")[2])
+        return Ticket.parse(self.ticket).hosts[0].members
 
     def island_id(self, name: str) -> str:
         member = membership.load(self.run_dir.islands / name)

@@ -68,7 +68,7 @@ def line_to(tmp_path, monkeypatch):
 
     def make(*scripts) -> AgentLine:
         left[:] = scripts
-        settings = Settings(directory=tmp_path, coordinator="")
+        settings = Settings(directory=tmp_path)
         made = AgentLine(
             settings,
             "ticket",
@@ -94,7 +94,7 @@ def member(run_name: str = "run") -> membership.Membership:
         data_digest="",
         record_key=b"",
     )
-    return membership.Membership(address="", run_id=run.run_id, certificate=b"", authority=b"", run=run)
+    return membership.Membership(addresses=(), run_id=run.run_id, certificate=b"", authority=b"", run=run)
 
 
 # ------------------------------------------------------------------------------------------------------- data

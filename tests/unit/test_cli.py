@@ -12,6 +12,7 @@ import pytest
 from atoll import cli
 from atoll.run.directory import RunDir
 from atoll.run.genesis import prepare_own
+from atoll.swarm.address import HostPorts
 from atoll.swarm.identity import Ticket
 
 RECIPE = """
@@ -100,17 +101,17 @@ def test_a_port_in_use_is_named(capsys, tmp_path, recipe) -> None:
 
 
 def test_a_malformed_address_is_refused(capsys, tmp_path, recipe) -> None:
-    assert "HOST:PORT" in complaint(capsys, "host", recipe, "--dir", tmp_path / "run", "--listen", "here")
+    assert "HOST:PORT" in complaint(capsys, "host", recipe, "--dir", tmp_path / "run", "--listen", "here:")
 
 
 def test_a_malformed_ticket_is_refused(capsys) -> None:
     assert "not a ticket" in complaint(capsys, "join", "atoll-nonsense")
-    whole = Ticket("tiny-0011", "127.0.0.1:1", b"0" * 16, "secret").text()
+    whole = Ticket("tiny-0011", (HostPorts("127.0.0.1", 1, 2, 3),), b"0" * 16, "secret").text()
     assert "not a ticket" in complaint(capsys, "join", whole[:-3])
 
 
 def test_a_joiner_may_set_only_its_own_table(capsys, tmp_path) -> None:
-    ticket = Ticket("tiny-0011", "127.0.0.1:1", b"0" * 16, "secret").text()
+    ticket = Ticket("tiny-0011", (HostPorts("127.0.0.1", 1, 2, 3),), b"0" * 16, "secret").text()
     text = complaint(capsys, "join", ticket, "outer.lr=1", "--dir", tmp_path / "run")
     assert "outer" in text
 

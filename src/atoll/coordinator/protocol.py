@@ -101,7 +101,7 @@ class Coordinator:
             case e.Joined():
                 self._joined(event, now)
             case e.Reached():
-                self.members.set_address(event.island, event.session, event.address)
+                self.members.set_addresses(event.island, event.session, event.addresses)
             case e.Left():
                 self._left(event)
             case e.Received():
@@ -189,7 +189,7 @@ class Coordinator:
             self._do.send(member.island, record)  # its line may have broken before it heard of this
         if not self.finished and not member.relay:
             self._plan(member, now)
-        return self.finished or bool(member.address)  # there may be one more who can give state
+        return self.finished or bool(member.addresses)  # there may be one more who can give state
 
     def _plan(self, member: Member, now: float) -> None:
         """Give a member its plan: one for each island and step, repeated to an island that lost it."""
@@ -275,7 +275,7 @@ class Coordinator:
             self._exclude_worst(sorted(able), now)
             return
         self.number += 1
-        addresses = {owner: self.members[owner].address for owner in owners}
+        addresses = {owner: self.members[owner].addresses for owner in owners}
         attempt = make_attempt(self.term, self.head, self.number, self.head_root, able, addresses, self.rules)
         self.attempt = OpenAttempt(attempt, able, now)
         self._do.append(e.Persist(attempt))

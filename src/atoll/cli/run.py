@@ -1,11 +1,17 @@
 """The verbs about a run: `atoll demo`, `host`, `join`, `train`, `status`, `invite`, `evict`, `simulate`."""
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from atoll.cli.verbs import Verbs
 from atoll.errors import UserError
-from atoll.swarm.address import WILDCARDS, Address, Addresses, HostPorts
+from atoll.swarm.address import WILDCARDS, Address, HostPorts
+
+if TYPE_CHECKING:
+    from atoll.run.join import JoinSettings
 
 DEFAULT_PORT = 7700  # of a coordinator, for members
 HOSTED_HERE = "the run's directory, on the machine that hosts it"
@@ -145,7 +151,6 @@ def host(options: argparse.Namespace) -> None:
 def join(options: argparse.Namespace) -> None:
     from atoll import recipe
     from atoll.run.directory import RunDir
-    from atoll.run.join import JoinSettings
     from atoll.run.join import join as join_run
     from atoll.swarm.identity import Ticket
     from atoll.terminal import Terminal
@@ -154,15 +159,7 @@ def join(options: argparse.Namespace) -> None:
     ticket = "".join([options.ticket, *(part for part in options.overrides if "=" not in part)])
     overrides = [part for part in options.overrides if "=" in part]
     run_dir = RunDir(options.dir or Path("runs") / Ticket.parse(ticket).run_name)
-    listen, advertise = _peer_addresses(options)
-    settings = JoinSettings(
-        name=options.name,
-        contributor=options.contributor,
-        listen=listen,
-        advertise=advertise,
-        dial_only=options.dial_only,
-        relay=options.relay,
-    )
+    settings = join_settings(options)
     if options.relay:
         from atoll.agent.__main__ import relay
 
@@ -255,15 +252,24 @@ def _ports_of(options: argparse.Namespace) -> tuple[HostPorts, HostPorts | None]
     return listen, HostPorts.following(_address("--advertise", options.advertise, 0), *outside)
 
 
-def _peer_addresses(options: argparse.Namespace) -> tuple[Address, Addresses]:
-    """Where an agent listens for its peers, and where it says that they reach it. Raises UserError."""
+def join_settings(options: argparse.Namespace) -> JoinSettings:
+    """How this machine takes part, by the options of `atoll join`. Raises UserError."""
+    from atoll.run.join import JoinSettings
+
     if options.dial_only and (options.relay or options.listen or options.advertise):
         raise UserError(
             "--dial-only: nobody could reach this machine; leave out --relay, --listen, --advertise"
         )
     advertise = tuple(_address("--advertise", text, 0) for text in options.advertise)
     port = advertise[0].port if advertise else 0  # a router most often forwards a port to the same one
-    return _address("--listen", options.listen or "", port, WILDCARDS[0]), advertise
+    return JoinSettings(
+        name=options.name,
+        contributor=options.contributor,
+        listen=_address("--listen", options.listen or "", port, WILDCARDS[0]),
+        advertise=advertise,
+        dial_only=options.dial_only,
+        relay=options.relay,
+    )
 
 
 def _address(option: str, text: str, default_port: int, default_host: str = "") -> Address:

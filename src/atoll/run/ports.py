@@ -63,7 +63,10 @@ def advice(own: HostPorts, advertised: HostPorts, ips: list[str], has_relay: boo
     if not ips:
         said.append(f"warning: {advertised.host} cannot be resolved here; others need a name that they can")
     elif scope == "machine":
-        said = [f"{advertised.host} is this machine for itself: only islands on this machine find this host"]
+        said = [
+            f"{advertised.host} is this machine for itself: only islands on this machine find this host; for "
+            "others, say where they find it: --advertise ADDRESS"
+        ]
     elif scope == "network":
         said.append(
             f"warning: {advertised.host} is an address of a local network, and of no use outside it; for "

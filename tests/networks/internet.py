@@ -23,7 +23,7 @@ table inet wall {{
 }}
 """
 # Answers come back through the translation; what begins outside goes only where a port is forwarded. What
-# goes from one machine of the home to another passes the forward chain as well, in kernels that filter bridges.
+# goes from one machine of the home to another passes the forward chain too, where the kernel filters bridges.
 ROUTER = """
 table ip nat {{
   chain before {{ type nat hook prerouting priority dstnat; {forwards}
@@ -90,7 +90,7 @@ class Internet:
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         only_outside = "" if loopback else 'iifname "wan" '
         forwards = f"{only_outside}ip daddr {address} tcp dport {ports} dnat to {to}" if to else ""
-        hairpin = f'oifname "lan" ip daddr {to} masquerade' if to and loopback else ""
+        hairpin = f"ip saddr {HOME_ROUTER}/24 ip daddr {to} masquerade" if to and loopback else ""
         self._nft(home, ROUTER.format(forwards=forwards, hairpin=hairpin))
 
     @contextmanager

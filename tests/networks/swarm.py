@@ -28,6 +28,7 @@ from atoll.run.directory import RunDir
 from atoll.run.genesis import write_state_0
 from atoll.run.host import wait_for_ticket
 from atoll.run.processes import Child
+from atoll.status import RunStatus
 
 PAGE = Path(__file__).parents[2] / "docs" / "network.md"
 RECIPE = """
@@ -87,11 +88,20 @@ class NetworkSwarm:
     def run_dir(self, machine: str) -> RunDir:
         return RunDir(self._directory / machine / "run")
 
+    def prepare(self, machine: str) -> None:
+        """What `atoll prepare` does for a run without data."""
+        self.run_dir(machine).claim(recipe.load(self._recipe))
+        weights = np.random.default_rng(0).standard_normal((ROWS, COLUMNS)).astype(np.float32)
+        write_state_0(self.run_dir(machine), {"weights": weights})
+
+    def copy(self, source: str, target: str, part: str = "") -> None:
+        """Copy the run's directory, or a part of it, from one machine to another."""
+        shutil.copytree(self.run_dir(source).path / part, self.run_dir(target).path / part)
+
     def _start_host(self, machine: str, options: list[str]) -> None:
         run_dir = self.run_dir(machine)
-        run_dir.claim(recipe.load(self._recipe))
-        weights = np.random.default_rng(0).standard_normal((ROWS, COLUMNS)).astype(np.float32)
-        write_state_0(run_dir, {"weights": weights})
+        if not run_dir.genesis.exists():
+            self.prepare(machine)
         since = time.time()
         arguments = ["atoll", "host", str(self._recipe), "--dir", str(run_dir.path), *options]
         child = self._start(machine, arguments)
@@ -156,11 +166,23 @@ class NetworkSwarm:
         ends = "\n".join(f"{path.relative_to(self._directory)}: {path.read_text()[-800:]}" for path in logs)
         return f"{told}\n{ends}"
 
-    def ask(self, machine: str, *words: str) -> str:
-        """What `atoll`, run on a machine to its end, prints."""
-        with self._internet.at(machine):
+    def status(self) -> RunStatus:
+        """What `atoll status` tells on the machine of the host."""
+        return msgspec.json.decode(self.ask("status", "--json"), type=RunStatus)
+
+    def until_event(self, kind: str, seconds: float = 60.0) -> Event:
+        """The first event of a kind."""
+        deadline = time.monotonic() + seconds
+        while not (found := self.events(kind)):
+            assert time.monotonic() < deadline, f"no event {kind}\n{self.said()}"
+            time.sleep(0.1)
+        return found[0]
+
+    def ask(self, *words: str) -> str:
+        """What `atoll` prints about the run on the machine of the host."""
+        with self._internet.at(self._host):
             done = subprocess.run(
-                [sys.executable, "-m", "atoll", *words, str(self.run_dir(machine).path)],
+                [sys.executable, "-m", "atoll", *words, str(self.run_dir(self._host).path)],
                 capture_output=True,
                 text=True,
                 timeout=60,
@@ -168,7 +190,3 @@ class NetworkSwarm:
             )
         assert done.returncode == 0, done.stderr
         return done.stdout
-
-    def copy_run(self, source: str, target: str) -> None:
-        """As `rsync -a` of the run's directory does."""
-        shutil.copytree(self.run_dir(source).path, self.run_dir(target).path)

@@ -12,7 +12,6 @@ from typing import Literal
 
 from atoll import events
 from atoll.coordinator.effects import Reached
-from atoll.events.log import EventLog
 from atoll.swarm import messages as m
 from atoll.swarm.address import Address, Addresses, HostPorts, is_local, is_loopback
 from atoll.swarm.services import PING
@@ -33,14 +32,14 @@ class Reach:
     def __init__(
         self,
         transport: Transport,
-        event_log: EventLog,
+        report: Callable[[events.Event], None],
         tell: Callable[[str, m.TryToReach], None],
         found: Callable[[Reached], None],
     ) -> None:
         self.hosts: tuple[HostPorts, ...] = ()  # of this run's host: from outside, then from its own network
         self.scope: Scope = "network"
         self._transport = transport
-        self._events = event_log
+        self._report = report
         self._tell = tell
         self._found = found
         self._outside: list[str] = []  # members that can try for the others
@@ -90,7 +89,7 @@ class Reach:
         if is_here and given:
             return given  # whether they work can only be seen from outside
         seen = Address(seen_host, hello.port)
-        tried = given if self._means_nothing_outside(seen_host) else (*given, seen)
+        tried = given if self._means_nothing_outside(seen_host) else tuple(dict.fromkeys((*given, seen)))
         reasons = await asyncio.gather(*(self._ping(island, address) for address in tried))
         if not told and all(reasons):
             why = "; ".join(reasons) or (
@@ -98,7 +97,7 @@ class Reach:
                 "`--advertise HOST:PORT`, and that port forwarded by its router"
             )
             address = ", ".join(map(str, tried or (seen,)))
-            self._events.write(events.Unreachable(island=island, address=address, reason=why))
+            self._report(events.Unreachable(island=island, address=address, reason=why))
         return tuple(address for address, reason in zip(tried, reasons, strict=True) if not reason)
 
     async def _ping(self, island: str, address: Address) -> str:
@@ -130,7 +129,7 @@ class Reach:
             if reason is not None:
                 if not told:
                     address = ", ".join(map(str, addresses))
-                    self._events.write(
+                    self._report(
                         events.Unreachable(island=island, address=address, reason=reason, by=witness)
                     )
                     told = True
@@ -163,7 +162,7 @@ class Reach:
     def _note_answered(self, address: Address, by: str, island: str = "") -> None:
         if address not in self._answered:
             self._answered.add(address)
-            self._events.write(events.Answered(island=island, address=str(address), by=by))
+            self._report(events.Answered(island=island, address=str(address), by=by))
 
 
 def is_this_machine(host: str) -> bool:

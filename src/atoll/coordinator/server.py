@@ -61,7 +61,7 @@ class CoordinatorServer:
         self.store = store
         self.events = event_log
         self.transport = transport
-        self.reach = Reach(transport, event_log, self.tell, self._step)
+        self.reach = Reach(transport, event_log.write, self.tell, self._step)
         self.protocol = Coordinator(rules, Term(), keys.sign)
         self.deposed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()

@@ -126,6 +126,55 @@ def test_a_host_of_another_machine_is_not_reported_as_a_port_in_use(wire, keys) 
     wire.run(main)
 
 
+# ------------------------------------------------------------------------------------------ several addresses
+@pytest.mark.parametrize("listen", ["0.0.0.0", "::"])
+def test_either_wildcard_serves_ipv4_and_ipv6_and_the_caller_is_seen_without_brackets(
+    wire, keys, listen
+) -> None:
+    async def main() -> None:
+        seen: list[str] = []
+
+        async def service(stream: Stream) -> None:
+            seen.append(stream.peer_host)
+            await echo(stream)
+
+        port = await wire.transport(keys, "server").serve(Address(listen, 0), {ECHO: service})
+        for host in ("127.0.0.1", "::1", "localhost"):
+            client = wire.transport(keys, host)
+            assert await call(client, (Address(host, port),), "server", ECHO, m.Ping()) == m.Ping()
+        assert seen[:2] == ["127.0.0.1", "::1"]
+
+    wire.run(main)
+
+
+def test_of_several_addresses_one_that_answers_is_used_and_remembered(wire, keys) -> None:
+    async def main() -> None:
+        port = await wire.transport(keys, "server").serve(Address(HOST, 0), {ECHO: echo})
+        client = wire.transport(keys, "client")
+        addresses = (Address("127.0.0.2", 1), Address(HOST, port))
+        with socket.create_server((HOST, 0), backlog=0) as silent:  # takes the connection, and says nothing
+            mute = Address(HOST, silent.getsockname()[1])
+            for _ in range(2):
+                assert await call(client, (mute, *addresses), "server", ECHO, m.Ping()) == m.Ping()
+            assert client._worked == {"server": Address(HOST, port)}
+        stream = await client.connect(addresses, "server", ECHO)
+        assert (stream.peer, stream.peer_host) == ("server", HOST)
+        assert [address for address, _, _ in client._channels] == [mute, *addresses]
+
+    wire.run(main)
+
+
+def test_each_address_that_does_not_answer_is_named(wire, keys) -> None:
+    async def main() -> None:
+        client, addresses = wire.transport(keys, "client"), (Address(HOST, 1), Address("::1", 1))
+        with pytest.raises(TransportError) as error:
+            await client.connect(addresses, "server", ECHO)
+        for address in addresses:
+            assert f"server at {address} cannot be reached: Connection refused" in str(error.value)
+
+    wire.run(main)
+
+
 # ---------------------------------------------------------------------------------------------- who is let in
 async def refused(client: GrpcTransport, address: Address, peer: str = "server") -> None:
     with pytest.raises(TransportError):
@@ -435,6 +484,20 @@ def test_a_run_with_another_fingerprint_is_refused_before_it_hears_the_secret(wi
             await membership.enrol(tmp_path, ticket, "Ada")
         assert enrolment.secrets == []
         assert membership.load(tmp_path) is None
+
+    wire.run(main)
+
+
+def test_of_the_hosts_in_a_ticket_the_run_is_found_and_comes_first_from_then_on(
+    wire, keys, other_keys, tmp_path
+) -> None:
+    async def main() -> None:
+        ticket = await Enrolment(wire, keys).open()
+        other = await Enrolment(wire, other_keys).open()  # such as another run in the same local network
+        hosts = (HostPorts("127.0.0.2", 1, 2, 3), *other.hosts, *ticket.hosts)
+        member = await membership.enrol(tmp_path, msgspec.structs.replace(ticket, hosts=hosts), "Ada")
+        assert member.addresses[0] == ticket.hosts[0].for_members
+        assert set(member.addresses) == {host.for_members for host in hosts}
 
     wire.run(main)
 

@@ -4,9 +4,12 @@ import os
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from agents.spaces import command, inside, leftovers, own_prefix, remove
+
+from atoll.errors import UserError
 
 PREFIX = "an"  # and the process's id: of namespaces
 PUBLIC = "internet"  # the network to which everything with a public address is attached
@@ -43,12 +46,19 @@ table inet wall {{
 """
 
 
+@cache
 def missing() -> str:
     """Why there can be no such internet here; "" if there can."""
     if os.geteuid():
         return "networks are made by root"
-    tools = [tool for tool in ("ip", "nft") if not shutil.which(tool)]
-    return f"not installed: {', '.join(tools)}" if tools else ""
+    if tools := [tool for tool in ("ip", "nft") if not shutil.which(tool)]:
+        return f"not installed: {', '.join(tools)}"
+    try:
+        with Internet() as probe:
+            probe.router("home", "203.0.113.5")
+    except (UserError, OSError) as error:  # such as in a container that is root of little
+        return f"networks cannot be made here ({error})"
+    return ""
 
 
 class Internet:

@@ -181,11 +181,10 @@ class Case:
             world.until_step(len(world.events("committed")) + 2, BOUND_SECONDS)
             start(world, "a")
         elif self.role == "coordinator":
-            port = world.port
             world.children["host"].kill()
             if self.phase == "reduce":
                 os.kill(agent_of(world, "relay"), signal.SIGCONT)  # it ends with its coordinator, once it can
-            world.host(port)
+            world.host()
 
     def _all_take_part(self, world: World, everybody: tuple[str, ...]) -> None:
         memberships = [world.run_dir.islands / name / "membership.msgpack" for name in everybody]

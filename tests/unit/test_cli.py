@@ -108,14 +108,9 @@ def test_a_malformed_address_is_refused(capsys, tmp_path, recipe) -> None:
     assert "HOST:PORT" in complaint(capsys, "host", recipe, "--dir", tmp_path / "run", "--listen", "here:")
 
 
-def test_a_port_of_the_relay_in_use_is_named_before_a_ticket_is_made(
-    capsys, tmp_path, recipe, monkeypatch
-) -> None:
+def test_a_port_of_the_relay_in_use_is_named_before_a_ticket_is_made(capsys, tmp_path, recipe) -> None:
     import torch
 
-    from atoll.run import host
-
-    monkeypatch.setattr(host, "RELAY_PORT_SECONDS", 0.0)
     prepare_own(tmp_path / "run", str(recipe), {"w": torch.zeros(3)})
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -35,8 +35,6 @@ from atoll.swarm.services import CONTROL, ENROLL, OPERATE
 
 TICKET_USES, TICKET_HOURS = 100, 7 * 24.0
 RELAY_CHECK_SECONDS = 1.0  # between two looks at whether the relay lives
-# A relay ends a moment after its host, so a host that is started again may find the port still in use.
-RELAY_PORT_SECONDS, RELAY_PORT_PAUSE_SECONDS = 5.0, 0.1
 
 
 class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +79,9 @@ async def host(
             server = CoordinatorServer(rules, run, keys, store, events, transport)
             requests = Requests(server, StatusBoard(server, count))
             try:
-                listening = await _open_ports(settings, server, requests, strangers)
+                if settings.relay:
+                    _see_to_port(settings.listen.of_relay, _relay_dir(run_dir))
+                listening = await _open_ports(settings.listen, server, requests, strangers)
                 await _lead(run_dir, settings, listening, server, requests, ready)
             except DatabaseFailed as error:
                 raise UserError(
@@ -133,22 +133,27 @@ async def _lead(
 
 
 async def _open_ports(
-    settings: HostSettings, server: CoordinatorServer, requests: Requests, strangers: GrpcTransport
+    listen: HostPorts, server: CoordinatorServer, requests: Requests, strangers: GrpcTransport
 ) -> HostPorts:
-    """Serve members and strangers, and return the ports that were taken. Raises UserError.
-
-    The port of the relay, which will serve it itself, is seen to be free.
-    """
-    listen = settings.listen
+    """Serve members and strangers, and return the ports that were taken. Raises UserError."""
     handlers = {CONTROL: server.control, OPERATE: requests.operate}
     members = await server.transport.serve(listen.for_members, handlers)
     enrolment = await strangers.serve_strangers(listen.for_strangers, {ENROLL: requests.enroll})
-    deadline = time.monotonic() + RELAY_PORT_SECONDS
-    while settings.relay and (reason := why_not_served(listen.of_relay)):
-        if time.monotonic() > deadline:
-            raise UserError(f"{listen.of_relay}: {reason} (--relay-port, or --no-relay)")
-        await asyncio.sleep(RELAY_PORT_PAUSE_SECONDS)
     return HostPorts(listen.host, members, enrolment, listen.relay)
+
+
+def _see_to_port(listen: Address, relay_dir: Path) -> None:
+    """Raise UserError if the relay cannot serve there, before anybody is told of it.
+
+    A relay ends a moment after its host. If the last one still works in its directory, the port may be its.
+    """
+    with DirectoryLock(relay_dir) as lock:
+        if lock.acquire() and (reason := why_not_served(listen)):
+            raise UserError(f"{listen}: {reason} (--relay-port, or --no-relay)")
+
+
+def _relay_dir(run_dir: RunDir) -> Path:
+    return run_dir.islands / "relay"
 
 
 def _advertised(settings: HostSettings, own: HostPorts) -> HostPorts:
@@ -212,7 +217,7 @@ def _check_database(database_id: str, path: Path) -> None:
 async def _keep_relay(run_dir: RunDir, ticket: str, listen: Address, advertise: Addresses) -> None:
     """Run a relay beside the coordinator, and start it again whenever it has died."""
     settings = Settings(
-        directory=run_dir.islands / "relay",
+        directory=_relay_dir(run_dir),
         contributor="relay",
         relay=True,
         listen=listen,

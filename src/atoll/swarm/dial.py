@@ -62,23 +62,30 @@ async def resolve(host: str) -> list[str]:
     Raises TransportError if there is none, or no answer within DIAL_SECONDS.
     """
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[list[str]] = loop.create_future()
+    answer: asyncio.Future[list[str] | TransportError] = loop.create_future()
+
+    def settle(found: list[str] | TransportError) -> None:
+        if not answer.done():  # it may come too late
+            answer.set_result(found)
 
     def look_up() -> None:
         # A thread of its own that nobody waits for: a name service that is down holds it for minutes.
         try:
-            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
-            settle, value = answer.set_exception, TransportError(f"{host} cannot be resolved ({reason})")
+            found = TransportError(f"{host} cannot be resolved ({reason})")
         else:
-            hosts = dict.fromkeys(str(entry[4][0]) for entry in found)
-            settle, value = answer.set_result, [host for host in hosts if "%" not in host]
+            hosts = dict.fromkeys(str(entry[4][0]) for entry in entries)
+            found = [host for host in hosts if "%" not in host]  # an address with a zone is of no use here
         with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(lambda: answer.done() or settle(value))  # pyright: ignore
+            loop.call_soon_threadsafe(settle, found)
 
     threading.Thread(target=look_up, daemon=True, name="resolve").start()
-    return await within(DIAL_SECONDS, answer, f"the name service, asked for {host}")
+    found = await within(DIAL_SECONDS, answer, f"the name service, asked for {host}")
+    if isinstance(found, TransportError):
+        raise found
+    return found
 
 
 async def certificate_at(address: Address) -> tuple[Address, bytes]:

@@ -95,8 +95,8 @@ class Swarm:
         """Start the agent. `ticket` may be empty where the directory is a member of its run already.
 
         `log` takes the agent's standard error; `say` hears, in sentences, of agents that die and are
-        replaced, and what they wait for; `check` is called every few seconds of waiting, and ends it by an exception. All but
-        `ranks` is the first rank's to give.
+        replaced, and what they wait for; `check` is called every few seconds of waiting, and ends it by an
+        exception. All but `ranks` is the first rank's to give.
         """
 
         def replaced(why: str, status: int) -> None:

@@ -30,6 +30,7 @@ from harness.report import Report, arguments
 from atoll.agent.link import BEAT_SECONDS
 from atoll.errors import UserError
 from atoll.events import Committed
+from atoll.swarm.address import Address
 
 ELEMENTS = 64 << 16  # 64 pieces: so many own at most
 CROWD = 250  # agents a process
@@ -111,7 +112,7 @@ def crowd(swarm: Swarm, islands: int, train_seconds: float, directory: Path) -> 
         options = Options(
             run_dir=str(swarm.run_dir.path),
             directory=str(directory / f"crowd{number}"),
-            address="127.0.0.1:7760",
+            coordinator=Address("127.0.0.1", 7760),
             host="127.0.0.1",
             islands=size,
             train_seconds=train_seconds + SPREAD_SECONDS,

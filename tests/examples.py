@@ -17,6 +17,7 @@ def hello(**changes: Any) -> m.Hello:
         "contributor": "",
         "relay": False,
         "port": 1,
+        "addresses": (),
         "head": 0,
         "head_root": b"",
         "term": Term(),

@@ -24,6 +24,7 @@ from atoll.run.directory import RunDir
 from atoll.run.processes import watch_leash
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
+from atoll.swarm.address import Address
 from atoll.swarm.grpc_transport import GrpcTransport
 from atoll.swarm.identity import COORDINATOR, Credentials, RunKeys
 from atoll.swarm.layout import digest
@@ -39,7 +40,7 @@ METRICS = Metrics(loss=1.0, tokens_per_second=1.0, gradient_norm=1.0, learning_r
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     run_dir: str
     directory: str  # for keys
-    address: str  # of the coordinator
+    coordinator: Address
     host: str
     islands: int
     train_seconds: float
@@ -61,10 +62,12 @@ class Scripted:
 
     async def live(self) -> None:
         await asyncio.sleep(random.uniform(0, SPREAD_SECONDS) * self._options.islands / 50)
-        port = await self._transport.serve(self._options.host, 0, {PING: _pong})
+        port = await self._transport.serve(Address(self._options.host, 0), {PING: _pong})
         while True:
             try:
-                stream = await self._transport.connect(self._options.address, COORDINATOR, CONTROL, 30.0)
+                stream = await self._transport.connect(
+                    (self._options.coordinator,), COORDINATOR, CONTROL, 30.0
+                )
                 hello = msgspec.structs.replace(
                     self._hello, session=os.urandom(8).hex(), port=port, head=self._head, head_root=self._root
                 )
@@ -163,6 +166,7 @@ async def crowd(options: Options) -> None:
         contributor="crowd",
         relay=False,
         port=0,
+        addresses=(),
         head=0,
         head_root=run.genesis_root,
         term=r.Term(),

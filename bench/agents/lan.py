@@ -5,23 +5,20 @@ Needs root, `ip` and `tc`. A cut link drops what is sent, as a pulled cable does
 """
 
 import contextlib
-import ctypes
 import os
 import shutil
-import subprocess
 from collections.abc import Generator
 from pathlib import Path
 
+from agents.spaces import command, inside, leftovers, own_prefix, remove
 from atoll.errors import UserError
 
 PREFIX = "at"  # and the process's id: of namespaces, the bridge and its ports
-SPACES = Path("/run/netns")
 SUBNET = "10.77"
 QUEUE_MS = 200  # what a bottleneck's queue holds before it drops, as in a home router
 MTU = 1500
 # above what TCP hands over at once, so that it is shaped whole (headers of its packets counted), not cut up
 BURST = "128k"
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Lan:
@@ -30,7 +27,7 @@ class Lan:
     """
 
     def __init__(self) -> None:
-        self._bridge = f"{PREFIX}{os.getpid()}"
+        self._bridge = own_prefix(PREFIX)
         self.addresses: dict[str, str] = {}
         self._ports: dict[str, str] = {}
 
@@ -39,11 +36,10 @@ class Lan:
             raise UserError(
                 "this bench makes networks: run it as root, where `ip` and `tc` (iproute2) are installed"
             )
-        for bridge in {space.name.partition("-")[0] for space in SPACES.glob(f"{PREFIX}*-*")}:
-            if not Path(f"/proc/{bridge.removeprefix(PREFIX)}").exists():
-                _remove(bridge)
-        _run("ip", "link", "add", self._bridge, "type", "bridge")
-        _run("ip", "link", "set", self._bridge, "up")
+        for bridge in leftovers(PREFIX):
+            _remove(bridge)
+        command("ip", "link", "add", self._bridge, "type", "bridge")
+        command("ip", "link", "set", self._bridge, "up")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -57,18 +53,18 @@ class Lan:
             f"{self._bridge}-{number}",
             f"{SUBNET}.{number // 250}.{number % 250 + 1}",
         )
-        _run("ip", "netns", "add", space)
-        _run(
+        command("ip", "netns", "add", space)
+        command(
             "ip", "link", "add", port, "mtu", str(MTU), "type", "veth", "peer", "name", "wan", "netns", space
         )
-        _run("ip", "link", "set", port, "master", self._bridge, "up")
-        for command in (f"addr add {address}/16 dev wan", "link set wan up", "link set lo up"):
-            _run("ip", "-n", space, *command.split())
+        command("ip", "link", "set", port, "master", self._bridge, "up")
+        for words in (f"addr add {address}/16 dev wan", "link set wan up", "link set lo up"):
+            command("ip", "-n", space, *words.split())
         self.addresses[name], self._ports[name] = address, port
         if mbit_per_second:
             shape = f"root tbf rate {mbit_per_second}mbit burst {BURST} latency {QUEUE_MS}ms".split()
-            _run("tc", "-n", space, "qdisc", "add", "dev", "wan", *shape)
-            _run("tc", "qdisc", "add", "dev", port, *shape)
+            command("tc", "-n", space, "qdisc", "add", "dev", "wan", *shape)
+            command("tc", "qdisc", "add", "dev", port, *shape)
         return address
 
     def received(self, name: str) -> int:
@@ -78,34 +74,16 @@ class Lan:
         return int(Path(f"/sys/class/net/{self._ports[name]}/statistics/tx_bytes").read_text())
 
     def cut(self, name: str) -> None:
-        _run("ip", "link", "set", self._ports[name], "nomaster")
+        command("ip", "link", "set", self._ports[name], "nomaster")
 
     def heal(self, name: str) -> None:
-        _run("ip", "link", "set", self._ports[name], "master", self._bridge)
+        command("ip", "link", "set", self._ports[name], "master", self._bridge)
 
     @contextlib.contextmanager
     def at(self, name: str) -> Generator[None]:
         """Processes that this thread starts inside the block live at that site."""
-        with (
-            Path("/proc/thread-self/ns/net").open() as home,
-            (SPACES / f"{self._bridge}-{name}").open() as there,
-        ):
-            _enter(there.fileno())
-            try:
-                yield
-            finally:
-                _enter(home.fileno())
-
-
-def _enter(handle: int) -> None:
-    if _libc.setns(handle, 0x40000000):  # CLONE_NEWNET: of the calling thread
-        raise OSError(ctypes.get_errno(), "setns")
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    if done.returncode:
-        raise UserError(f"{' '.join(command)}: {done.stderr.strip()}")
+        with inside(f"{self._bridge}-{name}"):
+            yield
 
 
 def _remove(bridge: str) -> None:
@@ -113,8 +91,7 @@ def _remove(bridge: str) -> None:
     for port in Path("/sys/class/net").glob(
         f"{bridge}-*"
     ):  # a namespace takes its own with it, but only some time later
-        _run("ip", "link", "delete", port.name)
-    for space in SPACES.glob(f"{bridge}-*"):
-        _run("ip", "netns", "delete", space.name)
+        command("ip", "link", "delete", port.name)
+    remove(f"{bridge}-")
     if Path(f"/sys/class/net/{bridge}").exists():
-        _run("ip", "link", "delete", bridge)
+        command("ip", "link", "delete", bridge)

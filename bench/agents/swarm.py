@@ -27,6 +27,7 @@ from atoll.recipe import load
 from atoll.run.directory import RunDir
 from atoll.run.genesis import write_state_0
 from atoll.run.host import wait_for_ticket
+from atoll.swarm.address import Address
 from atoll.swarm.records import CommitRecord
 
 RECIPE = """
@@ -110,7 +111,7 @@ class Swarm:
             directory=str(directory),
             ticket=self.ticket,
             genesis=str(self.run_dir.genesis) if genesis else "",
-            host=self.address(name),
+            listen=Address(self.address(name), 0),
             elements=self.elements,
             step_seconds=self.step_seconds,
             seed=len(self.islands),

@@ -20,6 +20,7 @@ from atoll.agent.settings import Settings
 from atoll.errors import UserError
 from atoll.run.processes import watch_leash
 from atoll.samples import num_samples
+from atoll.swarm.address import Address, Addresses
 from atoll.swarm.messages import Adopt
 from atoll.swarm.records import Plan
 
@@ -33,7 +34,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
     ticket: str
     genesis: str  # where state 0 lies; "" when it must come from peers
-    host: str  # where peers reach this island
+    listen: Address  # for peers
+    advertise: Addresses = ()
+    dial_only: bool = False
     elements: int  # fp32 parameters of its model
     step_seconds: float  # of one inner step
     seed: int
@@ -54,9 +57,10 @@ class Trainer:
         self._note("started")
         settings = Settings(
             directory=self._directory,
-            coordinator="",
             contributor=self._directory.name,
-            host=options.host,
+            listen=options.listen,
+            advertise=options.advertise,
+            dial_only=options.dial_only,
             checkpoint_dirs=(Path(options.genesis),) if options.genesis else (),
         )
         self._line = AgentLine(

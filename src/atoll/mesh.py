@@ -52,7 +52,7 @@ class ElasticDeviceMesh:
         Under torchrun all its processes are this one island, and the first rank's arguments count.
         """
         ranks = Ranks.of_torchrun()
-        settings = settings or Settings(directory=directory, coordinator="", contributor=contributor)
+        settings = settings or Settings(directory=directory, contributor=contributor)
         return ElasticDeviceMesh(ranks, Swarm.start(ranks, settings, ticket, log))
 
     @property
@@ -95,8 +95,8 @@ class Swarm:
         """Start the agent. `ticket` may be empty where the directory is a member of its run already.
 
         `log` takes the agent's standard error; `say` hears, in sentences, of agents that die and are
-        replaced; `check` is called every few seconds of waiting, and ends it by an exception. All but
-        `ranks` is the first rank's to give.
+        replaced, and what they wait for; `check` is called every few seconds of waiting, and ends it by an
+        exception. All but `ranks` is the first rank's to give.
         """
 
         def replaced(why: str, status: int) -> None:
@@ -104,7 +104,7 @@ class Swarm:
 
         if ranks.number > 0:
             return Swarm(ranks, None)
-        return Swarm(ranks, AgentLine(settings, ticket, log, replaced=replaced, check=check))
+        return Swarm(ranks, AgentLine(settings, ticket, log, replaced=replaced, waits=say, check=check))
 
     def orders(self) -> Iterator[Adopt | Plan]:
         """What to do next, until the run is finished. Raises UserError when this island may not go on.

@@ -10,7 +10,7 @@ import msgspec
 
 from atoll.metrics import Metrics
 
-VERSION = 1  # of these structs: raise it with every change that a reader of before would misread
+VERSION = 2  # of these structs: raise it with every change that a reader of before would misread
 
 
 class IslandStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,7 +21,7 @@ class IslandStatus(msgspec.Struct, frozen=True, kw_only=True):
     relay: bool  # it has no trainer
     present: bool  # its line to the coordinator is up, and it is heard
     ready: bool  # it holds the head, and so does its trainer
-    address: str  # host:port where peers reach it; "": they cannot
+    addresses: tuple[str, ...]  # where peers reach it, each as host:port; none: they cannot
     note: str  # what its agent is doing, for people
     inner_step: int  # how many of the open outer step it has done
     metrics: Metrics  # its newest

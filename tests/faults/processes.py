@@ -13,6 +13,7 @@ from atoll.run.directory import RunDir
 from atoll.run.host import wait_for_ticket
 from atoll.run.processes import Child
 from atoll.status import RunStatus
+from atoll.swarm.address import HostPorts
 from atoll.swarm.identity import Ticket
 
 
@@ -34,10 +35,12 @@ class World:
         for child in self.children.values():
             child.stop(2.0)  # a loop of one's own does not watch the leash: it is killed
 
-    def host(self, port: int = 0) -> None:
-        """Start the coordinator, and wait for its ticket."""
+    def host(self) -> None:
+        """Start the coordinator, again on the ports that it had, and wait for its ticket."""
         since = time.time()
-        options = ["--dir", str(self.run_dir.path), "--listen", f"127.0.0.1:{port}"]
+        ports = Ticket.parse(self.ticket).hosts[0] if self.ticket else HostPorts("127.0.0.1", 0, 0, 0)
+        options = ["--dir", str(self.run_dir.path), "--listen", str(ports.for_members)]
+        options += ["--enrol-port", str(ports.enrolment), "--relay-port", "0"]
         self.children["host"] = Child(["atoll", "host", self.recipe, *options], log=self.log("host"))
         self.ticket = wait_for_ticket(self.run_dir.coordinator / "ticket", self.children["host"], since)
 
@@ -68,10 +71,6 @@ class World:
     def participants(self) -> set[str]:
         """The participants of all commits."""
         return {island for commit in self.events("committed") for island in commit.participants}
-
-    @property
-    def port(self) -> int:
-        return int(Ticket.parse(self.ticket).address.rpartition(":")[2])
 
     def island_id(self, name: str) -> str:
         member = membership.load(self.run_dir.islands / name)

@@ -18,7 +18,7 @@ from atoll.events.log import EventReader
 from atoll.swarm.records import CommitRecord, decode
 
 # The islands only dial out, so the relay owns every slice: while it is frozen, a reduction stands still.
-SETTINGS = "Settings(directory=Path(sys.argv[2]), coordinator='', dial_only=True)"
+SETTINGS = "Settings(directory=Path(sys.argv[2]), dial_only=True)"
 DIAL_ONLY = f"Path(sys.argv[2]), settings={SETTINGS}"
 # Agents dial another coordinator once theirs was silent for 10 s.
 FREEZE_SECONDS = {"trainer": 6.0, "agent": 8.0, "relay": 8.0, "coordinator": 14.0, "joiner": 6.0}
@@ -181,11 +181,10 @@ class Case:
             world.until_step(len(world.events("committed")) + 2, BOUND_SECONDS)
             start(world, "a")
         elif self.role == "coordinator":
-            port = world.port
             world.children["host"].kill()
             if self.phase == "reduce":
                 os.kill(agent_of(world, "relay"), signal.SIGCONT)  # it ends with its coordinator, once it can
-            world.host(port)
+            world.host()
 
     def _all_take_part(self, world: World, everybody: tuple[str, ...]) -> None:
         memberships = [world.run_dir.islands / name / "membership.msgpack" for name in everybody]

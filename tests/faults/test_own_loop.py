@@ -79,9 +79,9 @@ def test_the_run_survives_the_death_of_each_kind_of_process(tmp_path) -> None:
 
         world.until(lambda: num_joined() > 1, "the relay is started again")
 
-        port, before = world.port, len(world.events("committed"))
+        before = len(world.events("committed"))
         world.children["host"].kill()
-        world.host(port)
+        world.host()
         world.until_step(before + 3)
         world.until_taking_part("a", after=before)
         world.until_taking_part("b", after=before)

@@ -77,7 +77,7 @@ def losses_and_roots(case: str, directory: Path) -> dict[str, list[str]]:
     ranks = Ranks.of_torchrun()
     try:
         agent = ThreadAgent(island, run, run_dir, recipe)
-        line = AgentLine(Settings(directory=island, coordinator=""), start=lambda *_: agent)
+        line = AgentLine(Settings(directory=island), start=lambda *_: agent)
         with ElasticDeviceMesh(ranks, Swarm(ranks, line)) as mesh:
             train(
                 mesh, recipe.island, island, lambda plan, number, metrics: losses.append(metrics.loss.hex())
@@ -104,7 +104,7 @@ def enrol(run_dir: RunDir, island: Path, recipe: Recipe) -> RunInfo:
     membership._keep(
         island,
         membership.Membership(
-            address="", run_id=run.run_id, certificate=certificate, authority=keys.authority, run=run
+            addresses=(), run_id=run.run_id, certificate=certificate, authority=keys.authority, run=run
         ),
     )
     return run
@@ -210,7 +210,7 @@ class ThreadAgent:
             momentum=outer.momentum,
             participants=(Share("me", mine.proposal.payload, done.tokens, 1.0),),
             slices=slices,
-            addresses={"me": ""},
+            addresses={"me": ()},
         )
         reduced: list[Any] = []
 

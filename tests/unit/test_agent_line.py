@@ -68,7 +68,7 @@ def line_to(tmp_path, monkeypatch):
 
     def make(*scripts) -> AgentLine:
         left[:] = scripts
-        settings = Settings(directory=tmp_path, coordinator="")
+        settings = Settings(directory=tmp_path)
         made = AgentLine(
             settings,
             "ticket",
@@ -94,7 +94,7 @@ def member(run_name: str = "run") -> membership.Membership:
         data_digest="",
         record_key=b"",
     )
-    return membership.Membership(address="", run_id=run.run_id, certificate=b"", authority=b"", run=run)
+    return membership.Membership(addresses=(), run_id=run.run_id, certificate=b"", authority=b"", run=run)
 
 
 # ------------------------------------------------------------------------------------------------------- data
@@ -174,6 +174,30 @@ def test_an_agent_that_dies_before_it_has_enrolled_is_replaced(line_to, tmp_path
         assert made.membership() == member()
     finally:
         done.set()
+
+
+def test_what_an_agent_waits_for_while_it_enrols_is_told_at_once(line_to, tmp_path) -> None:
+    told, done = threading.Event(), threading.Event()
+
+    def agent(its) -> None:
+        its.say(m.Waiting("no coordinator answers yet"))
+        assert told.wait(10), "the trainer hears it before the island is a member"
+        membership._keep(tmp_path, member())
+        assert done.wait(10)
+
+    made = line_to(agent)
+    heard: list[str] = []
+
+    def waits(why: str) -> None:
+        heard.append(why)
+        told.set()
+
+    made._waits = waits
+    try:
+        assert made.membership() == member()
+    finally:
+        done.set()
+    assert heard == ["no coordinator answers yet"]
 
 
 def test_an_agent_that_cannot_enrol_says_why(line_to) -> None:

@@ -10,8 +10,11 @@ import sys
 import pytest
 
 from atoll import cli
+from atoll.cli import parser
+from atoll.cli.run import join_settings
 from atoll.run.directory import RunDir
 from atoll.run.genesis import prepare_own
+from atoll.swarm.address import Address, HostPorts
 from atoll.swarm.identity import Ticket
 
 RECIPE = """
@@ -24,6 +27,8 @@ outer = { inner_steps = 2 }
 
 TALKATIVE = """
 from atoll import cli
+from atoll.cli import parser
+from atoll.cli.run import join_settings
 def evict(_): print("more than a pipe holds " * 10_000)
 cli.run.evict = evict
 raise SystemExit(cli.main(["evict", "run", "island"]))
@@ -100,17 +105,79 @@ def test_a_port_in_use_is_named(capsys, tmp_path, recipe) -> None:
 
 
 def test_a_malformed_address_is_refused(capsys, tmp_path, recipe) -> None:
-    assert "HOST:PORT" in complaint(capsys, "host", recipe, "--dir", tmp_path / "run", "--listen", "here")
+    assert "HOST:PORT" in complaint(capsys, "host", recipe, "--dir", tmp_path / "run", "--listen", "here:")
+
+
+def test_a_port_of_the_relay_in_use_is_named_before_a_ticket_is_made(capsys, tmp_path, recipe) -> None:
+    import torch
+
+    prepare_own(tmp_path / "run", str(recipe), {"w": torch.zeros(3)})
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        place = ("--dir", tmp_path / "run", "--listen", "127.0.0.1:0", "--relay-port", str(port))
+        text = complaint(capsys, "host", recipe, *place)
+    assert f"127.0.0.1:{port}: the port is in use" in text
+    assert "--relay-port" in text
+    assert not (tmp_path / "run" / "coordinator" / "ticket").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--listen", "0.0.0.0:65535"), "at most 65533"),
+        (("--advertise", "::1:x"), "--advertise ::1:x: not HOST"),
+        (("--advertise", "https://host"), "--advertise https://host: not HOST"),
+        (("--advertise", "host:65534"), "at most 65533"),
+        (("--advertise-relay-port", "17702"), "need --advertise"),
+    ],
+)
+def test_ports_that_cannot_be_are_refused_with_what_to_say(capsys, tmp_path, recipe, options, said) -> None:
+    assert said in complaint(capsys, "host", recipe, "--dir", tmp_path / "run", *options)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "listen", "advertise"),
+    [
+        ([], Address("0.0.0.0", 0), ()),
+        (["--listen", "[::]:7800"], Address("::", 7800), ()),
+        (["--advertise", "h:7800"], Address("0.0.0.0", 7800), (Address("h", 7800),)),
+        (["--advertise", "h", "--listen", ":7"], Address("0.0.0.0", 7), (Address("h", 0),)),
+        (
+            ["--advertise", "h:1", "--advertise", "2001:db8::5"],
+            Address("0.0.0.0", 1),
+            (Address("h", 1), Address("2001:db8::5", 0)),
+        ),
+    ],
+)
+def test_a_joiner_listens_at_the_port_that_it_advertises(options, listen, advertise) -> None:
+    settings = join_settings(parser().parse_args(["join", "ticket", *options]))
+    assert (settings.listen, settings.advertise) == (listen, advertise)
+
+
+@pytest.mark.parametrize("other", [["--listen", "h:1"], ["--advertise", "h:1"], ["--relay"]])
+def test_who_only_dials_out_cannot_be_reached_as_well(capsys, other) -> None:
+    ticket = Ticket("tiny-0011", (HostPorts("127.0.0.1", 1, 2, 3),), b"0" * 16, "secret").text()
+    assert "nobody could reach" in complaint(capsys, "join", ticket, "--dial-only", *other)
+
+
+def test_a_ticket_that_came_in_pieces_is_put_together(capsys, tmp_path) -> None:
+    """The last piece is wrong, so nobody is asked: the sentence shows that all of it was read."""
+    whole = Ticket("tiny-0011", (HostPorts("127.0.0.1", 1, 2, 3),), b"0" * 16, "secret").text()
+    text = complaint(
+        capsys, "join", whole[:30], whole[30:60], whole[60:], "outer.lr=1", "--dir", tmp_path / "run"
+    )
+    assert "outer" in text
 
 
 def test_a_malformed_ticket_is_refused(capsys) -> None:
     assert "not a ticket" in complaint(capsys, "join", "atoll-nonsense")
-    whole = Ticket("tiny-0011", "127.0.0.1:1", b"0" * 16, "secret").text()
+    whole = Ticket("tiny-0011", (HostPorts("127.0.0.1", 1, 2, 3),), b"0" * 16, "secret").text()
     assert "not a ticket" in complaint(capsys, "join", whole[:-3])
 
 
 def test_a_joiner_may_set_only_its_own_table(capsys, tmp_path) -> None:
-    ticket = Ticket("tiny-0011", "127.0.0.1:1", b"0" * 16, "secret").text()
+    ticket = Ticket("tiny-0011", (HostPorts("127.0.0.1", 1, 2, 3),), b"0" * 16, "secret").text()
     text = complaint(capsys, "join", ticket, "outer.lr=1", "--dir", tmp_path / "run")
     assert "outer" in text
 

@@ -15,6 +15,7 @@ from atoll.agent.log import UpdateLog
 from atoll.agent.pieces import FalsePieces, piece_row
 from atoll.agent.state import OuterState
 from atoll.swarm import messages as m
+from atoll.swarm.address import Address, Addresses
 from atoll.swarm.layout import digest, root
 from atoll.swarm.memory_transport import MemoryTransport, Network
 from atoll.swarm.records import Slice
@@ -55,10 +56,10 @@ class World:
         self._handlers = handlers
 
     async def donors(self) -> Donors:
-        addresses: dict[str, str] = {}
+        addresses: dict[str, Addresses] = {}
         for name, handler in self._handlers.items():
-            port = await MemoryTransport(self.network, name).serve("memory", 0, {FETCH: handler})
-            addresses[name] = f"memory:{port}"
+            port = await MemoryTransport(self.network, name).serve(Address("memory", 0), {FETCH: handler})
+            addresses[name] = (Address("memory", port),)
         return Donors(MemoryTransport(self.network, "me"), addresses, self.said.append)
 
     def ask(

@@ -14,7 +14,8 @@ from atoll.agent import membership
 from atoll.agent.fetch import Donors, NobodyHas
 from atoll.errors import UserError
 from atoll.swarm import messages as m
-from atoll.swarm.grpc_transport import GrpcTransport, enrolment_stream
+from atoll.swarm.address import Address, HostPorts
+from atoll.swarm.grpc_transport import GrpcTransport, enrolment_line
 from atoll.swarm.identity import (
     COORDINATOR,
     Credentials,
@@ -84,8 +85,8 @@ def test_a_message_and_its_bulk_travel_both_ways(wire, keys) -> None:
             peers.append(stream.peer)
             await echo(stream)
 
-        port = await server.serve(HOST, 0, {ECHO: service})
-        stream = await client.connect(f"{HOST}:{port}", "server", ECHO)
+        port = await server.serve(Address(HOST, 0), {ECHO: service})
+        stream = await client.connect((Address(HOST, port),), "server", ECHO)
         for bulk in (b"", b"bulk", bytes(1 << 20)):
             await stream.send(m.Piece(7), bulk)
             message, back = await stream.receive(5)
@@ -102,16 +103,16 @@ def test_a_message_and_its_bulk_travel_both_ways(wire, keys) -> None:
 def test_a_port_in_use_is_a_users_mistake(wire, keys) -> None:
     async def main() -> None:
         with socket.create_server((HOST, 0)) as taken, pytest.raises(UserError, match="the port is in use"):
-            await wire.transport(keys, "server").serve(HOST, taken.getsockname()[1], {})
+            await wire.transport(keys, "server").serve(Address(HOST, taken.getsockname()[1]), {})
 
     wire.run(main)
 
 
 def test_two_servers_cannot_share_a_port(wire, keys) -> None:
     async def main() -> None:
-        port = await wire.transport(keys, "one").serve(HOST, 0, {})
+        port = await wire.transport(keys, "one").serve(Address(HOST, 0), {})
         with pytest.raises(UserError, match="the port is in use"):
-            await wire.transport(keys, "two").serve(HOST, port, {})
+            await wire.transport(keys, "two").serve(Address(HOST, port), {})
 
     wire.run(main)
 
@@ -119,39 +120,90 @@ def test_two_servers_cannot_share_a_port(wire, keys) -> None:
 def test_a_host_of_another_machine_is_not_reported_as_a_port_in_use(wire, keys) -> None:
     async def main() -> None:
         with pytest.raises(UserError) as caught:
-            await wire.transport(keys, "server").serve("192.0.2.1", 0, {})
+            await wire.transport(keys, "server").serve(Address("192.0.2.1", 0), {})
         assert "in use" not in str(caught.value)
 
     wire.run(main)
 
 
+# ------------------------------------------------------------------------------------------ several addresses
+@pytest.mark.parametrize("listen", ["0.0.0.0", "::"])
+def test_either_wildcard_serves_ipv4_and_ipv6_and_the_caller_is_seen_without_brackets(
+    wire, keys, listen
+) -> None:
+    async def main() -> None:
+        seen: list[str] = []
+
+        async def service(stream: Stream) -> None:
+            seen.append(stream.peer_host)
+            await echo(stream)
+
+        port = await wire.transport(keys, "server").serve(Address(listen, 0), {ECHO: service})
+        for host in ("127.0.0.1", "::1", "localhost"):
+            client = wire.transport(keys, host)
+            assert await call(client, (Address(host, port),), "server", ECHO, m.Ping()) == m.Ping()
+        assert seen[:2] == ["127.0.0.1", "::1"]
+
+    wire.run(main)
+
+
+def test_of_several_addresses_one_that_answers_is_used_and_remembered(wire, keys) -> None:
+    async def main() -> None:
+        port = await wire.transport(keys, "server").serve(Address(HOST, 0), {ECHO: echo})
+        client = wire.transport(keys, "client")
+        addresses = (Address("127.0.0.2", 1), Address(HOST, port))
+        with socket.create_server((HOST, 0), backlog=0) as silent:  # takes the connection, and says nothing
+            mute = Address(HOST, silent.getsockname()[1])
+            for _ in range(2):
+                assert await call(client, (mute, *addresses), "server", ECHO, m.Ping()) == m.Ping()
+            assert client._worked == {"server": Address(HOST, port)}
+        stream = await client.connect(addresses, "server", ECHO)
+        assert (stream.peer, stream.peer_host) == ("server", HOST)
+        assert [address for address, _, _ in client._channels] == [mute, *addresses]
+
+    wire.run(main)
+
+
+def test_each_address_that_does_not_answer_is_named(wire, keys) -> None:
+    async def main() -> None:
+        client, addresses = wire.transport(keys, "client"), (Address(HOST, 1), Address("::1", 1))
+        with pytest.raises(TransportError) as error:
+            await client.connect(addresses, "server", ECHO)
+        for address in addresses:
+            assert f"server at {address} cannot be reached: Connection refused" in str(error.value)
+
+    wire.run(main)
+
+
 # ---------------------------------------------------------------------------------------------- who is let in
-async def refused(client: GrpcTransport, address: str, peer: str = "server") -> None:
+async def refused(client: GrpcTransport, address: Address, peer: str = "server") -> None:
     with pytest.raises(TransportError):
-        await call(client, address, peer, ECHO, m.Ping(), 2.0)
+        await call(client, (address,), peer, ECHO, m.Ping(), 2.0)
 
 
 def test_a_certificate_of_another_run_is_refused(wire, keys, other_keys) -> None:
     async def main() -> None:
-        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
+        port = await wire.transport(keys, "server").serve(Address(HOST, 0), {ECHO: echo})
         # The stranger trusts our authority, so only the server's own check can stop it.
-        await refused(wire.transport(other_keys, "client", keys.authority), f"{HOST}:{port}")
+        await refused(wire.transport(other_keys, "client", keys.authority), Address(HOST, port))
 
     wire.run(main)
 
 
 def test_a_server_of_another_run_is_refused(wire, keys, other_keys) -> None:
     async def main() -> None:
-        port = await wire.transport(other_keys, "server", keys.authority).serve(HOST, 0, {ECHO: echo})
-        await refused(wire.transport(keys, "client"), f"{HOST}:{port}")
+        port = await wire.transport(other_keys, "server", keys.authority).serve(
+            Address(HOST, 0), {ECHO: echo}
+        )
+        await refused(wire.transport(keys, "client"), Address(HOST, port))
 
     wire.run(main)
 
 
 def test_a_server_with_another_name_than_expected_is_refused(wire, keys) -> None:
     async def main() -> None:
-        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
-        await refused(wire.transport(keys, "client"), f"{HOST}:{port}", peer="another")
+        port = await wire.transport(keys, "server").serve(Address(HOST, 0), {ECHO: echo})
+        await refused(wire.transport(keys, "client"), Address(HOST, port), peer="another")
 
     wire.run(main)
 
@@ -160,11 +212,11 @@ def test_a_peer_without_a_certificate_is_refused(wire, keys) -> None:
     async def main() -> None:
         from atoll.swarm import grpc_transport
 
-        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
-        channel = grpc_transport._channel(f"{HOST}:{port}", "server", keys.authority, None)
+        port = await wire.transport(keys, "server").serve(Address(HOST, 0), {ECHO: echo})
+        channel = grpc_transport._channel(Address(HOST, port), "server", keys.authority, None)
         wire._closing.append(channel.close)
         with pytest.raises(TransportError):
-            address = f"{HOST}:{port}"
+            address = Address(HOST, port)
             stream = await grpc_transport._open(channel, address, "server", ECHO, 2.0, lambda _: None)
             await stream.send(m.Ping())
             await stream.receive(2.0)
@@ -174,8 +226,8 @@ def test_a_peer_without_a_certificate_is_refused(wire, keys) -> None:
 
 def test_a_service_that_does_not_exist_is_a_transport_error(wire, keys) -> None:
     async def main() -> None:
-        port = await wire.transport(keys, "server").serve(HOST, 0, {})
-        await refused(wire.transport(keys, "client"), f"{HOST}:{port}")
+        port = await wire.transport(keys, "server").serve(Address(HOST, 0), {})
+        await refused(wire.transport(keys, "client"), Address(HOST, port))
 
     wire.run(main)
 
@@ -183,7 +235,7 @@ def test_a_service_that_does_not_exist_is_a_transport_error(wire, keys) -> None:
 def test_an_address_that_nobody_serves_is_a_transport_error_that_names_it(wire, keys) -> None:
     async def main() -> None:
         with pytest.raises(TransportError, match=r"server at 127\.0\.0\.1:1"):
-            await wire.transport(keys, "client").connect(f"{HOST}:1", "server", ECHO, 0.3)
+            await wire.transport(keys, "client").connect((Address(HOST, 1),), "server", ECHO, 0.3)
 
     wire.run(main)
 
@@ -191,9 +243,11 @@ def test_an_address_that_nobody_serves_is_a_transport_error_that_names_it(wire, 
 # --------------------------------------------------------------------------------------------------- breaking
 def test_a_peer_that_is_cut_gives_a_transport_error(wire, keys) -> None:
     async def main() -> None:
-        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
+        port = await wire.transport(keys, "server").serve(Address(HOST, 0), {ECHO: echo})
         async with Proxy(port) as proxy:
-            stream = await wire.transport(keys, "client").connect(f"{HOST}:{proxy.port}", "server", ECHO)
+            stream = await wire.transport(keys, "client").connect(
+                (Address(HOST, proxy.port),), "server", ECHO
+            )
             await stream.send(m.Ping())
             await stream.receive(5)
             waiting = asyncio.create_task(stream.receive(5))
@@ -209,9 +263,11 @@ def test_sending_on_a_line_that_was_cut_is_a_transport_error(wire, keys) -> None
     """A recovery does that when its donor has died between two requests."""
 
     async def main() -> None:
-        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
+        port = await wire.transport(keys, "server").serve(Address(HOST, 0), {ECHO: echo})
         async with Proxy(port) as proxy:
-            stream = await wire.transport(keys, "client").connect(f"{HOST}:{proxy.port}", "server", ECHO)
+            stream = await wire.transport(keys, "client").connect(
+                (Address(HOST, proxy.port),), "server", ECHO
+            )
             proxy.cut()
             with pytest.raises(TransportError):
                 await stream.receive(5)
@@ -233,8 +289,8 @@ def test_a_peer_that_leaves_gives_a_transport_error_at_the_server_too(wire, keys
                 raise
 
         client = wire.transport(keys, "client")
-        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: service})
-        stream = await client.connect(f"{HOST}:{port}", "server", ECHO)
+        port = await wire.transport(keys, "server").serve(Address(HOST, 0), {ECHO: service})
+        stream = await client.connect((Address(HOST, port),), "server", ECHO)
         await stream.send(m.Ping())
         await stream.receive(5)
         await stream.close()
@@ -248,8 +304,8 @@ def test_the_end_of_a_service_is_the_end_of_the_stream(wire, keys) -> None:
         async def brief(stream: Stream) -> None:
             await stream.receive(5)
 
-        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: brief})
-        await refused(wire.transport(keys, "client"), f"{HOST}:{port}")
+        port = await wire.transport(keys, "server").serve(Address(HOST, 0), {ECHO: brief})
+        await refused(wire.transport(keys, "client"), Address(HOST, port))
 
     wire.run(main)
 
@@ -259,8 +315,8 @@ def test_a_silent_peer_is_a_transport_error(wire, keys) -> None:
         async def mute(stream: Stream) -> None:
             await asyncio.sleep(30)
 
-        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: mute})
-        stream = await wire.transport(keys, "client").connect(f"{HOST}:{port}", "server", ECHO)
+        port = await wire.transport(keys, "server").serve(Address(HOST, 0), {ECHO: mute})
+        stream = await wire.transport(keys, "client").connect((Address(HOST, port),), "server", ECHO)
         with pytest.raises(TransportError, match="no answer within"):
             await stream.receive(0.05)
 
@@ -269,8 +325,8 @@ def test_a_silent_peer_is_a_transport_error(wire, keys) -> None:
 
 def test_a_cancelled_receive_is_cancelled_and_no_transport_error(wire, keys) -> None:
     async def main() -> None:
-        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
-        stream = await wire.transport(keys, "client").connect(f"{HOST}:{port}", "server", ECHO)
+        port = await wire.transport(keys, "server").serve(Address(HOST, 0), {ECHO: echo})
+        stream = await wire.transport(keys, "client").connect((Address(HOST, port),), "server", ECHO)
         task = asyncio.create_task(stream.receive(5))
         await asyncio.sleep(0.01)
         task.cancel()
@@ -282,8 +338,8 @@ def test_a_cancelled_receive_is_cancelled_and_no_transport_error(wire, keys) -> 
 
 def test_an_oversized_frame_is_never_sent(wire, keys) -> None:
     async def main() -> None:
-        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: echo})
-        stream = await wire.transport(keys, "client").connect(f"{HOST}:{port}", "server", ECHO)
+        port = await wire.transport(keys, "server").serve(Address(HOST, 0), {ECHO: echo})
+        stream = await wire.transport(keys, "client").connect((Address(HOST, port),), "server", ECHO)
         with pytest.raises(TransportError, match="over the bound"):
             await stream.send(m.Piece(0), bytes(MAX_FRAME_BYTES))
 
@@ -296,9 +352,9 @@ def test_a_donor_that_died_between_two_requests_is_dropped(wire, keys) -> None:
             await stream.receive(5)
             await stream.send(m.Found(1, 0), b"x")
 
-        port = await wire.transport(keys, "server").serve(HOST, 0, {FETCH: once})
+        port = await wire.transport(keys, "server").serve(Address(HOST, 0), {FETCH: once})
         said: list[str] = []
-        donors = Donors(wire.transport(keys, "client"), {"server": f"{HOST}:{port}"}, said.append)
+        donors = Donors(wire.transport(keys, "client"), {"server": (Address(HOST, port),)}, said.append)
         await donors.ask(m.FetchTable(0), lambda *_: True, 1)
         (stream,) = donors._idle["server"]
         with pytest.raises(TransportError):
@@ -361,9 +417,9 @@ def test_the_bytes_that_are_counted_are_those_that_the_socket_sent(wire, keys) -
             await stream.send(m.Pong())
 
         client = wire.transport(keys, "client")
-        port = await wire.transport(keys, "server").serve(HOST, 0, {ECHO: swallow})
+        port = await wire.transport(keys, "server").serve(Address(HOST, 0), {ECHO: swallow})
         async with Proxy(port) as proxy:
-            stream = await client.connect(f"{HOST}:{proxy.port}", "server", ECHO)
+            stream = await client.connect((Address(HOST, proxy.port),), "server", ECHO)
             for index in range(16):
                 await stream.send(m.Piece(index), bytes(1 << 18))
             await stream.receive(5)
@@ -403,9 +459,10 @@ class Enrolment:
             else:
                 await stream.send(m.Enrolled(self.keys.issue(message.csr), run))
 
-        port = await self._transport.serve_strangers(HOST, 0, {ENROLL: enrol})
+        port = await self._transport.serve_strangers(Address(HOST, 0), {ENROLL: enrol})
         authority = self.keys.authority
-        return Ticket(common_name(authority), f"{HOST}:{port - 1}", fingerprint(authority), "secret")
+        hosts = (HostPorts(HOST, port - 1, port, 0),)
+        return Ticket(common_name(authority), hosts, fingerprint(authority), "secret")
 
 
 def test_a_ticket_becomes_a_membership(wire, keys, tmp_path) -> None:
@@ -431,6 +488,20 @@ def test_a_run_with_another_fingerprint_is_refused_before_it_hears_the_secret(wi
     wire.run(main)
 
 
+def test_of_the_hosts_in_a_ticket_the_run_is_found_and_comes_first_from_then_on(
+    wire, keys, other_keys, tmp_path
+) -> None:
+    async def main() -> None:
+        ticket = await Enrolment(wire, keys).open()
+        other = await Enrolment(wire, other_keys).open()  # such as another run in the same local network
+        hosts = (HostPorts("127.0.0.2", 1, 2, 3), *other.hosts, *ticket.hosts)
+        member = await membership.enrol(tmp_path, msgspec.structs.replace(ticket, hosts=hosts), "Ada")
+        assert member.addresses[0] == ticket.hosts[0].for_members
+        assert set(member.addresses) == {host.for_members for host in hosts}
+
+    wire.run(main)
+
+
 def test_a_refused_ticket_is_the_users_mistake_and_leaves_no_membership(wire, keys, tmp_path) -> None:
     async def main() -> None:
         enrolment = Enrolment(wire, keys)
@@ -445,10 +516,10 @@ def test_a_refused_ticket_is_the_users_mistake_and_leaves_no_membership(wire, ke
 def test_a_certificate_from_enrolment_opens_the_members_port(wire, keys, tmp_path) -> None:
     async def main() -> None:
         member = await membership.enrol(tmp_path, await Enrolment(wire, keys).open(), "Ada")
-        port = await wire.transport(keys, COORDINATOR).serve(HOST, 0, {ECHO: echo})
+        port = await wire.transport(keys, COORDINATOR).serve(Address(HOST, 0), {ECHO: echo})
         transport = GrpcTransport(member.credentials(tmp_path))
         wire._closing.append(transport.close)
-        assert await call(transport, f"{HOST}:{port}", COORDINATOR, ECHO, m.Ping()) == m.Ping()
+        assert await call(transport, (Address(HOST, port),), COORDINATOR, ECHO, m.Ping()) == m.Ping()
 
     wire.run(main)
 
@@ -461,7 +532,7 @@ def test_something_else_on_the_enrolment_port_is_a_transport_error() -> None:
 
         async with await asyncio.start_server(noise, HOST, 0) as server:
             port = server.sockets[0].getsockname()[1]
-            with pytest.raises(TransportError, match="no coordinator answers"):
-                await enrolment_stream(Ticket("test-1", f"{HOST}:{port - 1}", b"f", "s"), 2.0)
+            with pytest.raises(TransportError, match="speaks no TLS"):
+                await enrolment_line(Ticket("test-1", (HostPorts(HOST, port - 1, port, 0),), b"f", "s"))
 
     asyncio.run(main())

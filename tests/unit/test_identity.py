@@ -1,19 +1,23 @@
 """Tickets are whole or refused, certificates are named by their keys, and a run's keys are complete."""
 
+import base64
 import datetime
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography import x509
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.errors import UserError
+from atoll.swarm.address import HostPorts
 from atoll.swarm.identity import (
     Credentials,
     RunKeys,
     Ticket,
+    check_clock,
     common_name,
     fingerprint,
     island_id,
@@ -21,8 +25,14 @@ from atoll.swarm.identity import (
     new_secret,
     verify_record,
 )
+from atoll.swarm.layout import digest
 
-TICKET = Ticket("test-12345678", "host.example:7700", b"0123456789abcdef", "a-secret_of-20-chars")
+TICKET = Ticket(
+    "test-12345678",
+    (HostPorts("host.example", 7700, 7701, 7702),),
+    b"0123456789abcdef",
+    "a-secret_of-20-chars",
+)
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
@@ -81,13 +91,32 @@ def test_garbage_is_refused(text: str) -> None:
 @pytest.mark.parametrize("run_id", ["../../x-1", "/etc-1", ""])
 def test_a_ticket_whose_run_is_a_path_is_refused(run_id: str) -> None:
     with pytest.raises(UserError):
-        Ticket.parse(Ticket(run_id, "h:1", b"0123456789abcdef", "secret").text())
+        Ticket.parse(Ticket(run_id, (HostPorts("h", 1, 2, 3),), b"0123456789abcdef", "secret").text())
 
 
-@pytest.mark.parametrize("address", ["h", "h:x", "h:0", "h:65535", ":1"])
-def test_a_ticket_without_a_usable_host_and_port_is_refused(address: str) -> None:
+@pytest.mark.parametrize(
+    "hosts",
+    [[], [["h", 0, 1, 2]], [["h", 1, 0, 2]], [["h", 1, 65536, 2]], [["", 1, 2, 3]], [["a b", 1, 2, 3]]],
+)
+def test_a_ticket_without_a_usable_host_and_ports_is_refused(hosts: list) -> None:
+    body = msgspec.msgpack.encode(["t-1", hosts, b"0123456789abcdef", "secret"])
+    text = "atoll-" + base64.urlsafe_b64encode(digest(body)[:4] + body).decode().rstrip("=")
     with pytest.raises(UserError):
-        Ticket.parse(Ticket("t-1", address, b"0123456789abcdef", "secret").text())
+        Ticket.parse(text)
+
+
+def test_the_line_breaks_that_a_ticket_was_pasted_with_do_no_harm() -> None:
+    text = TICKET.text()
+    assert Ticket.parse(f"  {text[:40]}\n   {text[40:60]}\r\n{text[60:]} \n") == TICKET
+
+
+def test_a_clock_outside_the_certificates_years_is_named(keys) -> None:
+    check_clock(keys.authority)
+    found = x509.load_pem_x509_certificate(keys.authority)
+    day = datetime.timedelta(days=1)
+    for wrong in (found.not_valid_before_utc - day, found.not_valid_after_utc + day):
+        with pytest.raises(UserError, match="clock"):
+            check_clock(keys.authority, wrong)
 
 
 def test_secrets_differ() -> None:

@@ -22,6 +22,7 @@ from atoll.agent.pieces import check_piece, piece_row
 from atoll.agent.recovery import Recovery
 from atoll.agent.state import UNKNOWN, OuterState
 from atoll.errors import UserError
+from atoll.swarm.address import Address
 from atoll.swarm.identity import RunKeys
 from atoll.swarm.layout import root
 from atoll.swarm.memory_transport import MemoryTransport, Network
@@ -322,8 +323,10 @@ def test_a_joiner_fetches_of_an_update_what_its_chunks_need(tmp_path, monkeypatc
             return find(request)
 
         monkeypatch.setattr(source, "_find", counting)
-        port = await MemoryTransport(network, "donor").serve("memory", 0, {FETCH: source.serve})
-        donors = Donors(MemoryTransport(network, "joiner"), {"donor": f"memory:{port}"}, lambda _: None)
+        port = await MemoryTransport(network, "donor").serve(Address("memory", 0), {FETCH: source.serve})
+        donors = Donors(
+            MemoryTransport(network, "joiner"), {"donor": (Address("memory", port),)}, lambda _: None
+        )
         assert await Recovery(joiner.state, joiner.log, GENESIS, []).advance(donors) == 1
         await donors.close()
 
@@ -361,8 +364,10 @@ def test_a_commit_while_chunks_come_turns_those_that_are_here_to_the_log(tmp_pat
                 return find(request)
 
         source._find = committing  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
-        port = await MemoryTransport(network, "donor").serve("memory", 0, {FETCH: source.serve})
-        donors = Donors(MemoryTransport(network, "joiner"), {"donor": f"memory:{port}"}, lambda _: None)
+        port = await MemoryTransport(network, "donor").serve(Address("memory", 0), {FETCH: source.serve})
+        donors = Donors(
+            MemoryTransport(network, "joiner"), {"donor": (Address("memory", port),)}, lambda _: None
+        )
         async with asyncio.timeout(20):
             assert await Recovery(joiner, log, GENESIS, []).advance(donors) == 2
         await donors.close()
@@ -417,8 +422,8 @@ def test_a_donor_of_false_chunks_is_dropped_and_named_and_its_chunks_come_from_t
         network, addresses = Network(), {}
         for name, kind in (("honest", Donor), ("liar", Liar)):
             source = kind(donor.state, donor.log, GENESIS, lambda *_: None)
-            port = await MemoryTransport(network, name).serve("memory", 0, {FETCH: source.serve})
-            addresses[name] = f"memory:{port}"
+            port = await MemoryTransport(network, name).serve(Address("memory", 0), {FETCH: source.serve})
+            addresses[name] = (Address("memory", port),)
         donors = Donors(MemoryTransport(network, "joiner"), addresses, said.append)
         assert await Recovery(joiner, log, GENESIS, []).advance(donors) == 1
         assert donors.names == ["honest"]

@@ -12,6 +12,7 @@ from atoll.agent import membership
 from atoll.agent.membership import Membership
 from atoll.coordinator.members import Member, Members
 from atoll.errors import UserError
+from atoll.swarm.address import Address, Addresses, HostPorts
 from atoll.swarm.identity import RunKeys, Ticket, common_name, fingerprint, island_key
 from atoll.swarm.records import RunInfo
 from atoll.swarm.transport import TransportError
@@ -27,13 +28,16 @@ RUN = RunInfo(
 )
 
 
+SOMEWHERE = (Address("x", 1),)
+
+
 @pytest.fixture
 def kept(tmp_path) -> Membership:
     keys = RunKeys(tmp_path / "keys", "test")
     _, _, request = island_key(tmp_path / "island")
     run = msgspec.structs.replace(RUN, run_id=common_name(keys.authority))
     kept = Membership(
-        address="host:1",
+        addresses=(Address("host", 1),),
         run_id=run.run_id,
         certificate=keys.issue(request),
         authority=keys.authority,
@@ -43,8 +47,8 @@ def kept(tmp_path) -> Membership:
     return kept
 
 
-def ticket_for(kept: Membership, address: str = "host:1") -> Ticket:
-    return Ticket(kept.run_id, address, fingerprint(kept.authority), "secret")
+def ticket_for(kept: Membership, host: str = "host") -> Ticket:
+    return Ticket(kept.run_id, (HostPorts(host, 1, 2, 3),), fingerprint(kept.authority), "secret")
 
 
 def test_a_membership_is_kept_whole(tmp_path, kept) -> None:
@@ -72,26 +76,26 @@ def test_a_ticket_of_the_same_run_needs_no_coordinator(tmp_path, kept) -> None:
 
 
 def test_a_ticket_with_a_new_address_moves_the_membership(tmp_path, kept) -> None:
-    moved = asyncio.run(membership.enrol(tmp_path / "island", ticket_for(kept, "elsewhere:2"), ""))
-    assert moved == msgspec.structs.replace(kept, address="elsewhere:2")
+    moved = asyncio.run(membership.enrol(tmp_path / "island", ticket_for(kept, "elsewhere"), ""))
+    assert moved == msgspec.structs.replace(kept, addresses=(Address("elsewhere", 1),))
     assert membership.load(tmp_path / "island") == moved
 
 
 def test_a_coordinator_that_is_not_there_is_a_transport_error(tmp_path) -> None:
-    ticket = Ticket("test-1", "127.0.0.1:1", b"f", "secret")
-    with pytest.raises(TransportError, match="no coordinator answers"):
+    ticket = Ticket("test-1", (HostPorts("127.0.0.1", 1, 2, 3),), b"f", "secret")
+    with pytest.raises(TransportError, match=r"127\.0\.0\.1:2: connection refused"):
         asyncio.run(membership.enrol(tmp_path, ticket, ""))
     assert membership.load(tmp_path) is None
 
 
 # ------------------------------------------------------------------------------- as the coordinator sees them
-def member(island: str, relay: bool = False, ready: int = 3, address: str = "x:1") -> Member:
+def member(island: str, relay: bool = False, ready: int = 3, addresses: Addresses = SOMEWHERE) -> Member:
     found = Member(
         island=island,
         hello=examples.hello(session=island, relay=relay),
         joined_at=0.0,
         last_heard_at=0.0,
-        address=address,
+        addresses=addresses,
     )
     found.ready_step = ready
     return found
@@ -128,7 +132,7 @@ def test_a_coordinator_that_slept_takes_nobody_for_silent_before_it_has_read_wha
 
 
 def test_donors_can_be_reached_and_relays_come_first() -> None:
-    some = members(member("a"), member("b", address=""), member("z", relay=True), member("c", ready=2))
+    some = members(member("a"), member("b", addresses=()), member("z", relay=True), member("c", ready=2))
     assert some.update_donors(3)
     assert list(some.donors) == ["z", "a"]
     assert not some.update_donors(3)

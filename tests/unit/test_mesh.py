@@ -34,7 +34,7 @@ def state(tmp_path) -> OuterState:
 def swarm_of(directory: Path, script):
     """The swarm's side of an island of one rank, whose agent plays a script to its end."""
     with closing(Ranks.of_torchrun()) as ranks:
-        settings = Settings(directory=directory, coordinator="", private_dir=directory / "private")
+        settings = Settings(directory=directory, private_dir=directory / "private")
         line = AgentLine(settings, start=lambda *_: Agent(script))
         with closing(Swarm(ranks, line)) as swarm:
             yield swarm

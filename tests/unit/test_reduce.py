@@ -17,6 +17,7 @@ from atoll.agent.codecs import CODECS
 from atoll.agent.payload import Kept, Payload
 from atoll.agent.pieces import Pieces, piece_sizes, slots_bytes
 from atoll.agent.reduce import Reduction
+from atoll.swarm.address import Address
 from atoll.swarm.layout import root
 from atoll.swarm.memory_transport import MemoryTransport, Network
 from atoll.swarm.messages import Fault, Propose, Reduced, ReduceOpen
@@ -67,7 +68,7 @@ class World:
             codec="sparse",
             participants=shares,
             slices=(Slice("owner", 0, LAYOUT.num_pieces),),
-            addresses={"owner": ""},
+            addresses={"owner": ()},
         )
         self.reductions: dict[str, Reduction] = {}
         for one in both:
@@ -90,8 +91,8 @@ class World:
             opened, table = await stream.receive(1)
             await owner.serve(stream, expect(opened, ReduceOpen), bytes(table))
 
-        port = await MemoryTransport(network, "owner").serve("memory", 0, {REDUCE: serve})
-        self.attempt.addresses["owner"] = f"memory:{port}"
+        port = await MemoryTransport(network, "owner").serve(Address("memory", 0), {REDUCE: serve})
+        self.attempt.addresses["owner"] = (Address("memory", port),)
         transports = {name: MemoryTransport(network, name) for name in self.reductions}
         await asyncio.gather(*(one.run(transports[name]) for name, one in self.reductions.items()))
 

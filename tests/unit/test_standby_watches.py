@@ -8,6 +8,7 @@ import pytest
 
 from atoll.coordinator import server
 from atoll.coordinator.server import CoordinatorServer
+from atoll.swarm.address import HostPorts
 
 
 @pytest.mark.parametrize(
@@ -29,5 +30,5 @@ def test_a_standby_knows_that_the_database_went_back(monkeypatch, answers, resto
         silence_seconds=silence_seconds,
         announce=lambda address: [],
     )
-    standby = cast(Any, SimpleNamespace(store=store, address="x:1"))
+    standby = cast(Any, SimpleNamespace(store=store, reach=SimpleNamespace(hosts=(HostPorts("x", 1, 2, 3),))))
     assert asyncio.run(CoordinatorServer.stand_by(standby)) is restored

@@ -14,6 +14,7 @@ from atoll.coordinator.standing import OWNERLESS_STEPS, Standing
 from atoll.metrics import Metrics
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
+from atoll.swarm.address import Address
 
 ATTEMPT = examples.attempt(
     participants=tuple(r.Share(i, b"", 1, 0.25) for i in "abcd"),
@@ -64,9 +65,9 @@ def owners(standing: Standing, reachable: str) -> list[str]:
     members = Members()
     for island in "abcdr":
         hello = msgspec.structs.replace(HELLO, relay=island == "r")
-        address = "host:1" if island in reachable else ""
+        addresses = (Address("host", 1),) if island in reachable else ()
         members[island] = Member(
-            island=island, hello=hello, joined_at=0.0, last_heard_at=0.0, address=address, ready_step=0
+            island=island, hello=hello, joined_at=0.0, last_heard_at=0.0, addresses=addresses, ready_step=0
         )
     return choose_owners(["c", "b", "a"], members, 0, standing)
 

@@ -15,6 +15,7 @@ from unit.doors import ANYTHING, ECHO
 from atoll.agent.frames import frame, read_frame
 from atoll.errors import UserError
 from atoll.swarm import messages as m
+from atoll.swarm.address import Address
 from atoll.swarm.layout import Layout
 from atoll.swarm.memory_transport import MemoryTransport, Network
 from atoll.swarm.records import RunInfo, Term, encode
@@ -38,6 +39,7 @@ HELLO = m.Hello(
     contributor="Ada",
     relay=False,
     port=7,
+    addresses=(),
     head=3,
     head_root=b"root",
     term=Term(2, "n"),
@@ -276,20 +278,20 @@ class Pair:
         self.a, self.b = MemoryTransport(self.network, "a"), MemoryTransport(self.network, "b")
         self.peers: list[str] = []
 
-    async def open(self) -> str:
+    async def open(self) -> Address:
         async def echo(stream: Any) -> None:
             self.peers.append(stream.peer)
             while True:
                 await stream.send(*await stream.receive(5))
 
-        return f"m:{await self.b.serve('m', 0, {ECHO: echo})}"
+        return Address("m", await self.b.serve(Address("m", 0), {ECHO: echo}))
 
 
 def test_a_call_is_answered_and_the_service_knows_who_asks() -> None:
     async def main() -> None:
         pair = Pair()
         address = await pair.open()
-        assert await call(pair.a, address, "b", ECHO, HELLO) == HELLO
+        assert await call(pair.a, (address,), "b", ECHO, HELLO) == HELLO
         assert pair.peers == ["a"]
 
     run(main())
@@ -298,7 +300,7 @@ def test_a_call_is_answered_and_the_service_knows_who_asks() -> None:
 def test_each_end_counts_what_it_sent() -> None:
     async def main() -> None:
         pair = Pair()
-        await call(pair.a, await pair.open(), "b", ECHO, HELLO)
+        await call(pair.a, (await pair.open(),), "b", ECHO, HELLO)
         assert pair.a.sent_bytes == pair.b.sent_bytes == len(pack(HELLO))
 
     run(main())
@@ -308,12 +310,16 @@ def test_a_peer_that_cannot_be_reached_is_named() -> None:
     async def main() -> None:
         pair = Pair()
         address = await pair.open()
-        for where, peer, service in (("m:9", "b", ECHO), (address, "c", ECHO), (address, "b", PING)):
+        for where, peer, service in (
+            (Address("m", 9), "b", ECHO),
+            (address, "c", ECHO),
+            (address, "b", PING),
+        ):
             with pytest.raises(TransportError, match=peer):
-                await pair.a.connect(where, peer, service)
+                await pair.a.connect((where,), peer, service)
         pair.network.cut_edge("a", "b")
         with pytest.raises(TransportError, match="b"):
-            await pair.a.connect(address, "b", ECHO)
+            await pair.a.connect((address,), "b", ECHO)
 
     run(main())
 
@@ -322,7 +328,7 @@ def test_a_cut_or_severed_stream_fails_at_both_ends() -> None:
     async def main() -> None:
         for break_it in (lambda n: n.cut_edge("a", "b"), lambda n: n.sever("b"), lambda n: n.sever("a")):
             pair = Pair()
-            stream = await pair.a.connect(await pair.open(), "b", ECHO)
+            stream = await pair.a.connect((await pair.open(),), "b", ECHO)
             waiting = asyncio.create_task(stream.receive(5))
             await asyncio.sleep(0)
             break_it(pair.network)
@@ -337,9 +343,9 @@ def test_a_cut_or_severed_stream_fails_at_both_ends() -> None:
 def test_an_address_is_served_once() -> None:
     async def main() -> None:
         pair = Pair()
-        port = int((await pair.open()).split(":")[1])
+        address = await pair.open()
         with pytest.raises(UserError, match="in use"):
-            await pair.a.serve("m", port, {})
+            await pair.a.serve(address, {})
 
     run(main())
 
@@ -351,8 +357,8 @@ def test_a_sender_waits_while_nobody_reads() -> None:
         async def deaf(_: Any) -> None:
             await sleep()
 
-        port = await pair.b.serve("m", 0, {ECHO: deaf})
-        stream = await pair.a.connect(f"m:{port}", "b", ECHO)
+        port = await pair.b.serve(Address("m", 0), {ECHO: deaf})
+        stream = await pair.a.connect((Address("m", port),), "b", ECHO)
         with pytest.raises(TransportError, match="no answer"):
             for _ in range(1000):
                 await within(0.02, stream.send(HELLO), "b")
@@ -365,7 +371,7 @@ def test_a_sender_waits_while_nobody_reads() -> None:
 def test_an_oversized_frame_is_never_sent() -> None:
     async def main() -> None:
         pair = Pair()
-        stream = await pair.a.connect(await pair.open(), "b", ECHO)
+        stream = await pair.a.connect((await pair.open(),), "b", ECHO)
         with pytest.raises(TransportError, match="over the bound"):
             await stream.send(m.Pong(), bytes(MAX_FRAME_BYTES))
         assert pair.a.sent_bytes == 0

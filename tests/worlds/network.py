@@ -1,9 +1,10 @@
 """The memory transport with faults: every message can be watched, members freeze, connections die."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from atoll.swarm.address import Address
 from atoll.swarm.memory_transport import MemoryTransport, Network
 from atoll.swarm.records import Message
 from atoll.swarm.services import Service
@@ -60,16 +61,16 @@ class FaultyTransport(MemoryTransport):
         self._network = network
 
     async def connect(
-        self, address: str, peer: str, service: Service[Any, Any], seconds: float = 10.0
+        self, addresses: Sequence[Address], peer: str, service: Service[Any, Any], seconds: float = 10.0
     ) -> Stream:
         await self._network.until_moving(self.island)
         for what in (frozenset((self.island, peer)), peer):
             await within(seconds, self._network.until_moving(what), peer)
-        return _Stream(await super().connect(address, peer, service, seconds), self._network, self.island)
+        return _Stream(await super().connect(addresses, peer, service, seconds), self._network, self.island)
 
-    async def serve(self, host: str, port: int, handlers: Mapping[Service[Any, Any], Handler]) -> int:
+    async def serve(self, listen: Address, handlers: Mapping[Service[Any, Any], Handler]) -> int:
         watched = {service: self._watched(handler) for service, handler in handlers.items()}
-        return await super().serve(host, port, watched)
+        return await super().serve(listen, watched)
 
     def _watched(self, handler: Handler) -> Handler:
         async def serve(stream: Stream) -> None:

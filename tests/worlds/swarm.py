@@ -20,6 +20,7 @@ from atoll.coordinator.status import CountSamples, StatusBoard, count_nothing
 from atoll.coordinator.store import Store
 from atoll.events.log import EventLog, EventReader
 from atoll.swarm import messages as m
+from atoll.swarm.address import Address, HostPorts
 from atoll.swarm.identity import COORDINATOR, RunKeys
 from atoll.swarm.layout import BLOCK, Layout, TensorSpec
 from atoll.swarm.records import Message, RunInfo, encode
@@ -28,6 +29,7 @@ from atoll.swarm.services import CONTROL, OPERATE
 LAYOUT = Layout(
     (TensorSpec("a", (3, BLOCK)), TensorSpec("b", (100,)), TensorSpec("c", (2, BLOCK))), 2 * BLOCK, BLOCK
 )
+HOST = HostPorts("memory", 1, 2, 3)
 
 
 class Swarm:
@@ -84,8 +86,8 @@ class Swarm:
         )
         self.board = StatusBoard(self.coordinator, self.count_samples)
         operate = Requests(self.coordinator, self.board).operate
-        await transport.serve("memory", 1, {CONTROL: self.coordinator.control, OPERATE: operate})
-        self.coordinator.address = "memory:1"
+        await transport.serve(HOST.for_members, {CONTROL: self.coordinator.control, OPERATE: operate})
+        self.coordinator.reach.hosts = (HOST,)
         self.coordinator.begin(**begin)
         self._clock = asyncio.create_task(self.coordinator.keep_time())
 
@@ -110,11 +112,10 @@ class Swarm:
         first = not self.agents or relay
         options = Settings(
             directory=directory,
-            coordinator="memory:1",
+            coordinators=(HOST.for_members,),
             contributor=name,
             relay=relay,
-            host="memory",
-            port=0,
+            listen=Address("memory", 0),
             dial_only=False,
             checkpoint_dirs=(self.directory / "genesis",) if first else (),
             data_dirs=(),

@@ -17,6 +17,7 @@ from atoll.data import blocks
 from atoll.data.loader import Loader
 from atoll.data.partial import PartialData
 from atoll.swarm import messages as m
+from atoll.swarm.address import Address
 from atoll.swarm.memory_transport import MemoryTransport, Network
 from atoll.swarm.messages.trainer import ToAgent
 from atoll.swarm.services import FETCH
@@ -160,8 +161,10 @@ def fetch(tmp_path, data, url, **donors):
     async def main() -> None:
         addresses = {}
         for name, block in donors.items():
-            port = await MemoryTransport(network, name).serve("memory", 0, {FETCH: partial(serve, block)})
-            addresses[name] = f"memory:{port}"
+            port = await MemoryTransport(network, name).serve(
+                Address("memory", 0), {FETCH: partial(serve, block)}
+            )
+            addresses[name] = (Address("memory", port),)
         asked = Donors(MemoryTransport(network, "me"), addresses, said.append)
         try:
             await Fetching(here, url, asked, said.append).provide(needed(data))

@@ -23,7 +23,7 @@ def an_island(island: str, contributor: str, tokens: dict[str, int]) -> IslandSt
         relay=not tokens,
         present=True,
         ready=True,
-        address="",
+        addresses=(),
         note="",
         inner_step=0,
         metrics=Metrics(),

@@ -5,7 +5,7 @@ import socket
 import pytest
 from worlds.clock import run
 from worlds.network import FaultyTransport
-from worlds.swarm import Swarm
+from worlds.swarm import HOST, Swarm
 
 import examples
 from atoll.agent import outer_step
@@ -50,7 +50,7 @@ def test_a_coordinator_that_says_what_only_a_trainer_may_loses_the_line_and_no_m
                 await stream.receive(60)
 
         coordinator = FaultyTransport(swarm.network, COORDINATOR)
-        await coordinator.serve("memory", 1, {CONTROL: false_control})
+        await coordinator.serve(HOST.for_members, {CONTROL: false_control})
         swarm.start("a")
         agent = swarm.agents["a"]
         adopted = m.Adopted(0, swarm.genesis_root)
@@ -108,7 +108,7 @@ def test_what_is_nothing_to_ask_of_a_coordinator_is_refused_with_a_sentence(tmp_
         await swarm.start_coordinator()
         people = FaultyTransport(swarm.network, OPERATOR)
         for false in (m.Ping(), m.Finished(0), m.Refused("no")):
-            answer = await call(people, "memory:1", COORDINATOR, OPERATE, false)
+            answer = await call(people, (HOST.for_members,), COORDINATOR, OPERATE, false)
             assert isinstance(answer, m.RequestRefused)
             assert "nothing to ask of a coordinator" in answer.reason
             assert type(false).__name__ in answer.reason

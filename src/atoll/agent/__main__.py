@@ -4,6 +4,8 @@ import asyncio
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -15,12 +17,11 @@ from atoll.agent.trainer import SocketTrainer
 from atoll.errors import UserError
 from atoll.files import DirectoryLock, disk_error, remove_leftovers
 from atoll.swarm.grpc_transport import GrpcTransport
-from atoll.swarm.identity import Ticket
-from atoll.swarm.messages import Stopped
+from atoll.swarm.identity import Ticket, check_clock
+from atoll.swarm.messages import Stopped, Waiting
 from atoll.swarm.transport import TransportError
 
-ENROL_PAUSE_SECONDS = 1.0
-ENROL_TRIES = 30
+ENROL_SECONDS, ENROL_PAUSE_SECONDS = 30.0, 1.0  # for a coordinator to answer a ticket; between two tries
 
 
 async def run(arguments: Arguments) -> str:
@@ -28,7 +29,14 @@ async def run(arguments: Arguments) -> str:
     settings = arguments.settings
     trainer = await SocketTrainer.open(arguments.handle) if arguments.handle >= 0 else None
     try:
-        member = await _enrol(settings, arguments.ticket)
+
+        def waits(why: str) -> None:
+            print(f"atoll: {why}", file=sys.stderr, flush=True)
+            if trainer is not None:
+                trainer.tell(Waiting(why))
+
+        member = await _enrol(settings, arguments.ticket, waits)
+        check_clock(member.certificate)
         lock = DirectoryLock(settings.directory)
         if not lock.acquire():
             raise UserError(
@@ -39,7 +47,7 @@ async def run(arguments: Arguments) -> str:
         (settings.directory / "agent.pid").write_text(str(os.getpid()))
         recipe = recipes.parse(member.run.recipe, member.run_id)
         transport = GrpcTransport(member.credentials(settings.directory))
-        settings = msgspec.structs.replace(settings, coordinator=member.address)
+        settings = msgspec.structs.replace(settings, coordinators=member.addresses)
         agent = Agent(settings, member.island, member.run, recipe, transport, trainer)
         return await agent.run()
     except (UserError, OSError) as error:
@@ -50,22 +58,29 @@ async def run(arguments: Arguments) -> str:
         raise reason from error
 
 
-async def _enrol(settings: Settings, ticket: str) -> membership.Membership:
+async def _enrol(settings: Settings, ticket: str, waits: Callable[[str], None]) -> membership.Membership:
     if not ticket:
         if (member := membership.load(settings.directory)) is None:
             raise UserError(f"{settings.directory}: no membership is kept here; join with a ticket")
         return member
     parsed = Ticket.parse(ticket)
-    reason = ""
-    for _ in range(ENROL_TRIES):
+    where = " or ".join(str(host.for_strangers) for host in parsed.hosts)
+    if membership.load(settings.directory) is None:
+        waits(f"enrolling at {where}")
+    deadline, told = time.monotonic() + ENROL_SECONDS, ""
+    while True:
         try:
             return await membership.enrol(settings.directory, parsed, settings.contributor)
         except TransportError as error:
-            reason = str(error)
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"no coordinator answers at {where} ({error}); is the run hosted, and is that port open "
+                    "in its firewall and forwarded by its router?"
+                ) from None
+            if str(error) != told:
+                waits(f"no coordinator answers yet ({error}); trying again for {ENROL_SECONDS:.0f} s")
+                told = str(error)
             await asyncio.sleep(ENROL_PAUSE_SECONDS)
-    raise UserError(
-        f"no coordinator at {parsed.address} ({reason}); is the run up, and are both its ports open?"
-    )
 
 
 def relay(settings: Settings, ticket: str) -> None:

@@ -11,6 +11,7 @@ from atoll.agent.donor import MAX_PIECES
 from atoll.agent.pieces import PIECE_ROW_BYTES, check_piece, check_table, piece_sizes
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
+from atoll.swarm.address import Addresses
 from atoll.swarm.layout import root
 from atoll.swarm.messages import peers
 from atoll.swarm.services import FETCH
@@ -30,7 +31,7 @@ class Donors:
     """Asks donors in turn; one that is gone, or gives bytes that fail their check, is dropped (and named)."""
 
     def __init__(
-        self, transport: Transport, addresses: dict[str, str], report: Callable[[str], None]
+        self, transport: Transport, addresses: dict[str, Addresses], report: Callable[[str], None]
     ) -> None:
         self._transport = transport
         self._addresses = dict(addresses)
@@ -82,11 +83,13 @@ class Donors:
             await self._close_idle(donor)
 
     async def _request(self, donor: str, request: peers.ToDonor, limit: int) -> tuple[bytes, int]:
-        address = self._addresses.get(donor, "")
-        if not address:
+        addresses = self._addresses.get(donor)
+        if not addresses:
             raise _NotThere(f"{donor} is no longer a donor")  # dropped, and reported, while we waited
         idle = self._idle[donor]
-        stream = idle.pop() if idle else await self._transport.connect(address, donor, FETCH, ANSWER_SECONDS)
+        stream = (
+            idle.pop() if idle else await self._transport.connect(addresses, donor, FETCH, ANSWER_SECONDS)
+        )
         try:
             await stream.send(request)
             answer = await self._answer(stream, donor, limit)

@@ -18,7 +18,7 @@ from atoll.agent.orders import Orders
 from atoll.agent.settings import Settings, command
 from atoll.errors import UserError
 from atoll.run.processes import Child
-from atoll.swarm.messages import Adopt, Stopped, trainer
+from atoll.swarm.messages import Adopt, Stopped, Waiting, trainer
 from atoll.swarm.records import Plan
 from atoll.swarm.transport import TransportError
 
@@ -64,20 +64,22 @@ class AgentLine:
         *,
         replaced: Callable[[str, int], None] = lambda why, status: None,
         check: Callable[[], None] = lambda: None,
+        waits: Callable[[str], None] = lambda why: None,
         start: Callable[[Settings, str, Path | None], AgentProcess] = start_agent,
     ) -> None:
         """Start the agent.
 
         `ticket` may be empty once the directory is a member of its run. `log` takes the agent's standard
         error; without it, this process's does. `replaced` hears of each agent that died: why, and its exit
-        status. `check` is called every few seconds while something is awaited, and ends the wait by an
-        exception.
+        status; `waits` of what an agent has to wait for. `check` is called every few seconds while something
+        is awaited, and ends the wait by an exception.
         """
         self.settings = settings
         self._ticket = ticket
         self._log = log
         self._replaced = replaced
         self._check = check
+        self._waits = waits
         self._start = start
         self._orders = Orders(self._say, time.monotonic)
         self._restarts = 0  # in a row, of agents that died young
@@ -90,13 +92,12 @@ class AgentLine:
         """
         directory, deadline = self.settings.directory, time.monotonic() + ENROL_SECONDS
         while (member := load_membership(directory)) is None:
-            if not self._agent.alive:
-                self._hear()  # its last words; then, a new agent
+            if select.select([self._agent.socket], [], [], POLL_SECONDS)[0]:
+                self._hear()  # what it waits for, or its last words; then, a new agent
             if self._orders.moved_on:
                 self._refuse()
             if time.monotonic() > deadline:
                 raise UserError(f"{directory}: no membership within {ENROL_SECONDS:.0f} s")
-            time.sleep(POLL_SECONDS)
         return member
 
     def orders(self) -> Iterator[Adopt | Plan]:
@@ -175,6 +176,8 @@ class AgentLine:
         except TransportError as error:
             self._replace(str(error))
             return
+        if isinstance(message, Waiting):
+            self._waits(message.reason)
         self._orders.hear(message)
         self._check()
 

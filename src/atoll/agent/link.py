@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from atoll.swarm.address import Addresses
 from atoll.swarm.identity import COORDINATOR
 from atoll.swarm.messages import Beat, BeatHeard, Hello, control
 from atoll.swarm.services import CONTROL
@@ -22,7 +23,7 @@ class Link:
     def __init__(
         self,
         transport: Transport,
-        addresses: Callable[[], list[str]],
+        addresses: Callable[[], Addresses],
         hello: Callable[[], Hello],
         beat: Callable[[], Beat],
         received: Callable[[control.ToAgent], None],
@@ -50,9 +51,8 @@ class Link:
         while True:
             try:
                 addresses = self._addresses()
-                stream = await self._transport.connect(
-                    addresses[self._turn % len(addresses)], COORDINATOR, CONTROL
-                )
+                address = addresses[self._turn % len(addresses)]
+                stream = await self._transport.connect((address,), COORDINATOR, CONTROL)
                 try:
                     await stream.send(self._hello())
                     self._outbox = asyncio.Queue()

@@ -7,6 +7,7 @@ import msgspec
 from atoll import recipe as recipes
 from atoll.errors import UserError
 from atoll.files import write_atomic
+from atoll.swarm.address import Addresses
 from atoll.swarm.identity import Credentials, Ticket, island_key
 from atoll.swarm.messages import Enroll, TicketRefused
 from atoll.swarm.records import RunInfo
@@ -15,7 +16,7 @@ from atoll.swarm.records import RunInfo
 class Membership(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What enrolment gave, kept in the island's directory."""
 
-    address: str
+    addresses: Addresses  # of the run's host, the one that worked first
     run_id: str
     certificate: bytes
     authority: bytes
@@ -51,22 +52,23 @@ async def enrol(directory: Path, ticket: Ticket, contributor: str) -> Membership
     """
     known = load(directory)
     if known is not None and known.run_id == ticket.run_id:
-        if known.address != ticket.address:
-            known = msgspec.structs.replace(known, address=ticket.address)
+        addresses = tuple(host.for_members for host in ticket.hosts)
+        if sorted(known.addresses) != sorted(addresses):
+            known = msgspec.structs.replace(known, addresses=addresses)
             _keep(directory, known)
         return known
-    from atoll.swarm.grpc_transport import enrolment_stream  # a trainer, which only loads, does without gRPC
+    from atoll.swarm.grpc_transport import enrolment_line  # a trainer, which only loads, does without gRPC
 
     _, _, csr = island_key(directory)
-    stream, authority, close = await enrolment_stream(ticket)
+    line = await enrolment_line(ticket)
     try:
-        await stream.send(Enroll(ticket.secret, csr, contributor))
-        enrolled, _ = await stream.receive(10.0)
+        await line.stream.send(Enroll(ticket.secret, csr, contributor))
+        enrolled, _ = await line.stream.receive(10.0)
         if isinstance(enrolled, TicketRefused):
             raise UserError(enrolled.reason)
     finally:
-        await stream.close()
-        await close()
+        await line.stream.close()
+        await line.close()
     if known is not None:
         ours, theirs = (recipes.parse(run.recipe, run.run_id) for run in (known.run, enrolled.run))
         keys = ", ".join(recipes.differing_keys(ours, theirs)) or "none: the same recipe, another run"
@@ -75,10 +77,10 @@ async def enrol(directory: Path, ticket: Ticket, contributor: str) -> Membership
             f"{keys}); join in another directory (--dir), or delete this one"
         )
     membership = Membership(
-        address=ticket.address,
+        addresses=tuple(h.for_members for h in sorted(ticket.hosts, key=lambda host: host != line.host)),
         run_id=ticket.run_id,
         certificate=enrolled.certificate,
-        authority=authority,
+        authority=line.authority,
         run=enrolled.run,
     )
     _keep(directory, membership)

@@ -21,6 +21,7 @@ from atoll.swarm.messages import (
     Proposed,
     Pulse,
     Stopped,
+    Waiting,
     WantData,
     Work,
     trainer,
@@ -73,7 +74,7 @@ class Orders:
                 self.wanted, self.data_dir = None, Path(message.path)
         elif isinstance(message, Work) and self._is_under_way(message.plan):
             self._plan, self._told_at = message.plan, self._clock()
-        elif not isinstance(message, Pulse):
+        elif not isinstance(message, Pulse | Waiting):
             self._waiting.append(message)
             self.wanted = None  # an order ends the wait: its blocks were for a step that is over
 

@@ -50,8 +50,9 @@ def on_welcome(state: OuterStep, welcome: m.Welcome) -> list[e.Effect]:
     """The coordinator accepts us. If it knows more commits than we do, ask for their records first."""
     if not welcome.term.may_follow(state.term):
         return []  # a leader of the past, or a second one that took the same number
-    effects: list[e.Effect] = [e.KeepTerm(welcome.term)]
+    effects: list[e.Effect] = []
     if welcome.term != state.term:
+        effects.append(e.KeepTerm(welcome.term))
         # Attempts are one leader's decisions: a new leader opens its own.
         state.attempt = state.assembled = state.held = None
     state.term = welcome.term

@@ -136,8 +136,8 @@ class Reduction:
     async def _exchange(self, transport: Transport, number: int, part: Slice, payload: Payload) -> None:
         """My payload to an owner, its reduced pieces back."""
         try:
-            address = self.attempt.addresses[part.owner]
-            stream = await transport.connect(address, part.owner, REDUCE, self.progress_seconds)
+            addresses = self.attempt.addresses[part.owner]
+            stream = await transport.connect(addresses, part.owner, REDUCE, self.progress_seconds)
             try:
                 opening = ReduceOpen(self.attempt.step, self.attempt.number, number)
                 await stream.send(opening, bytes(payload.pieces.table))

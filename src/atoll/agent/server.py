@@ -17,11 +17,12 @@ from atoll.agent.work import PROGRESS_SECONDS, BackgroundWork
 from atoll.data.partition import partitions
 from atoll.recipe import Recipe
 from atoll.swarm import messages as m
+from atoll.swarm.address import Addresses
 from atoll.swarm.messages import control
 from atoll.swarm.messages.trainer import ToTrainer
 from atoll.swarm.records import RunInfo
 from atoll.swarm.services import FETCH, PING, REDUCE
-from atoll.swarm.transport import Stream, Transport, TransportError
+from atoll.swarm.transport import DIAL_SECONDS, Stream, Transport, TransportError, call
 
 PULSE_SECONDS = 5.0
 LAST_SECONDS = 60.0  # for the last outer checkpoint, before the trainer hears that the run is finished
@@ -55,7 +56,7 @@ class Agent:
         kept = self.work.payload
         if kept is not None and kept.proposal.step == self.machine.head:
             self.machine.proposal = kept.proposal
-        self.coordinators = [settings.coordinator, *load_coordinators(settings.directory)]
+        self.coordinators = self._known_coordinators(load_coordinators(settings.directory))
         self._partitions = (
             {} if settings.relay else {p.name: p.number for p in partitions(settings.private_dir, recipe)}
         )
@@ -76,7 +77,7 @@ class Agent:
         self._self_test = await asyncio.to_thread(diloco.self_test)
         if not self.settings.dial_only:
             handlers = {PING: _pong, REDUCE: self.work.serve_reduce, FETCH: self.work.donor.serve}
-            self._port = await self._transport.serve(self.settings.host, self.settings.port, handlers)
+            self._port = await self._transport.serve(self.settings.listen, handlers)
         self.work.start(e.Advance())  # to find out what is here: state 0, or what an earlier life has left
         self.machine.advancing = True
         parts = (self._link.run(), self._listen_to_trainer(), self._pulse(), self._loop())
@@ -149,6 +150,7 @@ class Agent:
             contributor=self.settings.contributor,
             relay=self.settings.relay,
             port=self._port,
+            addresses=tuple(a if a.port else a.with_port(self._port) for a in self.settings.advertise),
             head=machine.head,
             head_root=machine.head_root,
             term=machine.term,
@@ -164,15 +166,28 @@ class Agent:
             case m.Donors():
                 self.work.told_donors(message.addresses)
             case m.Coordinators():
-                others = [a for a in message.addresses if a != self.settings.coordinator]
-                self.coordinators = [self.settings.coordinator, *others]
-                keep_coordinators(self.settings.directory, others)
+                self.coordinators = self._known_coordinators(message.addresses)
+                keep_coordinators(self.settings.directory, message.addresses)
+            case m.TryToReach():
+                self.work.tasks.start(f"reach {message.island}", self._try_to_reach, message)
             case m.WantRecords():  # a coordinator with an old backup asks what we know
                 since = max(0, message.since)
                 records = self.work.log.records[since : since + RECORDS_AT_ONCE]
                 self._link.send(m.Records(tuple(records)))
             case _:
                 self._put(message)
+
+    def _known_coordinators(self, others: Addresses) -> Addresses:
+        """The addresses that this member was given, and then all others."""
+        return tuple(dict.fromkeys((*self.settings.coordinators, *others)))
+
+    async def _try_to_reach(self, asked: m.TryToReach) -> None:
+        reason = ""
+        try:
+            await call(self._transport, asked.addresses, asked.island, PING, m.Ping(), DIAL_SECONDS)
+        except TransportError as error:
+            reason = str(error)
+        self._link.send(m.Tried(asked.island, reason))
 
     def _link_changed(self, reason: str) -> None:
         self.accounts.say(reason or "linked to the coordinator")

@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from atoll.files import write_atomic
+from atoll.swarm.address import Address, Addresses
 from atoll.swarm.records import Term
 
 TERM, COORDINATORS = "term.json", "coordinators.json"
@@ -14,11 +15,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How one agent takes part."""
 
     directory: Path
-    coordinator: str  # host:port
+    coordinators: Addresses = ()  # where the run's host is, the one that worked first; a member knows them
     contributor: str = ""
     relay: bool = False
-    host: str = "0.0.0.0"
-    port: int = 0
+    listen: Address = Address("0.0.0.0", 0)
+    # Where peers reach it, besides at the host that it dials from; a port of 0: the one that it listens on.
+    advertise: Addresses = ()
     dial_only: bool = False
     checkpoint_dirs: tuple[Path, ...] = ()  # where a state 0 may lie, besides our own
     data_dirs: tuple[Path, ...] = ()  # where the prepared data may lie; the last is where it is put
@@ -53,11 +55,11 @@ def load_term(directory: Path) -> Term:
     return msgspec.json.decode(path.read_bytes(), type=Term) if path.exists() else Term()
 
 
-def keep_coordinators(directory: Path, addresses: list[str]) -> None:
+def keep_coordinators(directory: Path, addresses: Addresses) -> None:
     """Remember where else coordinators of this run are."""
     write_atomic(directory / COORDINATORS, msgspec.json.encode(addresses))
 
 
-def load_coordinators(directory: Path) -> list[str]:
+def load_coordinators(directory: Path) -> Addresses:
     path = directory / COORDINATORS
-    return msgspec.json.decode(path.read_bytes(), type=list[str]) if path.exists() else []
+    return msgspec.json.decode(path.read_bytes(), type=Addresses) if path.exists() else ()

@@ -31,6 +31,7 @@ from atoll.errors import DiskError, UserError
 from atoll.recipe import Recipe
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
+from atoll.swarm.address import Addresses
 from atoll.swarm.layout import root
 from atoll.swarm.messages import peers
 from atoll.swarm.transport import Stream, Transport, TransportError, expect, within
@@ -58,7 +59,7 @@ class BackgroundWork:
         self.data = PartialData(run.data_digest, settings.data_dirs)
         self.donor = Donor(self.state, self.log, run.genesis_root, self.data.block)
         self.payload = payload.load(settings.directory, run.layout)
-        self.donors: dict[str, str] = {}  # addresses of those who can give state, updates and data
+        self.donors: dict[str, Addresses] = {}  # where those are who can give state, updates and data
         self.tasks = Tasks()
         self._checkpoints = settings.directory / "outer"
         checkpoint_dirs = [self._checkpoints, *settings.checkpoint_dirs]
@@ -94,7 +95,7 @@ class BackgroundWork:
         """Fetch blocks of the prepared data, and `tell` the trainer where they are."""
         self.tasks.start("data", self._provide_data, wanted, tell)
 
-    def told_donors(self, donors: dict[str, str]) -> None:
+    def told_donors(self, donors: dict[str, Addresses]) -> None:
         """These can give state, updates and data from now on."""
         self.donors = donors
         self._news.set()
@@ -275,9 +276,9 @@ class BackgroundWork:
         assert self._reduction is not None
         return self._reduction
 
-    def _others(self, addresses: dict[str, str]) -> Donors:
+    def _others(self, agents: dict[str, Addresses]) -> Donors:
         """Agents to ask, never ourselves."""
-        others = {island: address for island, address in addresses.items() if island != self._island}
+        others = {island: addresses for island, addresses in agents.items() if island != self._island}
         return Donors(self._transport, others, self._accounts.say)
 
     def _discard_assembly(self) -> None:

@@ -1,11 +1,19 @@
 """The verbs about a run: `atoll demo`, `host`, `join`, `train`, `status`, `invite`, `evict`, `simulate`."""
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from atoll.cli.verbs import Verbs
 from atoll.errors import UserError
+from atoll.swarm.address import WILDCARDS, Address, HostPorts
 
+if TYPE_CHECKING:
+    from atoll.run.join import JoinSettings
+
+DEFAULT_PORT = 7700  # of a coordinator, for members
 HOSTED_HERE = "the run's directory, on the machine that hosts it"
 
 
@@ -18,8 +26,29 @@ def add_to(verbs: Verbs) -> None:
     added.add_argument("--dir", type=Path, default=Path("runs/demo"), help="where (default runs/demo)")
 
     added = verbs.add_with_recipe(host, "coordinate a run (and keep a relay); prints a ticket")
-    added.add_argument("--listen", default="0.0.0.0:7700", help="HOST:PORT; strangers enrol on the next port")
-    added.add_argument("--advertise", default="", help="name or address that tickets give for this machine")
+    added.add_argument(
+        "--listen",
+        default="0.0.0.0",
+        metavar="HOST[:PORT]",
+        help="for members (default 0.0.0.0:7700: port 7700 of all addresses, those of IPv6 too)",
+    )
+    added.add_argument("--enrol-port", type=int, help="for strangers with a ticket (default: the next port)")
+    added.add_argument("--relay-port", type=int, help="of the relay (default: the port after that)")
+    added.add_argument(
+        "--advertise",
+        metavar="HOST[:PORT]",
+        help="where others find this host (default: this machine's own address)",
+    )
+    added.add_argument(
+        "--advertise-enrol-port",
+        type=int,
+        help="where a router forwards --enrol-port from (default: the next)",
+    )
+    added.add_argument(
+        "--advertise-relay-port",
+        type=int,
+        help="where it forwards --relay-port from (default: the one after)",
+    )
     added.add_argument("--no-relay", action="store_true", help="no relay beside the coordinator")
     added.add_argument(
         "--database", default="", help="SQLAlchemy URL (default: SQLite in the run's directory)"
@@ -42,7 +71,16 @@ def add_to(verbs: Verbs) -> None:
     added.add_argument("--name", default="", help="directory of this island (default: the first free one)")
     added.add_argument("--dir", type=Path, help="the run's directory (default runs/NAME)")
     added.add_argument("--contributor", default="", help="who gets the credit")
-    added.add_argument("--listen", default="0.0.0.0:0", help="HOST:PORT for peers (default: any port)")
+    added.add_argument(
+        "--listen", metavar="HOST[:PORT]", help="for peers (default: the advertised port, else any)"
+    )
+    added.add_argument(
+        "--advertise",
+        action="append",
+        default=[],
+        metavar="HOST[:PORT]",
+        help="where peers reach this machine, if a router forwards a port to it; may be given several times",
+    )
     added.add_argument("--dial-only", action="store_true", help="do not listen: own nothing, donate nothing")
     added.add_argument("--relay", action="store_true", help="an agent without a trainer: it owns and donates")
 
@@ -85,11 +123,10 @@ def host(options: argparse.Namespace) -> None:
 
     loaded = recipe.load(options.recipe, options.overrides)
     run_dir = RunDir(options.dir or Path("runs") / loaded.name)
-    listen, port = _address(options.listen)
+    listen, advertise = _ports_of(options)
     settings = HostSettings(
-        host=listen,
-        port=port,
-        advertise=options.advertise,
+        listen=listen,
+        advertise=advertise,
         relay=not options.no_relay,
         database=options.database,
         standby=options.standby,
@@ -98,7 +135,9 @@ def host(options: argparse.Namespace) -> None:
     )
     terminal = Terminal()
 
-    def ready(ticket: str) -> None:
+    def ready(ticket: str, advice: list[str]) -> None:
+        for sentence in advice:
+            terminal.say(sentence)
         terminal.tell(f"{loaded.name} is hosted; run this on each machine that takes part:\n")
         print(f"atoll join {ticket}\n", flush=True)
         terminal.say(
@@ -112,28 +151,22 @@ def host(options: argparse.Namespace) -> None:
 def join(options: argparse.Namespace) -> None:
     from atoll import recipe
     from atoll.run.directory import RunDir
-    from atoll.run.join import JoinSettings
     from atoll.run.join import join as join_run
     from atoll.swarm.identity import Ticket
     from atoll.terminal import Terminal
 
-    run_dir = RunDir(options.dir or Path("runs") / Ticket.parse(options.ticket).run_name)
-    host, port = _address(options.listen)
-    settings = JoinSettings(
-        name=options.name,
-        contributor=options.contributor,
-        host=host,
-        port=port,
-        dial_only=options.dial_only and not options.relay,
-        relay=options.relay,
-    )
+    # A ticket that was pasted with its line breaks has come in several arguments.
+    ticket = "".join([options.ticket, *(part for part in options.overrides if "=" not in part)])
+    overrides = [part for part in options.overrides if "=" in part]
+    run_dir = RunDir(options.dir or Path("runs") / Ticket.parse(ticket).run_name)
+    settings = join_settings(options)
     if options.relay:
         from atoll.agent.__main__ import relay
 
         directory = run_dir.islands / (options.name or "relay")
-        relay(settings.agent(run_dir, directory), options.ticket)
+        relay(settings.agent(run_dir, directory), ticket)
     else:
-        join_run(options.ticket, run_dir, settings, recipe.own_island(options.overrides), Terminal())
+        join_run(ticket, run_dir, settings, recipe.own_island(overrides), Terminal())
 
 
 def train(options: argparse.Namespace) -> None:
@@ -204,9 +237,44 @@ def simulate(options: argparse.Namespace) -> int:
     return 1 if tally.wrong else 0
 
 
-def _address(text: str) -> tuple[str, int]:
-    """(host, port) of a --listen option. Raises UserError if it is none."""
-    host, _, port = text.rpartition(":")
-    if not port.isdigit() or int(port) > 65535:
-        raise UserError(f"--listen {text}: not HOST:PORT; write it as in 0.0.0.0:7700")
-    return host or "0.0.0.0", int(port)
+def _ports_of(options: argparse.Namespace) -> tuple[HostPorts, HostPorts | None]:
+    """Where a host listens, and where it says that others find it. Raises UserError."""
+    listen = HostPorts.following(
+        _address("--listen", options.listen, DEFAULT_PORT, WILDCARDS[0]),
+        options.enrol_port,
+        options.relay_port,
+    )
+    outside = options.advertise_enrol_port, options.advertise_relay_port
+    if options.advertise is None:
+        if outside != (None, None):
+            raise UserError("--advertise-enrol-port and --advertise-relay-port need --advertise HOST:PORT")
+        return listen, None
+    return listen, HostPorts.following(_address("--advertise", options.advertise, 0), *outside)
+
+
+def join_settings(options: argparse.Namespace) -> JoinSettings:
+    """How this machine takes part, by the options of `atoll join`. Raises UserError."""
+    from atoll.run.join import JoinSettings
+
+    if options.dial_only and (options.relay or options.listen or options.advertise):
+        raise UserError(
+            "--dial-only: nobody could reach this machine; leave out --relay, --listen, --advertise"
+        )
+    advertise = tuple(_address("--advertise", text, 0) for text in options.advertise)
+    port = advertise[0].port if advertise else 0  # a router most often forwards a port to the same one
+    return JoinSettings(
+        name=options.name,
+        contributor=options.contributor,
+        listen=_address("--listen", options.listen or "", port, WILDCARDS[0]),
+        advertise=advertise,
+        dial_only=options.dial_only,
+        relay=options.relay,
+    )
+
+
+def _address(option: str, text: str, default_port: int, default_host: str = "") -> Address:
+    """The address that an option gives. Raises UserError, which names the option."""
+    try:
+        return Address.parse(text, default_port, default_host)
+    except UserError as error:
+        raise UserError(f"{option} {error}") from None

@@ -11,6 +11,7 @@ from atoll.coordinator.owners import equal_slices
 from atoll.coordinator.rules import Rules
 from atoll.events.step import Contribution
 from atoll.swarm import messages as m
+from atoll.swarm.address import Addresses
 from atoll.swarm.messages import FaultKind
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Share, Term, header
 
@@ -164,7 +165,7 @@ def make_attempt(
     number: int,
     parent: bytes,
     proposals: dict[str, m.Propose],
-    addresses: dict[str, str],
+    addresses: dict[str, Addresses],
     rules: Rules,
 ) -> Attempt:
     """The record of an attempt to reduce these proposals, weighted by their tokens.

@@ -5,7 +5,7 @@ from atoll.coordinator.history import History
 from atoll.coordinator.members import Member, Members
 from atoll.coordinator.plans import Plans
 from atoll.events import Behind
-from atoll.swarm.messages import WantRecords
+from atoll.swarm.messages import Records, WantRecords
 
 ASK_AGAIN_SECONDS = 1.0  # until it is looked again whether the doubt is over
 
@@ -16,6 +16,7 @@ class Doubt:
     def __init__(self, history: History, plans: Plans, members: Members, doubt_seconds: float) -> None:
         """`doubt_seconds`: so long whoever comes is heard, at least."""
         self.awaited: set[str] = set()
+        self._asked: set[str] = set()  # for records, and not all of them have come
         self.is_open = False
         self._until = 0.0
         self._history, self._plans, self._members = history, plans, members
@@ -44,7 +45,7 @@ class Doubt:
         self.awaited.add(member.island)
         hello, num_commits, num_rewinds = member.hello, self._history.head, len(self._history.rewinds)
         if hello.num_rewinds <= num_rewinds:  # else the operator must say again which rewind that was
-            do.send(member.island, WantRecords(num_commits))
+            self._ask(member, do)
         do.report(
             Behind(
                 island=member.island,
@@ -54,3 +55,27 @@ class Doubt:
                 island_num_rewinds=hello.num_rewinds,
             )
         )
+
+    def take_in(self, member: Member, told: Records, now: float, do: Effects) -> bool:
+        """Import the records of a member that was asked: they are history, whatever their term.
+
+        Returns whether these were all that it knows. Records that nobody asked for change nothing.
+        """
+        if member.island not in self._asked:
+            return False
+        self._asked.discard(member.island)
+        for record in told.records:
+            if self._history.is_next(record):
+                do.append(Persist(record))
+                self._plans.import_commit(record, self._members, now)
+                self._history.add(record)
+                self.awaited |= self._members.not_connected(record.islands)
+        if told.records and self._history.head == told.records[-1].step + 1:
+            self._ask(member, do)  # there may be more
+            return False
+        self.awaited.discard(member.island)
+        return True
+
+    def _ask(self, member: Member, do: Effects) -> None:
+        self._asked.add(member.island)
+        do.send(member.island, WantRecords(self._history.head))

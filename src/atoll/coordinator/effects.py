@@ -10,6 +10,7 @@ from atoll import events
 from atoll.coordinator.members import Member
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
+from atoll.swarm.address import Addresses
 from atoll.swarm.messages import control
 
 
@@ -22,11 +23,11 @@ class Joined(msgspec.Struct, frozen=True):
 
 
 class Reached(msgspec.Struct, frozen=True):
-    """An island that said Hello has answered at the address that it gave: peers can be sent there."""
+    """Peers can be sent to an island at these addresses; if there are none, no longer."""
 
     island: str
     session: str
-    address: str
+    addresses: Addresses
 
 
 class Left(msgspec.Struct, frozen=True):

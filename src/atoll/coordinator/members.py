@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from atoll.coordinator.deadlines import Deadline
+from atoll.swarm.address import Addresses
 from atoll.swarm.messages import Beat, Hello
 
 OVERSLEPT_SECONDS = 2.0  # longer between two calls of `mark_frozen`: the coordinator itself was asleep
@@ -23,7 +24,7 @@ class Member:
     hello: Hello
     joined_at: float
     last_heard_at: float
-    address: str = ""  # where peers reach it; "" while they cannot
+    addresses: Addresses = ()  # where peers reach it; none while they cannot
     connected: bool = True
     frozen: bool = False  # connected, but silent for too long
     ready_step: int = -1  # the state that its last Ready named
@@ -87,7 +88,7 @@ class Members(dict[str, Member]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.donors: dict[str, str] = {}  # island -> address of those that give state
+        self.donors: dict[str, Addresses] = {}  # by island: where those are that give state
         self._last_check_at = 0.0  # when `mark_frozen` was last called
 
     def add(self, island: str, hello: Hello, now: float) -> Member:
@@ -104,10 +105,10 @@ class Members(dict[str, Member]):
         self[island] = member
         return member
 
-    def set_address(self, island: str, session: str, address: str) -> None:
-        """Note that an agent answered at an address, unless it has been started again since."""
+    def set_addresses(self, island: str, session: str, addresses: Addresses) -> None:
+        """Note where an agent can be reached, unless it has been started again since."""
         if (member := self.get(island)) and member.hello.session == session:
-            member.address = address
+            member.addresses = addresses
 
     def shorten_probation(self, participants: Iterable[str]) -> None:
         """Count one commit more for the participants that are on probation."""
@@ -146,7 +147,7 @@ class Members(dict[str, Member]):
 
     def any_reachable(self, islands: Iterable[str]) -> bool:
         """Whether others can fetch from at least one of `islands`."""
-        return any(self.is_connected(island) and self[island].address for island in islands)
+        return any(self.is_connected(island) and self[island].addresses for island in islands)
 
     def any_behind(self, step: int) -> bool:
         """Whether a member that is present does not hold state `step` yet."""
@@ -166,10 +167,10 @@ class Members(dict[str, Member]):
         """
         if len(self.donors) == MAX_DONORS and all(self.is_ready(island, step) for island in self.donors):
             return False
-        able = sorted((m for m in self.ready(step) if m.address), key=lambda m: (not m.relay, m.island))
-        donors = {member.island: member.address for member in able[:MAX_DONORS]}
+        able = sorted((m for m in self.ready(step) if m.addresses), key=lambda m: (not m.relay, m.island))
+        donors = {member.island: member.addresses for member in able[:MAX_DONORS]}
         if not donors:
-            donors = {i: address for i, address in self.donors.items() if self.is_connected(i)}
+            donors = {i: addresses for i, addresses in self.donors.items() if self.is_connected(i)}
         before, self.donors = self.donors, donors
         return donors != before
 

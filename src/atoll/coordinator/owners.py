@@ -14,7 +14,7 @@ def choose_owners(participants: list[str], members: Members, step: int, standing
     others = [member for member in members.ready(step) if member.island not in participants]
     relays = [member.island for member in others if member.relay]
     for group in (sorted(participants), relays, [member.island for member in others]):
-        if able := [i for i in group if members[i].address and i not in standing.ownerless_steps]:
+        if able := [i for i in group if members[i].addresses and i not in standing.ownerless_steps]:
             return able
     return []
 

@@ -101,7 +101,7 @@ class Coordinator:
             case e.Joined():
                 self._joined(event, now)
             case e.Reached():
-                self.members.set_address(event.island, event.session, event.address)
+                self.members.set_addresses(event.island, event.session, event.addresses)
             case e.Left():
                 self._left(event)
             case e.Received():
@@ -189,7 +189,7 @@ class Coordinator:
             self._do.send(member.island, record)  # its line may have broken before it heard of this
         if not self.finished and not member.relay:
             self._plan(member, now)
-        return self.finished or bool(member.address)  # there may be one more who can give state
+        return self.finished or bool(member.addresses)  # there may be one more who can give state
 
     def _plan(self, member: Member, now: float) -> None:
         """Give a member its plan: one for each island and step, repeated to an island that lost it."""
@@ -215,9 +215,8 @@ class Coordinator:
             return False
         is_first = member.island not in self.proposals
         self.proposals[member.island] = proposal
-        if is_first and self.plans.observe_proposal(member, proposal, now):
-            return True
-        return not any(self._awaits(island, now) for island in self.plans.not_proposed)
+        half_done = is_first and self.plans.observe_proposal(member, proposal, now)
+        return half_done or not any(self._awaits(island, now) for island in self.plans.not_proposed)
 
     def _awaits(self, island: str, now: float) -> bool:
         """Whether the step waits for the proposal of an island that has a plan."""
@@ -275,7 +274,7 @@ class Coordinator:
             self._exclude_worst(sorted(able), now)
             return
         self.number += 1
-        addresses = {owner: self.members[owner].address for owner in owners}
+        addresses = {owner: self.members[owner].addresses for owner in owners}
         attempt = make_attempt(self.term, self.head, self.number, self.head_root, able, addresses, self.rules)
         self.attempt = OpenAttempt(attempt, able, now)
         self._do.append(e.Persist(attempt))
@@ -311,10 +310,7 @@ class Coordinator:
         return True
 
     def _fault(self, member: Member, fault: m.Fault, now: float) -> bool:
-        """Two agents could not exchange; either may be to blame. Ownership goes first, participation last.
-
-        An agent that could not hold the update closes no attempt: it is not waited for.
-        """
+        """Two agents could not exchange, or one could not hold the update, and is not waited for."""
         attempt = self.attempt
         if attempt is None or not attempt.is_about(fault):
             return False
@@ -392,18 +388,11 @@ class Coordinator:
 
     # ------------------------------------------------------------------------------- a database from a backup
     def _import(self, member: Member, told: m.Records, now: float) -> bool:
-        """Records from a member, whose signatures the server has checked: history, whatever their term."""
-        for record in told.records:
-            if self.history.is_next(record):
-                self._do.append(e.Persist(record))
-                self.plans.import_commit(record, self.members, now)
-                self.history.add(record)
-                self._begin_step()
-                self.doubt.awaited |= self.members.not_connected(record.islands)
-        if told.records and self.head == told.records[-1].step + 1:
-            self._do.send(member.island, m.WantRecords(self.head))  # there may be more
-            return False
-        self.doubt.awaited.discard(member.island)
-        self._do.send_all(self.members.connected, m.Welcome(self.term, self.head, self.head_root))
-        self._do.report(events.Imported(island=member.island, num_commits=self.head))
-        return True
+        """Records that a member was asked for, whose signatures the server has checked."""
+        head, is_all = self.head, self.doubt.take_in(member, told, now, self._do)
+        if self.head > head:
+            self._begin_step()
+        if is_all:
+            self._do.send_all(self.members.connected, m.Welcome(self.term, self.head, self.head_root))
+            self._do.report(events.Imported(island=member.island, num_commits=self.head))
+        return is_all

@@ -5,6 +5,7 @@ from atoll.coordinator.status import StatusBoard
 from atoll.errors import UserError
 from atoll.events import Enrolled, Evicted
 from atoll.swarm import messages as m
+from atoll.swarm.address import HostPorts
 from atoll.swarm.identity import OPERATOR, Ticket, common_name, fingerprint
 from atoll.swarm.messages import enrolment, operator
 from atoll.swarm.transport import NotUnderstood, Stream
@@ -17,11 +18,15 @@ class Requests:
         self._server = server
         self._board = board
 
-    def ticket(self, uses: int, hours: float) -> str:
-        """A new ticket, as one line of text; good for so many islands and hours."""
+    def ticket(self, uses: int, hours: float, hosts: tuple[HostPorts, ...] = ()) -> str:
+        """A new ticket, as one line of text; good for so many islands and hours.
+
+        It says where the run's host is, unless `hosts` are given for it to say.
+        """
         server, authority = self._server, self._server.keys.authority
         secret = server.store.new_ticket(uses, hours)
-        return Ticket(common_name(authority), server.address, fingerprint(authority), secret).text()
+        hosts = hosts or server.reach.hosts
+        return Ticket(common_name(authority), hosts, fingerprint(authority), secret).text()
 
     async def enroll(self, stream: Stream[enrolment.ToCoordinator]) -> None:
         """Exchange a ticket's secret for a certificate, and tell what the run is."""
@@ -35,6 +40,7 @@ class Requests:
             await stream.send(m.TicketRefused(str(error)))
             return
         server.events.write(Enrolled(island=island, contributor=request.contributor[:80]))
+        server.reach.enrolled(island, stream.peer_host)
         await stream.send(m.Enrolled(kept, server.run))
 
     async def operate(self, stream: Stream[operator.ToCoordinator]) -> None:

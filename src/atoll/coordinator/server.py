@@ -16,7 +16,6 @@ from atoll.coordinator.effects import (
     Joined,
     Left,
     Persist,
-    Reached,
     Received,
     Reign,
     Report,
@@ -25,21 +24,20 @@ from atoll.coordinator.effects import (
     Timer,
 )
 from atoll.coordinator.protocol import Coordinator
+from atoll.coordinator.reach import Reach
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.store import Store
 from atoll.errors import UserError
 from atoll.events.log import EventLog
 from atoll.swarm import messages as m
+from atoll.swarm.address import Addresses
 from atoll.swarm.identity import RunKeys, verify_record
 from atoll.swarm.messages.control import ToAgent, ToCoordinator
 from atoll.swarm.records import Rewind, RunInfo, Term
-from atoll.swarm.services import PING
-from atoll.swarm.transport import NotUnderstood, Stream, Transport, TransportError, call, expect, together
+from atoll.swarm.transport import NotUnderstood, Stream, Transport, TransportError, expect, together
 
 HELLO_SECONDS = 15.0  # for the first message of a stream
 QUIET_SECONDS = 60.0  # an agent beats every second; the protocol notices silence much earlier
-REACH_SECONDS = 3.0  # for an agent to answer a Ping
-REACH_AGAIN_SECONDS = 15.0  # between two pings of an agent that did not answer
 RECORDS_AT_ONCE = 64
 RENEW_SECONDS = 1.0  # between two signs of life in the database
 LEADER_SECONDS = 3.0  # a leader silent for longer, by the database's clock, is replaced
@@ -63,13 +61,13 @@ class CoordinatorServer:
         self.store = store
         self.events = event_log
         self.transport = transport
-        self.address = ""  # host:port, for tickets
+        self.reach = Reach(transport, event_log.write, self.tell, self._step)
         self.protocol = Coordinator(rules, Term(), keys.sign)
         self.deposed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
         self._begun = False
         self._outboxes: dict[str, asyncio.Queue[ToAgent]] = {}  # by island: what its line is to send
-        self._addresses: tuple[str, ...] = ()  # of all coordinators: where islands look when this one is gone
+        self._addresses: Addresses = ()  # of all coordinators: where islands look when this one is gone
         self._wake = asyncio.Event()  # something may be due earlier than was thought
         self._next_tick = 0.0
 
@@ -119,7 +117,7 @@ class CoordinatorServer:
             restored, before = restored or now[0] < before[0] or now[1] < before[1], now
             if self.store.silence_seconds() >= LEADER_SECONDS:
                 return restored
-            self.store.announce(self.address)
+            self.store.announce(self.reach.hosts[0].for_members)
             await asyncio.sleep(RENEW_SECONDS)
 
     async def keep_time(self) -> None:
@@ -144,7 +142,7 @@ class CoordinatorServer:
     def _renew(self) -> None:
         try:
             self.store.renew()
-            addresses = tuple(self.store.announce(self.address))
+            addresses = self.store.announce(self.reach.hosts[0].for_members)
         except Exception as error:
             self._depose(error)
             return
@@ -237,34 +235,20 @@ class CoordinatorServer:
             self._step(Reign(self.store.begin_term(above=hello.term.counter)))
         self._step(Joined(island, hello))
         reason = "its line closed"
+        self.reach.entered(island, stream.peer_host)
         try:
             await together(
                 self._read(stream, island, outbox),
                 self._write(stream, outbox),
-                self._reach(stream, island, hello),
+                self.reach.follow(island, hello, stream.peer_host),
             )
         except TransportError as error:
             reason = str(error)
         finally:
+            self.reach.left(island)
             if self._outboxes.get(island) is outbox:  # else it has a newer line, and has not left
                 del self._outboxes[island]
                 self._step(Left(island, hello.session, reason))
-
-    async def _reach(self, stream: Stream[ToCoordinator], island: str, hello: m.Hello) -> None:
-        """Ping an agent until it answers. One that only dials out never will, and so owns nothing."""
-        address = f"{stream.peer_host}:{hello.port}" if hello.port else ""
-        told = False
-        while address:
-            try:
-                await call(self.transport, address, island, PING, m.Ping(), REACH_SECONDS)
-            except TransportError:
-                if not told:
-                    self.events.write(events.Unreachable(island=island, address=address))
-                told = True
-                await asyncio.sleep(REACH_AGAIN_SECONDS)
-            else:
-                self._step(Reached(island, hello.session, address))
-                return
 
     async def _read(
         self, stream: Stream[ToCoordinator], island: str, outbox: "asyncio.Queue[ToAgent]"
@@ -274,6 +258,8 @@ class CoordinatorServer:
             if isinstance(message, m.WantRecords):
                 records = self.store.commits(max(0, message.since), RECORDS_AT_ONCE)
                 outbox.put_nowait(m.Records(tuple(records)))
+            elif isinstance(message, m.Tried):
+                self.reach.heard(island, message)
             else:
                 if isinstance(message, m.Beat):
                     outbox.put_nowait(m.BeatHeard())

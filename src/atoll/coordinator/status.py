@@ -65,7 +65,7 @@ class StatusBoard:
             relay=bool(member and member.relay),
             present=bool(member and member.present),
             ready=bool(member and member.is_ready(protocol.head)),
-            address=member.address if member else "",
+            addresses=tuple(map(str, member.addresses)) if member else (),
             note=beat.note if beat else "",
             inner_step=(member and member.inner_steps_done(protocol.head)) or 0,
             metrics=beat.metrics if beat else Metrics(),

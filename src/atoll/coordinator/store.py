@@ -28,6 +28,7 @@ from atoll.coordinator.database import (
 from atoll.coordinator.effects import Doubted, OpenStep, Record
 from atoll.errors import UserError
 from atoll.samples import Ranges, merge
+from atoll.swarm.address import Address, Addresses
 from atoll.swarm.identity import new_secret
 from atoll.swarm.layout import digest
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Plan, Rewind, Term, decode, encode
@@ -142,17 +143,17 @@ class Store:
             num_commits = db.execute(sql.select(sql.func.count()).select_from(COMMIT)).scalar_one()
             return db.execute(sql.select(RUN.c.term)).scalar_one(), num_commits
 
-    def announce(self, address: str) -> list[str]:
+    def announce(self, address: Address) -> Addresses:
         """Note that the coordinator at `address` lives; return the addresses of all that do, sorted.
 
         Both the leader and the standbys announce themselves.
         """
         with self._transaction() as db:
-            db.execute(COORDINATOR.delete().where(COORDINATOR.c.address == address))
-            db.execute(COORDINATOR.insert().values(address=address, seen=self._clock()))
+            db.execute(COORDINATOR.delete().where(COORDINATOR.c.address == str(address)))
+            db.execute(COORDINATOR.insert().values(address=str(address), seen=self._clock()))
             recent = COORDINATOR.c.seen > self._clock() - ANNOUNCED_SECONDS
             query = sql.select(COORDINATOR.c.address).where(recent).order_by(COORDINATOR.c.address)
-            return list(db.execute(query).scalars())
+            return tuple(Address.parse(text) for text in db.execute(query).scalars())
 
     def _clock(self) -> sql.ColumnElement[float]:
         """The database's own time, in seconds since the epoch."""

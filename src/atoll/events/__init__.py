@@ -4,7 +4,17 @@ The coordinator reports them; `atoll.events.log` writes them to the events file,
 docs/events.md describes every kind, its fields, and the file.
 """
 
-from atoll.events.membership import Enrolled, Evicted, Frozen, Joined, Left, Refused, Thawed, Unreachable
+from atoll.events.membership import (
+    Answered,
+    Enrolled,
+    Evicted,
+    Frozen,
+    Joined,
+    Left,
+    Refused,
+    Thawed,
+    Unreachable,
+)
 from atoll.events.reign import Behind, Deposed, Imported, ReignBegan, Rewound
 from atoll.events.step import (
     AttemptClosed,
@@ -25,6 +35,7 @@ Event = (
     | Joined
     | Refused
     | Unreachable
+    | Answered
     | Frozen
     | Thawed
     | Left

@@ -41,13 +41,31 @@ class Refused(Occurrence, frozen=True, kw_only=True):
 
 
 class Unreachable(Occurrence, frozen=True, kw_only=True):
-    """Nobody answers at the address that a member gave, so it can neither own slices nor give state."""
+    """Nobody answers where peers should reach a member."""
 
     address: str
+    reason: str
+    by: str = ""  # the member from outside that tried it; "": the coordinator did
 
     @property
     def text(self) -> str:
-        return f"{self.island} cannot be reached at {self.address}: it owns nothing"
+        if self.by:
+            return (
+                f"{self.by} cannot reach {self.island} at {self.address} ({self.reason}); is the port open "
+                "in this machine's firewall, and does the router forward it?"
+            )
+        return f"{self.island} cannot be reached at {self.address} ({self.reason}): it owns nothing"
+
+
+class Answered(Occurrence, frozen=True, kw_only=True):
+    """A port of the host's machine was reached from outside, and so is open."""
+
+    address: str
+    by: str  # the member that has reached it
+
+    @property
+    def text(self) -> str:
+        return f"{self.address} is open: {self.by} has reached it from outside"
 
 
 class Frozen(Occurrence, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ class RunDir:
         self.private = path / "private"
         self.genesis = path / "genesis"
         self.coordinator = path / "coordinator"
+        self.local_address = self.coordinator / "address"  # where this machine itself reaches the coordinator
         self.islands = path / "islands"
         self.recipe = path / "recipe.json"
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import signal
-import socket
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -26,23 +25,24 @@ from atoll.events.log import EventLog
 from atoll.files import DirectoryLock, write_atomic
 from atoll.recipe import Recipe
 from atoll.run.directory import RunDir
+from atoll.run.ports import advice, from_here, ips_of, own_host, scope_of
 from atoll.run.processes import Child
-from atoll.swarm.grpc_transport import GrpcTransport
+from atoll.swarm.address import Address, Addresses, HostPorts, is_loopback
+from atoll.swarm.grpc_transport import GrpcTransport, why_not_served
 from atoll.swarm.identity import COORDINATOR, RunKeys, common_name
 from atoll.swarm.records import RunInfo, encode
 from atoll.swarm.services import CONTROL, ENROLL, OPERATE
 
 TICKET_USES, TICKET_HOURS = 100, 7 * 24.0
 RELAY_CHECK_SECONDS = 1.0  # between two looks at whether the relay lives
-PORT_TRIES = 5  # if any port will do: how often a pair of free ports is looked for
 
 
 class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where and how a coordinator serves."""
 
-    host: str = "0.0.0.0"
-    port: int = 7700  # for members; strangers enrol on the next one. 0: any
-    advertise: str = ""  # the name or address that tickets give; "" is that of this machine's interface
+    listen: HostPorts = HostPorts("0.0.0.0", 7700, 7701, 7702)  # a port of 0: any that is free
+    # Where others find it; a port of 0: the one that it listens on. None: at this machine's own address.
+    advertise: HostPorts | None = None
     relay: bool = True  # keep a relay beside the coordinator
     database: str = ""  # an SQLAlchemy URL; "" is SQLite in the run's directory
     standby: bool = False  # wait until the leader is silent, then lead
@@ -50,8 +50,12 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     rewind: int | None = None  # abandon all commits after this state
 
 
-async def host(recipe: Recipe, run_dir: RunDir, settings: HostSettings, ready: Callable[[str], None]) -> None:
-    """Coordinate a run until cancelled. `ready` is called with a ticket once this coordinator leads.
+async def host(
+    recipe: Recipe, run_dir: RunDir, settings: HostSettings, ready: Callable[[str, list[str]], None]
+) -> None:
+    """Coordinate a run until cancelled.
+
+    Once this coordinator leads, `ready` is called with a ticket, and with sentences on how others reach it.
 
     Raises UserError if directory, database or port cannot be used, or another coordinator takes over.
     """
@@ -75,9 +79,10 @@ async def host(recipe: Recipe, run_dir: RunDir, settings: HostSettings, ready: C
             server = CoordinatorServer(rules, run, keys, store, events, transport)
             requests = Requests(server, StatusBoard(server, count))
             try:
-                port = await _open_ports(settings, server, requests, strangers)
-                server.address = f"{settings.advertise or _own_address(settings.host)}:{port}"
-                await _lead(run_dir, settings, server, requests, ready)
+                if settings.relay:
+                    _see_to_port(settings.listen.of_relay, _relay_dir(run_dir))
+                listening = await _open_ports(settings.listen, server, requests, strangers)
+                await _lead(run_dir, settings, listening, server, requests, ready)
             except DatabaseFailed as error:
                 raise UserError(
                     f"{error}; this coordinator stops, and nothing that was committed is lost; look to the "
@@ -95,18 +100,31 @@ async def host(recipe: Recipe, run_dir: RunDir, settings: HostSettings, ready: C
 async def _lead(
     run_dir: RunDir,
     settings: HostSettings,
+    listening: HostPorts,
     server: CoordinatorServer,
     requests: Requests,
-    ready: Callable[[str], None],
+    ready: Callable[[str, list[str]], None],
 ) -> None:
     """Lead the run, a standby once the leader is silent, and keep a relay; until cancelled or deposed."""
+    own = msgspec.structs.replace(listening, host=own_host(listening.host))
+    advertised = _advertised(settings, own)
+    ips = await ips_of(advertised.host)
+    is_elsewhere = advertised != own and not is_loopback(own.host)
+    server.reach.hosts = (advertised, own) if is_elsewhere else (advertised,)
+    server.reach.scope = scope_of(ips)
+    here = from_here(listening)
     restored = await server.stand_by() if settings.standby else False
     server.begin(settings.restored or restored, settings.rewind)
     ticket = requests.ticket(TICKET_USES, TICKET_HOURS)
-    write_atomic(run_dir.coordinator / "ticket", ticket.encode())
-    relay = asyncio.create_task(_keep_relay(run_dir, requests.ticket(1, 1.0))) if settings.relay else None
+    write_atomic(run_dir.local_address, str(here).encode())
+    write_atomic(run_dir.coordinator / "ticket", ticket.encode())  # whoever waits for the host waits for this
+    relay = None
+    if settings.relay:
+        local_ticket = requests.ticket(1, 1.0, (msgspec.structs.replace(listening, host=here.host),))
+        given = tuple(host.of_relay for host in server.reach.hosts)
+        relay = asyncio.create_task(_keep_relay(run_dir, local_ticket, listening.of_relay, given))
     try:
-        ready(ticket)
+        ready(ticket, advice(own, advertised, ips, settings.relay))
         await server.keep_time()
     finally:
         if relay is not None:
@@ -115,23 +133,40 @@ async def _lead(
 
 
 async def _open_ports(
-    settings: HostSettings, server: CoordinatorServer, requests: Requests, strangers: GrpcTransport
-) -> int:
-    """Serve members on a port, which is returned, and strangers on the next one.
+    listen: HostPorts, server: CoordinatorServer, requests: Requests, strangers: GrpcTransport
+) -> HostPorts:
+    """Serve members and strangers, and return the ports that were taken. Raises UserError."""
+    handlers = {CONTROL: server.control, OPERATE: requests.operate}
+    members = await server.transport.serve(listen.for_members, handlers)
+    enrolment = await strangers.serve_strangers(listen.for_strangers, {ENROLL: requests.enroll})
+    return HostPorts(listen.host, members, enrolment, listen.relay)
 
-    If any port will do and the one after it is in use, another pair is tried. Raises UserError.
+
+def _see_to_port(listen: Address, relay_dir: Path) -> None:
+    """Raise UserError if the relay cannot serve there, before anybody is told of it.
+
+    A relay ends a moment after its host. If the last one still works in its directory, the port may be its.
     """
-    for attempt in range(PORT_TRIES):
-        handlers = {CONTROL: server.control, OPERATE: requests.operate}
-        port = await server.transport.serve(settings.host, settings.port, handlers)
-        try:
-            await strangers.serve_strangers(settings.host, port + 1, {ENROLL: requests.enroll})
-            return port
-        except UserError:
-            await server.transport.close()
-            if settings.port or attempt + 1 == PORT_TRIES:
-                raise
-    raise AssertionError("unreachable")
+    with DirectoryLock(relay_dir) as lock:
+        if lock.acquire() and (reason := why_not_served(listen)):
+            raise UserError(f"{listen}: {reason} (--relay-port, or --no-relay)")
+
+
+def _relay_dir(run_dir: RunDir) -> Path:
+    return run_dir.islands / "relay"
+
+
+def _advertised(settings: HostSettings, own: HostPorts) -> HostPorts:
+    """Where others find this host."""
+    wanted = settings.advertise
+    if wanted is None:
+        return own
+    return HostPorts(
+        wanted.host,
+        wanted.members or own.members,
+        wanted.enrolment or own.enrolment,
+        wanted.relay or own.relay,
+    )
 
 
 def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
@@ -179,13 +214,14 @@ def _check_database(database_id: str, path: Path) -> None:
     write_atomic(path, database_id.encode())
 
 
-async def _keep_relay(run_dir: RunDir, ticket: str) -> None:
+async def _keep_relay(run_dir: RunDir, ticket: str, listen: Address, advertise: Addresses) -> None:
     """Run a relay beside the coordinator, and start it again whenever it has died."""
     settings = Settings(
-        directory=run_dir.islands / "relay",
-        coordinator="",
+        directory=_relay_dir(run_dir),
         contributor="relay",
         relay=True,
+        listen=listen,
+        advertise=advertise,
         checkpoint_dirs=(run_dir.genesis,),
         data_dirs=(run_dir.data,),
     )
@@ -199,21 +235,6 @@ async def _keep_relay(run_dir: RunDir, ticket: str) -> None:
                 child = Child(command(settings, ticket), log=log, leash=False)
     finally:
         await asyncio.to_thread(child.stop)
-
-
-def _own_address(host: str) -> str:
-    """The address of this machine's interface to the network; loopback if there is none.
-
-    A `host` that is not a wildcard is returned as it is.
-    """
-    if host not in ("0.0.0.0", "::"):
-        return host
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing: a datagram socket only chooses its interface
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"
 
 
 def wait_for_ticket(path: Path, child: Child, since: float, timeout_seconds: float = 60.0) -> str:

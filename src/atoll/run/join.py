@@ -21,6 +21,7 @@ from atoll.recipe import Recipe
 from atoll.run.directory import IslandDir, RunDir
 from atoll.run.genesis import prepare
 from atoll.run.processes import Child, last_words
+from atoll.swarm.address import Address, Addresses
 from atoll.terminal import Terminal
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds and is not needed for `--help`
@@ -32,8 +33,8 @@ class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = ""  # of the island's directory; "": the first that is not locked
     contributor: str = ""  # who gets the credit
-    host: str = "0.0.0.0"  # where the agent listens for peers
-    port: int = 0  # 0: any free one
+    listen: Address = Address("0.0.0.0", 0)  # where the agent listens for peers; port 0: any that is free
+    advertise: Addresses = ()  # where peers reach it, besides at the host that it dials from
     dial_only: bool = False  # the agent does not listen
     relay: bool = False  # there is no trainer
 
@@ -41,11 +42,10 @@ class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
         """The settings of the agent in `directory`, which takes state 0 and data from `run_dir` if it can."""
         return Settings(
             directory=directory,
-            coordinator="",
             contributor=self.contributor,
             relay=self.relay,
-            host=self.host,
-            port=self.port,
+            listen=self.listen,
+            advertise=self.advertise,
             dial_only=self.dial_only,
             checkpoint_dirs=(run_dir.genesis,),
             data_dirs=(run_dir.data,),
@@ -97,7 +97,7 @@ def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal) -> None:
 
         # The other ranks wait until rank 0 has prepared the data: if that takes hours, `atoll prepare` first.
         ticket = ranks.first(host)
-        settings = JoinSettings(name="alone", host="127.0.0.1")
+        settings = JoinSettings(name="alone", listen=Address("127.0.0.1", 0))
         _train(ranks, ticket, run_dir, settings, recipe.island, terminal, check)
 
 

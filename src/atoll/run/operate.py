@@ -8,6 +8,7 @@ from atoll.errors import UserError
 from atoll.run.directory import RunDir
 from atoll.status import RunStatus
 from atoll.swarm import messages as m
+from atoll.swarm.address import Address, Addresses
 from atoll.swarm.grpc_transport import GrpcTransport
 from atoll.swarm.identity import COORDINATOR, OPERATOR, Credentials, RunKeys, Ticket
 from atoll.swarm.messages import operator
@@ -30,14 +31,12 @@ async def ask(run_dir: RunDir, request: operator.ToCoordinator) -> operator.ToOp
     Asks as the operator if the run's keys are in `run_dir`, else as one of its islands. Raises UserError if
     the coordinator does not answer, or refuses.
     """
-    address, credentials = _address_and_credentials(run_dir)
+    addresses, credentials = _addresses_and_credentials(run_dir)
     transport = GrpcTransport(credentials)
     try:
-        answer = await call(transport, address, COORDINATOR, OPERATE, request, ANSWER_SECONDS)
+        answer = await call(transport, addresses, COORDINATOR, OPERATE, request, ANSWER_SECONDS)
     except TransportError as error:
-        raise UserError(
-            f"the coordinator at {address} does not answer ({error}); is `atoll host` running?"
-        ) from None
+        raise UserError(f"no coordinator answers ({error}); is `atoll host` running?") from None
     finally:
         await transport.close()
     if isinstance(answer, m.RequestRefused):
@@ -45,15 +44,14 @@ async def ask(run_dir: RunDir, request: operator.ToCoordinator) -> operator.ToOp
     return answer
 
 
-def _address_and_credentials(run_dir: RunDir) -> tuple[str, Credentials]:
+def _addresses_and_credentials(run_dir: RunDir) -> tuple[Addresses, Credentials]:
     ticket = run_dir.coordinator / "ticket"
     if ticket.exists():
-        parsed = Ticket.parse(ticket.read_text())
-        keys = RunKeys(run_dir.coordinator, parsed.run_name)
-        return parsed.address, keys.new_credentials(OPERATOR)
+        keys = RunKeys(run_dir.coordinator, Ticket.parse(ticket.read_text()).run_name)
+        return (Address.parse(run_dir.local_address.read_text()),), keys.new_credentials(OPERATOR)
     for directory in sorted(run_dir.islands.glob("*")) if run_dir.islands.exists() else []:
         if (member := membership.load(directory)) is not None:
-            return member.address, member.credentials(directory)
+            return member.addresses, member.credentials(directory)
     raise UserError(
         f"{run_dir.path}: no run here; name its directory, as in `atoll status {Path('runs') / 'demo'}`"
     )

@@ -24,6 +24,7 @@ from atoll.simulate.process import Process
 from atoll.simulate.timeline import Lock, Task, Work
 from atoll.simulate.trainer import Trainer
 from atoll.swarm import messages as m
+from atoll.swarm.address import Addresses
 from atoll.swarm.records import CommitRecord
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Island(Process):
         self.state = TinyState(disk.parameters, disk.momentum)
         self.lock = Lock()  # encode, hold and advance exclude one another
         self.link = Link(self)
-        self.donors: dict[str, str] = {}
+        self.donors: dict[str, Addresses] = {}
         self.applying = -1  # the chunk that is being written
         self.exchange: Exchange | None = None
         self.early: list[Offer] = []  # participants that heard of an attempt before us

@@ -44,6 +44,7 @@ class Link:
                         contributor=island.name,
                         relay=island.relay,
                         port=port,
+                        addresses=(),
                         head=machine.head,
                         head_root=machine.head_root,
                         term=machine.term,

@@ -22,7 +22,8 @@ from atoll.coordinator.effects import (
 )
 from atoll.coordinator.effects import Reign as HigherTerm
 from atoll.coordinator.protocol import Coordinator
-from atoll.coordinator.server import REACH_AGAIN_SECONDS, REACH_SECONDS, RECORDS_AT_ONCE
+from atoll.coordinator.reach import REACH_AGAIN_SECONDS, REACH_SECONDS
+from atoll.coordinator.server import RECORDS_AT_ONCE
 from atoll.coordinator.store import Deposed
 from atoll.events import Thin
 from atoll.simulate.database import Conflict
@@ -32,6 +33,7 @@ from atoll.simulate.network import COORDINATOR
 from atoll.simulate.process import Process
 from atoll.simulate.timeline import Work
 from atoll.swarm import messages as m
+from atoll.swarm.address import Address
 from atoll.swarm.messages import control
 
 if TYPE_CHECKING:
@@ -171,11 +173,11 @@ class Reign(Process):
             self.spawn(self._reach(line, hello))
 
     def _reach(self, line: Line, hello: m.Hello) -> Work:
-        """As in `CoordinatorServer._reach`."""
+        """As in `Reach.follow`, for an agent of another machine."""
         island = line.ends[0]
         while line in self._hello:
             if (yield from self.dial(island, REACH_SECONDS)):
-                self._step(Reached(island.name, hello.session, f"sim:{island.name}"))
+                self._step(Reached(island.name, hello.session, (Address(island.name, 1),)))
                 return
             yield REACH_AGAIN_SECONDS
 

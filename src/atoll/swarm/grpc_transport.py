@@ -4,20 +4,31 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 from urllib.parse import unquote
 
 import grpc
 import grpc.aio
 
 from atoll.errors import UserError
-from atoll.swarm.identity import Credentials, Ticket, fingerprint
+from atoll.swarm.address import Address, HostPorts
+from atoll.swarm.dial import certificate_at, first_to_answer
+from atoll.swarm.identity import Credentials, Ticket, check_clock, fingerprint
 from atoll.swarm.messages import enrolment
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message
 from atoll.swarm.services import CONTROL, ENROLL, Service
-from atoll.swarm.transport import MAX_FRAME_BYTES, Handler, Stream, TransportError, pack, unpack, within
+from atoll.swarm.transport import (
+    DIAL_SECONDS,
+    MAX_FRAME_BYTES,
+    Handler,
+    Stream,
+    TransportError,
+    pack,
+    unpack,
+    within,
+)
 
 T = TypeVar("T", bound=Message)
 
@@ -99,33 +110,35 @@ class GrpcTransport:
     def __init__(self, credentials: Credentials) -> None:
         self.sent_bytes = 0
         self._credentials = credentials
-        self._channels: dict[tuple[str, str, bool], grpc.aio.Channel] = {}
+        self._channels: dict[tuple[Address, str, bool], grpc.aio.Channel] = {}
+        self._worked: dict[str, Address] = {}  # by peer: where it was reached last
         self._servers: list[grpc.aio.Server] = []
 
     async def connect(
-        self, address: str, peer: str, service: Service[Any, T], seconds: float = 10.0
+        self, addresses: Sequence[Address], peer: str, service: Service[Any, T], seconds: float = DIAL_SECONDS
     ) -> Stream[T]:
-        key = (address, peer, service is CONTROL)  # whose messages no bulk may delay
-        if key not in self._channels:
-            self._channels[key] = _channel(address, peer, self._credentials.authority, self._credentials)
-            self._count(_HANDSHAKE_BYTES)
-        return await _open(self._channels[key], address, peer, service, seconds, self._count)
+        async def dial(address: Address) -> GrpcStream[T]:
+            key = (address, peer, service is CONTROL)  # whose messages no bulk may delay
+            if key not in self._channels:
+                self._channels[key] = _channel(address, peer, self._credentials.authority, self._credentials)
+                self._count(_HANDSHAKE_BYTES)
+            return await _open(self._channels[key], address, peer, service, seconds, self._count)
 
-    async def serve(self, host: str, port: int, handlers: Mapping[Service[Any, Any], Handler]) -> int:
+        ordered = sorted(addresses, key=lambda address: address != self._worked.get(peer))
+        self._worked[peer], stream = await first_to_answer(ordered, dial, GrpcStream[T].close)
+        return stream
+
+    async def serve(self, listen: Address, handlers: Mapping[Service[Any, Any], Handler]) -> int:
         own = self._credentials
         secure = grpc.ssl_server_credentials(
             [(own.key, own.certificate)], own.authority, require_client_auth=True
         )
-        return await self._serve(host, port, handlers, secure)
+        return await self._serve(listen, handlers, secure)
 
-    async def serve_strangers(
-        self, host: str, port: int, handlers: Mapping[Service[Any, Any], Handler]
-    ) -> int:
+    async def serve_strangers(self, listen: Address, handlers: Mapping[Service[Any, Any], Handler]) -> int:
         """Like `serve`, for peers that have no certificate yet: the enrolment port."""
         own = self._credentials
-        return await self._serve(
-            host, port, handlers, grpc.ssl_server_credentials([(own.key, own.certificate)])
-        )
+        return await self._serve(listen, handlers, grpc.ssl_server_credentials([(own.key, own.certificate)]))
 
     async def close(self) -> None:
         for server in self._servers:
@@ -138,7 +151,7 @@ class GrpcTransport:
         self.sent_bytes += size
 
     async def _serve(
-        self, host: str, port: int, handlers: Mapping[Service[Any, Any], Handler], secure: Any
+        self, listen: Address, handlers: Mapping[Service[Any, Any], Handler], secure: Any
     ) -> int:
         server = grpc.aio.server(options=_OPTIONS)
         methods: dict[str, Any] = {
@@ -147,9 +160,12 @@ class GrpcTransport:
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("atoll", methods),))
         try:
-            taken = server.add_secure_port(f"{host}:{port}", secure)
+            taken = server.add_secure_port(str(listen), secure)
         except RuntimeError:
-            raise UserError(f"{host}:{port}: {_why_not_served(host, port)}") from None
+            reason = (
+                why_not_served(listen) or "cannot be served on just now; try again or choose another port"
+            )
+            raise UserError(f"{listen}: {reason}") from None
         await server.start()
         self._servers.append(server)
         return taken
@@ -159,7 +175,7 @@ class GrpcTransport:
     ) -> Callable[[AsyncIterator[bytes], Any], Awaitable[None]]:
         async def handle(_: AsyncIterator[bytes], context: Any) -> None:
             names = context.auth_context().get("x509_common_name", [b""])
-            host = unquote(str(context.peer())).split(":", 1)[-1].rsplit(":", 1)[0]  # "ipv6:%5B::1%5D:4711"
+            host = _seen_host(str(context.peer()))
             try:
                 peer = names[0].decode()
                 await handler(GrpcStream(context, service.server_door, peer, host, self._count))
@@ -169,44 +185,58 @@ class GrpcTransport:
         return handle
 
 
-async def enrolment_stream(
-    ticket: Ticket, seconds: float = 10.0
-) -> tuple[Stream[enrolment.ToStranger], bytes, Callable[[], Awaitable[None]]]:
-    """A stream to the enrolment port of the run that a ticket names, the run's certificate (PEM), and how to
-    close.
+class EnrolmentLine(NamedTuple):
+    """A stranger's line to the coordinator of the run that its ticket is for."""
 
-    The certificate is fetched unverified and must then have the fingerprint in the ticket; the call itself is
-    made over TLS that trusts nothing else. Raises TransportError; UserError when another run answers there.
+    stream: Stream[enrolment.ToStranger]
+    host: HostPorts  # which of those in the ticket answered
+    authority: bytes  # the run's certificate, PEM
+    close: Callable[[], Awaitable[None]]
+
+
+async def enrolment_line(ticket: Ticket) -> EnrolmentLine:
+    """A line to the enrolment port of the run that a ticket names.
+
+    The run's certificate is fetched unverified and must then have the fingerprint in the ticket; the call
+    itself is made over TLS that trusts nothing else. Raises TransportError; UserError when another run
+    answers there, or a clock is wrong.
     """
-    host, _, port = ticket.address.rpartition(":")
-    where = (host, int(port) + 1)
+    others: list[Address] = []  # where another run answers: perhaps a machine of another network
+
+    async def find(host: HostPorts) -> tuple[Address, bytes]:
+        where, certificate = await certificate_at(host.for_strangers)
+        authority = ssl.DER_cert_to_PEM_cert(certificate).encode()
+        if fingerprint(authority) != ticket.fingerprint:
+            others.append(host.for_strangers)
+            raise TransportError(f"{host.for_strangers}: another run answers there")
+        return where, authority
+
+    async def forget(_: tuple[Address, bytes]) -> None: ...
+
     try:
-        pem = await asyncio.to_thread(ssl.get_server_certificate, where, timeout=seconds)
-    except OSError as error:
-        raise TransportError(f"{ticket.address}: no coordinator answers there ({error})") from None
-    authority = pem.encode()
-    if fingerprint(authority) != ticket.fingerprint:
+        host, (where, authority) = await first_to_answer(ticket.hosts, find, forget)
+    except TransportError:
+        if len(others) < len(ticket.hosts):
+            raise
         raise UserError(
-            f"{ticket.address}: another run answers there than the one this ticket is for; ask for a "
-            "new ticket"
-        )
-    address = f"{host}:{where[1]}"
-    channel = _channel(address, ticket.run_id, authority, None)
+            f"{others[0]}: another run answers there than the one this ticket is for; ask for a new ticket"
+        ) from None
+    check_clock(authority)
+    channel = _channel(where, ticket.run_id, authority, None)
     try:
-        stream = await _open(channel, address, ticket.run_id, ENROLL, seconds, lambda _: None)
+        stream = await _open(channel, where, ticket.run_id, ENROLL, DIAL_SECONDS, lambda _: None)
     except TransportError:
         await channel.close()
         raise
-    return stream, authority, channel.close
+    return EnrolmentLine(stream, host, authority, channel.close)
 
 
-def _why_not_served(host: str, port: int) -> str:
-    """gRPC does not say why it could not bind; a plain socket does."""
+def why_not_served(listen: Address) -> str:
+    """Why a port cannot be served on, "" if it can. gRPC does not say; a plain socket does."""
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     try:
-        with socket.create_server(
-            (host.strip("[]"), port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
-        ):
-            return "cannot be served on just now; try again or choose another port"
+        with socket.create_server((listen.host, listen.port), family=family):
+            return ""
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return "the port is in use; stop what holds it or choose another port"
@@ -216,19 +246,31 @@ def _why_not_served(host: str, port: int) -> str:
         )
 
 
-def _channel(address: str, peer: str, authority: bytes, own: Credentials | None) -> grpc.aio.Channel:
+def _seen_host(peer: str) -> str:
+    """The IP address in gRPC's name of a peer: "ipv4:192.0.2.1:4711", "ipv6:%5B2001:db8::1%5D:4711"."""
+    return unquote(peer).split(":", 1)[-1].rsplit(":", 1)[0].strip("[]")
+
+
+def _reason(details: str) -> str:
+    """What gRPC says of a connection that failed, without what it says of all connections that fail."""
+    if details.startswith(("failed to connect to all addresses", "errors resolving")):
+        return details.rsplit(": ", 1)[-1].rstrip(".]")
+    return details
+
+
+def _channel(address: Address, peer: str, authority: bytes, own: Credentials | None) -> grpc.aio.Channel:
     if own is None:
         secure = grpc.ssl_channel_credentials(authority)
     else:
         secure = grpc.ssl_channel_credentials(authority, own.key, own.certificate)
     return grpc.aio.secure_channel(
-        address, secure, options=[*_OPTIONS, ("grpc.ssl_target_name_override", peer)]
+        str(address), secure, options=[*_OPTIONS, ("grpc.ssl_target_name_override", peer)]
     )
 
 
 async def _open(
     channel: grpc.aio.Channel,
-    address: str,
+    address: Address,
     peer: str,
     service: Service[Any, T],
     seconds: float,
@@ -239,8 +281,9 @@ async def _open(
     try:
         await within(seconds, call.wait_for_connection(), f"{peer} at {address}")
     except grpc.aio.AioRpcError as error:
-        raise TransportError(f"{peer} at {address} cannot be reached: {error.details()}") from None
-    except TransportError:
+        reason = _reason(error.details() or str(error.code()))
+        raise TransportError(f"{peer} at {address} cannot be reached: {reason}") from None
+    except BaseException:  # too late, or another address has answered
         call.cancel()
         raise
-    return GrpcStream(call, service.caller_door, peer, address.rpartition(":")[0], count)
+    return GrpcStream(call, service.caller_door, peer, address.host, count)

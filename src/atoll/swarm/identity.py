@@ -22,12 +22,12 @@ from cryptography.x509.oid import NameOID
 
 from atoll.errors import UserError
 from atoll.files import atomic_dir, write_atomic
+from atoll.swarm.address import HostPorts
 from atoll.swarm.layout import digest
 
 COORDINATOR = "coordinator"
 OPERATOR = "operator"
 TICKET_PREFIX = "atoll-"
-MAX_PORT = 65_534  # of a coordinator; enrolment is on the next port
 _AUTHORITY_KEY, _AUTHORITY, _RECORD_KEY = "authority.key", "authority.pem", "record.key"
 _YEARS_VALID = 10
 _PEM = serialization.Encoding.PEM
@@ -38,7 +38,7 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
     """What an operator gives a contributor: where to enrol, how to know the coordinator, and a secret."""
 
     run_id: str
-    address: str  # of the coordinator, host:port; enrolment is on the next port
+    hosts: tuple[HostPorts, ...]  # where the run's host is: from outside, then from its own network
     fingerprint: bytes  # of the run's certificate
     secret: str
 
@@ -54,7 +54,11 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
 
     @staticmethod
     def parse(text: str) -> "Ticket":
-        """The ticket in a text that `text` made. Raises UserError for any other text."""
+        """The ticket in a text that `text` made, whatever line breaks came into it on its way.
+
+        Raises UserError for any other text.
+        """
+        text = "".join(text.split())
         wrong = UserError(
             f"{text[:24]}…: not a ticket, or not all of one; copy the whole line that `atoll host` printed"
         )
@@ -68,10 +72,9 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
             raise wrong from None
         if ticket.text() != text:  # a wrong checksum, or other letters that base64 decodes alike
             raise wrong
-        host, _, port = ticket.address.rpartition(":")
-        # The run's name becomes a directory, and enrolment is on the port after the one named.
-        named = re.fullmatch(r"[A-Za-z0-9_-]+", ticket.run_id) and host and re.fullmatch(r"[0-9]{1,5}", port)
-        if not named or not 1 <= int(port) <= MAX_PORT:
+        # The run's name becomes a directory.
+        named = re.fullmatch(r"[A-Za-z0-9_-]+", ticket.run_id)
+        if not named or not ticket.hosts or not all(h.members and h.enrolment for h in ticket.hosts):
             raise UserError(
                 f"{text[:24]}…: this ticket names an impossible run or address; ask for a new ticket"
             )
@@ -115,6 +118,7 @@ class RunKeys:
             self._certificate = x509.load_pem_x509_certificate(self.authority)
         except ValueError as error:
             raise UserError(f"{paths[1]}: not a readable certificate; restore it from a backup") from error
+        check_clock(self.authority)
 
     @property
     def record_key(self) -> bytes:
@@ -160,6 +164,18 @@ class RunKeys:
 def fingerprint(certificate: bytes) -> bytes:
     """The 16 bytes by which a ticket's holder recognises the run's certificate (PEM)."""
     return digest(x509.load_pem_x509_certificate(certificate).public_bytes(serialization.Encoding.DER))[:16]
+
+
+def check_clock(certificate: bytes, now: datetime.datetime | None = None) -> None:
+    """Raise UserError if a certificate (PEM) is not valid now: this clock is wrong, or its maker's was."""
+    found = x509.load_pem_x509_certificate(certificate)
+    begins, ends = found.not_valid_before_utc, found.not_valid_after_utc
+    now = now or datetime.datetime.now(datetime.UTC)
+    if not begins <= now <= ends:
+        raise UserError(
+            f"by this machine's clock it is {now:%Y-%m-%d %H:%M} UTC, but the run's certificates are valid "
+            f"from {begins:%Y-%m-%d} to {ends:%Y-%m-%d}; set this machine's clock, or that of the run's host"
+        )
 
 
 def common_name(certificate: bytes) -> str:

@@ -2,14 +2,15 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from atoll.errors import UserError
+from atoll.swarm.address import Address
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message
 from atoll.swarm.services import Service
-from atoll.swarm.transport import MAX_FRAME_BYTES, Handler, TransportError, pack, unpack, within
+from atoll.swarm.transport import DIAL_SECONDS, MAX_FRAME_BYTES, Handler, TransportError, pack, unpack, within
 
 _WINDOW_FRAMES = 16  # a sender waits once this many frames are unread, as with a real socket
 
@@ -20,7 +21,7 @@ class Network:
     """Who serves where, and which edges are cut."""
 
     def __init__(self) -> None:
-        self.services: dict[str, tuple[MemoryTransport, Mapping[Service[Any, Any], Handler]]] = {}
+        self.services: dict[Address, tuple[MemoryTransport, Mapping[Service[Any, Any], Handler]]] = {}
         self.cut: set[frozenset[str]] = set()
         self.streams: list[tuple[str, str, MemoryStream[Any], MemoryStream[Any]]] = []
         self._next_port = 1
@@ -130,11 +131,12 @@ class MemoryTransport:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def connect(
-        self, address: str, peer: str, service: Service[Any, T], seconds: float = 10.0
+        self, addresses: Sequence[Address], peer: str, service: Service[Any, T], seconds: float = DIAL_SECONDS
     ) -> MemoryStream[T]:
-        served = self.network.services.get(address)
-        if served is None or served[0].island != peer or frozenset((self.island, peer)) in self.network.cut:
-            raise TransportError(f"{peer} at {address} cannot be reached")
+        found = (self.network.services.get(address) for address in addresses)
+        served = next((served for served in found if served is not None and served[0].island == peer), None)
+        if served is None or frozenset((self.island, peer)) in self.network.cut:
+            raise TransportError(f"{peer} at {', '.join(map(str, addresses))} cannot be reached")
         there, back = Pipe(), Pipe()
         near = MemoryStream(peer, service.caller_door, back, there, self._add)
         far = MemoryStream(self.island, service.server_door, there, back, served[0]._add)
@@ -156,9 +158,9 @@ class MemoryTransport:
         task.add_done_callback(self._tasks.discard)
         return near
 
-    async def serve(self, host: str, port: int, handlers: Mapping[Service[Any, Any], Handler]) -> int:
-        port = port or self.network.port()
-        address = f"{host}:{port}"
+    async def serve(self, listen: Address, handlers: Mapping[Service[Any, Any], Handler]) -> int:
+        port = listen.port or self.network.port()
+        address = listen.with_port(port)
         if address in self.network.services:
             raise UserError(f"{address} is in use; choose another port")
         self.network.services[address] = (self, handlers)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from atoll.samples import Ranges, merge, num_samples, number_of, split
+from atoll.swarm.address import Addresses
 from atoll.swarm.layout import Layout, digest
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
@@ -143,7 +144,7 @@ class Attempt(Message, frozen=True, kw_only=True):
     momentum: float
     participants: tuple[Share, ...]  # sorted by island
     slices: tuple[Slice, ...]
-    addresses: dict[str, str]  # of the owners, by island
+    addresses: dict[str, Addresses]  # of the owners, by island
 
     @property
     def involved(self) -> list[str]:

@@ -8,14 +8,16 @@ stream. Everything else (unary calls, uploads, downloads, the control plane) is 
 
 import asyncio
 import struct
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
+from atoll.swarm.address import Address
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message, encode
 from atoll.swarm.services import Service
 
 MAX_FRAME_BYTES = 4 << 20  # no peer makes us allocate more at once
+DIAL_SECONDS = 5.0  # until a name is resolved, or somebody answers
 _LENGTH = struct.Struct("<I")
 
 M = TypeVar("M", bound=Message)
@@ -36,7 +38,7 @@ class Stream(Protocol[Received]):
     """One end of a call. `peer` is the authenticated id of the other end's member ("" before enrolment)."""
 
     peer: str
-    peer_host: str
+    peer_host: str  # the other end's IP address, as it is seen from here
 
     async def send(self, message: Message, bulk: bytes | memoryview = b"") -> None:
         """Hand one frame to the transport; waits while the peer does not read. Raises TransportError."""
@@ -64,13 +66,16 @@ class Transport(Protocol):
     sent_bytes: int
 
     async def connect(
-        self, address: str, peer: str, service: Service[Any, T], seconds: float = 10.0
+        self, addresses: Sequence[Address], peer: str, service: Service[Any, T], seconds: float = DIAL_SECONDS
     ) -> Stream[T]:
-        """A stream to `service` of `peer` at `address`, whose identity is verified. Raises TransportError."""
+        """A stream to `service` of `peer`, whose identity is verified, at the first address that works.
+
+        What has worked for a peer is tried first from then on. Raises TransportError.
+        """
         ...
 
-    async def serve(self, host: str, port: int, handlers: Mapping[Service[Any, Any], Handler]) -> int:
-        """Serve; the port that was taken (`port` 0: any). Raises UserError when the port is in use."""
+    async def serve(self, listen: Address, handlers: Mapping[Service[Any, Any], Handler]) -> int:
+        """Serve; the port that was taken. Raises UserError when the port is in use."""
         ...
 
     async def close(self) -> None: ...
@@ -108,14 +113,14 @@ def expect(message: Message, kind: type[T]) -> T:
 
 async def call(
     transport: Transport,
-    address: str,
+    addresses: Sequence[Address],
     peer: str,
     service: Service[Any, T],
     request: Message,
     seconds: float = 10.0,
 ) -> T:
     """One request, one answer. Raises TransportError."""
-    stream = await transport.connect(address, peer, service, seconds)
+    stream = await transport.connect(addresses, peer, service, min(seconds, DIAL_SECONDS))
     try:
         await stream.send(request)
         answer, _ = await stream.receive(seconds)

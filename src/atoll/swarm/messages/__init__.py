@@ -31,6 +31,8 @@ from atoll.swarm.messages.control import (
     Reduced,
     Refused,
     Rewound,
+    Tried,
+    TryToReach,
     WantRecords,
     Welcome,
 )
@@ -73,6 +75,7 @@ from atoll.swarm.messages.trainer import (
     Proposed,
     Pulse,
     Stopped,
+    Waiting,
     WantData,
     Work,
 )
@@ -128,6 +131,9 @@ __all__ = [
     "StatusRequest",
     "Stopped",
     "TicketRefused",
+    "Tried",
+    "TryToReach",
+    "Waiting",
     "WantData",
     "WantRecords",
     "Welcome",

@@ -10,10 +10,11 @@ from typing import Literal
 import msgspec
 
 from atoll.metrics import Metrics
+from atoll.swarm.address import Addresses
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Message, Plan, Rewind, Term
 
-VERSION = 2  # of this protocol: raise it with every change that an agent of before would misread
+VERSION = 3  # of this protocol: raise it with every change that an agent of before would misread
 
 
 # ------------------------------------------------------------------------------------------------ membership
@@ -26,7 +27,10 @@ class Hello(Message, frozen=True, kw_only=True):
     self_test: bytes  # digest of what its kernels make of a fixed input; other arithmetic is refused
     contributor: str  # whom its committed tokens are credited to
     relay: bool  # it has no trainer
-    port: int  # where peers reach it, at the host that it dials from; 0 if it only dials out
+    port: int  # where it listens for peers; 0 if it only dials out
+    addresses: (
+        Addresses  # where it says that peers reach it; the coordinator also tries the host that it sees
+    )
     head: int  # how many commit records it has stored
     head_root: bytes  # of the state that they lead to
     term: Term  # the highest that it has seen
@@ -64,13 +68,30 @@ class Coordinators(Message, frozen=True):
     The agent keeps the list on disk and dials the next address when a line breaks.
     """
 
-    addresses: tuple[str, ...]  # host:port
+    addresses: Addresses
 
 
 class Donors(Message, frozen=True):
     """The coordinator tells an agent who can give state, updates and data; this replaces the list before."""
 
-    addresses: dict[str, str]  # island -> host:port; ready agents that the coordinator has reached
+    addresses: dict[str, Addresses]  # by island: ready agents that can be reached
+
+
+class TryToReach(Message, frozen=True):
+    """The coordinator asks an agent of another machine to ping one that is on its own.
+
+    From there it cannot see itself whether a firewall or a router lets others through.
+    """
+
+    island: str
+    addresses: Addresses
+
+
+class Tried(Message, frozen=True):
+    """The answer to `TryToReach`."""
+
+    island: str
+    reason: str  # why it could not be reached; "" if it answered
 
 
 class Rewound(Message, frozen=True):
@@ -191,13 +212,14 @@ class Committed(Message, frozen=True):
 
 
 # ------------------------------------------------------------------------------------------------------ doors
-ToCoordinator = Hello | WantRecords | Records | Ready | Beat | Propose | Reduced | Fault | Held
+ToCoordinator = Hello | WantRecords | Records | Ready | Beat | Propose | Reduced | Fault | Held | Tried
 ToAgent = (
     Refused
     | Evicted
     | Welcome
     | Coordinators
     | Donors
+    | TryToReach
     | Rewound
     | WantRecords
     | Records

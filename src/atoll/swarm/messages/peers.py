@@ -9,7 +9,7 @@ from atoll.swarm.records import Message
 
 # ------------------------------------------------------------------------------------------------------- ping
 class Ping(Message, frozen=True):
-    """The coordinator asks an agent whether it can be reached at the address that it gave."""
+    """The coordinator, or a member that it has asked to, finds out whether an agent can be reached."""
 
 
 class Pong(Message, frozen=True):

@@ -78,6 +78,12 @@ class Pulse(Message, frozen=True):
     """An agent shows its trainer every few seconds that it is not frozen."""
 
 
+class Waiting(Message, frozen=True):
+    """An agent has to wait for something that people may be able to mend, and says what; trying goes on."""
+
+    reason: str
+
+
 class Stopped(Message, frozen=True):
     """An agent has no more work for its trainer."""
 
@@ -86,6 +92,6 @@ class Stopped(Message, frozen=True):
 
 # ------------------------------------------------------------------------------------------------------ doors
 ToAgent = Attached | WantData | Progress | Proposed | Adopted
-ToTrainer = Adopt | Work | DataAt | Pulse | Stopped
+ToTrainer = Adopt | Work | DataAt | Pulse | Waiting | Stopped
 AGENT_DOOR: Door[ToAgent] = Door("an agent", "its trainer", ToAgent)
 TRAINER_DOOR: Door[ToTrainer] = Door("a trainer", "its agent", ToTrainer)

@@ -48,7 +48,7 @@ def test_a_folder_of_text_is_read_in_order_of_path(tmp_path):
 
 @pytest.mark.parametrize("separator", ["\f", "<|end|>"])
 def test_a_separator_is_found_wherever_a_read_ends(tmp_path, separator, monkeypatch):
-    monkeypatch.setattr("atoll.data.rows.READ_BYTES", 3)
+    monkeypatch.setattr("atoll.data.stream.READ_BYTES", 3)
     parts = ["one\r\n", "<|twö|", "  ", "", "three<|"]
     (tmp_path / "a.txt").write_bytes(separator.join(parts).encode())
     found = items(text=tmp_path / "a.txt", separator=separator)

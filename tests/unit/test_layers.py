@@ -18,7 +18,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Who may import whom, besides itself and whatever is below it. `run/processes.py` is ground although it
 # stands with the run's life: whoever starts a child needs it.
-GROUND = {"recipe", "errors", "files", "metrics", "events", "status", "processes", "samples", "words"}
+GROUND = {"recipe", "errors", "files", "given", "metrics", "events", "status", "processes", "samples", "words"}
 LOOKS = {"terminal"}  # how things look: for everything from the top layers on
 WORDS = {"model", "data", "swarm"}
 ENDS = {"coordinator", "agent", "island"}
@@ -44,8 +44,8 @@ EDGES: dict[str, tuple[set[str], bool]] = {
     "rich": ({"terminal.py", "demo/demo.py"}, False),
     "transformers": ({"demo/report.py", "model/foreign.py"}, True),
     "tokenizers": ({"data/tokenizer.py"}, True),
-    "pyarrow": ({"data/rows.py"}, True),
-    "zstandard": ({"data/rows.py"}, True),
+    "pyarrow": ({"data/parquet.py"}, True),
+    "zstandard": ({"data/stream.py"}, True),
     "datasets": ({"data/hub.py"}, True),
     "fsspec": ({"island/remote.py"}, True),
 }

@@ -1,20 +1,20 @@
-"""Documents from rows of JSON lines and parquet files. Only this file imports pyarrow and zstandard."""
+"""Documents from rows: of JSON lines here, of parquet files in `parquet.py`."""
 
-import zlib
+import json
+import math
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from atoll.errors import UserError
+from atoll.data.stream import CountBytes, parts
+from atoll.given import named, wide_encoding
 from atoll.recipe import Range, Source
 
-JSONL = (".jsonl", ".jsonl.gz", ".jsonl.zst")
-READ_BYTES = 1 << 18
-BATCH_ROWS = 256
-
-CountBytes = Callable[[float], None]  # called with the number of file bytes read since the last call
+MAX_DIGITS = 4000  # of an integer: Python refuses to read more than 4,300
+Kept = Callable[[Mapping[str, Any]], bool]  # whether the recipe's `keep` keeps a row
 
 
 class Origin(NamedTuple):
@@ -39,6 +39,7 @@ class BadRow(NamedTuple):
 
     reason: str
     origin: Origin
+    kind: str  # the reason without what is particular to the row: the rows that are skipped are counted by it
 
 
 class Unwanted(NamedTuple):
@@ -52,156 +53,108 @@ Item = Document | BadRow | Unwanted
 
 def decoded(data: bytes, origin: Origin) -> Document | BadRow:
     """The document with the UTF-8 text `data`, or a bad row where it is not UTF-8."""
+    if encoding := wide_encoding(data):
+        return BadRow(f"not UTF-8 but {encoding}, as its byte-order mark says", origin, f"{encoding} text")
     try:
         return Document(data.decode(), origin)
     except UnicodeDecodeError as error:
         at_end = "; is the file truncated?" if error.reason == "unexpected end of data" else ""
-        return BadRow(f"not UTF-8 at byte {error.start}{at_end}", origin)
-
-
-def read_table(path: Path, source: Source, count_bytes: CountBytes) -> Iterator[Item]:
-    """Yield the rows of a parquet or JSON lines file, which its suffix tells apart."""
-    return (read_parquet if path.suffix == ".parquet" else read_jsonl)(path, source, count_bytes)
+        return BadRow(f"not UTF-8 at byte {error.start}{at_end}", origin, "not UTF-8")
 
 
 def read_jsonl(path: Path, source: Source, count_bytes: CountBytes) -> Iterator[Item]:
-    """Yield the rows of a `.jsonl`, `.jsonl.gz` or `.jsonl.zst` file; blank lines are left out.
+    """Yield the rows of a file of JSON lines, which may be compressed; blank lines are left out.
 
-    Raises UserError for a damaged or truncated compressed file.
+    Raises UserError for a damaged or truncated compressed file, and for one that is not UTF-8 as a whole.
     """
     decoder = msgspec.json.Decoder(dict[str, Any])
-    for number, line in enumerate(split_stream(chunks(path, count_bytes), b"\n"), 1):
+    for number, line in enumerate(parts(path, "\n", count_bytes), 1):
         if line.strip():
-            origin = Origin(str(path), number)
+            origin = Origin(named(path), number)
             try:
                 row = decoder.decode(line)
-            except UnicodeDecodeError:
-                yield BadRow("not UTF-8", origin)
-            except (msgspec.MsgspecError, RecursionError) as error:
-                yield BadRow(f"not a JSON object: {error}", origin)
-            else:
-                yield to_item(row, source, origin)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                row = _read_leniently(line)
+                if row is None or _has_surrogates(row.get(source.column)):
+                    if isinstance(error, UnicodeDecodeError):
+                        yield BadRow("not UTF-8", origin, "not UTF-8")
+                    else:
+                        yield BadRow(f"not a JSON object: {error}", origin, "not a JSON object")
+                    continue
+            yield to_item(row, source, origin)
 
 
-def read_parquet(path: Path, source: Source, count_bytes: CountBytes) -> Iterator[Item]:
-    """Yield the rows of a parquet file.
+def to_item(row: Mapping[str, Any], source: Source, origin: Origin, kept: Kept | None = None) -> Item:
+    """What a row is: a document, bad or unwanted. `row`: values by column, the text as str or UTF-8.
 
-    Raises UserError when the file is damaged, a column is missing, or the text column is not text.
+    `kept` decides about `keep` where the columns have types; else their values are compared as they are.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            for column in (source.column, *source.keep):
-                if column not in schema.names:
-                    raise UserError(f"{path}: {_no_column(column, schema.names)}")
-            kind = schema.field(source.column).type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-                raise UserError(f"{path}: column {source.column!r} is {kind}, not text")
-            row_bytes = path.stat().st_size / max(file.metadata.num_rows, 1)
-            for batch in file.iter_batches(BATCH_ROWS, columns=[source.column, *source.keep]):
-                # As bytes: parquet does not promise UTF-8, and one bad row must not spoil its whole batch.
-                text = batch.column(source.column).cast(pa.large_binary())
-                kept = {name: batch.column(name).to_pylist() for name in source.keep if name != source.column}
-                for at, value in enumerate(text.to_pylist()):
-                    number += 1
-                    others = {name: values[at] for name, values in kept.items()}
-                    yield to_item(others | {source.column: value}, source, Origin(str(path), number))
-                count_bytes(row_bytes * batch.num_rows)
-    except pa.ArrowException as error:
-        raise UserError(f"{path}: damaged or truncated, after row {number}: {error}") from error
-
-
-def to_item(row: Mapping[str, Any], source: Source, origin: Origin) -> Item:
-    """What a row is: a document, bad or unwanted. `row`: values by column, the text as str or UTF-8."""
     for column in (source.column, *source.keep):
         if column not in row:
-            return BadRow(_no_column(column, list(row)), origin)
-    if not all(_is_kept(row[column], wanted) for column, wanted in source.keep.items()):
+            return BadRow(no_column(column, list(row)), origin, f"no column {column!r}")
+    if not (kept(row) if kept else all(fits(row[name], wanted) for name, wanted in source.keep.items())):
         return Unwanted(origin)
     value = row[source.column]
     if value is None:
-        return BadRow("null instead of text", origin)
+        return _bad("null instead of text", origin)
     document = decoded(value, origin) if isinstance(value, bytes) else Document(value, origin)
     if isinstance(document, BadRow):
         return document
     if not isinstance(document.text, str):
-        return BadRow(f"{type(value).__name__} instead of text", origin)
-    return document if document.text.strip() else BadRow("empty text", origin)
+        return _bad(f"{type(value).__name__} instead of text", origin)
+    return document if document.text.strip() else _bad("empty text", origin)
 
 
-def chunks(path: Path, count_bytes: CountBytes) -> Iterator[bytes]:
-    """Yield a file's bytes, decompressed where the suffix says so.
+def fits(value: Any, wanted: list[Any] | Range) -> bool:
+    """Whether a value is one of those that `keep` names, or in its range.
 
-    Raises UserError for a damaged or truncated compressed file.
+    Only values of one kind are compared: numbers, texts or truths.
     """
-    with path.open("rb") as file:
-        raw = _counted(iter(lambda: file.read(READ_BYTES), b""), count_bytes)
-        if path.suffix == ".gz":
-            yield from _decompressed(path, raw, lambda: zlib.decompressobj(wbits=31), zlib.error)
-        elif path.suffix == ".zst":
-            import zstandard
-
-            decompressor = zstandard.ZstdDecompressor()
-            yield from _decompressed(path, raw, decompressor.decompressobj, zstandard.ZstdError)
-        else:
-            yield from raw
-
-
-def split_stream(pieces: Iterator[bytes], separator: bytes) -> Iterator[bytes]:
-    """Yield the parts between separators; holds one part and one piece in memory."""
-    buffer = bytearray()
-    for piece in pieces:
-        search_from = max(len(buffer) - len(separator) + 1, 0)  # no separator begins before this
-        buffer += piece
-        start = 0
-        while (at := buffer.find(separator, max(start, search_from))) >= 0:
-            yield bytes(buffer[start:at])
-            start = at + len(separator)
-        del buffer[:start]
-    yield bytes(buffer)
-
-
-def _counted(raw: Iterator[bytes], count_bytes: CountBytes) -> Iterator[bytes]:
-    for data in raw:
-        yield data
-        count_bytes(len(data))
-
-
-def _decompressed(
-    path: Path, raw: Iterator[bytes], start: Any, error_type: type[Exception]
-) -> Iterator[bytes]:
-    """Yield the content of concatenated compressed members.
-
-    `start` makes a decompressor for one member, which raises `error_type` for damaged data. Raises UserError
-    for damaged data, and when the file ends within a member.
-    """
-    member = None
-    try:
-        for data in raw:
-            while data:
-                member = member or start()
-                yield member.decompress(data)
-                data, member = (member.unused_data, None) if member.eof else (b"", member)
-    except error_type as error:
-        raise UserError(f"{path}: damaged: {error}") from error
-    if member is not None:
-        raise UserError(f"{path}: truncated: it ends in the middle of its compressed data")
-
-
-def _is_kept(value: Any, wanted: list[Any] | Range) -> bool:
     if isinstance(wanted, Range):
-        low, high = wanted.min, wanted.max
-        return (
-            isinstance(value, int | float)
-            and (low is None or low <= value)
-            and (high is None or value <= high)
-        )
-    return (value.decode(errors="replace") if isinstance(value, bytes) else value) in wanted
+        low, high = (None if bound is None else _like(bound, value) for bound in (wanted.min, wanted.max))
+        return _is_number(value) and (low is None or low <= value) and (high is None or value <= high)
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    if _is_number(value):
+        return any(_is_number(each) and _like(each, value) == value for each in wanted)
+    return any(type(each) is type(value) and each == value for each in wanted)
 
 
-def _no_column(column: str, names: list[str]) -> str:
+def no_column(column: str, names: list[str]) -> str:
+    """The sentence that a column is missing."""
     return f"no column {column!r}; there is: {', '.join(names) or 'none'}"
+
+
+def _bad(reason: str, origin: Origin) -> BadRow:
+    return BadRow(reason, origin, reason)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+
+
+def _like(bound: float, value: Any) -> Any:
+    """A recipe's number as it is to be compared with `value`: 0.9 is the decimal 0.9 beside a decimal."""
+    return Decimal(repr(bound)) if isinstance(value, Decimal) else bound
+
+
+def _read_leniently(line: bytes) -> dict[str, Any] | None:
+    """The JSON object in a line as Python's own reader and others write it, or None for no object.
+
+    NaN and infinities are numbers, integers have any number of digits, and a text may hold half a surrogate
+    pair or, as surrogates, bytes that are not UTF-8: such values are often in columns that nobody asked for.
+    """
+    try:
+        row = json.loads(line.decode(errors="surrogateescape"), parse_int=_integer)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= MAX_DIGITS else math.copysign(math.inf, float(digits))
+
+
+def _has_surrogates(value: Any) -> bool:
+    """Whether a text cannot be written as UTF-8."""
+    return isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value)

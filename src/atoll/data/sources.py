@@ -12,9 +12,14 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from atoll.data import hub, rows
-from atoll.data.rows import BadRow, CountBytes, Document, Item, Origin, Unwanted
+from atoll.data import hub, kinds, rows
+from atoll.data.folder import Found, IsWanted, files_below
+from atoll.data.parquet import read_parquet
+from atoll.data.rows import BadRow, Document, Item, Origin, Unwanted
+from atoll.data.splits import local_files
+from atoll.data.stream import CountBytes, parts, whole
 from atoll.errors import UserError
+from atoll.given import BYTE_ORDER_MARK, expanded, named, refuse_pointer
 from atoll.recipe import Source
 
 SAMPLE_DIR = Path(__file__).parents[1] / "sample"
@@ -42,8 +47,13 @@ class SourceReader:
         """`name`: the source's in the recipe. Raises UserError, naming the file, for a missing source."""
         self._name, self._source = name, source
         self.place = start  # after the row that was yielded last
-        files, read_file = _find(name, source)
-        self.files = [(str(path), path.stat().st_size) for path in files]  # (path, size in bytes)
+        found, read_file = _find(name, source)
+        files = found.files
+        self.left_out = found.left_out  # what else is in its folder, in sentences
+        try:
+            self.files = [(named(path), path.stat().st_size) for path in files]  # (path, size in bytes)
+        except OSError as error:
+            raise _unreadable(name, error.filename, error) from error
         self._num_bytes = sum(size for _, size in self.files)
         self._bytes_read = float(sum(size for _, size in self.files[: start.file]))
         # Each part yields its rows after the first so many.
@@ -84,61 +94,88 @@ class SourceReader:
         try:
             yield from islice(read_file(path, self._source, self._count_bytes), skip, None)
         except OSError as error:
-            raise UserError(
-                f"sources.{self._name}: {path}: cannot be read: {error.strerror or error}"
-            ) from error
+            raise _unreadable(self._name, path, error) from error
 
     def _count_bytes(self, num_bytes: float) -> None:
         self._bytes_read += num_bytes
 
 
-def _find(name: str, source: Source) -> tuple[list[Path], ReadFile]:
-    """A source's files, and the function that reads one; no files for a dataset of the hub."""
-    if source.code == "stdlib":
-        return _stdlib_files(), _read_code
-    if source.code is not None:
-        return _files(name, source.code, (source.suffix,)), _read_code
-    if source.text is not None:
-        return _files(name, _text_path(name, source.text), (".txt",)), _read_text
-    if source.jsonl is not None:
-        return _files(name, source.jsonl, rows.JSONL), rows.read_jsonl
-    if source.parquet is not None:
-        return _files(name, source.parquet, (".parquet",)), rows.read_parquet
-    folder = Path(source.dataset or "").expanduser()
+def _unreadable(name: str, path: str | Path, error: OSError) -> UserError:
+    return UserError(f"sources.{name}: {named(path)}: cannot be read: {error.strerror or error}")
+
+
+def _find(name: str, source: Source) -> tuple[Found, ReadFile]:
+    """A source's files, and the function that reads one; no files for a dataset of the hub.
+
+    Raises UserError, naming the source, where there are none.
+    """
+    try:
+        if source.code == "stdlib":
+            return Found(_stdlib_files()), _read_code
+        if source.code is not None:
+            return _code_files(source.code, source.suffix), _read_code
+        if source.text is not None:
+            return _files(_text_path(source.text), kinds.TEXT), _read_text
+        if source.jsonl is not None:
+            return _files(source.jsonl, kinds.JSON_LINES), rows.read_jsonl
+        if source.parquet is not None:
+            return _files(source.parquet, kinds.PARQUET), read_parquet
+        return _dataset(source), _read_table
+    except UserError as error:
+        raise UserError(f"sources.{name}: {error}") from error
+
+
+def _dataset(source: Source) -> Found:
+    folder = expanded(source.dataset or "")
     if not folder.is_dir():
-        return [], rows.read_table
-    if files := hub.local_files(folder, source):
-        return files, rows.read_table
-    wanted = source.data_files or f"config {source.config!r}, split {source.split!r}"
-    raise UserError(f"sources.{name}: {folder}: no {' or '.join(hub.SUFFIXES)} file for {wanted}")
+        return Found()
+    found = local_files(folder, source)
+    if not found.files:
+        wanted = f"data_files = {source.data_files!r}"
+        if source.data_files is None:
+            wanted = f"config {source.config!r}, split {source.split!r}"
+        raise UserError(
+            "; ".join([f"{named(folder)}: no .jsonl or .parquet file for {wanted}", *found.left_out])
+        )
+    return found
 
 
-def _files(name: str, where: str, suffixes: tuple[str, ...]) -> list[Path]:
-    """The file `where`, or the files with these suffixes in the folder `where` and below, sorted by path.
+def _files(where: str, suffixes: tuple[str, ...]) -> Found:
+    """The file `where`, or the files with these suffixes in the folder `where` and below.
 
     Raises UserError where there are none.
     """
-    path = Path(where).expanduser()
+    return _files_or_one(where, suffixes[0], lambda path: kinds.ends_with(path, suffixes), tells_others=True)
+
+
+def _code_files(where: str, suffix: str) -> Found:
+    """The same for code, whose suffix was chosen: a source tree is full of other files."""
+    return _files_or_one(where, suffix, lambda path: path.name.endswith(suffix), tells_others=False)
+
+
+def _files_or_one(where: str, suffix: str, is_wanted: IsWanted, *, tells_others: bool) -> Found:
+    path = expanded(where)
     if path.is_dir():
-        files = [file for file in path.rglob("*") if file.name.endswith(suffixes) and file.is_file()]
-        if not files:
-            raise UserError(f"sources.{name}: {path}: no {' or '.join(suffixes)} file in this folder")
-        return sorted(files, key=lambda file: file.relative_to(path).as_posix())
+        found = files_below(path, is_wanted, tells_others=tells_others)
+        if not found.files:
+            missing = f"{named(path)}: no {suffix} file in this folder"
+            raise UserError("; ".join([missing, *found.left_out]))
+        return found
     if not path.exists():
-        raise UserError(f"sources.{name}: {path}: no such file or folder")
-    return [path]
+        raise UserError(f"{named(path)}: no such file or folder")
+    if not path.is_file():
+        raise UserError(f"{named(path)}: neither a file nor a folder; sources are read several times")
+    return Found([path])
 
 
-def _text_path(name: str, text: str) -> str:
+def _text_path(text: str) -> str:
     """The path that a source's `text` means. Raises UserError for a text that does not ship with atoll."""
     kind, _, package = text.partition(":")
     if kind != "package":
         return text
     known = sorted(path.name for path in SAMPLE_DIR.iterdir() if path.is_dir())
     if package not in known:
-        raise UserError(
-            f"sources.{name}: no text named {package!r} ships with atoll; there is: {', '.join(known)}"
-        )
+        raise UserError(f"no text named {package!r} ships with atoll; there is: {', '.join(known)}")
     return str(SAMPLE_DIR / package)
 
 
@@ -168,22 +205,31 @@ def _is_utf8(path: Path) -> bool:
     return True
 
 
+def _read_table(path: Path, source: Source, count_bytes: CountBytes) -> Iterator[Item]:
+    """Yield the rows of a parquet or JSON lines file, which its suffix tells apart."""
+    is_parquet = kinds.ends_with(path, kinds.PARQUET)
+    return (read_parquet if is_parquet else rows.read_jsonl)(path, source, count_bytes)
+
+
 def _read_code(path: Path, source: Source, count_bytes: CountBytes) -> Iterator[Item]:
     """Yield the whole file as one document; a blank one, as `__init__.py` often is, is left out."""
     data = path.read_bytes()
-    item = rows.decoded(data, Origin(str(path), 1))
-    if isinstance(item, BadRow) or item.text.strip():
-        yield item
+    refuse_pointer(path, data)
+    yield from _documents(path, iter([data.removeprefix(BYTE_ORDER_MARK)]))
     count_bytes(len(data))
 
 
 def _read_text(path: Path, source: Source, count_bytes: CountBytes) -> Iterator[Item]:
     """Yield the parts between separators as documents, or the whole file; blank ones are left out."""
     if source.separator is None:
-        pieces = iter([b"".join(rows.chunks(path, count_bytes))])
+        pieces = iter([whole(path, count_bytes).removeprefix(BYTE_ORDER_MARK)])
     else:
-        pieces = rows.split_stream(rows.chunks(path, count_bytes), source.separator.encode())
+        pieces = parts(path, source.separator, count_bytes)
+    yield from _documents(path, pieces)
+
+
+def _documents(path: Path, pieces: Iterator[bytes]) -> Iterator[Item]:
     for number, piece in enumerate(pieces, 1):
-        item = rows.decoded(piece, Origin(str(path), number))
+        item = rows.decoded(piece, Origin(named(path), number))
         if isinstance(item, BadRow) or item.text.strip():
             yield item

@@ -1,0 +1,69 @@
+"""Files that people give: where a path leads, and text that is what it seems to be."""
+
+import os
+from pathlib import Path
+
+from atoll.errors import UserError
+
+POINTER = b"version https://git-lfs.github.com/spec/"  # how a file begins that Git LFS has not fetched
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # of UTF-8
+WIDE_MARKS = {  # longest first: that of UTF-32 begins with that of UTF-16
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\0\0\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+HEAD_BYTES = len(POINTER)  # the beginning of a file that says all of this
+
+
+def expanded(path: str) -> Path:
+    """The path that a user means: `~` and `~name` are homes. Raises UserError for no such home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"{path}: this machine knows no such home directory; write the path in full"
+        ) from error
+
+
+def refuse_pointer(path: Path, head: bytes | None = None) -> None:
+    """Raises UserError where a file, which begins with `head`, only says where Git LFS keeps the real one.
+
+    Without `head` the file is looked at; one that is not there is no pointer. Raises OSError where it cannot
+    be read.
+    """
+    if head is None and path.is_file():
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    if head and head.startswith(POINTER):
+        raise UserError(
+            f"{named(path)}: a Git LFS pointer in the place of the file; fetch the file with `git lfs pull`"
+        )
+
+
+def wide_encoding(head: bytes) -> str | None:
+    """The name of the encoding other than UTF-8 that a byte-order mark at the head of a file tells of."""
+    return next((name for mark, name in WIDE_MARKS.items() if head.startswith(mark)), None)
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, without its byte-order mark.
+
+    Raises UserError, naming the file, where it cannot be read, is no UTF-8 or is a pointer of Git LFS.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{named(path)}: cannot be read: {error.strerror}") from error
+    refuse_pointer(path, data)
+    if encoding := wide_encoding(data):
+        raise UserError(f"{named(path)}: {encoding}, as its byte-order mark says; save it as UTF-8")
+    try:
+        return data.removeprefix(BYTE_ORDER_MARK).decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{named(path)}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
+
+
+def named(path: str | Path) -> str:
+    """A path as it can be shown and kept: bytes of a name that are not UTF-8 become `\\xNN`."""
+    return os.fsencode(path).decode(errors="backslashreplace")

@@ -55,6 +55,8 @@ class Terminal:
             f"prepared: {human(tokens)} tokens to train on, {human(heldout)} held out, "
             f"vocabulary of {manifest.vocab_size:,}"
         )
+        for note in manifest.notes():
+            self.tell(note)
 
     def track(self, seeds: range, what: str) -> Iterable[int]:
         return track(seeds, what, console=self.console, transient=True)

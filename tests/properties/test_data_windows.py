@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.data.loader import NO_LABEL, Loader
-from atoll.data.manifest import Manifest, PreparedSource
+from atoll.data.manifest import FORMAT, Manifest, PreparedSource
 from atoll.data.tokens import ShardWriter
 from atoll.recipe import parse
 
@@ -22,9 +22,9 @@ def loader_over(data_dir: Path, texts: list[list[int]], length: int, shard_token
             writer.append(np.array([BOS, *text]), 1)
             if writer.num_tokens >= shard_tokens:
                 writer.cut()
-    source = PreparedSource(writer.shards, writer.shards)
+    source = PreparedSource(train=writer.shards, heldout=writer.shards)
     Manifest(
-        format=1,
+        format=FORMAT,
         tokenizer="",
         vocab_size=70_001,
         bos_id=BOS,

@@ -8,7 +8,7 @@ import pytest
 
 from atoll.data import blocks
 from atoll.data.loader import Loader
-from atoll.data.manifest import Manifest, PreparedSource
+from atoll.data.manifest import FORMAT, Manifest, PreparedSource
 from atoll.data.partial import PartialData
 from atoll.data.tokens import ShardWriter
 from atoll.data.unigram import heldout_bytes_per_token, heldout_unigram_loss, heldout_weights
@@ -36,9 +36,15 @@ def write_data(data_dir, sources, shard_tokens=1 << 20, vocab_size=10):
                         writer.cut()
             shards.append(writer.shards)
             files |= writer.files
-        prepared[name] = PreparedSource(*shards)
+        prepared[name] = PreparedSource(train=shards[0], heldout=shards[1])
     manifest = Manifest(
-        format=1, tokenizer="", vocab_size=vocab_size, bos_id=BOS, sources=prepared, files=files, made_from={}
+        format=FORMAT,
+        tokenizer="",
+        vocab_size=vocab_size,
+        bos_id=BOS,
+        sources=prepared,
+        files=files,
+        made_from={},
     )
     manifest.save(data_dir)
     return manifest

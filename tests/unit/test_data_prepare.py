@@ -14,7 +14,7 @@ pytest.importorskip("tokenizers")
 from atoll import files
 from atoll.data import prepare as preparing
 from atoll.data.blocks import BLOCK_BYTES, hash_blocks
-from atoll.data.manifest import Manifest, PreparedSource
+from atoll.data.manifest import FORMAT, Manifest, PreparedSource
 from atoll.data.prepare import prepare
 from atoll.data.tokenizer import Tokenizer
 from atoll.data.tokens import ShardWriter, TokenStream
@@ -249,9 +249,9 @@ def test_shards_are_read_as_one_stream(tmp_path):
 
 
 def manifest_of(writer: ShardWriter) -> Manifest:
-    source = PreparedSource(writer.shards, [])
+    source = PreparedSource(train=writer.shards, heldout=[])
     return Manifest(
-        format=1,
+        format=FORMAT,
         tokenizer="",
         vocab_size=1 << 17,
         bos_id=0,
@@ -296,7 +296,7 @@ def test_a_missing_or_shortened_file_is_named(texts, tmp_path):
     ("change", "message"),
     [
         (lambda tree: None, "no prepared data here"),
-        (lambda tree: tree | {"format": 0}, "format 0, but this atoll reads 1"),
+        (lambda tree: tree | {"format": 0}, "format 0, but this atoll reads 2"),
         (lambda tree: [tree], "damaged"),
     ],
 )

@@ -45,7 +45,7 @@ def test_check_prints_what_there_is_or_what_is_wrong(prepared, tmp_path, capsys)
     assert cli.main(["prepare", *prepared, "--check"]) == 0
     told = capsys.readouterr().out
     assert "every block and every token is as it was written; vocabulary of 300" in told
-    assert "1 bad rows skipped" in told
+    assert "tales: 1 bad row skipped: 1 null instead of text" in told
     assert "2 rows left out by keep" in told
     (shard,) = (tmp_path / "run/data/shards/tales").glob("train*.tokens")
     content = bytearray(shard.read_bytes())

@@ -129,7 +129,11 @@ def test_a_tokenizer_without_tokens_for_a_chat_gets_no_template(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"{}", "not a tokenizer.json"), (b"\xff", "not a tokenizer.json"), (None, "cannot be read")],
+    [
+        (b"{}", "not a tokenizer.json"),
+        (b"\xff", "tokenizer.json: not UTF-8 at byte 0"),
+        (None, "cannot be read"),
+    ],
 )
 def test_a_file_that_is_no_tokenizer_is_refused(tmp_path, content, message):
     path = tmp_path / "tokenizer.json"

@@ -18,7 +18,18 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Who may import whom, besides itself and whatever is below it. `run/processes.py` is ground although it
 # stands with the run's life: whoever starts a child needs it.
-GROUND = {"recipe", "errors", "files", "given", "metrics", "events", "status", "processes", "samples", "words"}
+GROUND = {
+    "recipe",
+    "errors",
+    "files",
+    "given",
+    "metrics",
+    "events",
+    "status",
+    "processes",
+    "samples",
+    "words",
+}
 LOOKS = {"terminal"}  # how things look: for everything from the top layers on
 WORDS = {"model", "data", "swarm"}
 ENDS = {"coordinator", "agent", "island"}

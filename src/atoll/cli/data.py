@@ -20,6 +20,7 @@ def add_to(verbs: Verbs) -> None:
 
 def prepare(options: argparse.Namespace) -> None:
     from atoll import recipe
+    from atoll.given import named
     from atoll.run import genesis
     from atoll.run.directory import RunDir
     from atoll.terminal import Terminal
@@ -39,9 +40,11 @@ def prepare(options: argparse.Namespace) -> None:
         made = genesis.prepare_partition(loaded, run_dir, options.partition, terminal.preparing)
         terminal.prepared(made)
         terminal.tell(
-            f"it stays in {run_dir.private}; islands in {run_dir.path} train on it from their next start on"
+            f"it stays in {named(run_dir.private)}; islands in {named(run_dir.path)} train on it from their "
+            "next start on"
         )
         return
     terminal.prepared(genesis.prepare(loaded, run_dir, terminal.preparing))
-    command = " ".join(["atoll host", options.recipe, *options.overrides])
-    terminal.tell(f"state 0 and data are in {run_dir.path}; next: {command}")
+    where = ["--dir", options.dir] if options.dir else []
+    command = commanded(["atoll", "host", options.recipe, *options.overrides, *where])
+    terminal.tell(f"state 0 and data are in {named(run_dir.path)}; next: {command}")

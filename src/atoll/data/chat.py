@@ -1,6 +1,7 @@
 """The chat template of models trained here, which is Llama 3's, and the check that any other must pass."""
 
-from typing import Final, NoReturn
+import json
+from typing import Any, Final, NoReturn
 
 from atoll.errors import UserError
 
@@ -32,21 +33,32 @@ def check_template(template: str, bos: str, origin: str) -> None:
     The rendering is that of `transformers`. `origin` names the tokenizer in the error.
     """
     from jinja2 import TemplateError
+    from jinja2.ext import Extension
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     def refuse(message: str) -> NoReturn:
         raise TemplateError(message)
 
+    class Generation(Extension):
+        """`{% generation %}`, with which `transformers` marks what the assistant says."""
+
+        tags = {"generation"}  # noqa: RUF012 (the name is jinja's)
+
+        def parse(self, parser: Any) -> Any:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]
     )
     environment.globals |= {"raise_exception": refuse, "strftime_now": lambda form: form}
+    environment.filters["tojson"] = lambda value, **options: json.dumps(value, **options)
     chat = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
     try:
         text = environment.from_string(template).render(
             messages=chat, bos_token=bos, eos_token="", add_generation_prompt=True
         )
-    except (TemplateError, TypeError) as error:
+    except Exception as error:  # a template is a program: whatever it runs into
         raise UserError(
             f"{origin}: its chat template cannot render a question and an answer: {error}"
         ) from error

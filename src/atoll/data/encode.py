@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
-from blake3 import blake3
 
+from atoll.data.heldout import is_heldout
 from atoll.data.tokenizer import Tokenizer
 from atoll.errors import UserError
 
@@ -32,7 +32,8 @@ class Encoded(NamedTuple):
 
     tokens: list[np.ndarray]  # [num_tokens] uint32 each, BOS first
     num_bytes: list[int]  # of the UTF-8 text
-    heldout: list[bool]
+    heldout: list[bool]  # by its hash
+    special: list[str]  # a special token that the text turned into; "" for none, as it should be
 
 
 class HasTexts(Protocol):
@@ -43,16 +44,13 @@ class HasTexts(Protocol):
 Batch = TypeVar("Batch", bound=HasTexts)
 
 
-def is_heldout(text: bytes, fraction: float) -> bool:
-    """Whether a document (its UTF-8) is held out; its hash decides, so every machine agrees."""
-    return int.from_bytes(blake3(text).digest(8), "big") < fraction * 2**64
-
-
 def encode(tokenizer: Tokenizer, fraction: float, texts: list[str]) -> Encoded:
     """The tokens, size and split of each text."""
     raw = [text.encode() for text in texts]
     heldout = [is_heldout(text, fraction) for text in raw]
-    return Encoded(tokenizer.encode_documents(texts), [len(text) for text in raw], heldout)
+    tokens = tokenizer.encode_documents(texts)
+    special = [tokenizer.special_within(document) for document in tokens]
+    return Encoded(tokens, [len(text) for text in raw], heldout, special)
 
 
 class Encoders:

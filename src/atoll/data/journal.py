@@ -22,7 +22,7 @@ class SourceProgress(msgspec.Struct, frozen=True, kw_only=True):
 
     # Its raw files and their sizes in bytes. If they change, it is prepared from the beginning.
     files: list[tuple[str, int]]
-    prepared: PreparedSource = PreparedSource([], [])
+    prepared: PreparedSource = PreparedSource(train=[], heldout=[])
     blocks: dict[str, FileBlocks] = {}  # of its shards' files, by path under the data directory
     place: Place = START  # where in the raw files the next section begins
     complete: bool = False

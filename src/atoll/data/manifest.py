@@ -10,7 +10,7 @@ from atoll.data.blocks import CheckedFile, FileBlocks
 from atoll.errors import UserError
 from atoll.files import write_atomic
 
-FORMAT = 1
+FORMAT = 2
 FILE_NAME = "manifest.json"
 TOKENIZER_DIR = "tokenizer"
 
@@ -28,13 +28,19 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
     num_bytes: int  # of UTF-8 text
 
 
-class PreparedSource(msgspec.Struct, frozen=True):
+class PreparedSource(msgspec.Struct, frozen=True, kw_only=True):
     """A source's shards, in reading order, and how many of its rows are not in them."""
 
     train: list[Shard]
     heldout: list[Shard]
-    num_skipped: int = 0  # bad rows, where `skip_bad_rows` allows them
+    skipped: dict[str, int] = {}  # bad rows by what is wrong with them, where `skip_bad_rows` allows them
     num_unwanted: int = 0  # rows that `keep` leaves out
+    is_end_heldout: bool = False  # it has few documents, so its end is held out instead of whole ones
+
+    @property
+    def num_skipped(self) -> int:
+        """How many bad rows were skipped."""
+        return sum(self.skipped.values())
 
     def shards(self, split: Split) -> list[Shard]:
         return self.train if split == "train" else self.heldout
@@ -59,6 +65,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     sources: dict[str, PreparedSource]
     files: dict[str, FileBlocks]  # every other file of the directory, by path under it
     made_from: dict[str, Any]  # the keys of the recipe on which the data depends
+    left_out: dict[str, list[str]] = {}  # by source: what else was in its folder, in sentences
 
     @property
     def token_type(self) -> str:
@@ -67,8 +74,26 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     def digest(self) -> str:
         """The digest that names this data, in hex: equal text and tokenizer give equal digests everywhere."""
-        content = msgspec.structs.replace(self, made_from={})
+        content = msgspec.structs.replace(self, made_from={}, left_out={})
         return blake3(msgspec.json.encode(content, order="sorted")).hexdigest()
+
+    def notes(self) -> list[str]:
+        """What to tell about the sources: what is not in the data, and which ends are held out."""
+        found: list[str] = []
+        for name, source in self.sources.items():
+            if source.skipped:
+                by_kind = sorted(source.skipped.items(), key=lambda each: (-each[1], each[0]))
+                reasons = ", ".join(f"{count:,} {kind}" for kind, count in by_kind)
+                found.append(f"{name}: {_rows(source.num_skipped, 'bad ')} skipped: {reasons}")
+            if source.num_unwanted:
+                found.append(f"{name}: {_rows(source.num_unwanted)} left out by keep")
+            if source.is_end_heldout:
+                num_tokens = source.num_tokens("heldout")
+                found.append(
+                    f"{name}: its end is held out, {num_tokens:,} tokens, as it has too few documents to hold out some"
+                )
+            found += [f"{name}: {text}" for text in self.left_out.get(name, [])]
+        return found
 
     def save(self, data_dir: Path) -> None:
         """Write `manifest.json`: the last step of preparing, so a directory that has one is complete."""
@@ -96,3 +121,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def open(self, data_dir: Path, path: str) -> CheckedFile:
         """The file at `path` under the data directory, verified block by block as it is read."""
         return CheckedFile(data_dir / path, self.files[path])
+
+
+def _rows(count: int, which: str = "") -> str:
+    return f"{count:,} {which}{'row' if count == 1 else 'rows'}"

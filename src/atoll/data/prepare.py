@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from atoll.data.blocks import hash_blocks
-from atoll.data.encode import Encoders, is_heldout
+from atoll.data.encode import Encoders
+from atoll.data.heldout import Cut, find_cut, is_heldout
 from atoll.data.journal import Journal
 from atoll.data.loader import check_vocabulary
 from atoll.data.manifest import FILE_NAME, FORMAT, TOKENIZER_DIR, Manifest
@@ -27,8 +28,10 @@ from atoll.data.tokenizer import Tokenizer
 from atoll.data.verify import verify
 from atoll.errors import UserError
 from atoll.files import DirectoryLock, disk_error, remove_leftovers
+from atoll.given import expanded
 from atoll.recipe import Recipe, differing_keys
 
+Cuts = dict[str, Cut | None]  # by source
 SAMPLE_BYTES_PER_TOKEN = 1024  # of text that training a tokenizer reads of each source, per vocabulary entry
 
 
@@ -89,7 +92,10 @@ def _num_cores() -> int:
 def _prepare(recipe: Recipe, data_dir: Path, progress: Report, num_processes: int) -> Manifest:
     common = {name: source for name, source in recipe.sources.items() if not source.partitioned}
     remove_leftovers(data_dir)
-    journal, tokenizer = _begin(recipe, data_dir, progress)
+    cuts = {
+        name: find_cut(SourceReader(name, source), recipe.heldout_fraction) for name, source in common.items()
+    }
+    journal, tokenizer = _begin(recipe, cuts, data_dir, progress)
     check_vocabulary(recipe, tokenizer.vocab_size)
     saved = sorted(path for path in (data_dir / TOKENIZER_DIR).iterdir())
     manifest = Manifest(
@@ -103,9 +109,11 @@ def _prepare(recipe: Recipe, data_dir: Path, progress: Report, num_processes: in
     )
     with Encoders(data_dir / TOKENIZER_DIR, recipe.heldout_fraction, num_processes) as encoders:
         for name, source in common.items():
-            writer = SourceWriter(name, source, data_dir, manifest.token_type, journal)
+            writer = SourceWriter(name, source, cuts[name], data_dir, manifest.token_type, journal)
             done = writer.write(encoders, progress)
             manifest.sources[name] = done.prepared
+            if writer.left_out:
+                manifest.left_out[name] = writer.left_out
             manifest.files.update(done.blocks)
     Mixture.of(recipe, manifest)  # refuses a source of less than one window now, not when training starts
     manifest.save(data_dir)
@@ -113,7 +121,7 @@ def _prepare(recipe: Recipe, data_dir: Path, progress: Report, num_processes: in
     return manifest
 
 
-def _begin(recipe: Recipe, data_dir: Path, progress: Report) -> tuple[Journal, Tokenizer]:
+def _begin(recipe: Recipe, cuts: Cuts, data_dir: Path, progress: Report) -> tuple[Journal, Tokenizer]:
     """The journal and the tokenizer that an interrupted preparation of this recipe left, or new ones.
 
     Both are saved in `data_dir`. Shards and tokenizer of any other preparation are removed.
@@ -125,38 +133,43 @@ def _begin(recipe: Recipe, data_dir: Path, progress: Report) -> tuple[Journal, T
             return journal, tokenizer
     for folder in (SHARDS_DIR, TOKENIZER_DIR):
         shutil.rmtree(data_dir / folder, ignore_errors=True)
-    tokenizer = _tokenizer(recipe, progress)
+    tokenizer = _tokenizer(recipe, cuts, progress)
     tokenizer.save(data_dir / TOKENIZER_DIR)
     journal = Journal(data_keys(recipe), tokenizer.digest())
     journal.save(data_dir)
     return journal, tokenizer
 
 
-def _tokenizer(recipe: Recipe, progress: Report) -> Tokenizer:
+def _tokenizer(recipe: Recipe, cuts: Cuts, progress: Report) -> Tokenizer:
     """The tokenizer that the recipe names, or one trained on the beginning of each source's training text."""
     if recipe.tokenizer.file is not None:
-        return Tokenizer.load(Path(recipe.tokenizer.file).expanduser())
+        return Tokenizer.load(expanded(recipe.tokenizer.file))
     vocab_size = recipe.tokenizer.train or 0
     texts = chain.from_iterable(
-        _tokenizer_texts(name, recipe, SAMPLE_BYTES_PER_TOKEN * vocab_size, progress)
+        _tokenizer_texts(name, recipe, cuts[name], SAMPLE_BYTES_PER_TOKEN * vocab_size, progress)
         for name, source in recipe.sources.items()
         if not source.partitioned
     )
     return Tokenizer.train(texts, vocab_size)
 
 
-def _tokenizer_texts(name: str, recipe: Recipe, num_bytes: int, progress: Report) -> Iterator[str]:
+def _tokenizer_texts(
+    name: str, recipe: Recipe, cut: Cut | None, num_bytes: int, progress: Report
+) -> Iterator[str]:
     """Yield a source's documents that are not held out, until they are `num_bytes` of UTF-8 together."""
     watch = Watch("tokenizer", name)
     num_documents = bytes_read = 0
-    for item in SourceReader(name, recipe.sources[name]):
+    reader = SourceReader(name, recipe.sources[name])
+    for item in reader:
         if not isinstance(item, Document):
             continue  # bad rows are reported when the shards are written
-        text = item.text.encode()
-        if is_heldout(text, recipe.heldout_fraction):
-            continue
-        yield item.text
-        num_documents, bytes_read = num_documents + 1, bytes_read + len(text)
+        if cut is None:
+            parts = [(item.text, is_heldout(item.text.encode(), recipe.heldout_fraction))]
+        else:
+            parts = cut.parts(item.text, reader.place)
+        for text in (text for text, is_end in parts if not is_end):
+            yield text
+            num_documents, bytes_read = num_documents + 1, bytes_read + len(text.encode())
         progress(watch.progress(num_documents, bytes_read, min(bytes_read / num_bytes, 1.0)))
         if bytes_read >= num_bytes:
             return

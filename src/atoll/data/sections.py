@@ -5,16 +5,18 @@ documents, so the shards are the same for any number of processes and interrupti
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-from atoll.data.encode import Encoders
+from atoll.data.encode import Encoded, Encoders
+from atoll.data.heldout import Cut
 from atoll.data.journal import Journal, SourceProgress
 from atoll.data.manifest import PreparedSource
 from atoll.data.progress import Report, Watch
-from atoll.data.rows import Document, Unwanted
-from atoll.data.sources import Place, SourceReader
+from atoll.data.rows import BadRow, Document, Origin, Unwanted
+from atoll.data.sources import START, Place, SourceReader
 from atoll.data.tokens import ShardWriter
 from atoll.errors import UserError
 from atoll.recipe import Source
@@ -24,32 +26,40 @@ SECTION_TOKENS = 1 << 26  # 128 or 256 MiB: a training shard with its share of h
 SHARDS_DIR = "shards"
 
 
-class Batch(NamedTuple):
-    """Documents that are tokenized together, and how far the source was read when they were complete."""
+@dataclass(kw_only=True)
+class Batch:
+    """Documents that are tokenized together, the rows between them, and how far the source was read then."""
 
-    texts: list[str]
-    place: Place  # in the source, after these documents
-    fraction: float | None  # of the source that is read; None where its size is unknown
-    num_skipped: int  # bad rows since this process began
-    num_unwanted: int  # rows left out by `keep` since this process began
+    texts: list[str] = field(default_factory=list[str])
+    origins: list[Origin] = field(default_factory=list[Origin])  # of each text
+    # Of each text, where the source's end is held out; else empty, and their hashes decide.
+    heldout: list[bool] = field(default_factory=list[bool])
+    skipped: Counter[str] = field(default_factory=Counter[str])  # bad rows by kind
+    num_unwanted: int = 0  # rows left out by `keep`
+    place: Place = START  # in the source, after these documents
+    fraction: float | None = None  # of the source that is read; None where its size is unknown
 
 
 class SourceWriter:
     """Writes those shards of a source that the journal does not have yet."""
 
-    def __init__(self, name: str, source: Source, data_dir: Path, token_type: str, journal: Journal) -> None:
+    def __init__(
+        self, name: str, source: Source, cut: Cut | None, data_dir: Path, token_type: str, journal: Journal
+    ) -> None:
         """Find the source, and remove its shards if its raw files have changed since they were written.
 
-        Raises UserError when the source is missing.
+        `cut`: where its held-out end begins, if it has one. Raises UserError when the source is missing.
         """
         self._name, self._source, self._data_dir, self._journal = name, source, data_dir, journal
-        self._reader = SourceReader(name, source)
+        self._cut, self._reader = cut, SourceReader(name, source)
+        self._skipped, self._num_unwanted = Counter[str](), 0  # since this process began
         self._before = journal.sources.get(name, SourceProgress(files=self._reader.files))
         if self._before.files != self._reader.files:
             self._before = SourceProgress(files=self._reader.files)
             shutil.rmtree(data_dir / SHARDS_DIR / name, ignore_errors=True)
         elif self._before.place != self._reader.place:
             self._reader = SourceReader(name, source, self._before.place)
+        self.left_out = self._reader.left_out  # what else is in the source's folder, in sentences
         stem, prepared = f"{SHARDS_DIR}/{name}", self._before.prepared
         self._train = ShardWriter(data_dir, f"{stem}/train", token_type, len(prepared.train))
         self._heldout = ShardWriter(data_dir, f"{stem}/heldout", token_type, len(prepared.heldout))
@@ -68,9 +78,7 @@ class SourceWriter:
         with self._train, self._heldout:
             batch = None
             for batch, encoded in encoders.map(self._batches()):
-                for tokens, text_bytes, is_heldout in zip(*encoded, strict=True):
-                    (self._heldout if is_heldout else self._train).append(tokens, text_bytes)
-                num_documents += len(batch.texts)
+                num_documents += self._append(batch, encoded)
                 num_bytes += sum(encoded.num_bytes)
                 report(watch.progress(num_documents, num_bytes, batch.fraction))
                 if self._train.num_tokens + self._heldout.num_tokens >= SECTION_TOKENS:
@@ -84,16 +92,42 @@ class SourceWriter:
             )
         return done
 
+    def _append(self, batch: Batch, encoded: Encoded) -> int:
+        """Add a batch's documents to their shards, and return how many there are.
+
+        Raises UserError for one that turned into special tokens, where bad rows may not be skipped.
+        """
+        num_documents = 0
+        self._skipped += batch.skipped
+        self._num_unwanted += batch.num_unwanted
+        heldout = batch.heldout or encoded.heldout
+        for row, (tokens, num_bytes) in enumerate(zip(encoded.tokens, encoded.num_bytes, strict=True)):
+            if special := encoded.special[row]:
+                reason = f"the tokenizer takes what it spells for its special token {special}"
+                self._skip(BadRow(reason, batch.origins[row], f"spelling {special}"), self._skipped)
+                continue
+            (self._heldout if heldout[row] else self._train).append(tokens, num_bytes)
+            num_documents += 1
+        return num_documents
+
+    def _skip(self, bad: BadRow, skipped: Counter[str]) -> None:
+        """Count a bad row. Raises UserError where the recipe does not allow to skip it."""
+        if not self._source.skip_bad_rows:
+            advice = f"correct it, or set sources.{self._name}.skip_bad_rows = true"
+            raise UserError(f"sources.{self._name}: {bad.origin}: {bad.reason}; {advice}")
+        skipped[bad.kind] += 1
+
     def _end_section(self, batch: Batch, complete: bool) -> SourceProgress:
         """Close both shards after `batch` and save the journal; return the progress that it now records."""
         self._train.cut()
         self._heldout.cut()
         before = self._before.prepared
         prepared = PreparedSource(
-            before.train + self._train.shards,
-            before.heldout + self._heldout.shards,
-            before.num_skipped + batch.num_skipped,
-            before.num_unwanted + batch.num_unwanted,
+            train=before.train + self._train.shards,
+            heldout=before.heldout + self._heldout.shards,
+            skipped=dict(sorted((Counter(before.skipped) + self._skipped).items())),
+            num_unwanted=before.num_unwanted + self._num_unwanted,
+            is_end_heldout=self._cut is not None,
         )
         blocks = self._before.blocks | self._train.files | self._heldout.files
         done = SourceProgress(
@@ -105,20 +139,29 @@ class SourceWriter:
 
     def _batches(self) -> Iterator[Batch]:
         """Yield the rest of the source. Raises UserError for a bad row that may not be skipped."""
-        texts: list[str] = []
-        num_characters = num_skipped = num_unwanted = 0
+        batch, num_characters = Batch(), 0
         for item in self._reader:
             if isinstance(item, Document):
-                texts.append(item.text)
+                self._put(batch, item)
                 num_characters += len(item.text)
             elif isinstance(item, Unwanted):
-                num_unwanted += 1
-            elif self._source.skip_bad_rows:
-                num_skipped += 1
+                batch.num_unwanted += 1
             else:
-                advice = f"correct it, or set sources.{self._name}.skip_bad_rows = true"
-                raise UserError(f"sources.{self._name}: {item.origin}: {item.reason}; {advice}")
+                self._skip(item, batch.skipped)
+            batch.place, batch.fraction = self._reader.place, self._reader.fraction
             if num_characters >= BATCH_CHARACTERS:
-                yield Batch(texts, self._reader.place, self._reader.fraction, num_skipped, num_unwanted)
-                texts, num_characters = [], 0
-        yield Batch(texts, self._reader.place, self._reader.fraction, num_skipped, num_unwanted)
+                yield batch
+                batch, num_characters = Batch(), 0
+        batch.place, batch.fraction = self._reader.place, self._reader.fraction
+        yield batch
+
+    def _put(self, batch: Batch, document: Document) -> None:
+        """Add a document to a batch: whole, or as the two parts into which the source's cut divides it."""
+        if self._cut is None:
+            batch.texts.append(document.text)
+            batch.origins.append(document.origin)
+            return
+        for text, is_heldout in self._cut.parts(document.text, self._reader.place):
+            batch.texts.append(text)
+            batch.origins.append(document.origin)
+            batch.heldout.append(is_heldout)

@@ -32,9 +32,7 @@ def checked(recipe: Recipe, data_dir: Path) -> str:
                 f"{name:16} {split:8} {num_tokens:14,} tokens {num_windows:11,} windows "
                 f"{num_documents:11,} documents {source.num_bytes(split) / 1e6:10,.1f} MB"
             )
-        left_out = [(source.num_skipped, "bad rows skipped"), (source.num_unwanted, "rows left out by keep")]
-        lines += [f"{name:16} {count:,} {what}" for count, what in left_out if count]
-    return "\n".join(lines)
+    return "\n".join(lines + manifest.notes())
 
 
 def sample(recipe: Recipe, data_dir: Path, index: int) -> str:

@@ -23,8 +23,17 @@ from atoll.data.chat import (
     SPECIAL_TOKENS,
     check_template,
 )
+from atoll.data.tokenizer_config import (
+    CONFIG_NAME,
+    TEMPLATE_NAME,
+    read_config,
+    read_template,
+    template_in,
+    token_of,
+)
 from atoll.errors import UserError
 from atoll.files import write_atomic
+from atoll.given import named, read_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Engine
@@ -54,12 +63,17 @@ class Tokenizer:
         """
         engine.no_truncation()
         engine.no_padding()
+        if not engine.get_vocab():
+            raise UserError(f"{origin}: has no token")
         self.bos_id = _bos_id(engine, origin)
         engine.encode_special_tokens = True  # a text that spells "<|begin_of_text|>" stays text
-        template = chat_template or config.get("chat_template")
-        if isinstance(template, str):
+        template = chat_template or template_in(config, origin)
+        if template is not None:
             check_template(template, str(engine.id_to_token(self.bos_id)), origin)
         self._engine, self._config, self._chat_template = engine, config, chat_template
+        self._special = _never_in_text(engine, self.bos_id)
+        # The ids of the tokens at which a model stops: end of text and end of turn, where it has them.
+        self.eos_ids = _eos_ids(engine, token_of(config, "eos_token", origin), origin)
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
@@ -117,36 +131,29 @@ class Tokenizer:
             engine.add_special_tokens(special)
             return cls._like_llama_3(engine, str(path))
         path = path / "tokenizer.json" if path.is_dir() else path
+        text = read_text(path)
         try:
-            engine = Engine.from_str(path.read_text("utf-8"))
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-        except Exception as error:  # the library's plain Exception; ValueError for text that is not UTF-8
-            raise UserError(f"{path}: not a tokenizer.json: {error}") from error
-        config = _config_beside(path)
-        template_path = path.with_name("chat_template.jinja")
+            engine = Engine.from_str(text)
+        except Exception as error:  # the library's plain Exception
+            raise UserError(f"{named(path)}: not a tokenizer.json: {error}") from error
+        config, template = read_config(path), read_template(path)
         tokens = engine.get_vocab()
-        if template_path.exists():
-            template = template_path.read_text("utf-8")
-        elif END_OF_ROLE in tokens and END_OF_TURN in tokens and "chat_template" not in config:
+        if (
+            template is None
+            and END_OF_ROLE in tokens
+            and END_OF_TURN in tokens
+            and "chat_template" not in config
+        ):
             template = CHAT_TEMPLATE  # it has the tokens for our template, and no template of its own
-        else:
-            template = None
         known_eos = [token for token in KNOWN_EOS if token in tokens]
         if "eos_token" not in config and known_eos:
             config["eos_token"] = known_eos[0]
-        return cls(engine, str(path), config, template)
+        return cls(engine, named(path), config, template)
 
     @property
     def vocab_size(self) -> int:
         """One more than the largest token id."""
         return max(self._engine.get_vocab().values()) + 1
-
-    @property
-    def eos_ids(self) -> list[int]:
-        """The ids of the tokens at which a model stops: end of text and end of turn, where it has them."""
-        ids = self._engine.get_vocab()
-        return [ids[token] for token in (self._config.get("eos_token"), END_OF_TURN) if token in ids]
 
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The token ids of each text: [num_tokens] uint32, BOS first.
@@ -154,7 +161,7 @@ class Tokenizer:
         A special token that is spelled out in a text is encoded as text. The engine needs 150 bytes of memory
         per byte of text, so long texts are cut between words and encoded part by part. For tokenizers that
         split text as Llama 3 or GPT-2 do, this gives the tokens of the whole text; for others, tokens that
-        decode to it.
+        decode to it. What `special_within` names has turned into special tokens all the same.
         """
         if all(len(text) <= PART_CHARACTERS for text in texts):
             encodings = self._engine.encode_batch_fast(list(texts))
@@ -164,6 +171,14 @@ class Tokenizer:
             np.concatenate([self._ids(part)[number > 0 :] for number, part in enumerate(_parts(text))])
             for text in texts
         ]
+
+    def special_within(self, tokens: np.ndarray) -> str:
+        """A special token that stands in a document behind its BOS, or "".
+
+        Text that spells one is text, but a model may know it as a piece of its own, as SentencePiece's do.
+        """
+        found = tokens[1:][np.isin(tokens[1:], self._special)]
+        return str(self._engine.id_to_token(int(found[0]))) if len(found) else ""
 
     def _ids(self, text: str) -> np.ndarray:
         return np.array(self._engine.encode_batch_fast([text])[0].ids, np.uint32)
@@ -181,9 +196,9 @@ class Tokenizer:
         special: dict[str, Any] = {"bos_token": self._engine.id_to_token(self.bos_id)}
         defaults = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
         config = json.dumps(defaults | self._config | special, indent=2, ensure_ascii=False, sort_keys=True)
-        files = {"tokenizer.json": self._json(), "tokenizer_config.json": config.encode() + b"\n"}
+        files = {"tokenizer.json": self._json(), CONFIG_NAME: config.encode() + b"\n"}
         if self._chat_template is not None:
-            files["chat_template.jinja"] = self._chat_template.encode()
+            files[TEMPLATE_NAME] = self._chat_template.encode()
         for name, content in files.items():
             write_atomic(directory / name, content)
         return [directory / name for name in files]
@@ -221,13 +236,24 @@ def _parts(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def _config_beside(path: Path) -> dict[str, Any]:
-    """The `tokenizer_config.json` beside `path`, or {} without one. Raises UserError for a bad one."""
-    config_path = path.with_name("tokenizer_config.json")
-    try:
-        return json.loads(config_path.read_text("utf-8")) if config_path.exists() else {}
-    except ValueError as error:
-        raise UserError(f"{config_path}: not JSON: {error}") from error
+def _never_in_text(engine: "Engine", bos_id: int) -> np.ndarray:
+    """The ids of the special tokens that no text may turn into: all but the one for what is unknown."""
+    unknown = getattr(engine.model, "unk_token", None)
+    if unknown is None and (number := getattr(engine.model, "unk_id", None)) is not None:
+        unknown = engine.id_to_token(number)
+    added = engine.get_added_tokens_decoder().items()
+    special = {number for number, token in added if token.special and token.content != unknown}
+    return np.array(sorted({bos_id} | special), np.uint32)
+
+
+def _eos_ids(engine: "Engine", eos_token: str | None, origin: str) -> list[int]:
+    if eos_token is not None and engine.token_to_id(eos_token) is None:
+        raise UserError(
+            f"{origin}: eos_token in its {CONFIG_NAME} is {eos_token!r}, which is not one of "
+            "its tokens; correct it"
+        )
+    ids = [engine.token_to_id(token) for token in (eos_token, END_OF_TURN) if token is not None]
+    return list(dict.fromkeys(each for each in ids if each is not None))
 
 
 def _bos_id(engine: "Engine", origin: str) -> int:

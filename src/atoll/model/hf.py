@@ -32,7 +32,7 @@ def build(described: recipe.Model, vocab_size: int) -> Model:
     try:
         return Llama(resolve(described, vocab_size))
     except ForeignError:
-        model = foreign.from_config(Path(described.from_ or ""))
+        model = foreign.from_config(described.checkpoint)
     if vocab_size > len(model.head_weight):
         raise UserError(
             f"model.from: the tokenizer has {vocab_size} tokens, the model only {len(model.head_weight)}; "

@@ -7,6 +7,7 @@ import msgspec
 
 from atoll import recipe
 from atoll.errors import UserError
+from atoll.given import read_text
 
 
 class ForeignError(UserError):
@@ -132,7 +133,7 @@ def resolve(model: recipe.Model, vocab_size: int) -> LlamaConfig:
     tokenizer larger than the model's vocabulary.
     """
     if model.from_ is not None:
-        config = read_config(Path(model.from_))
+        config = read_config(model.checkpoint)
     elif model.preset not in PRESETS:
         raise UserError(
             f"model.preset: no preset is named {model.preset!r}; the presets are {', '.join(PRESETS)}"
@@ -154,11 +155,11 @@ def read_config(directory: Path) -> LlamaConfig:
     plain Llama.
     """
     path = directory / "config.json"
+    if not path.exists():
+        raise UserError(f"{path}: no such file; give the directory of a transformers checkpoint")
     try:
-        tree = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; give the directory of a transformers checkpoint") from error
-    except msgspec.DecodeError as error:
+        tree = msgspec.json.decode(read_text(path), type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError) as error:
         raise UserError(f"{path}: not a JSON object: {error}") from error
     plain = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
     for key, value in plain.items():

@@ -1,9 +1,11 @@
 """`[model]`: which network is trained."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from atoll.given import expanded
 from atoll.recipe.bounds import NonEmptyStr, PathStr, PositiveFloat, PositiveInt
 from atoll.recipe.table import Table
 
@@ -25,6 +27,11 @@ class Model(Table, frozen=True, kw_only=True):
     num_key_value_heads: PositiveInt | None = None
     rope_theta: PositiveFloat | None = None
     tie_word_embeddings: bool | None = None
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where `from` leads. Raises UserError for the home of somebody who is unknown here."""
+        return expanded(self.from_ or "")
 
     @property
     def dimensions(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from atoll.errors import UserError
+from atoll.given import read_text
 from atoll.recipe.convert import convert
 from atoll.recipe.island import Island
 from atoll.recipe.overrides import override
@@ -27,11 +28,9 @@ def load(source: str | Path, overrides: list[str] | None = None) -> Recipe:
     """
     path = find(source)
     try:
-        text = path.read_text("utf-8")
+        text = read_text(path)
         tree = msgspec.json.decode(text) if path.suffix == ".json" else tomllib.loads(text)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, msgspec.DecodeError) as error:  # not UTF-8, not the format, or endless digits
+    except (ValueError, msgspec.DecodeError) as error:  # not the format, or endless digits
         raise UserError(
             f"{path}: not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}"
         ) from error

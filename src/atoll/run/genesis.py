@@ -90,7 +90,7 @@ def _initial_parameters(recipe: Recipe, vocab_size: int) -> dict[str, Any]:
 
     model = hf.build(recipe.model, vocab_size)
     if recipe.model.from_ is not None:
-        model = hf.open_model(Path(recipe.model.from_))
+        model = hf.open_model(recipe.model.checkpoint)
     elif isinstance(model, Llama):
         model.init_weights(recipe.seed)
     return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}

@@ -67,3 +67,8 @@ def read_text(path: Path) -> str:
 def named(path: str | Path) -> str:
     """A path as it can be shown and kept: bytes of a name that are not UTF-8 become `\\xNN`."""
     return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def is_utf_8(text: str) -> bool:
+    """Whether a text that the system gave, as a name or an argument, was UTF-8."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)

@@ -24,6 +24,7 @@ def prepare(options: argparse.Namespace) -> None:
     from atoll.run import genesis
     from atoll.run.directory import RunDir
     from atoll.terminal import Terminal
+    from atoll.words import command
 
     loaded = recipe.load(options.recipe, options.overrides)
     run_dir = RunDir(options.dir or Path("runs") / loaded.name)
@@ -45,6 +46,6 @@ def prepare(options: argparse.Namespace) -> None:
         )
         return
     terminal.prepared(genesis.prepare(loaded, run_dir, terminal.preparing))
-    where = ["--dir", options.dir] if options.dir else []
-    command = commanded(["atoll", "host", options.recipe, *options.overrides, *where])
-    terminal.tell(f"state 0 and data are in {named(run_dir.path)}; next: {command}")
+    where = ["--dir", str(options.dir)] if options.dir else []
+    next_line = command(["atoll", "host", options.recipe, *options.overrides, *where])
+    terminal.tell(f"state 0 and data are in {named(run_dir.path)}; next: {next_line}")

@@ -89,9 +89,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
                 found.append(f"{name}: {_rows(source.num_unwanted)} left out by keep")
             if source.is_end_heldout:
                 num_tokens = source.num_tokens("heldout")
-                found.append(
-                    f"{name}: its end is held out, {num_tokens:,} tokens, as it has too few documents to hold out some"
-                )
+                found.append(f"{name}: its end is held out, {num_tokens:,} tokens, for it has few documents")
             found += [f"{name}: {text}" for text in self.left_out.get(name, [])]
         return found
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from atoll.data.stream import CountBytes, parts
-from atoll.given import named, wide_encoding
+from atoll.given import is_utf_8, named, wide_encoding
 from atoll.recipe import Range, Source
 
 MAX_DIGITS = 4000  # of an integer: Python refuses to read more than 4,300
@@ -75,7 +75,7 @@ def read_jsonl(path: Path, source: Source, count_bytes: CountBytes) -> Iterator[
                 row = decoder.decode(line)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 row = _read_leniently(line)
-                if row is None or _has_surrogates(row.get(source.column)):
+                if row is None or not _can_be_written(row.get(source.column)):
                     if isinstance(error, UnicodeDecodeError):
                         yield BadRow("not UTF-8", origin, "not UTF-8")
                     else:
@@ -155,6 +155,6 @@ def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= MAX_DIGITS else math.copysign(math.inf, float(digits))
 
 
-def _has_surrogates(value: Any) -> bool:
-    """Whether a text cannot be written as UTF-8."""
-    return isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value)
+def _can_be_written(value: Any) -> bool:
+    """Whether a value, if it is a text, has no part of what is not UTF-8."""
+    return not isinstance(value, str) or is_utf_8(value)

@@ -238,8 +238,13 @@ def _parts(text: str) -> Iterator[str]:
 
 def _never_in_text(engine: "Engine", bos_id: int) -> np.ndarray:
     """The ids of the special tokens that no text may turn into: all but the one for what is unknown."""
+    from tokenizers import models
+
     unknown = getattr(engine.model, "unk_token", None)
-    if unknown is None and (number := getattr(engine.model, "unk_id", None)) is not None:
+    if (
+        isinstance(engine.model, models.Unigram)
+        and (number := json.loads(engine.to_str())["model"]["unk_id"]) is not None
+    ):
         unknown = engine.id_to_token(number)
     added = engine.get_added_tokens_decoder().items()
     special = {number for number, token in added if token.special and token.content != unknown}

@@ -4,6 +4,7 @@ import tomllib
 from typing import Any
 
 from atoll.errors import UserError
+from atoll.given import is_utf_8, named
 from atoll.recipe.paths import assign
 
 
@@ -13,6 +14,8 @@ def override(tree: dict[str, Any], text: str) -> None:
 
     Raises UserError for what is not an override, or leads nowhere.
     """
+    if not is_utf_8(text):
+        raise UserError(f"{named(text)}: not UTF-8, as a recipe must be; give files names that are")
     key, equals, right = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"{text}: not an override; write it as key.path=value")

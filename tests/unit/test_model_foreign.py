@@ -109,7 +109,7 @@ def test_an_island_trains_a_foreign_model_and_exports_what_transformers_loads(
     for old, new in zip(before, values(first), strict=True):
         assert not torch.equal(old, new), "a parameter was not trained"
 
-    hf.save_model(tmp_path, first.model, 7, [8, 9])
+    hf.save_model(tmp_path, first.model, context_length=8, bos_token_id=7, eos_token_id=[8, 9])
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     assert (loaded.config.bos_token_id, loaded.generation_config.eos_token_id) == (7, [8, 9])
     tokens = torch.arange(40).view(1, 40)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from atoll.errors import UserError
 from atoll.model.attention import Mask
+from atoll.model.weights import check_finite
 
 PROBE_TOKENS = 8
 TOLERANCE = 1e-3  # relative to the largest logit: room for another order of the same sums, and no more
@@ -50,6 +51,11 @@ class Foreign(nn.Module):
             lists, key=lambda each: sum(p.numel() for p in each.parameters()), default=nn.ModuleList()
         )
         self.__dict__.update(_causal=causal, blocks=blocks)
+
+    @property
+    def max_positions(self) -> int | None:
+        """The longest window that it can read, as its config says; None for no limit."""
+        return getattr(self.config, "max_position_embeddings", None)
 
     @property
     def head_weight(self) -> Tensor:
@@ -94,7 +100,7 @@ def from_config(directory: Path) -> Foreign:
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
         with torch.device("cpu"):
             causal = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    except (ValueError, OSError, ImportError) as error:
+    except Exception as error:  # a config.json can be wrong in as many ways as there are models
         raise UserError(
             f"{directory}: transformers cannot make a causal language model of this: {_first_line(error)}"
         ) from error
@@ -115,7 +121,7 @@ def load(directory: Path) -> Foreign:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
+    except Exception as error:  # as above
         raise UserError(
             f"{directory}: transformers cannot load a causal language model from this: {_first_line(error)}"
         ) from error
@@ -125,6 +131,7 @@ def load(directory: Path) -> Foreign:
             f"{directory}: {', '.join(wrong[:5])} missing or of another shape; copy the checkpoint again"
         )
     model = Foreign(causal, directory)
+    check_finite(model, directory)
     tokens = torch.arange(PROBE_TOKENS)[None]
     with torch.no_grad():
         ours = model(tokens, Mask.causal(*tokens.shape)) @ model.head_weight.T

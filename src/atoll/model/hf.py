@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from atoll import recipe
 from atoll.errors import UserError
+from atoll.given import read_text, refuse_pointer
 from atoll.model import foreign
 from atoll.model.foreign import Foreign
 from atoll.model.llama import Llama
 from atoll.model.presets import ForeignError, LlamaConfig, read_config, resolve
+from atoll.model.weights import check_finite, check_names
 
 SHARD_BYTES = 5_000_000_000
 INDEX_NAME = "model.safetensors.index.json"
@@ -44,26 +47,38 @@ def build(described: recipe.Model, vocab_size: int) -> Model:
 def open_model(directory: Path) -> Model:
     """The model in a checkpoint directory of `transformers`, in fp32 on the CPU, with its weights.
 
-    Raises UserError where a file is missing or damaged, or the model cannot be trained here.
+    Raises UserError where a file is missing or damaged, a weight is not finite, or the model cannot be
+    trained here.
     """
     try:
         config, state_dict = load(directory)
     except ForeignError:
         return foreign.load(directory)
     model = Llama(config)
+    check_names(state_dict, model, directory)
     model.load_state_dict(state_dict)
+    check_finite(model, directory)
     return model
 
 
 def save_model(
-    directory: Path, model: Model, bos_token_id: int | None, eos_token_id: int | list[int] | None
+    directory: Path,
+    model: Model,
+    *,
+    context_length: int,
+    bos_token_id: int | None,
+    eos_token_id: int | list[int] | None,
 ) -> None:
-    """Write into `directory`, which exists, the files that `from_pretrained` loads."""
+    """Write into `directory`, which exists, the files that `from_pretrained` loads.
+
+    `context_length`: how far the model was trained, so how many positions its config gives at least.
+    """
     if isinstance(model, Foreign):
         model.save(directory, bos_token_id, eos_token_id)
-    else:
-        state_dict = model.state_dict()
-        save(directory, model.config, state_dict, bos_token_id=bos_token_id, eos_token_id=eos_token_id)
+        return
+    positions = max(context_length, model.config.max_position_embeddings)
+    config = msgspec.structs.replace(model.config, max_position_embeddings=positions)
+    save(directory, config, model.state_dict(), bos_token_id=bos_token_id, eos_token_id=eos_token_id)
 
 
 def save(
@@ -115,19 +130,27 @@ def load(directory: Path) -> tuple[LlamaConfig, dict[str, Tensor]]:
     config = read_config(directory)
     index = directory / INDEX_NAME
     try:
-        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values()) if index.exists() else None
+        names = set(json.loads(read_text(index))["weight_map"].values()) if index.exists() else None
     except (ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{index}: damaged; copy the checkpoint again") from error
     state_dict: dict[str, Tensor] = {}
     for name in sorted(names or {"model.safetensors"}):
         try:
+            refuse_pointer(directory / name)
             state_dict |= load_file(directory / name)
         except FileNotFoundError as error:
             raise UserError(f"{directory / name}: no such file; only safetensors can be read") from error
+        except OSError as error:
+            raise UserError(f"{directory / name}: cannot be read: {error.strerror or error}") from error
         except SafetensorError as error:
             raise UserError(f"{directory / name}: damaged ({error}); copy the checkpoint again") from error
-    if config.tie_word_embeddings:
-        state_dict.pop("lm_head.weight", None)  # some writers store the tied head twice
+    if config.tie_word_embeddings and (head := state_dict.pop("lm_head.weight", None)) is not None:
+        embeddings = state_dict.setdefault("model.embed_tokens.weight", head)  # writers store either, or both
+        if not torch.equal(embeddings, head):
+            raise UserError(
+                f"{directory}: config.json ties the embeddings, but lm_head.weight is another tensor; set "
+                "tie_word_embeddings = false in it"
+            )
     state_dict = {
         name: value for name, value in state_dict.items() if not name.endswith("rotary_emb.inv_freq")
     }

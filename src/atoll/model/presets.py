@@ -167,21 +167,23 @@ def read_config(directory: Path) -> LlamaConfig:
             raise ForeignError(
                 f"{path}: {key} is {tree[key]!r}; only plain Llama checkpoints ({value!r}) can be read"
             )
-    rope = tree.get("rope_parameters") or {
-        **(tree.get("rope_scaling") or {}),
-        "rope_theta": tree.get("rope_theta"),
-    }
+    scaling = tree.get("rope_parameters") or tree.get("rope_scaling") or {}
+    if not isinstance(scaling, dict):
+        raise UserError(f"{path}: its rope parameters are no object; copy the checkpoint again")
+    rope = {"rope_theta": tree.get("rope_theta"), **scaling}
     rope_type = rope.get("rope_type") or rope.get("type", "default")
     if rope_type not in ("default", "llama3"):
         raise ForeignError(f"{path}: rope_type is {rope_type!r}; only 'default' and 'llama3' can be read")
     known = {"num_key_value_heads": tree.get("num_attention_heads"), "rms_norm_eps": 1e-6, **tree}
     known["rope_theta"] = rope.get("rope_theta") or 10_000.0
     known["rope_scaling"] = rope if rope_type == "llama3" else None
-    if known.get("head_dim") is None:
-        known["head_dim"] = _head_dim(tree.get("hidden_size", 0), tree.get("num_attention_heads", 0))
     try:
-        return msgspec.convert(known, LlamaConfig)
-    except msgspec.ValidationError as error:
+        if known.get("head_dim") is None:
+            known["head_dim"] = _head_dim(tree.get("hidden_size", 0), tree.get("num_attention_heads", 0))
+        config = msgspec.convert(known, LlamaConfig)
+        _check_heads(config)
+        return config
+    except (msgspec.ValidationError, UserError, TypeError) as error:  # TypeError: arithmetic with a text
         raise UserError(f"{path}: {error}") from error
 
 
@@ -191,12 +193,16 @@ def _overridden(preset: LlamaConfig, overrides: dict[str, Any]) -> LlamaConfig:
     if "hidden_size" in overrides or "num_attention_heads" in overrides:
         head_dim = _head_dim(config.hidden_size, config.num_attention_heads)
         config = msgspec.structs.replace(config, head_dim=head_dim)
-    if config.num_attention_heads % config.num_key_value_heads:
+    _check_heads(config)
+    return config
+
+
+def _check_heads(config: LlamaConfig) -> None:
+    if config.num_key_value_heads < 1 or config.num_attention_heads % config.num_key_value_heads:
         raise UserError(
             f"model.num_key_value_heads: must divide model.num_attention_heads, "
             f"and {config.num_key_value_heads} does not divide {config.num_attention_heads}"
         )
-    return config
 
 
 def _head_dim(hidden_size: int, num_attention_heads: int) -> int:

@@ -30,7 +30,13 @@ def export(run_dir: RunDir, out: Path) -> tuple[Path, checkpoint.OuterCheckpoint
     model = load_model(recipe, Manifest.load(run_dir.data).vocab_size, saved)
     tokenizer = Tokenizer.load(run_dir.data / TOKENIZER_DIR / "tokenizer.json")
     with atomic_dir(out) as temporary:
-        hf.save_model(temporary, model, tokenizer.bos_id, tokenizer.eos_ids)
+        hf.save_model(
+            temporary,
+            model,
+            context_length=recipe.inner.context_length,
+            bos_token_id=tokenizer.bos_id,
+            eos_token_id=tokenizer.eos_ids,
+        )
         tokenizer.save(temporary)
         (temporary / "README.md").write_text(card(recipe, saved.step, saved.root, ledger))
     return out, saved

@@ -28,10 +28,13 @@ def prepare(recipe: Recipe, run_dir: RunDir, report: Report) -> Manifest:
     """
     from atoll.data.prepare import prepare as prepare_data
 
+    has_state_0 = bool(checkpoint.newest([run_dir.genesis]))
     _check_model(recipe)  # first: the data may take hours
+    if recipe.model.from_ is not None and not has_state_0:
+        _check_checkpoint(recipe)
     run_dir.claim(recipe)
     manifest = prepare_data(recipe, run_dir.data, report)
-    if not checkpoint.newest([run_dir.genesis]):
+    if not has_state_0:
         write_state_0(run_dir, _initial_parameters(recipe, manifest.vocab_size))
     return manifest
 
@@ -60,8 +63,15 @@ def prepare_own(directory: Path, recipe: str, parameters: Mapping[str, Any]) -> 
 
 
 def write_state_0(run_dir: RunDir, parameters: Mapping[str, Any]) -> None:
-    """Keep named fp32 arrays as the run's state 0; every island must have its parameters in their order."""
-    arrays = {name: np.asarray(value, np.float32) for name, value in parameters.items()}
+    """Keep named fp32 arrays as the run's state 0; every island must have its parameters in their order.
+
+    Raises UserError for a value that is not finite.
+    """
+    with np.errstate(over="ignore"):  # what is beyond fp32 becomes infinite, and is refused below
+        arrays = {name: np.asarray(value, np.float32) for name, value in parameters.items()}
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise UserError(f"state 0: {name} has values that are NaN or infinite, from which nothing trains")
     size = sum(array.size for array in arrays.values())
     specs = tuple(TensorSpec(name, array.shape) for name, array in arrays.items())
     is_large = size >= LARGE_MODEL_ELEMENTS
@@ -82,6 +92,20 @@ def _check_model(recipe: Recipe) -> None:
         )
     with contextlib.suppress(ForeignError):  # which only transformers, once it builds the model, can judge
         resolve(recipe.model, recipe.tokenizer.train or 1)
+
+
+def _check_checkpoint(recipe: Recipe) -> None:
+    """Raises UserError where a base model has no weights to train, or cannot read the recipe's windows."""
+    from atoll.model import hf
+    from atoll.model.foreign import Foreign
+
+    model = hf.open_model(recipe.model.checkpoint)
+    length = recipe.inner.context_length
+    if isinstance(model, Foreign) and (model.max_positions or length) < length:
+        raise UserError(
+            f"inner.context_length = {length}: {recipe.model.from_} reads at most {model.max_positions} "
+            "tokens, as its config.json says; ask for at most that"
+        )
 
 
 def _initial_parameters(recipe: Recipe, vocab_size: int) -> dict[str, Any]:

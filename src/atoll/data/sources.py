@@ -95,6 +95,8 @@ class SourceReader:
             yield from islice(read_file(path, self._source, self._count_bytes), skip, None)
         except OSError as error:
             raise _unreadable(self._name, path, error) from error
+        except UserError as error:
+            raise UserError(f"sources.{self._name}: {error}") from error
 
     def _count_bytes(self, num_bytes: float) -> None:
         self._bytes_read += num_bytes

@@ -55,7 +55,8 @@ def local_files(folder: Path, source: Source) -> Found:
         files = [
             path
             for path in found.files
-            if not splits[path] and any(_contains(_words(part), wanted) for part in _parts(path.relative_to(folder)))
+            if not splits[path]
+            and any(_contains(_words(part), wanted) for part in _parts(path.relative_to(folder)))
         ]
     taken = set(files)
     rest = [path for path in found.files if path not in taken]

@@ -9,6 +9,7 @@ import binascii
 from pathlib import Path
 
 from atoll.errors import UserError
+from atoll.given import refuse_pointer
 
 NUM_SPECIAL = 256
 NAMED = {  # by position after the ranks, as in Llama 3.1; all other special tokens are reserved
@@ -31,6 +32,7 @@ def read(path: Path) -> tuple[dict[str, int], list[tuple[str, str]], list[str]]:
     ranks: dict[bytes, int] = {}
     number = 0
     try:
+        refuse_pointer(path)
         for line in path.read_bytes().splitlines():
             number += 1
             token, rank = line.split()

@@ -71,7 +71,7 @@ class Tokenizer:
         if template is not None:
             check_template(template, str(engine.id_to_token(self.bos_id)), origin)
         self._engine, self._config, self._chat_template = engine, config, chat_template
-        self._special = _never_in_text(engine, self.bos_id)
+        self._is_special = _never_in_text(engine, self.bos_id)
         # The ids of the tokens at which a model stops: end of text and end of turn, where it has them.
         self.eos_ids = _eos_ids(engine, token_of(config, "eos_token", origin), origin)
 
@@ -177,7 +177,7 @@ class Tokenizer:
 
         Text that spells one is text, but a model may know it as a piece of its own, as SentencePiece's do.
         """
-        found = tokens[1:][np.isin(tokens[1:], self._special)]
+        found = tokens[1:][self._is_special[tokens[1:]]]
         return str(self._engine.id_to_token(int(found[0]))) if len(found) else ""
 
     def _ids(self, text: str) -> np.ndarray:
@@ -237,7 +237,7 @@ def _parts(text: str) -> Iterator[str]:
 
 
 def _never_in_text(engine: "Engine", bos_id: int) -> np.ndarray:
-    """The ids of the special tokens that no text may turn into: all but the one for what is unknown."""
+    """[vocab_size] bool: the special tokens that no text may turn into, so all but that for the unknown."""
     from tokenizers import models
 
     unknown = getattr(engine.model, "unk_token", None)
@@ -248,7 +248,9 @@ def _never_in_text(engine: "Engine", bos_id: int) -> np.ndarray:
         unknown = engine.id_to_token(number)
     added = engine.get_added_tokens_decoder().items()
     special = {number for number, token in added if token.special and token.content != unknown}
-    return np.array(sorted({bos_id} | special), np.uint32)
+    table = np.zeros(max(engine.get_vocab().values()) + 1, bool)
+    table[[bos_id, *special]] = True
+    return table
 
 
 def _eos_ids(engine: "Engine", eos_token: str | None, origin: str) -> list[int]:

@@ -9,6 +9,8 @@ from tokenizers import Tokenizer as Engine
 from tokenizers import models, pre_tokenizers, processors
 
 from atoll import cli
+from atoll.data import encode, sections
+from atoll.data.encode import Encoders
 from atoll.data.manifest import Manifest
 from atoll.data.prepare import check
 from atoll.data.tokenizer import Tokenizer
@@ -129,6 +131,30 @@ def test_a_configuration_that_is_no_object_is_refused(folder, content):
     (folder / "tokenizer_config.json").write_text(content)
     with pytest.raises(UserError, match=r"tokenizer_config.json: not a JSON object"):
         Tokenizer.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "message"),
+    [
+        ({"<s>": 0, "a": 1, "b": 1}, "tokenizer.json: 'a' and 'b' have the same id, 1"),
+        ({}, "has no token"),
+    ],
+)
+def test_a_vocabulary_that_names_nothing_or_one_id_twice_is_refused(tmp_path, vocabulary, message):
+    tree = {"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": vocabulary}}
+    tree["model"]["unk_token"] = "a"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tree))
+    with pytest.raises(UserError, match=message):
+        Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("num_processes", [0, 1])
+def test_a_text_that_cannot_be_encoded_is_one_sentence_from_any_process(tmp_path, monkeypatch, num_processes):
+    engine = with_bos(Engine(models.WordLevel({"<s>": 0, "text": 1}, unk_token="[UNK]")), "<s>", ["<s>"])
+    engine.save(str(tmp_path / "tokenizer.json"))
+    monkeypatch.setattr(encode, "FEW_BATCHES", 0 if num_processes else 16)
+    with Encoders(tmp_path, 0.1, 1) as encoders, pytest.raises(UserError, match="cannot encode a text: "):
+        list(encoders.map([sections.Batch(texts=["text"]), sections.Batch(texts=["whale"])]))
 
 
 @pytest.mark.parametrize("engine", [unigram(), word_level()])

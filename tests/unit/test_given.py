@@ -49,9 +49,7 @@ def test_an_override_that_is_no_utf_8_is_refused(tmp_path, capsys):
     assert r"sources.s.text=caf\xe9: not UTF-8" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "word", ["plain", "two words", "it's", "$HOME", "größe", "line\nbreak", ODD, "\\'\x1b"]
-)
+@pytest.mark.parametrize("word", ["plain", "two words", "it's", "$HOME", "größe", "a\nb", ODD, "\\'\x1b"])
 def test_a_command_is_what_a_shell_takes(word):
     text = command(["printf", "%s", word])
     assert text.isprintable()

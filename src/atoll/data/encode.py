@@ -127,17 +127,20 @@ class _Process:
         self._input, self._output = self._child.stdin, self._child.stdout
 
     def ask(self, texts: list[str]) -> Encoded:
-        """The encoded texts. Raises UserError when the child dies."""
+        """The encoded texts. Raises UserError when the child dies, or cannot encode one."""
         try:
             pickle.dump(texts, self._input, pickle.HIGHEST_PROTOCOL)
             self._input.flush()
-            return Encoded(*pickle.load(self._output))
+            answer = pickle.load(self._output)
         except (EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
             status = self._child.wait()
             raise UserError(
                 f"a tokenizing process ended with status {status} (was memory short?); run the command again "
                 "to continue after what is done"
             ) from error
+        if isinstance(answer, str):
+            raise UserError(answer)
+        return Encoded(*answer)
 
     def end(self) -> None:
         self._child.kill()
@@ -156,7 +159,11 @@ def _serve(tokenizer_dir: str, fraction: str) -> None:
             texts: Any = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
-        pickle.dump(tuple(encode(tokenizer, float(fraction), texts)), output, pickle.HIGHEST_PROTOCOL)
+        try:
+            answer = tuple(encode(tokenizer, float(fraction), texts))
+        except UserError as error:
+            answer = str(error)
+        pickle.dump(answer, output, pickle.HIGHEST_PROTOCOL)
         output.flush()
 
 

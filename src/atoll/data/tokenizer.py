@@ -6,6 +6,7 @@ Every document gets exactly one BOS, at its head: a tokenizer that adds none, or
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,9 +64,8 @@ class Tokenizer:
         """
         engine.no_truncation()
         engine.no_padding()
-        if not engine.get_vocab():
-            raise UserError(f"{origin}: has no token")
-        self.bos_id = _bos_id(engine, origin)
+        _check_ids(engine, origin)
+        self._origin, self.bos_id = origin, _bos_id(engine, origin)
         engine.encode_special_tokens = True  # a text that spells "<|begin_of_text|>" stays text
         template = chat_template or template_in(config, origin)
         if template is not None:
@@ -132,10 +132,8 @@ class Tokenizer:
             return cls._like_llama_3(engine, str(path))
         path = path / "tokenizer.json" if path.is_dir() else path
         text = read_text(path)
-        try:
+        with _refusing(f"{named(path)}: not a tokenizer.json"):
             engine = Engine.from_str(text)
-        except Exception as error:  # the library's plain Exception
-            raise UserError(f"{named(path)}: not a tokenizer.json: {error}") from error
         config, template = read_config(path), read_template(path)
         tokens = engine.get_vocab()
         if (
@@ -161,8 +159,13 @@ class Tokenizer:
         A special token that is spelled out in a text is encoded as text. The engine needs 150 bytes of memory
         per byte of text, so long texts are cut between words and encoded part by part. For tokenizers that
         split text as Llama 3 or GPT-2 do, this gives the tokens of the whole text; for others, tokens that
-        decode to it. What `special_within` names has turned into special tokens all the same.
+        decode to it. What `special_within` names has turned into special tokens all the same. Raises
+        UserError for a text that it cannot encode, as happens for want of a token for what is unknown.
         """
+        with _refusing(f"{self._origin}: cannot encode a text"):
+            return self._encoded(texts)
+
+    def _encoded(self, texts: Sequence[str]) -> list[np.ndarray]:
         if all(len(text) <= PART_CHARACTERS for text in texts):
             encodings = self._engine.encode_batch_fast(list(texts))
             return [np.array(encoding.ids, np.uint32) for encoding in encodings]
@@ -207,6 +210,19 @@ class Tokenizer:
         return self._engine.to_str(pretty=True).encode()
 
 
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Turn what the library raises into a UserError that begins with `what`."""
+    try:
+        yield
+    except Exception as error:  # its own are plain Exceptions
+        raise UserError(f"{what}: {error}") from error
+    except BaseException as error:  # a panic of the library, unless Python itself is to end
+        if type(error).__module__ != "pyo3_runtime":
+            raise
+        raise UserError(f"{what}: {error}") from error
+
+
 def _llama_3_engine(model: Any) -> "Engine":
     """A byte-level tokenizer that cuts text as Llama 3 does, for a model of the `tokenizers` library."""
     from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
@@ -234,6 +250,18 @@ def _parts(text: str) -> Iterator[str]:
         yield text[start:stop]
         start = stop
     yield text[start:]
+
+
+def _check_ids(engine: "Engine", origin: str) -> None:
+    """Raises UserError where there is no token, or two have one id."""
+    by_id: dict[int, str] = {}
+    for token, number in sorted(engine.get_vocab().items()):
+        if by_id.setdefault(number, token) != token:
+            raise UserError(
+                f"{origin}: {by_id[number]!r} and {token!r} have the same id, {number}; correct it"
+            )
+    if not by_id:
+        raise UserError(f"{origin}: has no token")
 
 
 def _never_in_text(engine: "Engine", bos_id: int) -> np.ndarray:
@@ -268,8 +296,9 @@ def _bos_id(engine: "Engine", origin: str) -> int:
 
     Raises UserError when it puts none or several, or also puts tokens after the text.
     """
-    bare = engine.encode("text", add_special_tokens=False).ids
-    ids = engine.encode("text").ids
+    with _refusing(f"{origin}: cannot encode a text"):
+        bare = engine.encode("text", add_special_tokens=False).ids
+        ids = engine.encode("text").ids
     at = next((i for i in range(len(ids) - len(bare) + 1) if ids[i : i + len(bare)] == bare), 0)
     head, tail = ids[:at], ids[at + len(bare) :]
     if len(head) != 1:
@@ -280,5 +309,9 @@ def _bos_id(engine: "Engine", origin: str) -> int:
     if tail:
         raise UserError(
             f"{origin}: adds {len(tail)} tokens after a text; give its post-processor a template without them"
+        )
+    if engine.id_to_token(head[0]) is None:
+        raise UserError(
+            f"{origin}: puts the id {head[0]} before a text, which none of its tokens has; correct it"
         )
     return head[0]

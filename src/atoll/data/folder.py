@@ -23,7 +23,7 @@ IsWanted = Callable[[Path], bool]  # of a file, by its name
 
 @dataclass
 class Found:
-    """The files to read, in their order, and in a sentence each what else is there."""
+    """The files to read, in their order; and what else is there, in sentences."""
 
     files: list[Path] = field(default_factory=list[Path])
     left_out: list[str] = field(default_factory=list[str])

@@ -17,9 +17,8 @@ KEYWORDS = {  # what `datasets` takes for the name of a split, and the split
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
 SHARD = re.compile(r"[-._]\d+-of-\d+.*", re.DOTALL)  # what follows the name of a split in a shard's name
-HUB_SHARD = re.compile(
-    r"data/(.+?)-\d{5}-of-\d{5}[^/]*"
-)  # where the hub's own tools put the shards of a split
+# Where the hub's own tools put the shards of a split, whatever it is called.
+HUB_SHARD = re.compile(r"data/(.+?)-\d{5}-of-\d{5}[^/]*")
 BETWEEN_WORDS = re.compile(r"[-._ \d]+")
 
 
@@ -49,9 +48,8 @@ def local_files(folder: Path, source: Source) -> Found:
             "them, or name the files with data_files"
         )
     files = exact or named_so
-    if (
-        not files and wanted and not set(wanted) & set(KEYWORDS.values())
-    ):  # then any part of a path may tell it
+    is_own_name = wanted and not set(wanted) & set(KEYWORDS.values())
+    if not files and is_own_name:  # then any part of a path may tell it
         files = [
             path
             for path in found.files

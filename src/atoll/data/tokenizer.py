@@ -6,7 +6,6 @@ Every document gets exactly one BOS, at its head: a tokenizer that adds none, or
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from atoll.data.chat import (
     SPECIAL_TOKENS,
     check_template,
 )
+from atoll.data.tokenizer_checks import bos_id, check_ids, eos_ids, never_in_text, refusing
 from atoll.data.tokenizer_config import (
     CONFIG_NAME,
     TEMPLATE_NAME,
@@ -64,16 +64,16 @@ class Tokenizer:
         """
         engine.no_truncation()
         engine.no_padding()
-        _check_ids(engine, origin)
-        self._origin, self.bos_id = origin, _bos_id(engine, origin)
+        check_ids(engine, origin)
+        self._origin, self.bos_id = origin, bos_id(engine, origin)
         engine.encode_special_tokens = True  # a text that spells "<|begin_of_text|>" stays text
         template = chat_template or template_in(config, origin)
         if template is not None:
             check_template(template, str(engine.id_to_token(self.bos_id)), origin)
         self._engine, self._config, self._chat_template = engine, config, chat_template
-        self._is_special = _never_in_text(engine, self.bos_id)
+        self._is_special = never_in_text(engine, self.bos_id)
         # The ids of the tokens at which a model stops: end of text and end of turn, where it has them.
-        self.eos_ids = _eos_ids(engine, token_of(config, "eos_token", origin), origin)
+        self.eos_ids = eos_ids(engine, token_of(config, "eos_token", origin), origin)
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
@@ -132,7 +132,7 @@ class Tokenizer:
             return cls._like_llama_3(engine, str(path))
         path = path / "tokenizer.json" if path.is_dir() else path
         text = read_text(path)
-        with _refusing(f"{named(path)}: not a tokenizer.json"):
+        with refusing(f"{named(path)}: not a tokenizer.json"):
             engine = Engine.from_str(text)
         config, template = read_config(path), read_template(path)
         tokens = engine.get_vocab()
@@ -162,7 +162,7 @@ class Tokenizer:
         decode to it. What `special_within` names has turned into special tokens all the same. Raises
         UserError for a text that it cannot encode, as happens for want of a token for what is unknown.
         """
-        with _refusing(f"{self._origin}: cannot encode a text"):
+        with refusing(f"{self._origin}: cannot encode a text"):
             return self._encoded(texts)
 
     def _encoded(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -210,19 +210,6 @@ class Tokenizer:
         return self._engine.to_str(pretty=True).encode()
 
 
-@contextmanager
-def _refusing(what: str) -> Iterator[None]:
-    """Turn what the library raises into a UserError that begins with `what`."""
-    try:
-        yield
-    except Exception as error:  # its own are plain Exceptions
-        raise UserError(f"{what}: {error}") from error
-    except BaseException as error:  # a panic of the library, unless Python itself is to end
-        if type(error).__module__ != "pyo3_runtime":
-            raise
-        raise UserError(f"{what}: {error}") from error
-
-
 def _llama_3_engine(model: Any) -> "Engine":
     """A byte-level tokenizer that cuts text as Llama 3 does, for a model of the `tokenizers` library."""
     from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
@@ -250,68 +237,3 @@ def _parts(text: str) -> Iterator[str]:
         yield text[start:stop]
         start = stop
     yield text[start:]
-
-
-def _check_ids(engine: "Engine", origin: str) -> None:
-    """Raises UserError where there is no token, or two have one id."""
-    by_id: dict[int, str] = {}
-    for token, number in sorted(engine.get_vocab().items()):
-        if by_id.setdefault(number, token) != token:
-            raise UserError(
-                f"{origin}: {by_id[number]!r} and {token!r} have the same id, {number}; correct it"
-            )
-    if not by_id:
-        raise UserError(f"{origin}: has no token")
-
-
-def _never_in_text(engine: "Engine", bos_id: int) -> np.ndarray:
-    """[vocab_size] bool: the special tokens that no text may turn into, so all but that for the unknown."""
-    from tokenizers import models
-
-    unknown = getattr(engine.model, "unk_token", None)
-    if (
-        isinstance(engine.model, models.Unigram)
-        and (number := json.loads(engine.to_str())["model"]["unk_id"]) is not None
-    ):
-        unknown = engine.id_to_token(number)
-    added = engine.get_added_tokens_decoder().items()
-    special = {number for number, token in added if token.special and token.content != unknown}
-    table = np.zeros(max(engine.get_vocab().values()) + 1, bool)
-    table[[bos_id, *special]] = True
-    return table
-
-
-def _eos_ids(engine: "Engine", eos_token: str | None, origin: str) -> list[int]:
-    if eos_token is not None and engine.token_to_id(eos_token) is None:
-        raise UserError(
-            f"{origin}: eos_token in its {CONFIG_NAME} is {eos_token!r}, which is not one of "
-            "its tokens; correct it"
-        )
-    ids = [engine.token_to_id(token) for token in (eos_token, END_OF_TURN) if token is not None]
-    return list(dict.fromkeys(each for each in ids if each is not None))
-
-
-def _bos_id(engine: "Engine", origin: str) -> int:
-    """The id of the one token that `engine` puts before a text.
-
-    Raises UserError when it puts none or several, or also puts tokens after the text.
-    """
-    with _refusing(f"{origin}: cannot encode a text"):
-        bare = engine.encode("text", add_special_tokens=False).ids
-        ids = engine.encode("text").ids
-    at = next((i for i in range(len(ids) - len(bare) + 1) if ids[i : i + len(bare)] == bare), 0)
-    head, tail = ids[:at], ids[at + len(bare) :]
-    if len(head) != 1:
-        raise UserError(
-            f"{origin}: puts {len(head) or 'no'} beginning-of-text tokens before a text, but every document "
-            "needs exactly one at its head; give its post-processor a template with one"
-        )
-    if tail:
-        raise UserError(
-            f"{origin}: adds {len(tail)} tokens after a text; give its post-processor a template without them"
-        )
-    if engine.id_to_token(head[0]) is None:
-        raise UserError(
-            f"{origin}: puts the id {head[0]} before a text, which none of its tokens has; correct it"
-        )
-    return head[0]

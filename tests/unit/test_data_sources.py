@@ -228,6 +228,9 @@ def test_data_files_that_are_no_pattern_are_refused(tmp_path, pattern):
 class FakeHub:
     """Stands for `datasets`, which reads rows as they come."""
 
+    def __init__(self):
+        self.rows = [{"content": f"text {number}", "stars": number} for number in range(5)]
+
     def load_dataset(self, *place, **options):
         self.asked = place, options
         if place[0] == "nobody/knows":
@@ -239,8 +242,7 @@ class FakeHub:
         return self
 
     def __iter__(self):
-        rows = [{"content": f"text {number}", "stars": number} for number in range(5)]
-        yield from rows[getattr(self, "skipped", 0) :]
+        yield from self.rows[getattr(self, "skipped", 0) :]
 
 
 @pytest.fixture
@@ -267,6 +269,23 @@ def test_a_dataset_of_the_hub_is_streamed_at_its_revision_and_from_any_row(fake_
     assert reading.fraction is None
     (last,) = SourceReader("s", source, Place(0, 4))
     assert (last.text, str(last.origin), fake_hub.skipped) == ("text 4", "some/code@abc123, row 5", 4)
+
+
+def test_rows_of_the_hub_are_kept_in_the_precision_that_it_tells(fake_hub):
+    schema = pa.schema([("content", pa.string()), ("stars", pa.float32())])
+    rows = [{"content": str(stars), "stars": float(pa.scalar(stars, pa.float32()))} for stars in (0.5, 0.9)]
+
+    class Features(dict):
+        arrow_schema = schema
+
+    fake_hub.features = Features(content=1, stars=2)
+    fake_hub.rows = rows
+    source = Source(dataset="some/code", revision="abc", column="content", keep={"stars": Range(min=0.9)})
+    found = list(SourceReader("s", source))
+    assert [item.text for item in found if isinstance(item, Document)] == ["0.9"]
+    fake_hub.features.arrow_schema = pa.schema([("content", pa.string()), ("stars", pa.date32())])
+    with pytest.raises(UserError, match="some/code@abc: column 'stars' is date32"):
+        list(SourceReader("s", source))
 
 
 @pytest.mark.usefixtures("fake_hub")

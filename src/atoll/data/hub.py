@@ -32,8 +32,9 @@ def stream(name: str, source: Source, skip: int) -> Iterator[Item]:
         )
         where = f"{source.dataset}@{source.revision}"
         features = getattr(rows, "features", None)  # None where the dataset does not tell its types
-        typed = features is not None and source.keep.keys() <= features.keys()
-        kept = keeps(features.arrow_schema, source, where) if typed and source.keep else None
+        kept = None
+        if features is not None and source.keep.keys() <= features.keys():
+            kept = keeps(features.arrow_schema, source, where)
         if skip:
             rows = rows.skip(skip)
         for number, row in enumerate(rows, skip + 1):

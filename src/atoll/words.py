@@ -1,9 +1,38 @@
-"""How a sentence names several things."""
+"""How a sentence names several things, and what of a stranger's words is let in and shown.
+
+Messages take a `Line` or a `Name`, and nothing else that people write: their doors refuse what is too long,
+or holds a control character. Whoever sends a sentence of its own makes it with `one_line`, and so does
+whoever shows one.
+"""
 
 from collections.abc import Iterable
+from typing import Annotated
+
+from msgspec import Meta
+
+MAX_LINE_LENGTH, MAX_NAME_LENGTH = 300, 80  # characters
+VISIBLE = r"\A[^\x00-\x1f\x7f-\x9f]*\Z"
+
+Line = Annotated[str, Meta(max_length=MAX_LINE_LENGTH, pattern=VISIBLE)]  # a note, a reason
+Name = Annotated[str, Meta(max_length=MAX_NAME_LENGTH, pattern=VISIBLE)]  # of a contributor
 
 
 def listed(names: Iterable[str], last: str = "and") -> str:
     """`a, b and c`; "" for no names."""
     *first, end = list(names) or [""]
     return f"{', '.join(first)} {last} {end}" if first else end
+
+
+def one_line(text: str, max_length: int = MAX_LINE_LENGTH) -> str:
+    """Text as one line of at most so many visible characters."""
+    return visible(text if len(text) <= max_length else f"{text[: max_length - 1]}…").strip()
+
+
+def visible(text: str) -> str:
+    """Text on one line without whatever a terminal would obey, so that a stranger's words stay words.
+
+    That are escape sequences, line ends, and changes of the direction of writing.
+    """
+    return "".join(
+        c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text
+    )

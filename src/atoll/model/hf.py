@@ -13,6 +13,7 @@ from torch import Tensor
 
 from atoll import recipe
 from atoll.errors import UserError
+from atoll.files import open_to_readers
 from atoll.model import foreign
 from atoll.model.foreign import Foreign
 from atoll.model.llama import Llama
@@ -170,3 +171,4 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         if "os error 28" in str(error):  # a full disk: safetensors gives the system's error only as text
             raise OSError(errno.ENOSPC, str(error), str(path)) from error
         raise
+    open_to_readers(path)

@@ -125,9 +125,8 @@ async def _lead(
     server.begin(settings.restored or restored, settings.rewind)
     ticket = requests.ticket(TICKET_USES, TICKET_HOURS)
     write_atomic(run_dir.local_address, str(here).encode())
-    write_private(
-        run_dir.coordinator / "ticket", ticket.encode()
-    )  # whoever waits for the host waits for this
+    # Last, since whoever waits for the host waits for this.
+    write_private(run_dir.coordinator / "ticket", ticket.encode())
     relay = None
     if settings.relay:
         local_ticket = requests.ticket(1, 1.0, (msgspec.structs.replace(listening, host=here.host),))

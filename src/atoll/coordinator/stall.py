@@ -66,8 +66,8 @@ class Stall:
             )
         if self._has_no_owner:
             return (
-                "no agent can be reached by the others: open the port of the host's relay (7702), or one of an "
-                f"agent (atoll join TICKET --listen 0.0.0.0:7800), or {RELAY}"
+                "no agent can be reached by the others: open the port of the host's relay (7702), or one of "
+                f"an agent (atoll join TICKET --listen 0.0.0.0:7800), or {RELAY}"
             )
         return self._reason_of_donors(head, now)
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 WIDTH = 110
+CLOCK = re.compile(r"^\d\d:\d\d:\d\d  ")
 STYLES = {  # of lines that begin, or go on after an island's name, like this
     "step ": "green",
     "killing": "bold red",
@@ -28,7 +29,8 @@ def main() -> None:
     console = Console(record=True, width=WIDTH, file=io.StringIO(), highlight=False)
     console.print(Text("$ atoll demo", style="bold"))
     for line in lines:
-        style = next((style for start, style in STYLES.items() if line.startswith(start)), "")
+        told = CLOCK.sub("", line)
+        style = next((style for start, style in STYLES.items() if told.startswith(start)), "")
         console.print(Text(line, style=style, no_wrap=False))
     target = Path(__file__).parent / "demo.svg"
     # Without rich's fonts, which a reader's browser would have to fetch from elsewhere.

@@ -13,6 +13,7 @@ from blake3 import blake3
 from atoll.errors import DiskError, UserError
 
 FULL_BYTES = 1 << 16  # with less room than this, a library that fails to write has met a full disk
+LOCK_NAME = ".lock"
 
 
 @contextmanager
@@ -64,6 +65,23 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
     """Write `data` so that `path` holds all of it or what it held before, also after a power cut."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """As `write_atomic`, a file that only its owner can read: a key, or a ticket."""
+    old = os.umask(0o077)
+    try:
+        write_atomic(path, data)
+    finally:
+        os.umask(old)
+
+
+def open_to_readers(path: Path) -> None:
+    """Give a file the permissions that the umask leaves to new ones: some libraries make theirs private."""
+    example = path.with_name(f".{path.name}.mode.tmp")
+    example.touch()
+    path.chmod(example.stat().st_mode)
+    example.unlink()
 
 
 def write_unsynced(path: Path, data: bytes | memoryview) -> None:
@@ -145,7 +163,7 @@ class DirectoryLock:
 
     def __init__(self, path: Path) -> None:
         """Create the directory and its lock file. Raises DiskError when the disk is full or read-only."""
-        lock = path / ".lock"
+        lock = path / LOCK_NAME
         _make_parent(lock)
         try:
             self._file = lock.open("a")

@@ -24,7 +24,7 @@ from atoll.errors import UserError
 from atoll.island.parallelize import device as device_named
 from atoll.island.ranks import Ranks, own_rows
 from atoll.swarm.layout import Layout
-from atoll.swarm.messages import Adopt
+from atoll.swarm.messages import Adopt, Pulse
 from atoll.swarm.records import Plan, RunInfo
 
 __all__ = ["Adopt", "ElasticDeviceMesh", "Plan", "Swarm"]
@@ -91,12 +91,14 @@ class Swarm:
         log: Path | None = None,
         say: Callable[[str], None] = lambda _: None,
         check: Callable[[], None] = lambda: None,
+        told: Callable[[Pulse, bool], None] = lambda pulse, waits: None,
     ) -> "Swarm":
         """Start the agent. `ticket` may be empty where the directory is a member of its run already.
 
         `log` takes the agent's standard error; `say` hears, in sentences, of agents that die and are
-        replaced, and what they wait for; `check` is called every few seconds of waiting, and ends it by an
-        exception. All but `ranks` is the first rank's to give.
+        replaced; `check` is called every few seconds of waiting, and ends it by an exception; `told` is given
+        the agent's signs of life, which say how the run is, and whether this process waits for its agent. All
+        but `ranks` is the first rank's to give.
         """
 
         def replaced(why: str, status: int) -> None:
@@ -104,7 +106,8 @@ class Swarm:
 
         if ranks.number > 0:
             return Swarm(ranks, None)
-        return Swarm(ranks, AgentLine(settings, ticket, log, replaced=replaced, waits=say, check=check))
+        line = AgentLine(settings, ticket, log, replaced=replaced, check=check, told=told)
+        return Swarm(ranks, line)
 
     def orders(self) -> Iterator[Adopt | Plan]:
         """What to do next, until the run is finished. Raises UserError when this island may not go on.

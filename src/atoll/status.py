@@ -1,4 +1,4 @@
-"""How a run is, as its coordinator sees it: what `atoll status --json` prints, and the demo and tables read.
+"""How a run is, as its coordinator sees it: what `atoll status --json` prints, and terminals show.
 
 docs/events.md describes every field. Roots are in hex; a step is an outer step.
 """
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import msgspec
 
 from atoll.metrics import Metrics
+from atoll.words import Line
 
 VERSION = 2  # of these structs: raise it with every change that a reader of before would misread
 
@@ -21,6 +22,7 @@ class IslandStatus(msgspec.Struct, frozen=True, kw_only=True):
     relay: bool  # it has no trainer
     present: bool  # its line to the coordinator is up, and it is heard
     ready: bool  # it holds the head, and so does its trainer
+    evicted: str  # why the operator has put it out; "": it is not
     addresses: tuple[str, ...]  # where peers reach it, each as host:port; none: they cannot
     note: str  # what its agent is doing, for people
     inner_step: int  # how many of the open outer step it has done
@@ -42,13 +44,18 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A run at one moment."""
 
     version: int = VERSION
+    hosted: bool  # a coordinator has answered; else this is what the database and the events file know
+    time: float  # of this moment, in seconds since the epoch; not hosted: when the last coordinator was alive
     run_id: str
     name: str  # of its recipe
     term: int  # of the coordinator that answers
     finished: bool  # every outer step is committed
+    stall: str  # why the run cannot go on by itself, and what to do; "" while it can
     step: int  # the one that is open: so many are committed
     num_outer_steps: int  # of the whole run
     num_inner_steps: int  # of an outer step, for an island that is planned all of them
+    num_islands: int  # that are here; before the first step of a reign, that are ready
+    num_awaited: int  # islands without which the step cannot be committed, or the first one not begin
     root: str  # of the committed state that the open step begins from
     attempt: int  # number of the open step's last attempt to reduce; 0: none yet
     proposed: tuple[str, ...]  # islands that have proposed in the open step, sorted
@@ -57,6 +64,18 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
     sent_bytes: int  # by the coordinator, since it started
     islands: tuple[IslandStatus, ...]  # sorted by id
     events: tuple[Told, ...]  # the last notable ones, oldest first
+
+
+class Overview(msgspec.Struct, frozen=True, kw_only=True):
+    """A run at one moment, in the few words that every member's terminal can show."""
+
+    step: int  # as in `RunStatus`, like all but the last two
+    num_outer_steps: int
+    num_islands: int
+    num_awaited: int
+    stall: Line
+    num_proposed: int  # islands that have proposed in the open step
+    tokens_per_second: float  # of all islands together
 
 
 def ledger(islands: Iterable[IslandStatus]) -> dict[str, dict[str, int]]:

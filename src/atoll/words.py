@@ -1,8 +1,22 @@
-"""How a sentence names several things, or a command."""
+"""How a sentence names several things or a command, and what of a stranger's words is let in and shown.
+
+Messages take a `Line` or a `Name`, and nothing else that people write: their doors refuse what is too long,
+or holds a control character. Whoever sends a sentence of its own makes it with `one_line`, and so does
+whoever shows one.
+"""
 
 import os
 import shlex
 from collections.abc import Iterable
+from typing import Annotated
+
+from msgspec import Meta
+
+MAX_LINE_LENGTH, MAX_NAME_LENGTH = 300, 80  # characters
+VISIBLE = r"\A[^\x00-\x1f\x7f-\x9f]*\Z"
+
+Line = Annotated[str, Meta(max_length=MAX_LINE_LENGTH, pattern=VISIBLE)]  # a note, a reason
+Name = Annotated[str, Meta(max_length=MAX_NAME_LENGTH, pattern=VISIBLE)]  # of a contributor
 
 
 def listed(names: Iterable[str], last: str = "and") -> str:
@@ -11,9 +25,10 @@ def listed(names: Iterable[str], last: str = "and") -> str:
     return f"{', '.join(first)} {last} {end}" if first else end
 
 
-def command(words: Iterable[str]) -> str:
-    """A command that a shell takes as it stands, whatever its words are: names that are not UTF-8 too."""
-    return " ".join(shlex.quote(word) if _can_be_shown(word) else _spelled(word) for word in words)
+def command(*words: object) -> str:
+    """A command of atoll as a shell takes it, whatever its words are: bytes that are not UTF-8 too."""
+    texts = ["atoll", *map(str, words)]
+    return " ".join(shlex.quote(text) if _can_be_shown(text) else _spelled(text) for text in texts)
 
 
 def _can_be_shown(word: str) -> bool:
@@ -27,3 +42,18 @@ def _spelled(word: str) -> str:
         for byte in os.fsencode(word)
     )
     return f"$'{plain}'"
+
+
+def one_line(text: str, max_length: int = MAX_LINE_LENGTH) -> str:
+    """Text as one line of at most so many visible characters."""
+    return visible(text if len(text) <= max_length else f"{text[: max_length - 1]}…").strip()
+
+
+def visible(text: str) -> str:
+    """Text on one line without whatever a terminal would obey, so that a stranger's words stay words.
+
+    That are escape sequences, line ends, and changes of the direction of writing.
+    """
+    return "".join(
+        c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text
+    )

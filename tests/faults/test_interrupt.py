@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from faults.test_demo import SHORT
 
 from atoll.events.log import EventReader
+from atoll.run.genesis import prepare_own
 
 
 def processes_of(directory: Path) -> list[str]:
@@ -48,3 +50,16 @@ def test_ctrl_c_ends_the_demo_and_its_processes(tmp_path, moment) -> None:
         time.sleep(0.1)
     assert not left
     assert not list(directory.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tenths", range(3, 30, 2))
+def test_ctrl_c_ends_a_coordinator_without_a_traceback_at_any_moment(tmp_path, tenths) -> None:
+    prepare_own(tmp_path / "run", "own", {"w": torch.zeros(3)})
+    command = [sys.executable, "-m", "atoll", "host", str(tmp_path / "run"), "--listen", "127.0.0.1:0"]
+    host = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    time.sleep(tenths / 10)  # the moment is by chance: imports, kernels, ports, the relay
+    host.send_signal(signal.SIGINT)
+    output, _ = host.communicate(timeout=60)
+    assert host.returncode in (0, -signal.SIGINT)
+    assert "Traceback" not in output

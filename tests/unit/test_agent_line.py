@@ -180,7 +180,7 @@ def test_what_an_agent_waits_for_while_it_enrols_is_told_at_once(line_to, tmp_pa
     told, done = threading.Event(), threading.Event()
 
     def agent(its) -> None:
-        its.say(m.Waiting("no coordinator answers yet"))
+        its.say(m.Pulse(note="no coordinator answers yet"))
         assert told.wait(10), "the trainer hears it before the island is a member"
         membership._keep(tmp_path, member())
         assert done.wait(10)
@@ -188,11 +188,12 @@ def test_what_an_agent_waits_for_while_it_enrols_is_told_at_once(line_to, tmp_pa
     made = line_to(agent)
     heard: list[str] = []
 
-    def waits(why: str) -> None:
-        heard.append(why)
+    def hears(pulse: m.Pulse, waits: bool) -> None:
+        assert waits
+        heard.append(pulse.note)
         told.set()
 
-    made._waits = waits
+    made._told = hears
     try:
         assert made.membership() == member()
     finally:
@@ -228,6 +229,29 @@ def test_an_agent_that_says_what_none_says_to_a_trainer_is_replaced(line_to) -> 
     assert made.data_dir() == Path("/data")
     ((why, _),) = made.replaced
     assert why.startswith("a trainer takes no such message from its agent: ") and "'Ping'" in why
+
+
+def test_a_trainer_hears_how_the_run_is_while_it_waits_and_while_it_trains(line_to) -> None:
+    def agent(its) -> None:
+        its.say(m.Pulse(note="before the first order"))
+        its.hear(m.Attached)
+        its.say(ADOPT, m.Pulse(note="waiting"))
+        its.hear(m.Adopted)
+        its.say(m.Work(PLAN))
+        its.hear(m.Progress)
+        its.say(m.Pulse(lost="the coordinator is gone"), m.Stopped(""))
+
+    made = line_to(agent)
+    told: list[tuple[str, bool]] = []
+    made._told = lambda pulse, waits: told.append((pulse.lost or pulse.note, waits))
+    orders = made.orders()
+    assert next(orders) == ADOPT
+    made.adopted(ADOPT, b"root")
+    assert next(orders) == PLAN
+    made.progress(2.0, 16)
+    made._agent.ended()
+    made.progress(2.0, 16)
+    assert told == [("before the first order", True), ("waiting", True), ("the coordinator is gone", False)]
 
 
 def test_a_trainer_works_on_while_its_agent_is_dead(line_to) -> None:

@@ -3,19 +3,28 @@ behind.
 """
 
 import os
+import shlex
+import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from atoll import cli
+from atoll import recipe as recipes
 from atoll.cli import parser
+from atoll.cli.opened import opened
+from atoll.cli.process import nothing_to_clean_up
 from atoll.cli.run import join_settings
-from atoll.run.directory import RunDir
+from atoll.cli.verbs import parse
+from atoll.errors import UserError
+from atoll.run.directory import IslandDir, RunDir
 from atoll.run.genesis import prepare_own
 from atoll.swarm.address import Address, HostPorts
 from atoll.swarm.identity import Ticket
+from atoll.words import command
 
 RECIPE = """
 name = "tiny"
@@ -84,13 +93,53 @@ def test_a_model_that_cannot_be_is_refused_before_any_data_is_prepared(
 
 
 def test_a_run_directory_of_another_recipe_names_the_keys(capsys, tmp_path, recipe) -> None:
-    RunDir(tmp_path / "run").claim(__import__("atoll.recipe").recipe.load(recipe))
+    RunDir(tmp_path / "run").claim(recipes.load(recipe))
     text = complaint(capsys, "host", recipe, "outer.lr=0.5", "inner.clip_norm=2", "--dir", tmp_path / "run")
     assert "inner.clip_norm, outer.lr" in text
 
 
-def test_hosting_before_preparing_says_what_to_do(capsys, tmp_path, recipe) -> None:
-    assert "atoll prepare" in complaint(capsys, "host", recipe, "--dir", tmp_path / "run")
+def test_a_run_of_another_recipe_says_what_it_has_and_how_to_go_on_with_it(capsys, tmp_path, recipe) -> None:
+    RunDir(tmp_path / "run").claim(recipes.load(recipe))
+    text = complaint(capsys, "host", recipe, "outer.lr=0.5", "--dir", tmp_path / "run")
+    assert "(there: outer.lr=0.7); give this directory in the recipe's place" in text
+
+
+def test_a_run_is_opened_by_its_directory(capsys, tmp_path, recipe) -> None:
+    run_dir = RunDir(tmp_path / "my run")
+    run_dir.claim(recipes.load(recipe, ["outer.lr=0.5"]))
+    loaded, found = opened(parse(cli.parser(), ["host", str(run_dir.path)]))
+    assert (loaded.outer.lr, found.path) == (0.5, run_dir.path)
+    assert "leave --dir out" in complaint(capsys, "host", run_dir.path, "--dir", tmp_path)
+
+
+def test_hosting_before_preparing_says_what_to_do_and_leaves_nothing(capsys, tmp_path, recipe) -> None:
+    assert "atoll prepare" in complaint(capsys, "host", recipe, "--dir", tmp_path / "new" / "run")
+    assert not (tmp_path / "new").exists()
+
+
+def test_preparing_that_is_refused_leaves_nothing(capsys, tmp_path, recipe) -> None:
+    text = RECIPE.replace("model.own = true", 'model.preset = "demo"\ntokenizer.train = 2048')
+    text = text.replace("[{ until = 4 }]", "[{ until = 4, mixture = { a = 1 } }]")
+    text = text.replace("context_length = 1, tokens_per_step = 1", "context_length = 8, tokens_per_step = 8")
+    recipe.write_text(f'{text}sources.a.text = "{tmp_path}/nowhere"\n')
+    assert "nowhere" in complaint(capsys, "prepare", recipe, "--dir", tmp_path / "new" / "run")
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_island_that_is_refused_before_it_has_enrolled_leaves_nothing(tmp_path) -> None:
+    run_dir = RunDir(tmp_path / "new" / "run")
+    before = run_dir.existing()
+    island = IslandDir(run_dir, "")
+    with pytest.raises(UserError), run_dir.member(island.path, before):
+        raise UserError("this ticket has expired")
+    island._lock.release()
+    assert list(tmp_path.iterdir()) == []
+    island = IslandDir(run_dir, "")
+    (island.path / "agent.log").touch()
+    with pytest.raises(UserError), run_dir.member(island.path, before):
+        raise UserError(f"its log: {island.path / 'agent.log'}")
+    island._lock.release()
+    assert (island.path / "agent.log").exists(), "a log that the sentence names stays"
 
 
 def test_a_port_in_use_is_named(capsys, tmp_path, recipe) -> None:
@@ -182,6 +231,43 @@ def test_a_joiner_may_set_only_its_own_table(capsys, tmp_path) -> None:
     assert "outer" in text
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["TICKET", "island.threads=1", "--name", "bob"],
+        ["TICKET", "--name", "bob", "island.threads=1"],
+        ["--name", "bob", "island.threads=1", "TICKET"],
+        ["island.threads=1", "--name", "bob", "TICKET"],
+    ],
+)
+def test_options_and_overrides_may_come_in_any_order(words) -> None:
+    options = parse(cli.parser(), ["join", *words])
+    assert (options.ticket, options.overrides, options.name) == ("TICKET", ["island.threads=1"], "bob")
+
+
+@pytest.mark.parametrize(
+    "words", [["status", "run", "--wide"], ["evict", "run", "ann", "bob"], ["join", "a=1"]]
+)
+def test_what_no_verb_takes_is_refused(words, capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse(cli.parser(), words)
+    assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--uses", 0), ("--uses", -1), ("--uses", 10**6), *(("--hours", h) for h in (0, -1, "nan", "inf", 1e9))],
+)
+def test_the_limits_of_an_invitation_are_checked(capsys, tmp_path, option, value) -> None:
+    assert f"{option} " in complaint(capsys, "invite", tmp_path, option, value)
+
+
+@pytest.mark.parametrize("name", ["\x1b[2J", "a\nb", "x" * 81])
+def test_a_contributor_is_a_name_on_one_line(capsys, name) -> None:
+    ticket = Ticket("tiny-0011", "127.0.0.1:1", b"0" * 16, "secret").text()
+    assert "--contributor: not a name on one line" in complaint(capsys, "join", ticket, "--contributor", name)
+
+
 def test_no_run_in_a_directory(capsys, tmp_path) -> None:
     assert "no run here" in complaint(capsys, "status", tmp_path)
     assert "no outer checkpoint" in complaint(capsys, "export", tmp_path, tmp_path / "out")
@@ -212,3 +298,54 @@ def test_a_reader_that_has_enough_is_no_failure_of_ours() -> None:
     done = subprocess.run([sys.executable, "-c", TALKATIVE], stdout=write, stderr=subprocess.PIPE, timeout=60)
     os.close(write)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+PRINTS = """
+from atoll import cli
+def evict(_): print("a … b")
+cli.run.evict = evict
+raise SystemExit(cli.main(["evict", "run", "island"]))
+"""
+
+
+def test_a_character_that_the_terminal_lacks_is_a_question_mark() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([sys.executable, "-c", PRINTS], capture_output=True, env=environment, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"a ? b\n", b"")
+
+
+def test_closed_streams_are_no_failure() -> None:
+    script = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(PRINTS)} <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", script], timeout=60, close_fds=False).returncode == 0
+
+
+def test_output_that_cannot_be_written_is_said_after_the_work_is_done() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", PRINTS], stdout=full, stderr=subprocess.PIPE, env=environment, timeout=60
+        )
+    assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
+    assert b"done, but what it printed cannot be written" in done.stderr
+
+
+def test_ctrl_c_ends_a_process_at_once_while_it_imports_and_is_left_ignored_where_it_was() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with nothing_to_clean_up():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with nothing_to_clean_up():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_next_line_is_quoted_so_that_a_shell_takes_it() -> None:
+    assert shlex.split(command("export", "runs/it's mine", "a b")) == [
+        "atoll",
+        "export",
+        "runs/it's mine",
+        "a b",
+    ]

@@ -148,7 +148,7 @@ def test_prepare_tells_what_it_skipped_and_held_out_and_a_next_line_that_works(t
     assert "tales: 5 bad rows skipped: 2 not a JSON object, 2 null instead of text, 1 empty text" in told
     assert "tales: its end is held out, " in told
     next_line = shlex.split(told.rsplit("next: ", 1)[1])
-    assert next_line == ["atoll", "host", str(odd), "seed=3", "--dir", str(where)]
+    assert next_line == ["atoll", "host", str(where)]
     hosted = cli.parser().parse_args(next_line[1:])
     assert (hosted.recipe, hosted.overrides, hosted.dir) == (str(odd), ["seed=3"], where)
     assert cli.main(["prepare", str(odd), "seed=3", "--check", "--dir", str(where)]) == 0

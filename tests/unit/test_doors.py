@@ -2,7 +2,7 @@
 
 from collections import Counter
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 import pytest
@@ -26,6 +26,8 @@ def example(wanted: Any) -> Any:
     origin, arguments = get_origin(wanted), [a for a in get_args(wanted) if a is not Ellipsis]
     if wanted in GIVEN:
         return GIVEN[wanted]
+    if origin is Annotated:
+        return example(arguments[0])
     if origin is Literal:
         return arguments[0]
     if origin is UnionType:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from atoll.errors import UserError
@@ -15,9 +16,11 @@ from atoll.files import (
     atomic_path,
     digest_file,
     disk_error,
+    open_to_readers,
     remove_leftovers,
     reserve,
     write_atomic,
+    write_private,
     write_unsynced,
 )
 
@@ -230,3 +233,34 @@ def test_temporary_files_of_a_killed_process_are_removed_and_nothing_else(tmp_pa
         (tmp_path / kept).write_bytes(b"kept")
     remove_leftovers(tmp_path)
     assert everything(tmp_path) == [".lock", "notes.tmp", "state", "whole"]
+
+
+@pytest.fixture
+def umask_022():
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def test_a_ticket_or_key_is_for_its_owner_alone(tmp_path, umask_022) -> None:
+    write_private(tmp_path / "ticket", b"secret")
+    assert (tmp_path / "ticket").stat().st_mode & 0o777 == 0o600
+    assert os.umask(0o022) == 0o022, "the umask is what it was"
+
+
+def test_a_file_of_a_library_that_keeps_it_private_is_opened_as_the_umask_says(tmp_path, umask_022) -> None:
+    path = tmp_path / "model.safetensors"
+    path.touch(0o600)
+    open_to_readers(path)
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_checkpoints_can_be_read_by_others(tmp_path, umask_022) -> None:
+    from atoll.agent import checkpoint
+    from atoll.swarm.layout import Layout, TensorSpec
+
+    layout = Layout((TensorSpec("a", (8,)),))
+    flat = np.zeros(layout.num_elements, np.float32)
+    path = checkpoint.save(tmp_path, layout, 0, checkpoint.flat_root(layout, flat), flat, None)
+    assert path.stat().st_mode & 0o777 == 0o644

@@ -51,9 +51,10 @@ def test_an_override_that_is_no_utf_8_is_refused(tmp_path, capsys):
 
 @pytest.mark.parametrize("word", ["plain", "two words", "it's", "$HOME", "größe", "a\nb", ODD, "\\'\x1b"])
 def test_a_command_is_what_a_shell_takes(word):
-    text = command(["printf", "%s", word])
+    text = command(word)
     assert text.isprintable()
-    assert subprocess.run(["bash", "-c", text], stdout=subprocess.PIPE).stdout == os.fsencode(word)
+    script = f'atoll() {{ printf %s "$1"; }}; {text}'
+    assert subprocess.run(["bash", "-c", script], stdout=subprocess.PIPE).stdout == os.fsencode(word)
 
 
 def test_a_home_is_found_or_refused(monkeypatch):

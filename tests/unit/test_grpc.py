@@ -1,6 +1,7 @@
 """The gRPC transport on loopback: who is let in, what a cut does, and whether it counts the bytes it sent."""
 
 import asyncio
+import gc
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -536,3 +537,22 @@ def test_something_else_on_the_enrolment_port_is_a_transport_error() -> None:
                 await enrolment_line(Ticket("test-1", (HostPorts(HOST, port - 1, port, 0),), b"f", "s"))
 
     asyncio.run(main())
+
+
+def test_a_server_whose_start_is_cancelled_ends_without_a_word(keys) -> None:
+    """A Ctrl-C in a coordinator's first seconds is noticed when it begins to serve."""
+    said: list[Any] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+        transport = GrpcTransport(keys.new_credentials(COORDINATOR))
+        serving = asyncio.create_task(transport.serve(Address(HOST, 0), {ECHO: echo}))
+        await asyncio.sleep(0)
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        assert serving.cancelled()
+        await transport.close()
+
+    asyncio.run(main())
+    gc.collect()
+    assert said == []

@@ -52,7 +52,10 @@ EDGES: dict[str, tuple[set[str], bool]] = {
     "numba": ({"agent/kernel.py"}, False),
     "cryptography": ({"swarm/identity.py"}, False),
     "safetensors": ({"agent/checkpoint.py", "model/hf.py"}, False),
-    "rich": ({"terminal.py", "demo/demo.py"}, False),
+    "rich": (
+        {f"terminal/{name}.py" for name in ("terminal", "status", "picture", "joiner")},
+        False,
+    ),
     "transformers": ({"demo/report.py", "model/foreign.py"}, True),
     "tokenizers": ({"data/tokenizer.py"}, True),
     "pyarrow": ({"data/parquet.py"}, True),

@@ -423,3 +423,16 @@ def test_equal_recipes_differ_in_nothing() -> None:
 
 def test_the_last_outer_step_covers_a_rest_of_inner_steps() -> None:
     assert with_overrides().num_outer_steps == 7  # 200 inner steps, 30 each
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("stage.2.until=1", "stage is an array of 2, whose last is stage.1"),
+        ("stage.last.until=1", "stage is an array of 2, whose last is stage.1"),
+        ("outer.inner_steps.x=1", "outer.inner_steps is a value, and has no parts"),
+    ],
+)
+def test_an_override_that_leads_nowhere_says_where_its_path_ends(text, reason) -> None:
+    with pytest.raises(UserError, match=f"no such place in the recipe: {reason}"):
+        override(tree(), text)

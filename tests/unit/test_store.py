@@ -68,7 +68,7 @@ def attempt(step: int, number: int) -> Attempt:
 # --------------------------------------------------------------------------------------- tickets and islands
 def test_a_ticket_is_exchanged_for_a_certificate(store) -> None:
     assert store.redeem(store.new_ticket(1, 1.0), "a", "Ada", b"certificate") == b"certificate"
-    assert store.contributors() == {"a": "Ada"}
+    assert store.enrolled() == {"a": ("Ada", "")}
 
 
 def test_an_unknown_ticket_is_refused(store) -> None:
@@ -110,6 +110,34 @@ def test_an_evicted_island_is_refused_with_the_reason(store) -> None:
     assert store.eviction_reason("a") == "poisoned us"
     with pytest.raises(UserError, match="evicted from this run: poisoned us"):
         store.redeem(secret, "a", "", b"")
+
+
+def test_an_evicted_machine_does_not_come_back_by_the_same_ticket_under_a_new_id(store) -> None:
+    secret, other = store.new_ticket(9, 1.0), store.new_ticket(9, 1.0)
+    for island in ("a", "b"):
+        store.redeem(secret, island, "", b"kept")
+    assert store.evict("a", "") == 1, "b came by the same ticket"
+    with pytest.raises(UserError, match=r"this ticket is void.*`atoll invite`"):
+        store.redeem(secret, "a again", "", b"")
+    assert store.redeem(secret, "b", "", b"") == b"kept", "who has come by it stays"
+    store.redeem(other, "c", "", b"")
+
+
+def test_an_eviction_can_be_taken_back_and_so_is_its_tickets(store) -> None:
+    secret = store.new_ticket(9, 1.0)
+    for island in ("a", "b"):
+        store.redeem(secret, island, "", b"")
+    for island in ("a", "b"):
+        store.evict(island, "")
+    store.readmit("a")
+    assert {island for island, kept in store.enrolled().items() if kept.evicted} == {"b"}
+    store.redeem(secret, "a", "", b"")
+    with pytest.raises(UserError, match="void"):
+        store.redeem(secret, "c", "", b"")
+    store.readmit("b")
+    store.redeem(secret, "c", "", b"")
+    with pytest.raises(UserError, match="no such island"):
+        store.readmit("nobody")
 
 
 def test_an_eviction_needs_no_reason(store) -> None:

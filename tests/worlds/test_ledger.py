@@ -23,6 +23,7 @@ def an_island(island: str, contributor: str, tokens: dict[str, int]) -> IslandSt
         relay=not tokens,
         present=True,
         ready=True,
+        evicted="",
         addresses=(),
         note="",
         inner_step=0,
@@ -80,13 +81,18 @@ def test_islands_of_one_contributor_are_one_line_and_an_unnamed_island_is_its_ow
     by_contributor = ledger(rows)
     assert by_contributor == {"2": {"web": 1}, "ann": {"code": 2_000_000, "web": 16}}
     status = RunStatus(
+        hosted=True,
+        time=0.0,
         run_id="r",
         name="r",
         term=1,
         finished=True,
+        stall="",
         step=1,
         num_outer_steps=1,
         num_inner_steps=1,
+        num_islands=1,
+        num_awaited=1,
         root="",
         attempt=0,
         proposed=(),
@@ -97,7 +103,7 @@ def test_islands_of_one_contributor_are_one_line_and_an_unnamed_island_is_its_ow
         events=(),
     )
     shown = io.StringIO()
-    Console(width=100, file=shown).print(status_table(status))
+    Console(width=100, file=shown).print(status_table(status, 100))
     lines = [line.split() for line in shown.getvalue().splitlines()[-4:]]
     assert lines == [
         ["committed", "by", "code", "web", "in", "all"],

@@ -18,22 +18,30 @@ from atoll.errors import UserError
 from atoll.files import DirectoryLock, disk_error, remove_leftovers
 from atoll.swarm.grpc_transport import GrpcTransport
 from atoll.swarm.identity import Ticket, check_clock
-from atoll.swarm.messages import Stopped, Waiting
+from atoll.swarm.messages import Pulse, Stopped
 from atoll.swarm.transport import TransportError
+from atoll.words import one_line
 
 ENROL_SECONDS, ENROL_PAUSE_SECONDS = 30.0, 1.0  # for a coordinator to answer a ticket; between two tries
 
+Show = Callable[[Pulse], None]
 
-async def run(arguments: Arguments) -> str:
-    """Enrol if need be, then be an agent until told to stop; the reason, "" for a finished run."""
+
+async def run(arguments: Arguments, show: Show = lambda pulse: None) -> str:
+    """Enrol if need be, then be an agent until told to stop; the reason, "" for a finished run.
+
+    `show` is given what people may want to know, every second.
+    """
     settings = arguments.settings
     trainer = await SocketTrainer.open(arguments.handle) if arguments.handle >= 0 else None
     try:
 
         def waits(why: str) -> None:
-            print(f"atoll: {why}", file=sys.stderr, flush=True)
+            pulse = Pulse(note=one_line(why))
+            show(pulse)
             if trainer is not None:
-                trainer.tell(Waiting(why))
+                print(f"atoll: {why}", file=sys.stderr, flush=True)
+                trainer.tell(pulse)
 
         member = await _enrol(settings, arguments.ticket, waits)
         check_clock(member.certificate)
@@ -48,7 +56,7 @@ async def run(arguments: Arguments) -> str:
         recipe = recipes.parse(member.run.recipe, member.run_id)
         transport = GrpcTransport(member.credentials(settings.directory))
         settings = msgspec.structs.replace(settings, coordinators=member.addresses)
-        agent = Agent(settings, member.island, member.run, recipe, transport, trainer)
+        agent = Agent(settings, member.island, member.run, recipe, transport, trainer, show)
         return await agent.run()
     except (UserError, OSError) as error:
         reason = disk_error(settings.directory, error)
@@ -83,9 +91,9 @@ async def _enrol(settings: Settings, ticket: str, waits: Callable[[str], None]) 
             await asyncio.sleep(ENROL_PAUSE_SECONDS)
 
 
-def relay(settings: Settings, ticket: str) -> None:
-    """Be a relay in the foreground, until Ctrl-C."""
-    if reason := asyncio.run(run(Arguments(settings, ticket, -1))):
+def relay(settings: Settings, ticket: str, show: Show) -> None:
+    """Be a relay in the foreground, until Ctrl-C; `show` as in `run`."""
+    if reason := asyncio.run(run(Arguments(settings, ticket, -1), show)):
         raise UserError(f"this relay may not go on: {reason}")
 
 

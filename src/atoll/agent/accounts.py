@@ -6,13 +6,14 @@ import msgspec
 
 from atoll.metrics import Metrics
 from atoll.swarm import messages as m
+from atoll.words import one_line
 
 
 class Accounts:
     """Kept by one agent, by the clock of its event loop."""
 
     def __init__(self) -> None:
-        self.note = "starting"  # what the agent is doing, for people
+        self.note = "starting the agent"  # what the agent is doing, for people
         self._progress = m.Progress(-1, 0)  # the trainer's newest
         self._measured = Metrics()  # by the trainer; the seconds are ours to fill in
         self._compute_seconds = 0.0
@@ -22,7 +23,7 @@ class Accounts:
 
     def say(self, text: str) -> None:
         """Note for people what the agent is doing."""
-        self.note = text
+        self.note = one_line(text)
 
     def trained(self, progress: m.Progress) -> None:
         """The trainer has done another inner step."""

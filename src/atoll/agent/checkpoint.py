@@ -10,7 +10,7 @@ from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariable
 from atoll.agent.arrays import Floats
 from atoll.agent.state import chunk_row
 from atoll.errors import UserError
-from atoll.files import atomic_path
+from atoll.files import atomic_path, open_to_readers
 from atoll.swarm.layout import Layout, root
 
 MAX_HEADER_BYTES = 64 << 20
@@ -98,6 +98,7 @@ def save(
     facts = {"step": str(step), "root": state_root.hex(), "layout": msgspec.json.encode(layout).decode()}
     with atomic_path(path) as temporary:
         save_file(tensors, str(temporary), facts)
+        open_to_readers(temporary)
     return path
 
 

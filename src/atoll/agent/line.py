@@ -18,11 +18,11 @@ from atoll.agent.orders import Orders
 from atoll.agent.settings import Settings, command
 from atoll.errors import UserError
 from atoll.run.processes import Child
-from atoll.swarm.messages import Adopt, Stopped, Waiting, trainer
+from atoll.swarm.messages import Adopt, Pulse, Stopped, trainer
 from atoll.swarm.records import Plan
 from atoll.swarm.transport import TransportError
 
-SILENT_SECONDS = 60.0  # an agent pulses every few seconds; one that is silent for so long is frozen
+SILENT_SECONDS = 60.0  # an agent pulses every second; one that is silent for so long is frozen
 ENROL_SECONDS = 120.0
 POLL_SECONDS = 0.05  # while it enrols
 STOP_SECONDS = 1.0  # for an agent that is being replaced
@@ -64,22 +64,22 @@ class AgentLine:
         *,
         replaced: Callable[[str, int], None] = lambda why, status: None,
         check: Callable[[], None] = lambda: None,
-        waits: Callable[[str], None] = lambda why: None,
+        told: Callable[[Pulse, bool], None] = lambda pulse, waits: None,
         start: Callable[[Settings, str, Path | None], AgentProcess] = start_agent,
     ) -> None:
         """Start the agent.
 
         `ticket` may be empty once the directory is a member of its run. `log` takes the agent's standard
         error; without it, this process's does. `replaced` hears of each agent that died: why, and its exit
-        status; `waits` of what an agent has to wait for. `check` is called every few seconds while something
-        is awaited, and ends the wait by an exception.
+        status. `check` is called every few seconds while something is awaited, and ends the wait by an
+        exception. `told` hears of each sign of life, and whether the trainer waits for its agent meanwhile.
         """
         self.settings = settings
         self._ticket = ticket
         self._log = log
         self._replaced = replaced
         self._check = check
-        self._waits = waits
+        self._told = told
         self._start = start
         self._orders = Orders(self._say, time.monotonic)
         self._restarts = 0  # in a row, of agents that died young
@@ -93,7 +93,7 @@ class AgentLine:
         directory, deadline = self.settings.directory, time.monotonic() + ENROL_SECONDS
         while (member := load_membership(directory)) is None:
             if select.select([self._agent.socket], [], [], POLL_SECONDS)[0]:
-                self._hear()  # what it waits for, or its last words; then, a new agent
+                self._hear()  # a sign of life, or its last words; then, a new agent
             if self._orders.moved_on:
                 self._refuse()
             if time.monotonic() > deadline:
@@ -122,8 +122,8 @@ class AgentLine:
 
     def progress(self, loss: float | None, tokens: int, inner_steps: int = 1) -> bool:
         """As `Orders.progress`, once it has heard what the agent has said meanwhile."""
-        while not self._orders.moved_on and select.select([self._agent.socket], [], [], 0)[0]:
-            self._hear()
+        while not self._orders.moved_on and self._has_spoken:
+            self._hear(waits=False)
         return self._orders.progress(loss, tokens, inner_steps)
 
     def propose(self, tokens: int, loss: float | None) -> None:
@@ -166,8 +166,16 @@ class AgentLine:
         with contextlib.suppress(OSError):  # a dead agent is replaced where the next message is awaited
             self._agent.socket.sendall(frame(message))
 
-    def _hear(self) -> None:
-        """Take in the agent's next message, or start another agent in the place of one that died or froze."""
+    @property
+    def _has_spoken(self) -> bool:
+        """Whether a message of the agent, or its end, is there to be heard."""
+        return bool(select.select([self._agent.socket], [], [], 0)[0])
+
+    def _hear(self, waits: bool = True) -> None:
+        """Take in the agent's next message, or start another agent in the place of one that died or froze.
+
+        `waits`: the trainer has nothing to do before that.
+        """
         try:
             message = read_frame(self._agent.socket, trainer.TRAINER_DOOR)
         except TimeoutError:
@@ -176,8 +184,8 @@ class AgentLine:
         except TransportError as error:
             self._replace(str(error))
             return
-        if isinstance(message, Waiting):
-            self._waits(message.reason)
+        if isinstance(message, Pulse):
+            self._told(message, waits)
         self._orders.hear(message)
         self._check()
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from atoll.swarm.address import Addresses
 from atoll.swarm.identity import COORDINATOR
-from atoll.swarm.messages import Beat, BeatHeard, Hello, control
+from atoll.swarm.messages import Beat, Hello, control
 from atoll.swarm.services import CONTROL
 from atoll.swarm.transport import Stream, Transport, TransportError, together
 
@@ -71,8 +71,7 @@ class Link:
     async def _read(self, stream: Stream[control.ToAgent]) -> None:
         while True:
             message, _ = await stream.receive(SILENT_SECONDS)
-            if not isinstance(message, BeatHeard):
-                self._received(message)
+            self._received(message)
 
     async def _write(self, stream: Stream[control.ToAgent]) -> None:
         while True:

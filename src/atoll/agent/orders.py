@@ -21,7 +21,6 @@ from atoll.swarm.messages import (
     Proposed,
     Pulse,
     Stopped,
-    Waiting,
     WantData,
     Work,
     trainer,
@@ -74,7 +73,7 @@ class Orders:
                 self.wanted, self.data_dir = None, Path(message.path)
         elif isinstance(message, Work) and self._is_under_way(message.plan):
             self._plan, self._told_at = message.plan, self._clock()
-        elif not isinstance(message, Pulse | Waiting):
+        elif not isinstance(message, Pulse):
             self._waiting.append(message)
             self.wanted = None  # an order ends the wait: its blocks were for a step that is over
 

@@ -13,6 +13,7 @@ from typing import Any
 from atoll.agent import effects as e
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
+from atoll.words import one_line
 
 
 @dataclass(kw_only=True)
@@ -282,7 +283,7 @@ def on_failed(state: OuterStep, failed: e.Failed) -> list[e.Effect]:
         number=work.attempt.number,
         peer=failed.peer,
         kind="failed",
-        text=failed.reason,
+        text=one_line(failed.reason),
     )
     return [e.Send(fault)]
 

@@ -19,6 +19,7 @@ from atoll.swarm.messages import Fault, FaultKind, Piece, Reduced, ReduceOpen, p
 from atoll.swarm.records import Attempt, Slice
 from atoll.swarm.services import REDUCE
 from atoll.swarm.transport import Stream, Transport, TransportError, expect, together, within
+from atoll.words import one_line
 
 CREDITS = 8  # pieces an owner keeps unread per participant; more waits in the participant's socket
 Report = Callable[[Reduced | Fault], Awaitable[None]]
@@ -162,5 +163,11 @@ class Reduction:
 
     async def _fault(self, peer: str, kind: FaultKind, text: str) -> None:
         await self._report(
-            Fault(step=self.attempt.step, number=self.attempt.number, peer=peer, kind=kind, text=text)
+            Fault(
+                step=self.attempt.step,
+                number=self.attempt.number,
+                peer=peer,
+                kind=kind,
+                text=one_line(text),
+            )
         )

@@ -5,6 +5,7 @@ One event after the other goes through the state machine; what takes time is in 
 
 import asyncio
 import secrets
+from collections.abc import Callable
 
 from atoll.agent import diloco, outer_step
 from atoll.agent import effects as e
@@ -16,6 +17,7 @@ from atoll.agent.trainer import Trainer
 from atoll.agent.work import PROGRESS_SECONDS, BackgroundWork
 from atoll.data.partition import partitions
 from atoll.recipe import Recipe
+from atoll.status import Overview
 from atoll.swarm import messages as m
 from atoll.swarm.address import Addresses
 from atoll.swarm.messages import control
@@ -23,8 +25,9 @@ from atoll.swarm.messages.trainer import ToTrainer
 from atoll.swarm.records import RunInfo
 from atoll.swarm.services import FETCH, PING, REDUCE
 from atoll.swarm.transport import DIAL_SECONDS, Stream, Transport, TransportError, call
+from atoll.words import one_line
 
-PULSE_SECONDS = 5.0
+PULSE_SECONDS = 1.0
 LAST_SECONDS = 60.0  # for the last outer checkpoint, before the trainer hears that the run is finished
 LEAVE_SECONDS = 0.2  # for a last message to leave before its connection is closed
 RECORDS_AT_ONCE = 64
@@ -41,8 +44,9 @@ class Agent:
         recipe: Recipe,
         transport: Transport,
         trainer: Trainer | None,
+        show: Callable[[m.Pulse], None] = lambda pulse: None,
     ) -> None:
-        """`recipe` is the run's; a relay has no trainer."""
+        """`recipe` is the run's; a relay has no trainer. `show` is given each sign of life, for people."""
         self.settings = settings
         self.accounts = Accounts()
         self.work = BackgroundWork(settings, island, run, recipe, transport, self.accounts, self._put)
@@ -63,6 +67,9 @@ class Agent:
         self._recipe_digest = recipe.digest()
         self._transport = transport
         self._trainer = trainer
+        self._show = show
+        self._lost = ""  # why there is no line to the coordinator; "" while there is one, or it is dialled
+        self._overview: Overview | None = None
         self._events: asyncio.Queue[e.Event] = asyncio.Queue()
         self._session = secrets.token_hex(8)
         self._port = 0  # where peers reach this agent; 0: nowhere
@@ -163,6 +170,9 @@ class Agent:
 
     def _received(self, message: control.ToAgent) -> None:
         match message:
+            case m.BeatHeard():
+                self._overview = message.overview
+                self._show_pulse()
             case m.Donors():
                 self.work.told_donors(message.addresses)
             case m.Coordinators():
@@ -190,7 +200,9 @@ class Agent:
         self._link.send(m.Tried(asked.island, reason))
 
     def _link_changed(self, reason: str) -> None:
+        self._lost = one_line(reason)
         self.accounts.say(reason or "linked to the coordinator")
+        self._show_pulse()
 
     # ------------------------------------------------------------------------------------------- the trainer
     async def _listen_to_trainer(self) -> str:
@@ -215,12 +227,15 @@ class Agent:
                     self._put(message)
 
     async def _pulse(self) -> str:
-        """Tell the trainer every few seconds that we live."""
-        while self._trainer is not None:
-            self._trainer.tell(m.Pulse())
+        """Tell the trainer every second that we live, and people how the run is."""
+        while True:
+            self._show_pulse()
             await asyncio.sleep(PULSE_SECONDS)
-        await asyncio.Event().wait()
-        return ""
+
+    def _show_pulse(self) -> None:
+        pulse = m.Pulse(lost=self._lost, note=self.accounts.note, overview=self._overview)
+        self._show(pulse)
+        self._tell(pulse)
 
     def _tell(self, message: ToTrainer) -> None:
         if self._trainer is not None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from atoll import __version__
 from atoll.cli import data, model, run
-from atoll.cli.verbs import Verbs
+from atoll.cli.process import answer_interrupts, open_streams
+from atoll.cli.verbs import Verbs, parse
 from atoll.errors import UserError
 
 EXIT_FAILURE, EXIT_MISTAKE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
@@ -21,16 +22,17 @@ EXIT_FAILURE, EXIT_MISTAKE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return its exit status: 0, 2 for a user's mistake, 1 for a failure, 130 for Ctrl-C."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own log lines say less than our errors do
-    options = parser().parse_args(arguments)
+    open_streams()
+    options = parse(parser(), arguments)
     from atoll.run.processes import watch_leash
 
     watch_leash()
     # As an exception SIGTERM lets the verb clean up: nothing half-written is left.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     try:
+        answer_interrupts()
         status = options.verb(options) or 0
-        sys.stdout.flush()
-        return status
+        return status or _flushed()
     except BrokenPipeError:  # the reader of our output has closed it; Python's last flush would fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
@@ -57,6 +59,19 @@ def _mistake(text: str) -> int:
     with contextlib.suppress(OSError):  # standard error may be a file on the disk that is full
         print(f"atoll: {text}", file=sys.stderr)
     return EXIT_MISTAKE
+
+
+def _flushed() -> int:
+    """The exit status of a verb that has done its work, once what it printed has been written."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"atoll: done, but what it printed cannot be written: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE
+    return 0
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,9 +1,11 @@
 """The verb about data: `atoll prepare`."""
 
 import argparse
-from pathlib import Path
 
+from atoll.cli.opened import opened
+from atoll.cli.process import nothing_to_clean_up
 from atoll.cli.verbs import Verbs
+from atoll.words import command
 
 
 def add_to(verbs: Verbs) -> None:
@@ -19,15 +21,12 @@ def add_to(verbs: Verbs) -> None:
 
 
 def prepare(options: argparse.Namespace) -> None:
-    from atoll import recipe
-    from atoll.given import named
-    from atoll.run import genesis
-    from atoll.run.directory import RunDir
-    from atoll.terminal import Terminal
-    from atoll.words import command
+    with nothing_to_clean_up():
+        from atoll.given import named
+        from atoll.run import genesis
+        from atoll.terminal import Preparing, Terminal
 
-    loaded = recipe.load(options.recipe, options.overrides)
-    run_dir = RunDir(options.dir or Path("runs") / loaded.name)
+    loaded, run_dir = opened(options)
     if options.check or options.show is not None:
         from atoll.data import show
 
@@ -36,16 +35,14 @@ def prepare(options: argparse.Namespace) -> None:
         if options.show is not None:
             print(show.sample(loaded, run_dir.data, options.show))
         return
-    terminal = Terminal()
-    if options.partition:
-        made = genesis.prepare_partition(loaded, run_dir, options.partition, terminal.preparing)
-        terminal.prepared(made)
-        terminal.tell(
-            f"it stays in {named(run_dir.private)}; islands in {named(run_dir.path)} train on it from their "
-            "next start on"
-        )
-        return
-    terminal.prepared(genesis.prepare(loaded, run_dir, terminal.preparing))
-    where = ["--dir", str(options.dir)] if options.dir else []
-    next_line = command(["atoll", "host", options.recipe, *options.overrides, *where])
-    terminal.tell(f"state 0 and data are in {named(run_dir.path)}; next: {next_line}")
+    with Terminal() as terminal:
+        preparing = Preparing(terminal)
+        if options.partition:
+            preparing.done(genesis.prepare_partition(loaded, run_dir, options.partition, preparing.report))
+            terminal.tell(
+                f"it stays in {named(run_dir.private)}; islands in {named(run_dir.path)} train on it from "
+                "their next start on"
+            )
+            return
+        preparing.done(genesis.prepare(loaded, run_dir, preparing.report))
+        terminal.tell(f"state 0 and data are in {named(run_dir.path)}; next: {command('host', run_dir.path)}")

@@ -3,7 +3,9 @@
 import argparse
 from pathlib import Path
 
+from atoll.cli.process import nothing_to_clean_up
 from atoll.cli.verbs import Verbs
+from atoll.words import command
 
 
 def add_to(verbs: Verbs) -> None:
@@ -19,15 +21,17 @@ def add_to(verbs: Verbs) -> None:
 
 
 def export(options: argparse.Namespace) -> None:
-    from atoll.publish.export import export as write
-    from atoll.run.directory import RunDir
+    with nothing_to_clean_up():
+        from atoll.publish.export import export as write
+        from atoll.run.directory import RunDir
 
     out, saved = write(RunDir(options.run), options.out)
     print(f"state {saved.step}, root {saved.root.hex()[:12]}, is in {out}")
-    print(f"next: atoll generate {out} 'Once upon a time'")
+    print(f"next: {command('generate', out, 'Once upon a time')}")
 
 
 def generate(options: argparse.Namespace) -> None:
-    from atoll.publish.sample import sample
+    with nothing_to_clean_up():
+        from atoll.publish.sample import sample
 
     print(sample(options.model, options.prompt, options.tokens, options.temperature, options.seed))

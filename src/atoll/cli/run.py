@@ -6,15 +6,20 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atoll.cli.verbs import Verbs
+from atoll.cli.opened import opened
+from atoll.cli.process import nothing_to_clean_up
+from atoll.cli.verbs import Verbs, within
 from atoll.errors import UserError
 from atoll.swarm.address import WILDCARDS, Address, HostPorts
+from atoll.words import command
 
 if TYPE_CHECKING:
     from atoll.run.join import JoinSettings
 
 DEFAULT_PORT = 7700  # of a coordinator, for members
 HOSTED_HERE = "the run's directory, on the machine that hosts it"
+MAX_AWAITED = 10_000  # islands
+MIN_HOURS = 0.001  # of a ticket
 
 
 def add_to(verbs: Verbs) -> None:
@@ -51,6 +56,14 @@ def add_to(verbs: Verbs) -> None:
     )
     added.add_argument("--no-relay", action="store_true", help="no relay beside the coordinator")
     added.add_argument(
+        "--wait-for",
+        type=int,
+        default=1,
+        metavar="N",
+        help="begin no step before N islands are ready at once (default 1)",
+    )
+    added.add_argument("--quiet", action="store_true", help="print the ticket, and nothing of what happens")
+    added.add_argument(
         "--database", default="", help="SQLAlchemy URL (default: SQLite in the run's directory)"
     )
     added.add_argument(
@@ -64,10 +77,8 @@ def add_to(verbs: Verbs) -> None:
     )
 
     added = verbs.add(join, "become an island of a run")
-    added.add_argument("ticket", help="the line that `atoll host` or `atoll invite` printed")
-    added.add_argument(
-        "overrides", nargs="*", metavar="island.KEY=VALUE", help="for instance island.threads=2"
-    )
+    text = "the line that `atoll host` or `atoll invite` printed"
+    verbs.add_overrides(added, "ticket", text, "island.KEY=VALUE", "island.threads=2")
     added.add_argument("--name", default="", help="directory of this island (default: the first free one)")
     added.add_argument("--dir", type=Path, help="the run's directory (default runs/NAME)")
     added.add_argument("--contributor", default="", help="who gets the credit")
@@ -83,6 +94,7 @@ def add_to(verbs: Verbs) -> None:
     )
     added.add_argument("--dial-only", action="store_true", help="do not listen: own nothing, donate nothing")
     added.add_argument("--relay", action="store_true", help="an agent without a trainer: it owns and donates")
+    added.add_argument("--quiet", action="store_true", help="print nothing of what happens")
 
     verbs.add_with_recipe(train, "train one island alone, a swarm of one")
 
@@ -91,9 +103,11 @@ def add_to(verbs: Verbs) -> None:
     added = verbs.add_with_run(invite, "print another ticket", HOSTED_HERE)
     added.add_argument("--uses", type=int, default=1, help="how many islands it is good for (default 1)")
     added.add_argument("--hours", type=float, default=24.0, help="how long it is good for (default 24)")
-    added = verbs.add_with_run(evict, "exclude an island from a run for good", HOSTED_HERE)
-    added.add_argument("island", help="its id, as `atoll status` shows it")
+    added = verbs.add_with_run(evict, "exclude an island from a run, and void its ticket", HOSTED_HERE)
+    text = "its id or the beginning of it, or its contributor, as `atoll status` shows them"
+    added.add_argument("island", help=text)
     added.add_argument("--reason", default="", help="what the island is told")
+    added.add_argument("--undo", action="store_true", help="take the eviction back")
 
     text = "a swarm in virtual time, struck by faults: the protocol's own code, repeatable by its seed"
     added = verbs.add(simulate, text)
@@ -109,20 +123,20 @@ def add_to(verbs: Verbs) -> None:
 
 
 def demo(options: argparse.Namespace) -> None:
-    from atoll.demo.demo import demo as show
+    with nothing_to_clean_up():
+        from atoll.demo.demo import demo as show
 
     show(options.recipe, options.overrides, options.dir)
 
 
 def host(options: argparse.Namespace) -> None:
-    from atoll import recipe
-    from atoll.run.directory import RunDir
-    from atoll.run.host import HostSettings, run_until_signal
-    from atoll.run.host import host as serve
-    from atoll.terminal import Terminal
+    within("--wait-for", options.wait_for, 1, MAX_AWAITED)
+    with nothing_to_clean_up():
+        from atoll.run.host import HostSettings, run_until_signal
+        from atoll.run.host import host as serve
+        from atoll.terminal import Host, Terminal
 
-    loaded = recipe.load(options.recipe, options.overrides)
-    run_dir = RunDir(options.dir or Path("runs") / loaded.name)
+    loaded, run_dir = opened(options)
     listen, advertise = _ports_of(options)
     settings = HostSettings(
         listen=listen,
@@ -132,96 +146,124 @@ def host(options: argparse.Namespace) -> None:
         standby=options.standby,
         restored=options.restored,
         rewind=options.rewind,
+        num_awaited=options.wait_for,
     )
-    terminal = Terminal()
+    terminal = Terminal(quiet=options.quiet)
 
     def ready(ticket: str, advice: list[str]) -> None:
         for sentence in advice:
             terminal.say(sentence)
-        terminal.tell(f"{loaded.name} is hosted; run this on each machine that takes part:\n")
-        print(f"atoll join {ticket}\n", flush=True)
+        if loaded.model.own:
+            terminal.say(
+                f"{loaded.name} is hosted. It trains a module of its own: on each machine that takes part, "
+                "give its program this ticket, as in examples/own_loop.py; only a relay is started by "
+                "atoll join TICKET --relay\n"
+            )
+            print(f"{ticket}\n", flush=True)
+        else:
+            terminal.say(f"{loaded.name} is hosted; run this on each machine that takes part:\n")
+            print(f"atoll join {ticket}\n", flush=True)
+        if options.wait_for > 1:
+            terminal.say(f"no step begins before {options.wait_for} islands are ready at once (--wait-for)")
         terminal.say(
-            f"see who takes part: atoll status {run_dir.path}; Ctrl-C ends this coordinator; the run goes on "
-            "when it is hosted again"
+            f"see who takes part: {command('status', run_dir.path)}; Ctrl-C ends this coordinator; the run "
+            f"goes on when it is hosted again: {command('host', run_dir.path)}"
         )
 
-    run_until_signal(serve(loaded, run_dir, settings, ready))
+    speaker = Host(terminal, loaded.num_outer_steps)
+    run_until_signal(serve(loaded, run_dir, settings, ready, speaker.hears))
 
 
 def join(options: argparse.Namespace) -> None:
-    from atoll import recipe
-    from atoll.run.directory import RunDir
-    from atoll.run.join import join as join_run
-    from atoll.swarm.identity import Ticket
-    from atoll.terminal import Terminal
+    with nothing_to_clean_up():
+        from atoll import recipe
+        from atoll.run.directory import RunDir
+        from atoll.run.join import join as join_run
+        from atoll.swarm.identity import Ticket
+        from atoll.terminal import Terminal
+        from atoll.words import MAX_NAME_LENGTH, one_line
 
+    if options.contributor != one_line(options.contributor, MAX_NAME_LENGTH):
+        raise UserError(
+            f"--contributor: not a name on one line, of at most {MAX_NAME_LENGTH} characters that can be seen"
+        )
     # A ticket that was pasted with its line breaks has come in several arguments.
     ticket = "".join([options.ticket, *(part for part in options.overrides if "=" not in part)])
-    overrides = [part for part in options.overrides if "=" in part]
+    own = recipe.own_island([part for part in options.overrides if "=" in part])
     run_dir = RunDir(options.dir or Path("runs") / Ticket.parse(ticket).run_name)
     settings = join_settings(options)
-    if options.relay:
-        from atoll.agent.__main__ import relay
-
-        directory = run_dir.islands / (options.name or "relay")
-        relay(settings.agent(run_dir, directory), ticket)
-    else:
-        join_run(ticket, run_dir, settings, recipe.own_island(overrides), Terminal())
+    with Terminal(quiet=options.quiet) as terminal:
+        join_run(ticket, run_dir, settings, own, terminal)
 
 
 def train(options: argparse.Namespace) -> None:
-    from atoll import recipe
-    from atoll.run.directory import RunDir
-    from atoll.run.join import train_alone
-    from atoll.terminal import Terminal
+    with nothing_to_clean_up():
+        from atoll.run.join import train_alone
+        from atoll.terminal import Terminal
 
-    loaded = recipe.load(options.recipe, options.overrides)
-    run_dir = RunDir(options.dir or Path("runs") / loaded.name)
-    terminal = Terminal()
-    train_alone(loaded, run_dir, terminal)
-    terminal.tell(f"next: atoll export {run_dir.path} {run_dir.path / 'export'}")
+    loaded, run_dir = opened(options)
+    with Terminal() as terminal:
+        train_alone(loaded, run_dir, terminal)
+        terminal.tell(f"next: {command('export', run_dir.path, run_dir.path / 'export')}")
 
 
 def status(options: argparse.Namespace) -> None:
-    import msgspec
+    import time
 
-    from atoll import terminal
-    from atoll.run import operate
-    from atoll.run.directory import RunDir
+    with nothing_to_clean_up():
+        import msgspec
+
+        from atoll.run import operate
+        from atoll.run.directory import RunDir
+        from atoll.terminal import Terminal, status_table
 
     answer = operate.status(RunDir(options.run))
     if options.json:
         print(msgspec.json.format(msgspec.json.encode(answer), indent=1).decode())
     else:
-        terminal.Terminal().console.print(terminal.status_table(answer))
+        console = Terminal().console
+        console.print(status_table(answer, console.width, time.time()))
 
 
 def invite(options: argparse.Namespace) -> None:
-    import asyncio
+    with nothing_to_clean_up():
+        from atoll.run import operate
+        from atoll.run.directory import RunDir
+        from atoll.swarm.messages.operator import MAX_HOURS, MAX_USES, Invite, Invited
 
-    from atoll.run import operate
-    from atoll.run.directory import RunDir
-    from atoll.swarm.messages import Invite, Invited
-
-    answer = asyncio.run(operate.ask(RunDir(options.run), Invite(options.uses, options.hours)))
-    assert isinstance(answer, Invited)
+    within("--uses", options.uses, 1, MAX_USES)
+    within("--hours", options.hours, MIN_HOURS, MAX_HOURS)
+    answer = operate.answered(RunDir(options.run), Invite(options.uses, options.hours), Invited)
     print(f"atoll join {answer.ticket}")
 
 
 def evict(options: argparse.Namespace) -> None:
-    import asyncio
+    with nothing_to_clean_up():
+        from atoll.run import operate
+        from atoll.run.directory import RunDir
+        from atoll.swarm.messages import EvictIsland, IslandEvicted, IslandReadmitted, ReadmitIsland
+        from atoll.words import one_line, visible
 
-    from atoll.run import operate
-    from atoll.run.directory import RunDir
-    from atoll.swarm.messages import EvictIsland
-
-    asyncio.run(operate.ask(RunDir(options.run), EvictIsland(options.island, options.reason)))
-    print(f"{options.island} is evicted from the run")
+    run_dir, called = RunDir(options.run), one_line(options.island)
+    if options.undo:
+        back = operate.answered(run_dir, ReadmitIsland(called), IslandReadmitted)
+        print(f"{visible(back.contributor)} {back.island} may join again".strip())
+        return
+    out = operate.answered(run_dir, EvictIsland(called, one_line(options.reason)), IslandEvicted)
+    others = f"{out.num_others} others that came by it stay, and " if out.num_others else ""
+    print(
+        f"{visible(out.contributor)} {out.island} is evicted from the run\n".lstrip()
+        + f"The ticket by which it came is void, else it could come back under another id; {others}"
+        + f"whoever has yet to come needs a new one: {command('invite', options.run)}\n"
+        + f"To take this back: {command('evict', options.run, out.island, '--undo')}"
+    )
 
 
 def simulate(options: argparse.Namespace) -> int:
-    from atoll import simulate as simulator
-    from atoll.terminal import Terminal
+    with nothing_to_clean_up():
+        from atoll import simulate as simulator
+        from atoll.terminal import Terminal
+        from atoll.terminal.simulated import tell_tally
 
     tally, terminal = simulator.Tally(), Terminal()
     seeds = range(options.seed, options.seed + options.schedules)
@@ -233,7 +275,7 @@ def simulate(options: argparse.Namespace) -> int:
         tally.add(result)
         if result.story:
             terminal.tell("\n".join(result.story))
-    terminal.simulated(tally)
+    tell_tally(tally, terminal)
     return 1 if tally.wrong else 0
 
 

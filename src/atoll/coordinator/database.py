@@ -1,5 +1,6 @@
 """The coordinator's database: its tables, and how it is opened so that a commit is durable."""
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ TICKET = sql.Table(
     sql.Column("hash", sql.LargeBinary, primary_key=True),
     sql.Column("expiry", sql.Float, nullable=False),
     sql.Column("uses", sql.Integer, nullable=False),
+    sql.Column("revoked", sql.Boolean, nullable=False),  # an island that came by it was evicted
 )
 ISLAND = sql.Table(
     "island",
@@ -45,7 +47,7 @@ ISLAND = sql.Table(
     sql.Column("contributor", sql.String, nullable=False),
     sql.Column("ticket", sql.LargeBinary, nullable=False),
     sql.Column("certificate", sql.LargeBinary, nullable=False),
-    sql.Column("revoked", sql.String, nullable=False),
+    sql.Column("revoked", sql.String, nullable=False),  # why it was evicted; "": it was not
 )
 PLAN = sql.Table(
     "plan",
@@ -78,10 +80,22 @@ REWIND = sql.Table(
 )
 
 
+def sqlite_path(directory: Path) -> Path:
+    """The database file in a run's coordinator directory."""
+    return directory / "run.sqlite"
+
+
 def sqlite_url(directory: Path) -> str:
     """The URL of a database file in a run's coordinator directory; makes the directory."""
     directory.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{directory / 'run.sqlite'}"
+    return f"sqlite:///{sqlite_path(directory)}"
+
+
+def open_kept(path: Path) -> sql.Engine:
+    """Open a database file only to read it; nothing is made or changed."""
+    return sql.create_engine(
+        "sqlite://", creator=lambda: sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    )
 
 
 def open_engine(url: str) -> sql.Engine:

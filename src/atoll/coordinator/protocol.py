@@ -10,7 +10,6 @@ and who holds its update, standing (who lost a right by faults), deadlines, hist
 doubt (whether this database may be an old backup).
 """
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -22,13 +21,16 @@ from atoll.coordinator.admission import objection_to_hello, objection_to_proposa
 from atoll.coordinator.attempts import OpenAttempt, make_attempt
 from atoll.coordinator.deadlines import Deadline, doubled
 from atoll.coordinator.doubt import Doubt
+from atoll.coordinator.finish import Finish
 from atoll.coordinator.history import History
 from atoll.coordinator.holders import enough
 from atoll.coordinator.members import Member, Members
 from atoll.coordinator.owners import choose_owners
 from atoll.coordinator.plans import Plans
 from atoll.coordinator.rules import Rules
+from atoll.coordinator.stall import Stall
 from atoll.coordinator.standing import Standing
+from atoll.coordinator.start import Start
 from atoll.events.step import Cause
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
@@ -47,10 +49,11 @@ class Coordinator:
         self.plans, self.standing = Plans(rules), Standing()
         self.doubt = Doubt(self.history, self.plans, self.members, rules.doubt_seconds)
         self.holding_deadline = Deadline(rules.hold_seconds)  # from an assembled update until it is held
+        self.start, self.stall = Start(self.members, rules.num_awaited), Stall(self.members, self.doubt)
+        self.finish = Finish(self.members, rules.last_seconds)
         self.number = 0  # of the open step's last attempt
         self._sign = sign
         self._grace_until = 0.0  # after a restart: islands with a plan may still come back
-        self._finish_by = math.inf
         self._do = e.Effects()
         self._handlers: dict[type, Callable[[Member, Any, float], bool]] = {
             m.Records: self._import,
@@ -75,6 +78,7 @@ class Coordinator:
         still_open = [p for p in known.plans if (p.step, p.parent) == (self.head, self.head_root)]
         self.plans.restore(still_open, commits, known.stage_starts, now)
         self.number, self.history.rewinds = known.last_number, known.rewinds
+        self.start.has_been = bool(self.plans)
         self._grace_until = now + self.rules.grace_seconds if self.plans else 0.0
         if known.doubted:
             self.doubt.begin(now)
@@ -112,6 +116,7 @@ class Coordinator:
             case e.Tick():
                 self._notice_frozen(now)
         self._decide(now)
+        self.stall.follow(self.head, now, self._do)
         if self.members.update_donors(self.head):
             self._do.send_all(self.members.connected, m.Donors(self.members.donors))
         return self._do
@@ -187,9 +192,11 @@ class Coordinator:
             member.ready_step = ready.step
         for record in self.attempt.records if self.attempt is not None else ():
             self._do.send(member.island, record)  # its line may have broken before it heard of this
+        had_begun = self.start.has_been
         if not self.finished and not member.relay:
             self._plan(member, now)
-        return self.finished or bool(member.addresses)  # there may be one more who can give state
+        # There may be one more who can give state, or others may begin now as well.
+        return self.finished or bool(member.addresses) or self.start.has_been != had_begun
 
     def _plan(self, member: Member, now: float) -> None:
         """Give a member its plan: one for each island and step, repeated to an island that lost it."""
@@ -197,8 +204,8 @@ class Coordinator:
         if plan is not None:
             seconds = self.plans.seconds_left(member.island, self.members, now)
             plan = msgspec.structs.replace(plan, term=self.term, seconds_left=seconds)
-        elif self.attempt is not None or self.doubt.is_open:
-            return  # too late for this step, or too early: what is committed is not known yet
+        elif self.attempt is not None or self.doubt.is_open or not self.start.may_begin(self.head):
+            return  # too late for this step, or too early: what is committed, or who comes, is not known yet
         else:
             plan = self.plans.add(self.term, self.head, self.head_root, member, self.members, now)
             self._do.append(e.Persist(plan))
@@ -235,7 +242,7 @@ class Coordinator:
         if self.doubt.persists(now, self._do):
             return
         if self.finished:
-            self._finish(now)
+            self.finish.tell(self.head, now, self._do)
             return
         if self.attempt is not None and self.attempt.assembled is None:
             self._watch(self.attempt, now)
@@ -286,7 +293,7 @@ class Coordinator:
         if worst := self.standing.exclude_worst(participants):
             self._do.report(events.Excluded(island=worst))
         else:
-            self._do.report(events.Stuck())
+            self.stall.note_no_owner()
         self._reopen_at = now + self.rules.stuck_seconds
 
     def _watch(self, attempt: OpenAttempt, now: float) -> None:
@@ -378,13 +385,6 @@ class Coordinator:
         self._do.report(attempt.committed_event(record, holders))
         if self.finished:
             self._do.report(events.Finished(num_outer_steps=self.head))
-
-    def _finish(self, now: float) -> None:
-        """Tell members that the run is over: once all that are here hold the last state, or had time to."""
-        self._finish_by = min(self._finish_by, now + self.rules.last_seconds)
-        if self.members.any_behind(self.head) and self._do.too_early(self._finish_by, now):
-            return
-        self._do.send_all(self.members.tell_finished(self.head), m.Finished(self.head))
 
     # ------------------------------------------------------------------------------- a database from a backup
     def _import(self, member: Member, told: m.Records, now: float) -> bool:

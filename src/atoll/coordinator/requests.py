@@ -2,13 +2,17 @@
 
 from atoll.coordinator.server import HELLO_SECONDS, CoordinatorServer
 from atoll.coordinator.status import StatusBoard
+from atoll.coordinator.store import Enrolment
 from atoll.errors import UserError
-from atoll.events import Enrolled, Evicted
+from atoll.events import Enrolled, Evicted, Readmitted
 from atoll.swarm import messages as m
 from atoll.swarm.address import HostPorts
 from atoll.swarm.identity import OPERATOR, Ticket, common_name, fingerprint
 from atoll.swarm.messages import enrolment, operator
 from atoll.swarm.transport import NotUnderstood, Stream
+from atoll.words import listed
+
+MIN_ID_DIGITS = 4  # of an island's id, that may stand for all of it
 
 
 class Requests:
@@ -35,11 +39,11 @@ class Requests:
         try:
             certificate = server.keys.issue(request.csr)
             island = common_name(certificate)
-            kept = server.store.redeem(request.secret, island, request.contributor[:80], certificate)
+            kept = server.store.redeem(request.secret, island, request.contributor, certificate)
         except UserError as error:
             await stream.send(m.TicketRefused(str(error)))
             return
-        server.events.write(Enrolled(island=island, contributor=request.contributor[:80]))
+        server.events.write(Enrolled(island=island, contributor=request.contributor))
         server.reach.enrolled(island, stream.peer_host)
         await stream.send(m.Enrolled(kept, server.run))
 
@@ -57,19 +61,52 @@ class Requests:
             return m.StatusReply(self._board.status())
         if peer != OPERATOR:
             return m.RequestRefused("only the run's operator may do this: use the machine that hosts the run")
-        match request:
-            case m.Invite():
-                return m.Invited(self.ticket(request.num_uses, request.hours))
-            case m.EvictIsland():
-                return self._evict(request)
-
-    def _evict(self, request: m.EvictIsland) -> operator.ToOperator:
-        server, island = self._server, request.island
         try:
-            server.store.evict(island, request.reason)
+            match request:
+                case m.Invite():
+                    return m.Invited(self.ticket(request.num_uses, request.hours))
+                case m.EvictIsland():
+                    return self._evict(*self._found(request.island), request.reason)
+                case m.ReadmitIsland():
+                    return self._readmit(*self._found(request.island))
         except UserError as error:
             return m.RequestRefused(str(error))
+
+    def _found(self, called: str) -> tuple[str, Enrolment]:
+        """The one island that people call so: by its id, the beginning of it, or its contributor.
+
+        Raises UserError if there is none, or more than one.
+        """
+        enrolled = self._server.store.enrolled()
+        is_part = len(called) >= MIN_ID_DIGITS
+        found = (
+            [called]
+            if called in enrolled
+            else [
+                island
+                for island, kept in enrolled.items()
+                if called and (kept.contributor == called or (is_part and island.startswith(called)))
+            ]
+        )
+        if len(found) > 1:
+            raise UserError(f"{called}: that is {listed(sorted(found))}; name one of them by its id")
+        if not found:
+            raise UserError(f"{called}: no such island in this run; `atoll status` lists them")
+        return found[0], enrolled[found[0]]
+
+    def _evict(self, island: str, kept: Enrolment, reason: str) -> operator.ToOperator:
+        server = self._server
+        num_others = server.store.evict(island, reason)
         server.protocol.doubt.awaited.discard(island)  # a member that is lost for good is not waited for
-        server.tell(island, m.Evicted(request.reason or "evicted by the operator"))
-        server.events.write(Evicted(island=island, reason=request.reason))
-        return m.IslandEvicted()
+        server.tell(
+            island, m.Evicted(f"the operator has evicted this island{': ' if reason else ''}{reason}")
+        )
+        server.events.write(Evicted(island=island, reason=reason))
+        return m.IslandEvicted(island, kept.contributor, num_others)
+
+    def _readmit(self, island: str, kept: Enrolment) -> operator.ToOperator:
+        if not kept.evicted:
+            raise UserError(f"{island} is not evicted from this run; there is nothing to undo")
+        self._server.store.readmit(island)
+        self._server.events.write(Readmitted(island=island))
+        return m.IslandReadmitted(island, kept.contributor)

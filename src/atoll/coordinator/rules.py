@@ -20,6 +20,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     lr: float
     momentum: float
     min_participants: int
+    num_awaited: int = 1  # islands that must be ready at once before the first step of a reign begins
     num_pieces: int
     partitioned: tuple[str, ...] = ()  # the private sources, sorted
     private_shares: tuple[dict[str, float], ...] = ()  # per stage: private source -> share of its samples

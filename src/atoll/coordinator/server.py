@@ -23,6 +23,7 @@ from atoll.coordinator.effects import (
     Tick,
     Timer,
 )
+from atoll.coordinator.overview import OverviewBoard
 from atoll.coordinator.protocol import Coordinator
 from atoll.coordinator.reach import Reach
 from atoll.coordinator.rules import Rules
@@ -63,6 +64,7 @@ class CoordinatorServer:
         self.transport = transport
         self.reach = Reach(transport, event_log.write, self.tell, self._step)
         self.protocol = Coordinator(rules, Term(), keys.sign)
+        self._overview = OverviewBoard(self.protocol)
         self.deposed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
         self._begun = False
@@ -243,7 +245,7 @@ class CoordinatorServer:
                 self.reach.follow(island, hello, stream.peer_host),
             )
         except TransportError as error:
-            reason = str(error)
+            reason = str(error).removeprefix(f"{island}: ")
         finally:
             self.reach.left(island)
             if self._outboxes.get(island) is outbox:  # else it has a newer line, and has not left
@@ -262,7 +264,7 @@ class CoordinatorServer:
                 self.reach.heard(island, message)
             else:
                 if isinstance(message, m.Beat):
-                    outbox.put_nowait(m.BeatHeard())
+                    outbox.put_nowait(m.BeatHeard(self._overview.at(self._loop.time())))
                 if not isinstance(message, m.Records) or self._vouched(message):
                     self._step(Received(island, message))
 

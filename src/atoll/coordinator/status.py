@@ -1,15 +1,26 @@
-"""How the run is, as its coordinator sees it: who is in, how far it is, who gave how much of which source."""
+"""How the run is, as its coordinator sees it: who is in, how far it is, who gave how much of which source.
 
+`StatusBoard` asks a coordinator that leads, `kept_status` the database of one that does not run.
+"""
+
+import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+from atoll import recipe as recipes
+from atoll.coordinator.history import History
 from atoll.coordinator.members import Member
+from atoll.coordinator.overview import overview
 from atoll.coordinator.server import CoordinatorServer
+from atoll.coordinator.store import Enrolment, Store
+from atoll.events import Event
 from atoll.metrics import Metrics
 from atoll.samples import Ranges
 from atoll.status import IslandStatus, RunStatus, Told, ledger
+from atoll.swarm.records import CommitRecord, RunInfo, decode
 
 CountSamples = Callable[[Ranges, tuple[int, ...]], Mapping[str, int]]
+NOBODY = Enrolment("", "")
 
 
 def count_nothing(ranges: Ranges, stage_starts: tuple[int, ...]) -> Mapping[str, int]:
@@ -17,33 +28,63 @@ def count_nothing(ranges: Ranges, stage_starts: tuple[int, ...]) -> Mapping[str,
     return {}
 
 
+class Committed:
+    """Committed samples by island and source."""
+
+    def __init__(self, count_samples: CountSamples) -> None:
+        """`count_samples` gives, of ranges of samples, how many are of each source: the mixture knows."""
+        self.num_counted = 0  # commits
+        self._count_samples = count_samples
+        self._samples: defaultdict[str, Counter[str]] = defaultdict(Counter)
+
+    def add(self, record: CommitRecord) -> None:
+        self.num_counted += 1
+        for island, lease in record.leases:
+            self._samples[island].update(self._count_samples(lease, record.stage_starts))
+
+    def tokens_by_source(self, island: str, context_length: int) -> dict[str, int]:
+        return {source: count * context_length for source, count in self._samples[island].items()}
+
+
 class StatusBoard:
-    """Counts committed samples by island and source as they come; `status` is cheap to ask again."""
+    """Counts committed samples as they come; `status` is cheap to ask again."""
 
     def __init__(self, server: CoordinatorServer, count_samples: CountSamples) -> None:
-        """`count_samples` gives, of ranges of samples, how many are of each source: the mixture knows."""
+        """`count_samples` as in `Committed`."""
         self._server = server
-        self._count_samples = count_samples
-        self._samples: defaultdict[str, Counter[str]] = defaultdict(Counter)  # by island, then source
-        self._num_counted = 0  # commits that are in it
+        self._committed = Committed(count_samples)
 
     def status(self) -> RunStatus:
         """Who is in, how far the run is, and who gave what, now."""
-        self._count_new_commits()
         server, protocol = self._server, self._server.protocol
-        names = server.store.contributors()
-        known = sorted(protocol.members.keys() | protocol.history.tokens.keys())
+        for record in server.store.commits(self._committed.num_counted):
+            self._committed.add(record)
+        enrolled = server.store.enrolled()
+        seen = overview(protocol)
+        known = protocol.members.keys() | protocol.history.tokens.keys() | _evicted(enrolled)
         islands = tuple(
-            self._island(island, names.get(island, ""), protocol.members.get(island)) for island in known
+            island_status(
+                island,
+                enrolled.get(island, NOBODY),
+                protocol.history,
+                self._committed.tokens_by_source(island, protocol.rules.context_length),
+                protocol.members.get(island),
+            )
+            for island in sorted(known)
         )
         return RunStatus(
+            hosted=True,
+            time=time.time(),
             run_id=server.run.run_id,
             name=server.run.name,
             term=protocol.term.counter,
             finished=protocol.finished,
+            stall=seen.stall,
             step=protocol.head,
             num_outer_steps=protocol.rules.num_outer_steps,
             num_inner_steps=protocol.rules.inner_steps,
+            num_islands=seen.num_islands,
+            num_awaited=seen.num_awaited,
             root=protocol.head_root.hex(),
             attempt=protocol.number,
             proposed=tuple(sorted(protocol.proposals)),
@@ -51,31 +92,89 @@ class StatusBoard:
             ledger=ledger(islands),
             sent_bytes=server.transport.sent_bytes,
             islands=islands,
-            events=tuple(Told(time=e.time, kind=e.kind, text=e.text) for e in server.events.notable),
+            events=_told(server.events.notable),
         )
 
-    def _island(self, island: str, contributor: str, member: Member | None) -> IslandStatus:
-        """One row; `member` is None for an island that this coordinator knows from commits alone."""
-        protocol = self._server.protocol
-        beat, length = member.beat if member else None, protocol.rules.context_length
-        samples = self._samples[island]
-        return IslandStatus(
-            island=island,
-            contributor=contributor,
-            relay=bool(member and member.relay),
-            present=bool(member and member.present),
-            ready=bool(member and member.is_ready(protocol.head)),
-            addresses=tuple(map(str, member.addresses)) if member else (),
-            note=beat.note if beat else "",
-            inner_step=(member and member.inner_steps_done(protocol.head)) or 0,
-            metrics=beat.metrics if beat else Metrics(),
-            sent_bytes=beat.sent_bytes if beat else 0,
-            committed_tokens=protocol.history.tokens[island],
-            committed_tokens_by_source={source: count * length for source, count in samples.items()},
-        )
 
-    def _count_new_commits(self) -> None:
-        for record in self._server.store.commits(self._num_counted):
-            self._num_counted += 1
-            for island, lease in record.leases:
-                self._samples[island].update(self._count_samples(lease, record.stage_starts))
+def kept_status(
+    store: Store, run: RunInfo, count_samples: CountSamples, notable: Iterable[Event]
+) -> RunStatus:
+    """The run as its database knows it, while no coordinator leads it; `notable`: events from its file."""
+    recipe = recipes.parse(run.recipe, run.run_id)
+    history, committed = History(run.genesis_root), Committed(count_samples)
+    for record in store.commits():
+        history.add(record)
+        committed.add(record)
+    enrolled = store.enrolled()
+    islands = tuple(
+        island_status(
+            island,
+            enrolled.get(island, NOBODY),
+            history,
+            committed.tokens_by_source(island, recipe.inner.context_length),
+        )
+        for island in sorted(history.tokens.keys() | _evicted(enrolled))
+    )
+    term, renewed = store.last_reign()
+    return RunStatus(
+        hosted=False,
+        time=renewed,
+        run_id=run.run_id,
+        name=run.name,
+        term=term,
+        finished=history.head >= recipe.num_outer_steps,
+        stall="",
+        step=history.head,
+        num_outer_steps=recipe.num_outer_steps,
+        num_inner_steps=recipe.outer.inner_steps,
+        num_islands=0,
+        num_awaited=recipe.outer.min_participants,
+        root=history.head_root.hex(),
+        attempt=0,
+        proposed=(),
+        committed_tokens=history.tokens.total(),
+        ledger=ledger(islands),
+        sent_bytes=0,
+        islands=islands,
+        events=_told(notable),
+    )
+
+
+def island_status(
+    island: str,
+    kept: Enrolment,
+    history: History,
+    tokens_by_source: dict[str, int],
+    member: Member | None = None,
+) -> IslandStatus:
+    """One row of a status; `member` is None for an island that is known from the database alone."""
+    beat = member.beat if member else None
+    return IslandStatus(
+        island=island,
+        contributor=kept.contributor,
+        relay=bool(member and member.relay),
+        present=bool(member and member.present),
+        ready=bool(member and member.is_ready(history.head)),
+        evicted=kept.evicted,
+        addresses=tuple(map(str, member.addresses)) if member else (),
+        note=beat.note if beat else "",
+        inner_step=(member and member.inner_steps_done(history.head)) or 0,
+        metrics=beat.metrics if beat else Metrics(),
+        sent_bytes=beat.sent_bytes if beat else 0,
+        committed_tokens=history.tokens[island],
+        committed_tokens_by_source=tokens_by_source,
+    )
+
+
+def kept_run(store: Store) -> RunInfo | None:
+    """What the run in a database is; None if there is none yet."""
+    info = store.info()
+    return decode(info, RunInfo) if info else None
+
+
+def _evicted(enrolled: Mapping[str, Enrolment]) -> set[str]:
+    return {island for island, kept in enrolled.items() if kept.evicted}
+
+
+def _told(events: Iterable[Event]) -> tuple[Told, ...]:
+    return tuple(Told(time=event.time, kind=event.kind, text=event.text) for event in events)

@@ -8,10 +8,12 @@ take themselves for the leader.
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import sqlalchemy as sql
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLAlchemyError
 
 from atoll.coordinator import database
 from atoll.coordinator.database import (
@@ -44,18 +46,33 @@ class DatabaseFailed(Deposed):
     """This coordinator must stop: the database has failed, is full, or broke off a transaction."""
 
 
+UNREADABLE = (SQLAlchemyError, DatabaseFailed)  # what reading a damaged database raises
+
+
+class Enrolment(NamedTuple):
+    """An island that has exchanged a ticket for a certificate."""
+
+    contributor: str  # "": nobody was named
+    evicted: str  # why it is out; "": it is not
+
+
 class Store:
     """One run's database."""
 
-    def __init__(self, url: str) -> None:
-        """Open the database, or create it.
+    def __init__(self, url: str, engine: sql.Engine | None = None) -> None:
+        """Open the database, or create it; or take an `engine` that has.
 
         Raises UserError when it cannot be reached, or was made by an older atoll.
         """
         self.url = url
-        self._engine = database.open_engine(url)
+        self._engine = engine or database.open_engine(url)
         self.term = Term()
         self._spent: Ranges | None = None  # samples spent by all commits; None: to be read before the next
+
+    @staticmethod
+    def kept(path: Path) -> "Store":
+        """The database in a file, only to be read, while no coordinator runs; nothing is made or changed."""
+        return Store(str(path), database.open_kept(path))
 
     def close(self) -> None:
         self._engine.dispose()
@@ -143,6 +160,12 @@ class Store:
             num_commits = db.execute(sql.select(sql.func.count()).select_from(COMMIT)).scalar_one()
             return db.execute(sql.select(RUN.c.term)).scalar_one(), num_commits
 
+    def last_reign(self) -> tuple[int, float]:
+        """(counter of the newest term, its leader's last sign of life, in seconds since the epoch)."""
+        with self._transaction() as db:
+            row = db.execute(sql.select(RUN.c.term, RUN.c.renewed)).one()
+        return row.term, row.renewed
+
     def announce(self, address: Address) -> Addresses:
         """Note that the coordinator at `address` lives; return the addresses of all that do, sorted.
 
@@ -207,14 +230,14 @@ class Store:
         secret = new_secret()
         with self._transaction() as db:
             values = {"hash": digest(secret.encode()), "expiry": time.time() + 3600 * hours, "uses": uses}
-            db.execute(TICKET.insert().values(**values))
+            db.execute(TICKET.insert().values(**values, revoked=False))
         return secret
 
     def redeem(self, secret: str, island: str, contributor: str, certificate: bytes) -> bytes:
         """Use a ticket for an island; return `certificate`, or the one that the island already has.
 
         An island that has one needs no ticket. Raises UserError if it was evicted, or the ticket is unknown,
-        expired or used up.
+        void, expired or used up.
         """
         ticket_hash = digest(secret.encode())
         with self._transaction() as db:
@@ -227,6 +250,11 @@ class Store:
             ticket = db.execute(query).one_or_none()
             if ticket is None:
                 raise UserError("this run does not know this ticket; ask for a new one (`atoll invite`)")
+            if ticket.revoked:
+                raise UserError(
+                    "this ticket is void, since an island that came by it was evicted; ask for a new one "
+                    "(`atoll invite`)"
+                )
             if ticket.expiry < time.time():
                 raise UserError("this ticket has expired; ask for a new one (`atoll invite`)")
             used = db.execute(sql.select(sql.func.count()).where(ISLAND.c.ticket == ticket_hash)).scalar_one()
@@ -244,24 +272,49 @@ class Store:
             db.execute(ISLAND.insert().values(**values))
         return certificate
 
-    def evict(self, island: str, reason: str) -> None:
-        """Evict an island for good. Raises UserError if it is not in the run."""
-        update = ISLAND.update().where(ISLAND.c.id == island).values(revoked=reason or "evicted")
+    def evict(self, island: str, reason: str) -> int:
+        """Evict an island, and void the ticket by which it came: else it would come back under a new id.
+
+        Returns how many others came by that ticket, and stay. Raises UserError if it is not in the run.
+        """
+        this = ISLAND.c.id == island
         with self._transaction() as db:
-            num_found = db.execute(update).rowcount
-        if not num_found:
-            raise UserError(f"{island}: no such island in this run; `atoll status` lists them")
+            ticket = _ticket_of(db, island)
+            db.execute(ISLAND.update().where(this).values(revoked=reason or "evicted"))
+            db.execute(TICKET.update().where(TICKET.c.hash == ticket).values(revoked=True))
+            others = (ISLAND.c.ticket == ticket) & (ISLAND.c.revoked == "") & ~this
+            return db.execute(sql.select(sql.func.count()).where(others)).scalar_one()
+
+    def readmit(self, island: str) -> None:
+        """Take an eviction back; the ticket is good again unless another that came by it is evicted.
+
+        Raises UserError if the island is not in the run.
+        """
+        with self._transaction() as db:
+            ticket = _ticket_of(db, island)
+            db.execute(ISLAND.update().where(ISLAND.c.id == island).values(revoked=""))
+            evicted = (ISLAND.c.ticket == ticket) & (ISLAND.c.revoked != "")
+            if not db.execute(sql.select(sql.func.count()).where(evicted)).scalar_one():
+                db.execute(TICKET.update().where(TICKET.c.hash == ticket).values(revoked=False))
 
     def eviction_reason(self, island: str) -> str:
         """Why an island was evicted; "" if it was not."""
         with self._transaction() as db:
             return db.execute(sql.select(ISLAND.c.revoked).where(ISLAND.c.id == island)).scalar() or ""
 
-    def contributors(self) -> dict[str, str]:
-        """The contributor of each island that has enrolled; "" where none was named."""
-        query = sql.select(ISLAND.c.id, ISLAND.c.contributor)
+    def enrolled(self) -> dict[str, Enrolment]:
+        """What is kept of each island that has enrolled, by its id."""
+        query = sql.select(ISLAND.c.id, ISLAND.c.contributor, ISLAND.c.revoked)
         with self._transaction() as db:
-            return {row.id: row.contributor for row in db.execute(query)}
+            return {row.id: Enrolment(row.contributor, row.revoked) for row in db.execute(query)}
+
+
+def _ticket_of(db: sql.Connection, island: str) -> bytes:
+    """The hash of the ticket by which an island came. Raises UserError if it is not in the run."""
+    ticket = db.execute(sql.select(ISLAND.c.ticket).where(ISLAND.c.id == island)).scalar()
+    if ticket is None:
+        raise UserError(f"{island}: no such island in this run; `atoll status` lists them")
+    return bytes(ticket)
 
 
 def _insert(db: sql.Connection, record: Record) -> None:

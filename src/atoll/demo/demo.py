@@ -2,33 +2,29 @@
 
 import contextlib
 import os
-import select
 import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 
 import msgspec
-from rich.console import Group
-from rich.live import Live
-from rich.text import Text
 
 from atoll import recipe as recipes
 from atoll.demo import report
+from atoll.demo.keys import Keys
 from atoll.demo.story import Story
 from atoll.demo.summary import Spent
 from atoll.errors import UserError
-from atoll.events import Joined
+from atoll.events import Committed, Joined
 from atoll.events.log import EventReader
 from atoll.files import write_atomic
 from atoll.run import operate
 from atoll.run.directory import RunDir
-from atoll.run.genesis import prepare
+from atoll.run.genesis import check_model, prepare
 from atoll.run.host import wait_for_ticket
 from atoll.run.processes import Child
 from atoll.status import IslandStatus, RunStatus
-from atoll.terminal import Terminal, status_table
+from atoll.terminal import Host, Picture, Preparing, Terminal, clock
 
 NUM_ISLANDS = 3
 DOOMED = 2  # dies in the middle, unless a person chooses another
@@ -36,7 +32,6 @@ KILL_AT = 0.35  # of the outer steps
 STEPS_WITHOUT = 2  # committed by the survivors before it is started again
 POLL_SECONDS = 0.5
 MARKER = "made-by-atoll-demo"
-SHOWN_EVENTS = 8
 
 
 def demo(recipe_name: str, overrides: list[str], directory: Path) -> None:
@@ -44,19 +39,26 @@ def demo(recipe_name: str, overrides: list[str], directory: Path) -> None:
 
     Raises UserError, and RuntimeError when a process dies that should not.
     """
+    with Terminal() as terminal:
+        _demo(recipes.load(recipe_name, overrides), RunDir(directory), terminal)
+
+
+def _demo(recipe: recipes.Recipe, run_dir: RunDir, terminal: Terminal) -> None:
     started = time.time()
-    terminal = Terminal()
-    recipe = recipes.load(recipe_name, overrides)
-    run_dir = RunDir(directory)
+    check_model(recipe)  # before an earlier demo is deleted
     _clear(run_dir)
-    terminal.prepared(prepare(recipe, run_dir, terminal.preparing))
+    preparing = Preparing(terminal)
+    preparing.done(prepare(recipe, run_dir, preparing.report))
     demonstration = Demo(run_dir, recipe, terminal)
     try:
+        terminal.busy("starting a coordinator, and three islands")
         demonstration.start()
         demonstration.watch()
     finally:
+        terminal.clear()
         terminal.say("stopping what was started")
         demonstration.stop()
+    terminal.busy("measuring the model, exporting it, and comparing it with transformers")
     summary = report.summarise(
         run_dir,
         recipe,
@@ -68,6 +70,7 @@ def demo(recipe_name: str, overrides: list[str], directory: Path) -> None:
     )
     encoded = msgspec.json.format(msgspec.json.encode(summary), indent=1)
     write_atomic(run_dir.path / "summary.json", encoded)
+    terminal.clear()
     report.show(summary, terminal)
 
 
@@ -79,12 +82,12 @@ class Demo:
         self.recipe = recipe
         self.terminal = terminal
         self.story = Story()
-        self.names: dict[str, str] = {}  # island id -> island-N
+        self.picture = Picture()
         self._host: Child | None = None
         self._islands: dict[int, Child] = {}
         self._ticket = ""
-        self._events = EventReader(run_dir.path / "events.jsonl")
-        self._shown: list[str] = []
+        self._speaker = Host(terminal, recipe.num_outer_steps)
+        self._events = EventReader(run_dir.events)
         self._status: RunStatus | None = None  # the last that the coordinator gave
         self._rows: dict[tuple[str, int], IslandStatus] = {}  # (island, life) -> its last status
         self._lives: dict[str, int] = {}
@@ -95,27 +98,27 @@ class Demo:
         log = self.run_dir.coordinator / "host.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         since = time.time()
-        arguments = ["atoll", "host", str(self.run_dir.recipe), "--dir", str(self.run_dir.path)]
-        self._host = Child([*arguments, "--listen", "127.0.0.1:0"], log=log)
+        arguments = ["atoll", "host", str(self.run_dir.path), "--listen", "127.0.0.1:0"]
+        self._host = Child(arguments, log=log)
         self._ticket = wait_for_ticket(self.run_dir.coordinator / "ticket", self._host, since)
         for number in range(1, NUM_ISLANDS + 1):
             self._start_island(number)
 
     def watch(self) -> None:
         """Until every island has finished; in the middle one is killed, and started again."""
-        keyboard = sys.stdin.isatty()
-        live = Live(console=self.terminal.console, refresh_per_second=4, transient=True)
-        with _keys(keyboard), live if self.terminal.console.is_terminal else contextlib.nullcontext():
+        with Keys() as keys:
+            if keys.there:
+                self.picture.keys = f"keys: 1-{NUM_ISLANDS} kill an island, Ctrl-C ends the demo"
             while any(child.alive for child in self._islands.values()):
                 self._check_health()
                 self._read_events()
                 self._read_status()
-                self._kill_or_revive(_pressed() if keyboard else 0)
-                if self.terminal.console.is_terminal:
-                    live.update(self._picture(keyboard))
+                self._kill_or_revive(self._answered(keys.pressed()))
+                self._show()
                 time.sleep(POLL_SECONDS)
             self._read_events()
             self._read_status()
+        self.terminal.clear()
         self._check_health()
 
     def stop(self) -> None:
@@ -146,7 +149,26 @@ class Demo:
         """Committed tokens by contributor, then source, when the coordinator last answered."""
         return self._status.ledger if self._status else {}
 
+    @property
+    def names(self) -> dict[str, str]:
+        """The demo's names of its islands, by id."""
+        return self.picture.names
+
     # -------------------------------------------------------------------------------------- death and return
+    def _answered(self, key: str) -> int:
+        """The number of the island whose key was pressed, if it can be killed; else 0, and why not."""
+        if not key:
+            return 0
+        if key not in map(str, range(1, NUM_ISLANDS + 1)):
+            self._note(f"no key here: {key!r}; {self.picture.keys}")
+        elif self._doomed:
+            self._note(f"one death is enough for a demo: island-{self._doomed} has had it")
+        elif f"island-{key}" not in self.names.values():
+            self._note(f"island-{key} has not joined yet; press again when it has")
+        else:
+            return int(key)
+        return 0
+
     def _kill_or_revive(self, pressed: int) -> None:
         story, head = self.story, len(self.story.commits)
         if not self._doomed:
@@ -217,28 +239,30 @@ class Demo:
             if isinstance(event, Joined):
                 self.names[event.island] = event.contributor or event.island
                 self._lives[event.island] = self._lives.get(event.island, 0) + 1
-            if event.kind not in ("enrolled", "ready", "attempt"):
-                self._note(event.text)
+            if isinstance(event, Committed):
+                self.picture.losses += [event.loss] if event.loss is not None else []
+                self.picture.committed_at.append(event.time)
+            if line := self._speaker.line(event):
+                self._note(line, event.time)
 
     def _read_status(self) -> None:
         with contextlib.suppress(UserError):  # between a death and the next poll a question may go unanswered
-            self._status = operate.status(self.run_dir)
+            self._status = self.picture.status = operate.status(self.run_dir)
             for row in self._status.islands:
                 if row.present:
                     self._rows[row.island, self._lives.get(row.island, 0)] = row
 
-    def _note(self, text: str) -> None:
-        for island, name in self.names.items():
-            text = text.replace(island, name)
-        self._shown.append(text)
-        if not self.terminal.console.is_terminal:
-            self.terminal.tell(text)
+    def _note(self, text: str, at: float = 0.0) -> None:
+        """A line; into the picture, where there is one."""
+        line = f"{clock(at or time.time())}  {text}"
+        self.picture.told.append(line)
+        if not self.terminal.is_live:
+            self.terminal.tell(line)
 
-    def _picture(self, keyboard: bool) -> Group:
-        hint = f"press 1-{NUM_ISLANDS} to kill an island" if keyboard and not self._doomed else ""
-        lines = [Text(line, style="dim") for line in self._shown[-SHOWN_EVENTS:]]
-        table = [status_table(self._status)] if self._status else []
-        return Group(*table, Text(""), *lines, Text(hint, style="italic"))
+    def _show(self) -> None:
+        if self.terminal.is_live:
+            size = self.terminal.console.size
+            self.terminal.show(self.picture.draw(size.width, size.height, time.time()))
 
 
 def _clear(run_dir: RunDir) -> None:
@@ -251,29 +275,3 @@ def _clear(run_dir: RunDir) -> None:
     if run_dir.path.exists():
         shutil.rmtree(run_dir.path)
     write_atomic(marker, b"`atoll demo` may delete this directory\n")
-
-
-@contextlib.contextmanager
-def _keys(on: bool):  # type: ignore[no-untyped-def]
-    """Keys arrive one by one, without Enter."""
-    if not on:
-        yield
-        return
-    import termios
-    import tty
-
-    before = termios.tcgetattr(sys.stdin)
-    try:
-        tty.setcbreak(sys.stdin)
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
-
-
-def _pressed() -> int:
-    """The number of the island whose key was pressed, else 0."""
-    if select.select([sys.stdin], [], [], 0)[0]:
-        key = os.read(sys.stdin.fileno(), 1).decode(errors="ignore")
-        if key.isdigit() and 1 <= int(key) <= NUM_ISLANDS:
-            return int(key)
-    return 0

@@ -19,13 +19,13 @@ from atoll.island.step import Island
 from atoll.publish.export import export, load_model, newest_state
 from atoll.recipe import Recipe
 from atoll.run.directory import RunDir
-from atoll.terminal import Terminal, duration, human
+from atoll.terminal import Terminal, duration, human, spark
 from atoll.train import HELDOUT_FILE
+from atoll.words import command
 
 PROMPT = "The captain looked at the"
 SAMPLE_TOKENS = 60
 LOGIT_TOLERANCE = 1e-4
-BARS = "▁▂▃▄▅▆▇█"
 
 
 def summarise(
@@ -166,14 +166,8 @@ def show(summary: Summary, terminal: Terminal) -> None:
     say(f"islands' time   {', '.join(shares)}")
     say(f"sample          {s.sample!r}")
     say(f"took            {duration(s.seconds)}")
-    say(f"\nnext: atoll generate {s.export_dir} 'Once upon a time'    (then README, by hand)")
-
-
-def spark(values: list[float]) -> str:
-    """A curve in one line."""
-    low, high = min(values), max(values)
-    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
-    return "".join(BARS[round((value - low) * scale)] for value in values)
+    say(f"\nnext: {command('generate', s.export_dir, 'Once upon a time')}")
+    say("and then, from the README: the same by hand")
 
 
 def _moment(story: Story, names: dict[str, str], event: Event | None, since: float) -> Moment | None:

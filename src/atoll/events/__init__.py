@@ -11,6 +11,7 @@ from atoll.events.membership import (
     Frozen,
     Joined,
     Left,
+    Readmitted,
     Refused,
     Thawed,
     Unreachable,
@@ -25,7 +26,8 @@ from atoll.events.step import (
     Finished,
     Ready,
     Recovered,
-    Stuck,
+    Resumed,
+    Stalled,
     Thin,
     Unequal,
 )
@@ -40,6 +42,7 @@ Event = (
     | Thawed
     | Left
     | Evicted
+    | Readmitted
     | Ready
     | Recovered
     | Unequal
@@ -47,7 +50,8 @@ Event = (
     | Fault
     | AttemptClosed
     | Excluded
-    | Stuck
+    | Stalled
+    | Resumed
     | Thin
     | Committed
     | Finished

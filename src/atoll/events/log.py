@@ -3,6 +3,7 @@
 import os
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -17,8 +18,10 @@ NUM_NOTABLE = 12
 class EventLog:
     """Appends events to a file. Used by one coordinator at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, hear: Callable[[Event], None] = lambda event: None) -> None:
+        """`hear` is given each event once it is written."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._hear = hear
         self.notable: deque[Event] = deque(maxlen=NUM_NOTABLE)  # the last that were not routine
         self.failure: Exception | None = None  # why an event could not be written
         self._path = path
@@ -36,6 +39,7 @@ class EventLog:
             self._file.write(msgspec.json.encode(line) + b"\n")
         except OSError as error:
             self.failure = disk_error(self._path, error)
+        self._hear(event)
 
     def close(self) -> None:
         self._file.close()

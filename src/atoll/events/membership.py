@@ -97,10 +97,18 @@ class Left(Occurrence, frozen=True, kw_only=True):
 
 
 class Evicted(Occurrence, frozen=True, kw_only=True):
-    """The operator has put an island out of the run for good."""
+    """The operator has put an island out of the run."""
 
     reason: str
 
     @property
     def text(self) -> str:
-        return f"{self.island} is evicted: {self.reason}"
+        return f"{self.island} is evicted{': ' if self.reason else ''}{self.reason}"
+
+
+class Readmitted(Occurrence, frozen=True, kw_only=True):
+    """The operator has taken an eviction back: the island may join again."""
+
+    @property
+    def text(self) -> str:
+        return f"{self.island} is readmitted"

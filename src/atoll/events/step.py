@@ -106,12 +106,22 @@ class Excluded(Occurrence, frozen=True, kw_only=True):
         return f"{self.island} is left out of step {self.step}: no owner can reach it"
 
 
-class Stuck(Occurrence, frozen=True, kw_only=True):
-    """There are proposals, but no agent that could reduce them."""
+class Stalled(Occurrence, frozen=True, kw_only=True):
+    """The run cannot go on by itself."""
+
+    reason: str  # and what people can do about it
 
     @property
     def text(self) -> str:
-        return "no agent can be reached by the others: start a relay"
+        return f"step {self.step} stalls: {self.reason}"
+
+
+class Resumed(Occurrence, frozen=True, kw_only=True):
+    """The run, which had stalled, goes on."""
+
+    @property
+    def text(self) -> str:
+        return f"step {self.step} goes on"
 
 
 class Thin(Occurrence, frozen=True, kw_only=True):

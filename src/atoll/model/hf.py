@@ -14,6 +14,7 @@ from torch import Tensor
 
 from atoll import recipe
 from atoll.errors import UserError
+from atoll.files import open_to_readers
 from atoll.given import read_text, refuse_pointer
 from atoll.model import foreign
 from atoll.model.foreign import Foreign
@@ -193,3 +194,4 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         if "os error 28" in str(error):  # a full disk: safetensors gives the system's error only as text
             raise OSError(errno.ENOSPC, str(error), str(path)) from error
         raise
+    open_to_readers(path)

@@ -5,7 +5,7 @@ from typing import Any
 
 from atoll.errors import UserError
 from atoll.given import is_utf_8, named
-from atoll.recipe.paths import assign
+from atoll.recipe.paths import assign, dead_end
 
 
 def override(tree: dict[str, Any], text: str) -> None:
@@ -27,5 +27,5 @@ def override(tree: dict[str, Any], text: str) -> None:
         assign(tree, key.strip(), value)
     except (ValueError, IndexError, TypeError, AttributeError):
         raise UserError(
-            f"{text}: there is no such place in the recipe; as in outer.lr=0.5 or stage.0.until=100"
+            f"{text}: there is no such place in the recipe: {dead_end(tree, key.strip())}"
         ) from None

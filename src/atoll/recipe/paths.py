@@ -35,6 +35,22 @@ def assign(tree: dict[str, Any], path: str, value: Any) -> None:
     node[_place(node, last)] = value
 
 
+def dead_end(tree: dict[str, Any], path: str) -> str:
+    """Why a path leads nowhere: where it ends, and what there is instead."""
+    node: Any = tree
+    walked = ""
+    for part in path.split("."):
+        if isinstance(node, list):
+            count = len(cast(list[Any], node))
+            if not (part.isdecimal() and int(part) < count):
+                last = f"{walked}.{count - 1}" if count else "nothing"
+                return f"{walked} is an array of {count}, whose last is {last}"
+        elif not isinstance(node, dict):
+            return f"{walked} is a value, and has no parts"
+        node, walked = cast(Any, node)[_place(node, part)], joined(walked, part)
+    return f"{walked} cannot be set"
+
+
 def _place(node: Any, part: str) -> str | int:
     """How a part of a path finds its place: by number in an array, by name in a table."""
     return int(part) if isinstance(node, list) else part

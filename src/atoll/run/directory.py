@@ -1,16 +1,22 @@
 """The directory of a run on one machine, and the directory of one island in it."""
 
+import contextlib
+import shutil
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from atoll import recipe as recipes
-from atoll.agent import checkpoint
+from atoll.agent import checkpoint, membership
 from atoll.errors import UserError
-from atoll.files import DirectoryLock, write_atomic
+from atoll.files import LOCK_NAME, DirectoryLock, write_atomic
 from atoll.recipe import Recipe
+from atoll.recipe.paths import leaves
 
 ISLAND_PREFIX = "island-"
+MAX_SHOWN_KEYS = 8
 
 
 class RunDir:
@@ -25,6 +31,7 @@ class RunDir:
         self.local_address = self.coordinator / "address"  # where this machine itself reaches the coordinator
         self.islands = path / "islands"
         self.recipe = path / "recipe.json"
+        self.events = path / "events.jsonl"
 
     def claim(self, recipe: Recipe) -> None:
         """Make the directory this recipe's, if it is new.
@@ -34,12 +41,52 @@ class RunDir:
         if self.recipe.exists():
             known = recipes.load(self.recipe)
             if keys := recipes.differing_keys(known, recipe):
+                values = leaves(known.shared())
+                there = ", ".join(f"{key}={_toml(values.get(key))}" for key in keys[:MAX_SHOWN_KEYS])
                 raise UserError(
                     f"{self.path}: this directory is of a run with another recipe; these keys differ: "
-                    f"{', '.join(keys)}; choose another --dir, or delete this one"
+                    f"{', '.join(keys)} (there: {there}); give this directory in the recipe's place to go on "
+                    "with its run, or choose another --dir"
                 )
         else:
             write_atomic(self.recipe, msgspec.json.encode(recipe.shared()))
+
+    @contextlib.contextmanager
+    def claimed(self, recipe: Recipe) -> Generator[None]:
+        """As `claim`; if the block is refused, what it has made is removed, unless there is work in it."""
+        before, is_new = self.existing(), not self.recipe.exists()
+        self.claim(recipe)
+        try:
+            yield
+        except UserError:
+            made = [path for path in self.path.rglob("*") if path.is_file() and path.name != LOCK_NAME]
+            if is_new and made == [self.recipe]:
+                self.recipe.unlink()
+                for path in (self.data, self.private):
+                    if path not in before:
+                        shutil.rmtree(path, ignore_errors=True)
+                _remove_empty(self.path, before)
+            raise
+
+    @contextlib.contextmanager
+    def member(self, directory: Path, before: set[Path]) -> Generator[None]:
+        """Around the life of an island in `directory`: one that is refused before it enrolled leaves nothing.
+
+        `before`: what was `existing` before the directory was made. A log that the error names stays.
+        """
+        try:
+            yield
+        except UserError as error:
+            is_new = directory not in before and membership.load(directory) is None
+            if is_new and str(directory) not in str(error):
+                shutil.rmtree(directory, ignore_errors=True)
+                _remove_empty(self.islands, before)
+            raise
+
+    def existing(self) -> set[Path]:
+        """Which of its directories, of its islands' and of those above it there are."""
+        own = (self.data, self.private, self.islands, self.path, *self.islands.glob("*"))
+        return {path for path in (*own, *self.path.parents) if path.exists()}
 
     def state_0(self) -> checkpoint.OuterCheckpoint:
         """State 0 as `atoll prepare` kept it. Raises UserError if there is none, or it is damaged."""
@@ -47,6 +94,19 @@ class RunDir:
         if not found:
             raise UserError(f"{self.path}: no state 0 here; run `atoll prepare` first")
         return found[0]
+
+
+def _remove_empty(directory: Path, kept: set[Path]) -> None:
+    """Remove a directory and those above it, as far as they are empty and not to be kept."""
+    for path in (directory, *directory.parents):
+        if path in kept or any(path.iterdir()):
+            return
+        path.rmdir()
+
+
+def _toml(value: Any) -> str:
+    """A value of a recipe as an override takes it."""
+    return "(none)" if value is None else msgspec.json.encode(value).decode()
 
 
 class IslandDir:

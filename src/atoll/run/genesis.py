@@ -29,13 +29,13 @@ def prepare(recipe: Recipe, run_dir: RunDir, report: Report) -> Manifest:
     from atoll.data.prepare import prepare as prepare_data
 
     has_state_0 = bool(checkpoint.newest([run_dir.genesis]))
-    _check_model(recipe)  # first: the data may take hours
+    check_model(recipe)  # first: the data may take hours
     if recipe.model.from_ is not None and not has_state_0:
         _check_checkpoint(recipe)
-    run_dir.claim(recipe)
-    manifest = prepare_data(recipe, run_dir.data, report)
-    if not has_state_0:
-        write_state_0(run_dir, _initial_parameters(recipe, manifest.vocab_size))
+    with run_dir.claimed(recipe):
+        manifest = prepare_data(recipe, run_dir.data, report)
+        if not has_state_0:
+            write_state_0(run_dir, _initial_parameters(recipe, manifest.vocab_size))
     return manifest
 
 
@@ -82,7 +82,7 @@ def write_state_0(run_dir: RunDir, parameters: Mapping[str, Any]) -> None:
     checkpoint.save(run_dir.genesis, layout, 0, checkpoint.flat_root(layout, flat), flat, None)
 
 
-def _check_model(recipe: Recipe) -> None:
+def check_model(recipe: Recipe) -> None:
     """Raises UserError where no model can be made of what the recipe says."""
     from atoll.model.presets import ForeignError, resolve
 

@@ -21,12 +21,13 @@ from atoll.coordinator.store import DatabaseFailed, Deposed, Store
 from atoll.data.manifest import Manifest
 from atoll.data.mixture import Mixture
 from atoll.errors import UserError
+from atoll.events import Event
 from atoll.events.log import EventLog
-from atoll.files import DirectoryLock, write_atomic
+from atoll.files import DirectoryLock, write_atomic, write_private
 from atoll.recipe import Recipe
 from atoll.run.directory import RunDir
 from atoll.run.ports import advice, from_here, ips_of, own_host, scope_of
-from atoll.run.processes import Child
+from atoll.run.processes import Child, last_words
 from atoll.swarm.address import Address, Addresses, HostPorts, is_loopback
 from atoll.swarm.grpc_transport import GrpcTransport, why_not_served
 from atoll.swarm.identity import COORDINATOR, RunKeys, common_name
@@ -48,18 +49,24 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     standby: bool = False  # wait until the leader is silent, then lead
     restored: bool = False  # the database may be an old backup: ask the islands before deciding anything
     rewind: int | None = None  # abandon all commits after this state
+    num_awaited: int = 1  # islands that must be ready at once before the first step begins
 
 
 async def host(
-    recipe: Recipe, run_dir: RunDir, settings: HostSettings, ready: Callable[[str, list[str]], None]
+    recipe: Recipe,
+    run_dir: RunDir,
+    settings: HostSettings,
+    ready: Callable[[str, list[str]], None],
+    hear: Callable[[Event], None] = lambda event: None,
 ) -> None:
     """Coordinate a run until cancelled.
 
     Once this coordinator leads, `ready` is called with a ticket, and with sentences on how others reach it.
-
-    Raises UserError if directory, database or port cannot be used, or another coordinator takes over.
+    `hear` is given each event. Raises UserError if directory, database or port cannot be used, or another
+    coordinator takes over.
     """
-    run_dir.claim(recipe)
+    with run_dir.claimed(recipe):
+        run_dir.state_0()  # a run that is not prepared is refused before anything else is made
     with DirectoryLock(run_dir.coordinator) as lock:
         if not lock.acquire():
             raise UserError(
@@ -67,11 +74,12 @@ async def host(
             )
         keys = RunKeys(run_dir.coordinator, recipe.name)
         run, rules = _describe(recipe, run_dir, keys)
+        rules = msgspec.structs.replace(rules, num_awaited=settings.num_awaited)
         has_own_module = bool(recipe.model.own)  # its samples are of no source
         count = count_nothing if has_own_module else Mixture.of(recipe, Manifest.load(run_dir.data)).count
         with (
             contextlib.closing(Store(settings.database or sqlite_url(run_dir.coordinator))) as store,
-            contextlib.closing(EventLog(run_dir.path / "events.jsonl")) as events,
+            contextlib.closing(EventLog(run_dir.events, hear)) as events,
         ):
             _check_database(store.claim(encode(run)), run_dir.coordinator / "database.id")
             transport = GrpcTransport(keys.new_credentials(COORDINATOR))
@@ -117,7 +125,8 @@ async def _lead(
     server.begin(settings.restored or restored, settings.rewind)
     ticket = requests.ticket(TICKET_USES, TICKET_HOURS)
     write_atomic(run_dir.local_address, str(here).encode())
-    write_atomic(run_dir.coordinator / "ticket", ticket.encode())  # whoever waits for the host waits for this
+    # Last, since whoever waits for the host waits for this.
+    write_private(run_dir.coordinator / "ticket", ticket.encode())
     relay = None
     if settings.relay:
         local_ticket = requests.ticket(1, 1.0, (msgspec.structs.replace(listening, host=here.host),))
@@ -247,6 +256,7 @@ def wait_for_ticket(path: Path, child: Child, since: float, timeout_seconds: flo
         if path.exists() and path.stat().st_mtime >= since:
             return path.read_text()
         if not child.alive:
-            raise UserError(f"the coordinator ended with status {child.process.returncode}; its log says why")
+            status = child.process.returncode
+            raise UserError(f"the coordinator ended with status {status}; {last_words(child)}")
         time.sleep(0.05)
-    raise UserError(f"the coordinator was not ready within {timeout_seconds:.0f} s; its log says why")
+    raise UserError(f"the coordinator was not ready within {timeout_seconds:.0f} s; {child.log} says why")

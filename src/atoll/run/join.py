@@ -22,7 +22,7 @@ from atoll.run.directory import IslandDir, RunDir
 from atoll.run.genesis import prepare
 from atoll.run.processes import Child, last_words
 from atoll.swarm.address import Address, Addresses
-from atoll.terminal import Terminal
+from atoll.terminal import Joiner, Preparing, Relay, Terminal
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds and is not needed for `--help`
     from atoll.island.ranks import Ranks
@@ -56,10 +56,13 @@ class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
 def join(
     ticket: str, run_dir: RunDir, settings: JoinSettings, own: recipes.Island, terminal: Terminal
 ) -> None:
-    """Train as an island of the ticket's run until that run is finished. All ranks call this.
+    """Train as an island of the ticket's run until it is finished, or relay for it. All ranks call this.
 
     `own` is this machine's part of the recipe. Raises UserError for what cannot be used.
     """
+    if settings.relay:
+        _relay(ticket, run_dir, settings, terminal)
+        return
     from atoll.island.ranks import Ranks
 
     with closing(Ranks.of_torchrun()) as ranks:
@@ -85,12 +88,14 @@ def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal) -> None:
         ranks = stack.enter_context(closing(Ranks.of_torchrun()))
 
         def host() -> str:
-            terminal.prepared(prepare(recipe, run_dir, terminal.preparing))
+            preparing = Preparing(terminal)
+            preparing.done(prepare(recipe, run_dir, preparing.report))
             log = run_dir.coordinator / "host.log"
             log.parent.mkdir(parents=True, exist_ok=True)
             started = time.time()
-            options = ["--dir", str(run_dir.path), "--listen", "127.0.0.1:0", "--no-relay"]
-            child = Child(["atoll", "host", str(run_dir.recipe), *options], log=log)
+            child = Child(
+                ["atoll", "host", str(run_dir.path), "--listen", "127.0.0.1:0", "--no-relay"], log=log
+            )
             stack.callback(child.stop)
             hosts.append(child)
             return wait_for_ticket(run_dir.coordinator / "ticket", child, started)
@@ -99,6 +104,15 @@ def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal) -> None:
         ticket = ranks.first(host)
         settings = JoinSettings(name="alone", listen=Address("127.0.0.1", 0))
         _train(ranks, ticket, run_dir, settings, recipe.island, terminal, check)
+
+
+def _relay(ticket: str, run_dir: RunDir, settings: JoinSettings, terminal: Terminal) -> None:
+    from atoll.agent.__main__ import relay
+
+    speaker = Relay(terminal)
+    directory = run_dir.islands / (settings.name or "relay")
+    with run_dir.member(directory, run_dir.existing()):
+        relay(settings.agent(run_dir, directory), ticket, lambda pulse: speaker.hears(pulse, time.time()))
 
 
 def _train(
@@ -120,11 +134,23 @@ def _train(
         locked.append(IslandDir(run_dir, settings.name))
         return locked[0].path
 
-    directory = ranks.first(lock)
-    log = directory / "agent.log"
-    terminal.say(f"island directory {directory}; its agent's log is {log}")
-    swarm = Swarm.start(ranks, settings.agent(run_dir, directory), ticket, log, terminal.say, check)
-    with ElasticDeviceMesh(ranks, swarm) as mesh:
-        terminal.joined(mesh.swarm.island, mesh.swarm.run)
-        summary = train(mesh, own, directory, terminal.inner_step, terminal.say)
-    terminal.trained(summary)
+    speaker, before = Joiner(terminal), run_dir.existing()
+    with ExitStack() as stack:
+        directory = ranks.first(lock)
+        if ranks.number == 0:
+            stack.enter_context(run_dir.member(directory, before))
+        log = directory / "agent.log"
+        terminal.say(f"island directory {directory}; its agent's log is {log}")
+        speaker.starts()
+        swarm = Swarm.start(
+            ranks, settings.agent(run_dir, directory), ticket, log, terminal.say, check, speaker.hears
+        )
+        mesh = stack.enter_context(ElasticDeviceMesh(ranks, swarm))
+        speaker.joined(mesh.swarm.island, mesh.swarm.run)
+        if mesh.swarm.run.recipe["model"].get("own"):
+            raise UserError(
+                f"{mesh.swarm.run.run_id} trains a module of its own: start its program with this ticket and "
+                f"{directory} as its directory, as in examples/own_loop.py"
+            )
+        summary = train(mesh, own, directory, speaker.inner_step, terminal.say)
+    speaker.trained(summary)

@@ -166,8 +166,12 @@ class GrpcTransport:
                 why_not_served(listen) or "cannot be served on just now; try again or choose another port"
             )
             raise UserError(f"{listen}: {reason}") from None
-        await server.start()
-        self._servers.append(server)
+        starting = asyncio.ensure_future(server.start())
+        try:
+            await asyncio.shield(starting)
+        finally:  # gRPC cannot stop a server whose start was cancelled
+            await starting
+            self._servers.append(server)
         return taken
 
     def _method(

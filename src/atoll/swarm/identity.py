@@ -7,7 +7,6 @@ deterministic.
 
 import base64
 import datetime
-import os
 import re
 import secrets
 from pathlib import Path
@@ -21,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
 from atoll.errors import UserError
-from atoll.files import atomic_dir, write_atomic
+from atoll.files import atomic_dir, write_atomic, write_private
 from atoll.swarm.address import HostPorts
 from atoll.swarm.layout import digest
 
@@ -198,7 +197,7 @@ def island_key(directory: Path) -> tuple[str, bytes, bytes]:
     """
     path = directory / "island.key"
     if not path.exists():
-        _write_private(path, _private_pem(ec.generate_private_key(ec.SECP256R1())))
+        write_private(path, _private_pem(ec.generate_private_key(ec.SECP256R1())))
     key = _load_key(path, ec.EllipticCurvePrivateKey)
     name = island_id(key.public_key())
     request = x509.CertificateSigningRequestBuilder().subject_name(_subject(name)).sign(key, hashes.SHA256())
@@ -241,8 +240,8 @@ def _create_run_keys(run_name: str, directory: Path) -> None:
         .sign(key, hashes.SHA256())
     )
     with atomic_dir(directory) as made:
-        _write_private(made / _AUTHORITY_KEY, _private_pem(key))
-        _write_private(made / _RECORD_KEY, _private_pem(ed25519.Ed25519PrivateKey.generate()))
+        write_private(made / _AUTHORITY_KEY, _private_pem(key))
+        write_private(made / _RECORD_KEY, _private_pem(ed25519.Ed25519PrivateKey.generate()))
         write_atomic(made / _AUTHORITY, certificate.public_bytes(_PEM))
 
 
@@ -283,12 +282,3 @@ def _load_key(path: Path, kind: type[_Key]) -> _Key:
     if not isinstance(key, kind):
         raise UserError(f"{path}: the private key is no {kind.__name__}; restore it from a backup")
     return key
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner can read."""
-    old = os.umask(0o077)
-    try:
-        write_atomic(path, data)
-    finally:
-        os.umask(old)

@@ -10,9 +10,11 @@ from typing import Literal
 import msgspec
 
 from atoll.metrics import Metrics
+from atoll.status import Overview
 from atoll.swarm.address import Addresses
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Message, Plan, Rewind, Term
+from atoll.words import Line, Name
 
 VERSION = 3  # of this protocol: raise it with every change that an agent of before would misread
 
@@ -25,7 +27,7 @@ class Hello(Message, frozen=True, kw_only=True):
     version: int  # VERSION of its code
     recipe_digest: str
     self_test: bytes  # digest of what its kernels make of a fixed input; other arithmetic is refused
-    contributor: str  # whom its committed tokens are credited to
+    contributor: Name  # whom its committed tokens are credited to
     relay: bool  # it has no trainer
     port: int  # where it listens for peers; 0 if it only dials out
     addresses: (
@@ -130,13 +132,15 @@ class Beat(Message, frozen=True, kw_only=True):
     inner_step: int  # how many of its inner steps are done
     metrics: Metrics = Metrics()  # the island's newest
     sent_bytes: int = 0
-    note: str = ""  # what the agent is doing, for people
+    note: Line = ""  # what the agent is doing, for people
     attempt: int = 0  # the number of the attempt whose update is being put together here; 0 if there is none
     num_pieces: int = 0  # of that update that are here already
 
 
 class BeatHeard(Message, frozen=True):
     """The coordinator's answer to every `Beat`: it has heard it, and so is not frozen itself."""
+
+    overview: Overview  # at most a second old
 
 
 class Finished(Message, frozen=True):
@@ -193,7 +197,7 @@ class Fault(Message, frozen=True, kw_only=True):
     number: int  # of the attempt
     peer: str  # the island at the other end; "" or the sender itself where nobody else is concerned
     kind: FaultKind
-    text: str  # for people
+    text: Line  # for people
 
 
 class Held(Message, frozen=True):

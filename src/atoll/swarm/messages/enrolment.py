@@ -2,6 +2,7 @@
 
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message, RunInfo
+from atoll.words import Name
 
 
 class Enroll(Message, frozen=True):
@@ -9,7 +10,7 @@ class Enroll(Message, frozen=True):
 
     secret: str  # of its ticket
     csr: bytes  # certificate signing request, PEM
-    contributor: str  # whom the island's tokens are credited to
+    contributor: Name  # whom the island's tokens are credited to
 
 
 class Enrolled(Message, frozen=True):

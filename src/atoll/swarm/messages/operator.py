@@ -1,8 +1,16 @@
 """The operator's plane: what people ask of a coordinator, one request and its answer on each stream."""
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from atoll.status import RunStatus
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message
+from atoll.words import Line, Name
+
+MAX_USES = 10_000  # of a ticket
+MAX_HOURS = 24.0 * 366
 
 
 class StatusRequest(Message, frozen=True):
@@ -18,8 +26,8 @@ class StatusReply(Message, frozen=True):
 class Invite(Message, frozen=True):
     """The operator asks the coordinator for another ticket."""
 
-    num_uses: int  # how many islands may enrol with it
-    hours: float  # until it expires
+    num_uses: Annotated[int, Meta(ge=1, le=MAX_USES)]  # how many islands may enrol with it
+    hours: Annotated[float, Meta(gt=0, le=MAX_HOURS)]  # until it expires
 
 
 class Invited(Message, frozen=True):
@@ -29,14 +37,34 @@ class Invited(Message, frozen=True):
 
 
 class EvictIsland(Message, frozen=True):
-    """The operator asks the coordinator to remove an island from the run for good."""
+    """The operator asks the coordinator to remove an island from the run, until it is readmitted."""
 
-    island: str
-    reason: str  # for people
+    island: Name  # its id, the beginning of it, or its contributor
+    reason: Line  # for people
 
 
 class IslandEvicted(Message, frozen=True):
-    """The coordinator's answer to `EvictIsland`: the island is out, and it is in the database that it is."""
+    """The coordinator's answer to `EvictIsland`: the island is out, and it is in the database that it is.
+
+    So is that the ticket by which it came is good for nobody any more.
+    """
+
+    island: str  # its id
+    contributor: str
+    num_others: int  # islands that came by the same ticket, and stay
+
+
+class ReadmitIsland(Message, frozen=True):
+    """The operator asks the coordinator to take an eviction back."""
+
+    island: Name  # as in `EvictIsland`
+
+
+class IslandReadmitted(Message, frozen=True):
+    """The coordinator's answer to `ReadmitIsland`: the island may join again."""
+
+    island: str  # its id
+    contributor: str
 
 
 class RequestRefused(Message, frozen=True):
@@ -45,7 +73,7 @@ class RequestRefused(Message, frozen=True):
     reason: str
 
 
-ToCoordinator = StatusRequest | Invite | EvictIsland
-ToOperator = StatusReply | Invited | IslandEvicted | RequestRefused
+ToCoordinator = StatusRequest | Invite | EvictIsland | ReadmitIsland
+ToOperator = StatusReply | Invited | IslandEvicted | IslandReadmitted | RequestRefused
 COORDINATOR_DOOR: Door[ToCoordinator] = Door("a coordinator", "an operator", ToCoordinator)
 OPERATOR_DOOR: Door[ToOperator] = Door("an operator", "a coordinator", ToOperator)

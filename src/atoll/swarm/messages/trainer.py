@@ -4,8 +4,10 @@ What is large does not travel: parameters lie in files that both map (`agent/map
 """
 
 from atoll.metrics import Metrics
+from atoll.status import Overview
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message, Plan
+from atoll.words import Line
 
 
 # ------------------------------------------------------------------------------------------ a trainer's words
@@ -74,14 +76,12 @@ class DataAt(Message, frozen=True):
     path: str
 
 
-class Pulse(Message, frozen=True):
-    """An agent shows its trainer every few seconds that it is not frozen."""
+class Pulse(Message, frozen=True, kw_only=True):
+    """An agent shows its trainer every second that it is not frozen, and says what people want to know."""
 
-
-class Waiting(Message, frozen=True):
-    """An agent has to wait for something that people may be able to mend, and says what; trying goes on."""
-
-    reason: str
+    lost: Line = ""  # why there is no line to the coordinator; "" while there is one, or it is dialled
+    note: Line = ""  # what the agent is doing, or waits for
+    overview: Overview | None = None  # the newest; None until the coordinator has told one
 
 
 class Stopped(Message, frozen=True):
@@ -92,6 +92,6 @@ class Stopped(Message, frozen=True):
 
 # ------------------------------------------------------------------------------------------------------ doors
 ToAgent = Attached | WantData | Progress | Proposed | Adopted
-ToTrainer = Adopt | Work | DataAt | Pulse | Waiting | Stopped
+ToTrainer = Adopt | Work | DataAt | Pulse | Stopped
 AGENT_DOOR: Door[ToAgent] = Door("an agent", "its trainer", ToAgent)
 TRAINER_DOOR: Door[ToTrainer] = Door("a trainer", "its agent", ToTrainer)

@@ -1,0 +1,27 @@
+"""Which run a verb was given: by a recipe, or by the directory of a run that there is already."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atoll.errors import UserError
+
+if TYPE_CHECKING:  # `--help` does without
+    from atoll.recipe import Recipe
+    from atoll.run.directory import RunDir
+
+
+def opened(options: argparse.Namespace) -> tuple[Recipe, RunDir]:
+    """The recipe and the directory. Raises UserError for what is neither."""
+    from atoll import recipe
+    from atoll.run.directory import RunDir
+
+    kept = RunDir(Path(options.recipe))
+    if not kept.recipe.is_file():
+        loaded = recipe.load(options.recipe, options.overrides)
+        return loaded, RunDir(options.dir or Path("runs") / loaded.name)
+    if options.dir is not None:
+        raise UserError(f"{kept.path}: this is a run's directory already; leave --dir out")
+    return recipe.load(kept.recipe, options.overrides), kept

@@ -1,0 +1,32 @@
+"""How atoll looks in a terminal.
+
+`Terminal` prints lines, and keeps at most one picture below them up to date. The speakers turn what happens
+into lines: `Host` from a run's events, `Joiner` and `Relay` from what an agent says of the run, `Preparing`
+from the progress of `atoll prepare`. `status.py` and `picture.py` show a run at one moment. What strangers
+wrote reaches the terminal through `Terminal` and `words.visible` only, and never as markup.
+"""
+
+from atoll.terminal.figures import clock, duration, human, spark
+from atoll.terminal.host import Host
+from atoll.terminal.joiner import Joiner
+from atoll.terminal.names import Names
+from atoll.terminal.picture import Picture
+from atoll.terminal.preparing import Preparing
+from atoll.terminal.relay import Relay
+from atoll.terminal.status import status_table
+from atoll.terminal.terminal import Terminal
+
+__all__ = [
+    "Host",
+    "Joiner",
+    "Names",
+    "Picture",
+    "Preparing",
+    "Relay",
+    "Terminal",
+    "clock",
+    "duration",
+    "human",
+    "spark",
+    "status_table",
+]

@@ -1,0 +1,106 @@
+"""What `atoll status` prints: a run at one moment."""
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from atoll.status import IslandStatus, RunStatus
+from atoll.terminal.figures import clock, duration, human
+from atoll.terminal.names import Names
+from atoll.terminal.terminal import FILE_WIDTH
+from atoll.words import visible
+
+WIDE = 110  # columns, from which on there is room for what each island is doing
+
+
+def status_table(status: RunStatus, width: int, now: float = 0.0) -> Group:
+    """A run's status for so many columns: a row for each island, who gave how much, and what happened last.
+
+    Names and ids are whole at any width, so that they can be copied. `now`, in seconds since the epoch, dates
+    the status of a run that is not hosted.
+    """
+    parts: list[RenderableType] = [Text(title(status), style="bold")]
+    if not status.hosted:
+        ago = duration(max(0.0, now - status.time))
+        parts.append(
+            f"not hosted now: this is what the files know; last hosted {ago} ago, term {status.term}"
+        )
+    elif status.stall:
+        parts.append(Text(visible(f"stalled: {status.stall}"), style="bold red"))
+    elif not status.finished and status.num_islands < status.num_awaited:
+        parts.append(f"waiting for islands: {status.num_islands} of {status.num_awaited} are here")
+    if status.islands:
+        parts.append(islands_table(status, width))
+    parts += _ledger_table(status.ledger)
+    names = Names()
+    for island in status.islands:
+        names.learn(island.island, island.contributor)
+    told = (f"{clock(event.time)}  {names.within(event.text)}" for event in status.events)
+    return Group(*parts, *(Text(visible(line), style="dim") for line in told))
+
+
+def title(status: RunStatus) -> str:
+    """One line about the run."""
+    step = "finished" if status.finished else f"outer step {status.step} of {status.num_outer_steps}"
+    committed = f"{human(status.committed_tokens)} tokens committed, root {status.root[:12]}"
+    return f"{status.run_id}: {step}, {committed}"
+
+
+def islands_table(status: RunStatus, width: int, names: dict[str, str] | None = None) -> Table:
+    """A row for each island; `names` may give some another name than their contributor."""
+    is_wide = width >= WIDE
+    table = Table(box=None, pad_edge=False, expand=is_wide and width < FILE_WIDTH)
+    has_looked = is_wide and any(i.metrics.heldout_loss is not None for i in status.islands)
+    table.add_column("contributor", overflow="fold")
+    table.add_column("island", no_wrap=True, min_width=16)
+    table.add_column("is", no_wrap=True)
+    for name in ("inner step", "loss", *(["held-out"] if has_looked else []), "tokens/s", "committed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if is_wide:
+        table.add_column("doing", no_wrap=True, overflow="ellipsis", ratio=1)
+    for island in status.islands:
+        name = (names or {}).get(island.island, island.contributor)
+        cells = [name, island.island, state_of(island), *_figures(island, status.num_inner_steps, has_looked)]
+        table.add_row(*(Text(visible(cell)) for cell in (*cells, *([doing(island)] if is_wide else []))))
+    return table
+
+
+def state_of(island: IslandStatus) -> str:
+    """What an island is to the run now, in a word."""
+    if island.evicted:
+        return "evicted"
+    if not island.present:
+        return "gone"
+    return "relay" if island.relay else "island"
+
+
+def doing(island: IslandStatus) -> str:
+    """What it is doing, or why it is out."""
+    return island.evicted or (island.note if island.present else "")
+
+
+def _figures(island: IslandStatus, num_inner_steps: int, has_looked: bool) -> list[str]:
+    """The figures of one island's row; empty where there is nothing to tell."""
+    working, measured = island.present and not island.relay, island.metrics
+    heldout = f"{measured.heldout_loss:.3f}" if working and measured.heldout_loss is not None else ""
+    return [
+        f"{island.inner_step}/{num_inner_steps}" if working else "",
+        f"{measured.loss:.3f}" if working and measured.loss is not None else "",
+        *([heldout] if has_looked else []),
+        human(measured.tokens_per_second) if working else "",
+        human(island.committed_tokens) if island.committed_tokens else "",
+    ]
+
+
+def _ledger_table(ledger: dict[str, dict[str, int]]) -> list[Table]:
+    """Tokens by contributor and source; nothing before the first commit."""
+    sources = sorted({source for row in ledger.values() for source in row})
+    table = Table(box=None, pad_edge=False)
+    table.add_column("committed by", overflow="fold")
+    for name in (*sources, "in all"):
+        table.add_column(Text(visible(name)), justify="right")
+    rows = [*ledger.items(), ("all", {s: sum(row.get(s, 0) for row in ledger.values()) for s in sources})]
+    for name, row in rows:
+        counts = (*map(row.get, sources), sum(row.values()))
+        table.add_row(Text(visible(name)), *(human(count) if count else "" for count in counts))
+    return [table] if ledger else []

@@ -256,6 +256,7 @@ PULSES = [
     ),
     Pulse(note="training", overview=seen(step=17)),
     Pulse(note="at state 300", overview=seen(step=300)),
+    Pulse(note="at state 300", overview=seen(step=300, num_islands=0)),
 ]
 
 

@@ -20,7 +20,7 @@ class Relay:
         """A sign of life (`swarm.messages.Pulse`), at a time in seconds since the epoch."""
         seen, overview = situation(pulse.lost, pulse.note, pulse.overview), pulse.overview
         line = self._news.hear(seen)
-        if overview is not None and seen.kind is not Kind.LOST:
+        if overview is not None and seen.kind not in (Kind.LOST, Kind.FINISHED):
             if not line and -1 < self._step < overview.step:
                 line = f"committed: {working(overview)}"
             elif not line and overview.num_islands != self._num_islands:

@@ -26,6 +26,7 @@ class IslandStatus(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[str, ...]  # where peers reach it, each as host:port; none: they cannot
     note: str  # what its agent is doing, for people
     inner_step: int  # how many of the open outer step it has done
+    planned_inner_steps: int  # of how many; slower islands are planned fewer; 0: no plan in this step yet
     metrics: Metrics  # its newest
     sent_bytes: int  # to all others, since its agent started
     committed_tokens: int

@@ -43,13 +43,15 @@ class Summary:
     island: str  # its id
     outer_steps: int = 0  # the number of the newest outer state adopted
     inner_steps: int = 0
+    full_inner_steps: int = 0  # of an island that had done all of each outer step
     tokens: int = 0  # that counted in the loss
     loss: float | None = None  # of the last inner step that had labels, in nats per token
     seconds: float = 0.0
 
-    def add(self, done: list[InnerMetrics]) -> None:
-        """Count the inner steps of one plan."""
+    def add(self, done: list[InnerMetrics], full_inner_steps: int) -> None:
+        """Count the inner steps that were done of one plan, and those of a whole outer step."""
         self.inner_steps += len(done)
+        self.full_inner_steps += full_inner_steps
         self.tokens += sum(metrics.tokens for metrics in done)
         self.loss = next((m.loss for m in reversed(done) if m.loss is not None), self.loss)
 
@@ -104,13 +106,13 @@ def train(
                 # This island joins in the middle of the run with fresh moments (docs/decisions/0010).
                 island.warm_up_again(plan.first_inner_step, recipe.outer.inner_steps)
             profile_path = None
-            if not is_profiled and num_plans >= FIRST_PROFILED_PLAN:
+            if not is_profiled and num_plans >= FIRST_PROFILED_PLAN and plan.inner_steps >= MIN_STEPS:
                 profile_path = directory / PROFILE_DIR / f"outer-{plan.step:08}-rank{mesh.ranks.number}"
             done = inner_steps(mesh, island, data, plan, recipe, report, profile_path)
             if profile_path is not None and len(done) >= MIN_STEPS:
                 is_profiled = True
                 say(f"a profile of outer step {plan.step} is in {profile_path.parent}")
-            summary.add(done)
+            summary.add(done, recipe.outer.inner_steps)
             if not mesh.swarm.moved_on:  # else the swarm has committed this outer step without us
                 propose(mesh, island, plan, done, recipe)
                 if (plan.step + 1) % own.checkpoint_every == 0:

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("tokenizers")
 
 from atoll import cli, recipe
+from atoll.cli.opened import opened
 from atoll.data import sections
 from atoll.data.heldout import is_heldout
 from atoll.data.manifest import Manifest
@@ -150,7 +151,10 @@ def test_prepare_tells_what_it_skipped_and_held_out_and_a_next_line_that_works(t
     next_line = shlex.split(told.rsplit("next: ", 1)[1])
     assert next_line == ["atoll", "host", str(where)]
     hosted = cli.parser().parse_args(next_line[1:])
-    assert (hosted.recipe, hosted.overrides, hosted.dir) == (str(odd), ["seed=3"], where)
+    hosted_recipe, run_dir = opened(hosted)
+    assert (hosted_recipe.seed, run_dir.path) == (3, where), (
+        "the run's directory knows its recipe and overrides"
+    )
     assert cli.main(["prepare", str(odd), "seed=3", "--check", "--dir", str(where)]) == 0
     assert "tales: 5 bad rows skipped: " in capsys.readouterr().out
 

@@ -78,6 +78,7 @@ def an_island(name: str, **changes: object) -> IslandStatus:
         "addresses": ("198.51.100.7:7800",),
         "note": "waiting for the others",
         "inner_step": 7,
+        "planned_inner_steps": 10,
         "metrics": Metrics(loss=5.2134, heldout_loss=5.301, tokens_per_second=4123.0),
         "sent_bytes": 1,
         "committed_tokens": 234_567,
@@ -313,6 +314,25 @@ def test_a_joiner_says_why_it_waits_and_leaves_nothing_of_a_bar(tty) -> None:
         assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h"), "the cursor is back"
     else:
         assert is_as_captured("joiner", shown)
+
+
+@pytest.mark.parametrize(("inner_steps", "told"), [(600, ""), (450, "150 of the 600 inner steps")])
+def test_what_was_not_done_is_said_at_the_end(inner_steps, told) -> None:
+    terminal, file = screen(120)
+    with terminal:
+        Joiner(terminal).trained(
+            SimpleNamespace(
+                outer_steps=60, inner_steps=inner_steps, full_inner_steps=600, tokens=9000, seconds=60.0
+            )
+        )
+    assert told in file.getvalue()
+    assert ("were not done here" in file.getvalue()) == bool(told)
+
+
+def test_a_slow_islands_row_says_how_much_it_was_planned() -> None:
+    terminal, file = screen(120)
+    terminal.console.print(status_table(a_status(an_island("bob", planned_inner_steps=9)), 120))
+    assert "7/9 of 10" in file.getvalue()
 
 
 def test_a_relay_tells_commits_and_what_stands_in_their_way() -> None:

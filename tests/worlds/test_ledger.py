@@ -27,6 +27,7 @@ def an_island(island: str, contributor: str, tokens: dict[str, int]) -> IslandSt
         addresses=(),
         note="",
         inner_step=0,
+        planned_inner_steps=0,
         metrics=Metrics(),
         sent_bytes=0,
         committed_tokens=sum(tokens.values()),

@@ -17,7 +17,7 @@ from atoll.events import Event
 from atoll.metrics import Metrics
 from atoll.samples import Ranges
 from atoll.status import IslandStatus, RunStatus, Told, ledger
-from atoll.swarm.records import CommitRecord, RunInfo, decode
+from atoll.swarm.records import CommitRecord, Plan, RunInfo, decode
 
 CountSamples = Callable[[Ranges, tuple[int, ...]], Mapping[str, int]]
 NOBODY = Enrolment("", "")
@@ -69,6 +69,7 @@ class StatusBoard:
                 protocol.history,
                 self._committed.tokens_by_source(island, protocol.rules.context_length),
                 protocol.members.get(island),
+                protocol.plans.get(island),
             )
             for island in sorted(known)
         )
@@ -146,6 +147,7 @@ def island_status(
     history: History,
     tokens_by_source: dict[str, int],
     member: Member | None = None,
+    plan: Plan | None = None,
 ) -> IslandStatus:
     """One row of a status; `member` is None for an island that is known from the database alone."""
     beat = member.beat if member else None
@@ -159,6 +161,7 @@ def island_status(
         addresses=tuple(map(str, member.addresses)) if member else (),
         note=beat.note if beat else "",
         inner_step=(member and member.inner_steps_done(history.head)) or 0,
+        planned_inner_steps=plan.inner_steps if plan else 0,
         metrics=beat.metrics if beat else Metrics(),
         sent_bytes=beat.sent_bytes if beat else 0,
         committed_tokens=history.tokens[island],

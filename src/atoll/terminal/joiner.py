@@ -63,6 +63,11 @@ class Joiner:
             f"the run is finished at outer step {summary.outer_steps}; here: {summary.inner_steps} inner "
             f"steps, {human(summary.tokens)} tokens in {duration(summary.seconds)}"
         )
+        if missing := summary.full_inner_steps - summary.inner_steps:
+            self._terminal.tell(
+                f"{missing} of the {summary.full_inner_steps} inner steps of these outer steps were not done "
+                "here: an outer step lasts no longer than the faster islands need"
+            )
 
     def _bar(self, plan: Any, number: int, metrics: Any) -> Group:
         """How far the plan is; below it, how far the run is."""

@@ -84,12 +84,18 @@ def _figures(island: IslandStatus, num_inner_steps: int, has_looked: bool) -> li
     working, measured = island.present and not island.relay, island.metrics
     heldout = f"{measured.heldout_loss:.3f}" if working and measured.heldout_loss is not None else ""
     return [
-        f"{island.inner_step}/{num_inner_steps}" if working else "",
+        _inner_step(island, num_inner_steps) if working else "",
         f"{measured.loss:.3f}" if working and measured.loss is not None else "",
         *([heldout] if has_looked else []),
         human(measured.tokens_per_second) if working else "",
         human(island.committed_tokens) if island.committed_tokens else "",
     ]
+
+
+def _inner_step(island: IslandStatus, num_inner_steps: int) -> str:
+    """How far it is; an island that is too slow for all inner steps is planned fewer."""
+    planned = island.planned_inner_steps or num_inner_steps
+    return f"{island.inner_step}/{planned}" + (f" of {num_inner_steps}" if planned < num_inner_steps else "")
 
 
 def _ledger_table(ledger: dict[str, dict[str, int]]) -> list[Table]:

@@ -26,7 +26,7 @@ from atoll.events.log import EventReader
 from atoll.recipe import load
 from atoll.run.directory import RunDir
 from atoll.run.genesis import write_state_0
-from atoll.run.host import wait_for_ticket
+from atoll.run.host import kept_ticket, wait_for_ticket
 from atoll.swarm.address import Address
 from atoll.swarm.records import CommitRecord
 
@@ -94,7 +94,8 @@ class Swarm:
         """A coordinator; the first one's ticket is the swarm's. When stopped it leaves a cProfile at
         `profile`, if given.
         """
-        run_dir, since = run_dir or self.run_dir, time.time()
+        run_dir = run_dir or self.run_dir
+        before = kept_ticket(run_dir.coordinator / "ticket")
         measured = ["cProfile", "-o", str(profile), "-m"] if profile else []
         place = ["--dir", str(run_dir.path), "--listen", f"{self.address(name)}:{port}"]
         arguments = [*measured, "atoll", "host", str(self.recipe), *place, *extra]
@@ -102,7 +103,7 @@ class Swarm:
             name, arguments, run_dir.path / f"{name}.log", self.lan, self.restart_seconds
         )
         if not self.ticket:
-            self.ticket = wait_for_ticket(run_dir.coordinator / "ticket", self.hosts[name].child, since)
+            self.ticket = wait_for_ticket(run_dir.coordinator / "ticket", self.hosts[name].child, before)
         return self.hosts[name]
 
     def island(self, name: str, genesis: bool = True) -> Supervised:

@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-import time
 
 import pytest
 from faults.processes import World
@@ -10,7 +9,7 @@ from faults.test_own_loop import new_run, start
 
 from atoll.agent.settings import load_coordinators
 from atoll.run.directory import RunDir
-from atoll.run.host import wait_for_ticket
+from atoll.run.host import kept_ticket, wait_for_ticket
 from atoll.run.processes import Child
 
 
@@ -37,9 +36,9 @@ def host(world: World, database: str, name: str, *extra: str) -> Child:
 
 def test_a_standby_takes_over_and_the_old_leader_stops(tmp_path, database) -> None:
     with new_run(tmp_path, until=200_000) as world:
-        since = time.time()
+        before = kept_ticket(world.run_dir.coordinator / "ticket")
         leader = host(world, database, "leader")
-        world.ticket = wait_for_ticket(world.run_dir.coordinator / "ticket", leader, since)
+        world.ticket = wait_for_ticket(world.run_dir.coordinator / "ticket", leader, before)
 
         second = RunDir(tmp_path / "second")
         second.path.mkdir()

@@ -26,7 +26,7 @@ from atoll.events import Committed, Event
 from atoll.events.log import EventReader
 from atoll.run.directory import RunDir
 from atoll.run.genesis import write_state_0
-from atoll.run.host import wait_for_ticket
+from atoll.run.host import kept_ticket, wait_for_ticket
 from atoll.run.processes import Child
 from atoll.status import RunStatus
 
@@ -102,11 +102,11 @@ class NetworkSwarm:
         run_dir = self.run_dir(machine)
         if not run_dir.genesis.exists():
             self.prepare(machine)
-        since = time.time()
+        before = kept_ticket(run_dir.coordinator / "ticket")
         arguments = ["atoll", "host", str(self._recipe), "--dir", str(run_dir.path), *options]
         child = self._start(machine, arguments)
         self._host = machine
-        self._ticket = wait_for_ticket(run_dir.coordinator / "ticket", child, since)
+        self._ticket = wait_for_ticket(run_dir.coordinator / "ticket", child, before)
 
     def _start_island(self, machine: str, arguments: list[str]) -> None:
         """As `atoll join` does it; state 0 comes from whoever gives it, unless the run was prepared here."""

@@ -11,11 +11,13 @@ import msgspec
 
 from atoll import recipe as recipes
 from atoll.agent import membership
+from atoll.agent.process import TICKET, settings_of
 from atoll.agent.server import Agent
-from atoll.agent.settings import Arguments, Settings, arguments_of
+from atoll.agent.settings import Settings
 from atoll.agent.trainer import SocketTrainer
 from atoll.errors import UserError
 from atoll.files import DirectoryLock, disk_error, remove_leftovers
+from atoll.run.processes import LEASH
 from atoll.swarm.grpc_transport import GrpcTransport
 from atoll.swarm.identity import Ticket, check_clock
 from atoll.swarm.messages import Pulse, Stopped
@@ -27,13 +29,13 @@ ENROL_SECONDS, ENROL_PAUSE_SECONDS = 30.0, 1.0  # for a coordinator to answer a 
 Show = Callable[[Pulse], None]
 
 
-async def run(arguments: Arguments, show: Show = lambda pulse: None) -> str:
+async def run(settings: Settings, ticket: str, handle: int, show: Show = lambda pulse: None) -> str:
     """Enrol if need be, then be an agent until told to stop; the reason, "" for a finished run.
 
-    `show` is given what people may want to know, every second.
+    A member needs no `ticket`. `handle` is the socket to whoever started this process, -1 for none. `show` is
+    given what people may want to know, every second.
     """
-    settings = arguments.settings
-    trainer = await SocketTrainer.open(arguments.handle) if arguments.handle >= 0 else None
+    trainer = await SocketTrainer.open(handle) if handle >= 0 else None
     try:
 
         def waits(why: str) -> None:
@@ -43,7 +45,7 @@ async def run(arguments: Arguments, show: Show = lambda pulse: None) -> str:
                 print(f"atoll: {why}", file=sys.stderr, flush=True)
                 trainer.tell(pulse)
 
-        member = await _enrol(settings, arguments.ticket, waits)
+        member = await _enrol(settings, ticket, waits)
         check_clock(member.certificate)
         lock = DirectoryLock(settings.directory)
         if not lock.acquire():
@@ -93,7 +95,7 @@ async def _enrol(settings: Settings, ticket: str, waits: Callable[[str], None]) 
 
 def relay(settings: Settings, ticket: str, show: Show) -> None:
     """Be a relay in the foreground, until Ctrl-C; `show` as in `run`."""
-    if reason := asyncio.run(run(Arguments(settings, ticket, -1), show)):
+    if reason := asyncio.run(run(settings, ticket, -1, show)):
         raise UserError(f"this relay may not go on: {reason}")
 
 
@@ -101,7 +103,8 @@ def main() -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer; we end when its socket does
     try:
-        reason = asyncio.run(run(arguments_of(sys.argv[1])))
+        settings, ticket = settings_of(sys.argv[1]), os.environ.pop(TICKET, "")
+        reason = asyncio.run(run(settings, ticket, int(os.environ.pop(LEASH, "-1"))))
     except UserError as error:
         print(f"atoll: {error}", file=sys.stderr)
         return 2

@@ -4,7 +4,12 @@ Never `fastmath`: replicas on different machines must get the same bits, so the 
 multiplication with an addition nor reorder a sum.
 """
 
+import os
+import sys
+import tempfile
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba  # pyright: ignore[reportMissingTypeStubs]
@@ -20,4 +25,20 @@ def kernel(function: _Kernel) -> _Kernel:
     """
     # pyright: ignore[reportUnknownMemberType]
     jit = cast(Callable[..., Callable[[_Kernel], _Kernel]], numba.njit)
-    return jit(nogil=True, cache=True, fastmath=False, error_model="numpy")(function)
+    compiled = jit(nogil=True, cache=True, fastmath=False, error_model="numpy")
+    try:
+        return compiled(function)
+    except RuntimeError:  # it found no place for its cache: neither the package nor the home may be written
+        numba.config.CACHE_DIR = str(_own_cache())  # pyright: ignore[reportAttributeAccessIssue]
+        return compiled(function)
+
+
+@cache
+def _own_cache() -> Path:
+    """A directory of this user's for compiled code, where others' directories may not be written."""
+    path = Path(tempfile.gettempdir()) / f"atoll-numba-{os.getuid()}"
+    path.mkdir(mode=0o700, exist_ok=True)
+    if path.is_symlink() or path.stat().st_uid != os.getuid():
+        path = Path(tempfile.mkdtemp(prefix="atoll-numba-"))  # somebody else's: its code would be run
+    print(f"atoll: compiled code is kept in {path}: neither package nor home may be written", file=sys.stderr)
+    return path

@@ -15,9 +15,9 @@ from atoll.agent.frames import frame, read_frame
 from atoll.agent.membership import Membership
 from atoll.agent.membership import load as load_membership
 from atoll.agent.orders import Orders
-from atoll.agent.settings import Settings, command
+from atoll.agent.process import agent_process
+from atoll.agent.settings import Settings
 from atoll.errors import UserError
-from atoll.run.processes import Child
 from atoll.swarm.messages import Adopt, Pulse, Stopped, trainer
 from atoll.swarm.records import Plan
 from atoll.swarm.transport import TransportError
@@ -48,11 +48,6 @@ class AgentProcess(Protocol):
         ...
 
 
-def start_agent(settings: Settings, ticket: str, log: Path | None) -> AgentProcess:
-    """An agent's process, a child of this one, which it does not outlive."""
-    return Child(command(settings, ticket), log=log, leash=False)
-
-
 class AgentLine:
     """One island's line to its agent. Agents may come and go; the line and what it remembers stay."""
 
@@ -65,7 +60,7 @@ class AgentLine:
         replaced: Callable[[str, int], None] = lambda why, status: None,
         check: Callable[[], None] = lambda: None,
         told: Callable[[Pulse, bool], None] = lambda pulse, waits: None,
-        start: Callable[[Settings, str, Path | None], AgentProcess] = start_agent,
+        start: Callable[[Settings, str, Path | None], AgentProcess] = agent_process,
     ) -> None:
         """Start the agent.
 

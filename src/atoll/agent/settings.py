@@ -27,24 +27,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     private_dir: Path = Path("private")  # where its parts of partitioned sources lie
 
 
-class Arguments(msgspec.Struct, frozen=True, array_like=True):
-    """What an agent's process is told. A member needs no `ticket`; `handle` is its socket, -1 for none."""
-
-    settings: Settings
-    ticket: str
-    handle: int
-
-
-def command(settings: Settings, ticket: str) -> list[str]:
-    """An agent's process, for `processes.Child`, which fills in the handle of its end of their socket."""
-    return ["atoll.agent", msgspec.json.encode([settings, ticket, "{fd}"], enc_hook=str).decode()]
-
-
-def arguments_of(text: str) -> Arguments:
-    """What `command` said; not strict, since the handle was filled in as text."""
-    return msgspec.json.decode(text, type=Arguments, strict=False, dec_hook=lambda _, path: Path(path))
-
-
 def keep_term(directory: Path, term: Term) -> None:
     """Remember the highest term seen, durably: a leader of the past must not be believed after a restart."""
     write_atomic(directory / TERM, msgspec.json.encode(term))

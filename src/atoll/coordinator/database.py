@@ -85,10 +85,13 @@ def sqlite_path(directory: Path) -> Path:
     return directory / "run.sqlite"
 
 
-def sqlite_url(directory: Path) -> str:
-    """The URL of a database file in a run's coordinator directory; makes the directory."""
+def sqlite_url(directory: Path) -> sql.URL:
+    """The URL of a database file in a run's coordinator directory; makes the directory.
+
+    Not as text, in which a `?` or a `%20` of the directory's name would mean something else.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{sqlite_path(directory)}"
+    return sql.URL.create("sqlite", database=str(sqlite_path(directory)))
 
 
 def open_kept(path: Path) -> sql.Engine:
@@ -98,7 +101,7 @@ def open_kept(path: Path) -> sql.Engine:
     )
 
 
-def open_engine(url: str) -> sql.Engine:
+def open_engine(url: str | sql.URL) -> sql.Engine:
     """Open a database, and make the tables that it lacks.
 
     Raises UserError when the database cannot be used, or was made by an older atoll.
@@ -118,7 +121,7 @@ def open_engine(url: str) -> sql.Engine:
     return engine
 
 
-def _engine(url: str) -> sql.Engine:
+def _engine(url: str | sql.URL) -> sql.Engine:
     try:
         return sql.create_engine(url)
     except SQLAlchemyError as error:  # the URL itself may hold a password: it is not repeated

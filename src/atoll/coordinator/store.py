@@ -59,7 +59,7 @@ class Enrolment(NamedTuple):
 class Store:
     """One run's database."""
 
-    def __init__(self, url: str, engine: sql.Engine | None = None) -> None:
+    def __init__(self, url: str | sql.URL, engine: sql.Engine | None = None) -> None:
         """Open the database, or create it; or take an `engine` that has.
 
         Raises UserError when it cannot be reached, or was made by an older atoll.

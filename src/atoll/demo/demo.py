@@ -21,7 +21,7 @@ from atoll.files import write_atomic
 from atoll.run import operate
 from atoll.run.directory import RunDir
 from atoll.run.genesis import check_model, prepare
-from atoll.run.host import wait_for_ticket
+from atoll.run.host import kept_ticket, wait_for_ticket
 from atoll.run.processes import Child
 from atoll.status import IslandStatus, RunStatus
 from atoll.terminal import Host, Picture, Preparing, Terminal, clock
@@ -97,10 +97,10 @@ class Demo:
         """Start the coordinator, then the islands: a process for each trainer and each agent."""
         log = self.run_dir.coordinator / "host.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        since = time.time()
+        before = kept_ticket(self.run_dir.coordinator / "ticket")
         arguments = ["atoll", "host", str(self.run_dir.path), "--listen", "127.0.0.1:0"]
         self._host = Child(arguments, log=log)
-        self._ticket = wait_for_ticket(self.run_dir.coordinator / "ticket", self._host, since)
+        self._ticket = wait_for_ticket(self.run_dir.coordinator / "ticket", self._host, before)
         for number in range(1, NUM_ISLANDS + 1):
             self._start_island(number)
 

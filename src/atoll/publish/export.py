@@ -26,6 +26,11 @@ def export(run_dir: RunDir, out: Path) -> tuple[Path, checkpoint.OuterCheckpoint
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: already there and not empty; choose another directory or empty this one")
+    if out.exists() and (out.is_symlink() or out.is_mount() or out.samefile(Path.cwd())):
+        raise UserError(
+            f"{out}: a link, a mounted file system or the current directory cannot be replaced by a whole "
+            f"checkpoint; name a new directory, as in {out / 'model'}"
+        )
     recipe, saved, ledger = newest_state(run_dir)
     model = load_model(recipe, Manifest.load(run_dir.data).vocab_size, saved)
     tokenizer = Tokenizer.load(run_dir.data / TOKENIZER_DIR / "tokenizer.json")
@@ -48,9 +53,19 @@ def newest_state(run_dir: RunDir) -> tuple[Recipe, checkpoint.OuterCheckpoint, d
     Proven: its root is the one that the island's signed commit records give for its step, and its bytes have
     that root. Raises UserError where there is none.
     """
+    try:
+        return _newest_state(run_dir)
+    except PermissionError as error:
+        raise UserError(
+            f"{error.filename}: not permitted to read; export as the user whose run this is"
+        ) from error
+
+
+def _newest_state(run_dir: RunDir) -> tuple[Recipe, checkpoint.OuterCheckpoint, dict[str, int]]:
     damaged = ""
     candidates: list[tuple[checkpoint.OuterCheckpoint, membership.Membership, Path]] = []
-    for directory in sorted(run_dir.islands.glob("*")):
+    # `glob` would pass over a directory that may not be read.
+    for directory in sorted(run_dir.islands.iterdir()) if run_dir.islands.exists() else []:
         member = membership.load(directory)
         if member is not None:
             candidates += [(saved, member, directory) for saved in checkpoint.newest([directory / "outer"])]

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from atoll.agent import diloco
-from atoll.agent.settings import Settings, command
+from atoll.agent.process import agent_process
+from atoll.agent.settings import Settings
 from atoll.coordinator.database import sqlite_url
 from atoll.coordinator.requests import Requests
 from atoll.coordinator.rules import Rules
@@ -36,6 +37,7 @@ from atoll.swarm.services import CONTROL, ENROLL, OPERATE
 
 TICKET_USES, TICKET_HOURS = 100, 7 * 24.0
 RELAY_CHECK_SECONDS = 1.0  # between two looks at whether the relay lives
+MAX_RELAY_PAUSE_SECONDS = 60.0  # of one that dies young again and again
 
 
 class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -235,26 +237,35 @@ async def _keep_relay(run_dir: RunDir, ticket: str, listen: Address, advertise: 
         data_dirs=(run_dir.data,),
     )
     log = run_dir.coordinator / "relay.log"
-    child = Child(command(settings, ticket), log=log, leash=False)
+    child, pause, started = agent_process(settings, ticket, log), RELAY_CHECK_SECONDS, time.monotonic()
     try:
         while True:
-            await asyncio.sleep(RELAY_CHECK_SECONDS)
+            await asyncio.sleep(pause)
             if not child.alive:
+                # One that cannot go on, since it was evicted say, is not tried every second for ever.
+                died_young = time.monotonic() - started < MAX_RELAY_PAUSE_SECONDS
+                pause = min(2 * pause, MAX_RELAY_PAUSE_SECONDS) if died_young else RELAY_CHECK_SECONDS
                 child.stop(0.1)
-                child = Child(command(settings, ticket), log=log, leash=False)
+                child, started = agent_process(settings, ticket, log), time.monotonic()
     finally:
         await asyncio.to_thread(child.stop)
 
 
-def wait_for_ticket(path: Path, child: Child, since: float, timeout_seconds: float = 60.0) -> str:
-    """The ticket that a host process writes to `path`; `since` is when it was started, by the wall clock.
+def kept_ticket(path: Path) -> str:
+    """The ticket at `path`, or "": to be read before a host is started, which writes another."""
+    return path.read_text() if path.exists() else ""
 
-    Raises UserError if the process ends, or takes longer than so many seconds.
+
+def wait_for_ticket(path: Path, child: Child, before: str, timeout_seconds: float = 60.0) -> str:
+    """The ticket that a host process writes to `path` in the place of `before`.
+
+    Times of files would not tell: a file server has a clock of its own. Raises UserError if the process ends,
+    or takes longer than so many seconds.
     """
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
-        if path.exists() and path.stat().st_mtime >= since:
-            return path.read_text()
+        if (ticket := kept_ticket(path)) not in ("", before):
+            return ticket
         if not child.alive:
             status = child.process.returncode
             raise UserError(f"the coordinator ended with status {status}; {last_words(child)}")

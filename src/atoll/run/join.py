@@ -76,7 +76,7 @@ def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal) -> None:
     cannot be used.
     """
     from atoll.island.ranks import Ranks
-    from atoll.run.host import wait_for_ticket
+    from atoll.run.host import kept_ticket, wait_for_ticket
 
     hosts: list[Child] = []  # on rank 0
 
@@ -92,13 +92,13 @@ def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal) -> None:
             preparing.done(prepare(recipe, run_dir, preparing.report))
             log = run_dir.coordinator / "host.log"
             log.parent.mkdir(parents=True, exist_ok=True)
-            started = time.time()
+            before = kept_ticket(run_dir.coordinator / "ticket")
             child = Child(
                 ["atoll", "host", str(run_dir.path), "--listen", "127.0.0.1:0", "--no-relay"], log=log
             )
             stack.callback(child.stop)
             hosts.append(child)
-            return wait_for_ticket(run_dir.coordinator / "ticket", child, started)
+            return wait_for_ticket(run_dir.coordinator / "ticket", child, before)
 
         # The other ranks wait until rank 0 has prepared the data: if that takes hours, `atoll prepare` first.
         ticket = ranks.first(host)

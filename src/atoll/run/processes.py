@@ -23,25 +23,22 @@ class Child:
         arguments: list[str],
         *,
         log: Path | None = None,
-        leash: bool = True,
         environment: dict[str, str] | None = None,
     ) -> None:
         """Start `python -m` with `arguments`, its output appended to the file `log`.
 
-        The child learns the number of its end of the socket pair from LEASH, and watches that end
-        (`watch_leash`). With `leash=False` it learns it from `arguments`, where "{fd}" stands for the number,
-        and uses the socket for more.
+        The child learns the number of its end of the socket pair from LEASH. It watches that end
+        (`watch_leash`), or uses the socket for more, as an agent does.
         """
         self.log = log
         self.socket, childs_end = socket.socketpair()
         handle = childs_end.fileno()
-        extra = {LEASH: str(handle)} if leash else {}
         output = log.open("ab") if log is not None else None
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *(a.replace("{fd}", str(handle)) for a in arguments)],
+                [sys.executable, "-m", *arguments],
                 pass_fds=[handle],
-                env={**os.environ, **(environment or {}), **extra},
+                env={**os.environ, **(environment or {}), LEASH: str(handle)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

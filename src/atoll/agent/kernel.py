@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba  # pyright: ignore[reportMissingTypeStubs]
+from numba.core import config  # pyright: ignore[reportMissingTypeStubs]
 
 _Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
 
@@ -29,7 +30,7 @@ def kernel(function: _Kernel) -> _Kernel:
     try:
         return compiled(function)
     except RuntimeError:  # it found no place for its cache: neither the package nor the home may be written
-        numba.config.CACHE_DIR = str(_own_cache())  # pyright: ignore[reportAttributeAccessIssue]
+        config.CACHE_DIR = str(_own_cache())
         return compiled(function)
 
 

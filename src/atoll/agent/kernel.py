@@ -30,7 +30,7 @@ def kernel(function: _Kernel) -> _Kernel:
     try:
         return compiled(function)
     except RuntimeError:  # it found no place for its cache: neither the package nor the home may be written
-        config.CACHE_DIR = str(_own_cache())
+        config.CACHE_DIR = str(_own_cache())  # pyright: ignore[reportAttributeAccessIssue]
         return compiled(function)
 
 

@@ -2,14 +2,16 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from atoll.errors import UserError
+from atoll.errors import DiskError, UserError
 from atoll.files import (
     DirectoryLock,
     atomic_dir,
@@ -264,3 +266,36 @@ def test_checkpoints_can_be_read_by_others(tmp_path, umask_022) -> None:
     flat = np.zeros(layout.num_elements, np.float32)
     path = checkpoint.save(tmp_path, layout, 0, checkpoint.flat_root(layout, flat), flat, None)
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (errno.EROFS, "this file system is read-only"),
+        (errno.ENAMETOOLONG, "this name is too long"),
+        (errno.ENOTDIR, "is a file, not a directory"),
+        (errno.ENOLCK, "the file system here cannot do what is needed"),
+        (errno.EDQUOT, "no space left on the disk"),
+    ],
+)
+def test_what_a_file_system_cannot_do_is_said_with_the_path(tmp_path, number, text) -> None:
+    error = disk_error(tmp_path / "file", OSError(number, os.strerror(number), str(tmp_path / "file")))
+    assert isinstance(error, DiskError)
+    assert str(error).startswith(f"{tmp_path / 'file'}: ") and text in str(error)
+
+
+def test_a_file_in_the_way_of_a_directory_is_named(tmp_path) -> None:
+    (tmp_path / "run").write_bytes(b"")
+    with pytest.raises(DiskError, match="is a file, not a directory"):
+        write_atomic(tmp_path / "run" / "coordinator" / "ticket", b"")
+
+
+def test_a_library_that_says_no_more_than_that_it_failed_is_believed_on_a_full_disk(
+    tmp_path, monkeypatch
+) -> None:
+    error = RuntimeError("unexpected pos 704 vs 598")
+    assert disk_error(tmp_path / "file", error) is error
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    assert isinstance(disk_error(tmp_path / "file", error), DiskError)
+    mistake = UserError("something else")
+    assert disk_error(tmp_path / "file", mistake) is mistake

@@ -30,7 +30,6 @@ from atoll.words import one_line
 PULSE_SECONDS = 1.0
 LAST_SECONDS = 60.0  # for the last outer checkpoint, before the trainer hears that the run is finished
 LEAVE_SECONDS = 0.2  # for a last message to leave before its connection is closed
-RECORDS_AT_ONCE = 64
 
 
 class Agent:
@@ -181,9 +180,7 @@ class Agent:
             case m.TryToReach():
                 self.work.tasks.start(f"reach {message.island}", self._try_to_reach, message)
             case m.WantRecords():  # a coordinator with an old backup asks what we know
-                since = max(0, message.since)
-                records = self.work.log.records[since : since + RECORDS_AT_ONCE]
-                self._link.send(m.Records(tuple(records)))
+                self._link.send(m.Records.first_of(self.work.log.records[max(0, message.since) :]))
             case _:
                 self._put(message)
 

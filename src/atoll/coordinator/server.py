@@ -39,7 +39,6 @@ from atoll.swarm.transport import NotUnderstood, Stream, Transport, TransportErr
 
 HELLO_SECONDS = 15.0  # for the first message of a stream
 QUIET_SECONDS = 60.0  # an agent beats every second; the protocol notices silence much earlier
-RECORDS_AT_ONCE = 64
 RENEW_SECONDS = 1.0  # between two signs of life in the database
 LEADER_SECONDS = 3.0  # a leader silent for longer, by the database's clock, is replaced
 MAX_FORGOTTEN_TERMS = 10_000  # that an old backup can lack; a Hello with a higher term is a lie
@@ -258,8 +257,8 @@ class CoordinatorServer:
         while True:
             message, _ = await stream.receive(QUIET_SECONDS)
             if isinstance(message, m.WantRecords):
-                records = self.store.commits(max(0, message.since), RECORDS_AT_ONCE)
-                outbox.put_nowait(m.Records(tuple(records)))
+                records = self.store.commits(max(0, message.since), m.RECORDS_AT_ONCE)
+                outbox.put_nowait(m.Records.first_of(records))
             elif isinstance(message, m.Tried):
                 self.reach.heard(island, message)
             else:

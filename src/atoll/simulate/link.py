@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 from atoll.agent.link import BEAT_SECONDS, MAX_PAUSE_SECONDS
-from atoll.agent.server import RECORDS_AT_ONCE
 from atoll.simulate.line import ISLAND, Line
 from atoll.simulate.timeline import Signal, Work
 from atoll.swarm import messages as m
@@ -66,7 +65,7 @@ class Link:
             island.donors = message.addresses
         elif isinstance(message, m.WantRecords):  # a coordinator with an old backup asks what we know
             since = max(0, message.since)
-            line.send(ISLAND, m.Records(tuple(island.disk.records[since : since + RECORDS_AT_ONCE])))
+            line.send(ISLAND, m.Records.first_of(island.disk.records[since:]))
         elif not isinstance(message, m.Coordinators):  # which one a line reaches is the world's affair
             island.put(message)
 

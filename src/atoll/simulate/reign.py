@@ -23,7 +23,6 @@ from atoll.coordinator.effects import (
 from atoll.coordinator.effects import Reign as HigherTerm
 from atoll.coordinator.protocol import Coordinator
 from atoll.coordinator.reach import REACH_AGAIN_SECONDS, REACH_SECONDS
-from atoll.coordinator.server import RECORDS_AT_ONCE
 from atoll.coordinator.store import Deposed
 from atoll.events import Thin
 from atoll.simulate.database import Conflict
@@ -148,9 +147,9 @@ class Reign(Process):
             self._admit(line, message)
         elif isinstance(message, m.WantRecords):
             since = max(0, message.since)
-            records = tuple(self.database.commits[since : since + RECORDS_AT_ONCE])
+            records = m.Records.first_of(self.database.commits[since:])
             if (outbox := self.outboxes.get(island)) is not None:
-                outbox.send(COORDINATOR_END, m.Records(records))
+                outbox.send(COORDINATOR_END, records)
         elif not isinstance(message, m.Records) or all(
             r.signature == sign(r.unsigned()) for r in message.records
         ):

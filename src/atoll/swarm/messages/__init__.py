@@ -13,6 +13,8 @@ here, since their names are theirs alone. Records that somebody keeps are in `sw
 """
 
 from atoll.swarm.messages.control import (
+    RECORDS_AT_ONCE,
+    RECORDS_BYTES,
     VERSION,
     Beat,
     BeatHeard,
@@ -83,6 +85,8 @@ from atoll.swarm.messages.trainer import (
 
 __all__ = [
     "FRAME_BYTES",
+    "RECORDS_AT_ONCE",
+    "RECORDS_BYTES",
     "VERSION",
     "Adopt",
     "Adopted",

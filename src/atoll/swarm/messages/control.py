@@ -5,6 +5,8 @@ to say. `Plan`, `Attempt` and `Assembled` travel here as well. They are defined 
 coordinator keeps them.
 """
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Literal
 
 import msgspec
@@ -13,10 +15,11 @@ from atoll.metrics import Metrics
 from atoll.status import Overview
 from atoll.swarm.address import Addresses
 from atoll.swarm.messages.door import Door
-from atoll.swarm.records import Assembled, Attempt, CommitRecord, Message, Plan, Rewind, Term
+from atoll.swarm.records import Assembled, Attempt, CommitRecord, Message, Plan, Rewind, Term, encode
 from atoll.words import Line, Name
 
 VERSION = 3  # of this protocol: raise it with every change that an agent of before would misread
+RECORDS_AT_ONCE, RECORDS_BYTES = 64, 1 << 20  # in a message: so many, or fewer where they are large
 
 
 # ------------------------------------------------------------------------------------------------ membership
@@ -115,6 +118,16 @@ class Records(Message, frozen=True):
     """
 
     records: tuple[CommitRecord, ...]
+
+    @staticmethod
+    def first_of(records: Sequence[CommitRecord]) -> "Records":
+        """The first of `records`: as many as are sent at once, and at least one of those that there are.
+
+        A record grows with its participants, and a message must fit a frame.
+        """
+        sizes = accumulate(len(encode(record)) for record in records[:RECORDS_AT_ONCE])
+        count = sum(size <= RECORDS_BYTES for size in sizes)
+        return Records(tuple(records[: max(1, count)]))
 
 
 class Ready(Message, frozen=True):

@@ -1,6 +1,5 @@
 """What attempts that fail leave behind: nothing."""
 
-import asyncio
 import gc
 from pathlib import Path
 
@@ -30,7 +29,6 @@ def test_attempts_that_fail_leave_no_file_mapped(tmp_path) -> None:
         )
         gc.collect()
         assert mapped_updates() <= 2 * len(names), "one that is reduced, and one that is being replaced"
-        await asyncio.sleep(0)
         await swarm.stop()
 
     run(main())

@@ -1,6 +1,5 @@
 """Models as checkpoint directories that `from_pretrained` of transformers loads, written and read."""
 
-import errno
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -188,10 +187,5 @@ def _write_json(path: Path, tree: dict[str, Any]) -> None:
 
 
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    try:
-        save_file(tensors, path, metadata={"format": "pt"})
-    except SafetensorError as error:
-        if "os error 28" in str(error):  # a full disk: safetensors gives the system's error only as text
-            raise OSError(errno.ENOSPC, str(error), str(path)) from error
-        raise
+    save_file(tensors, path, metadata={"format": "pt"})
     open_to_readers(path)

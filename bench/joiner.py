@@ -96,11 +96,11 @@ class Bench:
             for name, value in gradient.items():
                 total[name] += value / len(swarm.optimizers)
             optimizers.append(self.state())
-        outer = self.recipe.outer
+        objective = self.recipe.objective
         for name, value in total.items():
-            swarm.momentum[name] = outer.momentum * swarm.momentum[name] + value
-            swarm.parameters[name] = swarm.parameters[name] - outer.lr * (
-                value + outer.momentum * swarm.momentum[name]
+            swarm.momentum[name] = objective.outer_momentum * swarm.momentum[name] + value
+            swarm.parameters[name] = swarm.parameters[name] - objective.outer_lr * (
+                value + objective.outer_momentum * swarm.momentum[name]
             )
         swarm.optimizers, swarm.step = optimizers, swarm.step + 1
         swarm.before.append(optimizers)

@@ -34,7 +34,7 @@ KEYS = [
     "inner.optimizer",
     "inner.optimizer.betas",
     "outer",
-    "outer.lr",
+    "objective.outer_lr",
     "sources",
     "sources.books",
     "sources.books.keep",
@@ -91,7 +91,12 @@ class Number(NamedTuple):
 KEEP = "sources.books.keep.score"
 WHOLE = [
     msgspec.json.decode(msgspec.json.encode(recipes.load("demo", overrides)))
-    for overrides in ([f"{KEEP}={{min=0, max=1}}"], [f"{KEEP}=[1]", "inner.optimizer={type='muon'}"])
+    for overrides in (
+        [f"{KEEP}={{min=0, max=1}}"],
+        [f"{KEEP}=[1]", "inner.optimizer={type='muon'}"],
+        ["model={from='a-model', lora={}}", "objective={type='sft'}"],
+        *([f"objective={{type='{name}'}}"] for name in ("dpo", "ipo", "simpo", "distill")),
+    )
 ]
 
 

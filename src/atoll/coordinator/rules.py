@@ -42,7 +42,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     @staticmethod
     def of(recipe: Recipe, self_test: bytes, genesis_root: bytes, num_pieces: int) -> "Rules":
         """The rules of a run of `recipe` whose state 0 has this root and so many pieces."""
-        outer = recipe.outer
+        outer, objective = recipe.outer, recipe.objective
         return Rules(
             recipe_digest=recipe.digest(),
             self_test=self_test,
@@ -53,8 +53,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
             context_length=recipe.inner.context_length,
             stage_ends=tuple(stage.until for stage in recipe.stage),
             codec=outer.codec,
-            lr=outer.lr,
-            momentum=outer.momentum,
+            lr=objective.outer_lr,
+            momentum=objective.outer_momentum,
             min_participants=outer.min_participants,
             num_pieces=num_pieces,
             partitioned=tuple(recipe.partitioned),

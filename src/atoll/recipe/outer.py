@@ -2,16 +2,14 @@
 
 from typing import Literal
 
-from atoll.recipe.bounds import Decay, PositiveFloat, PositiveInt
+from atoll.recipe.bounds import PositiveInt
 from atoll.recipe.table import Table
 
 
 class Outer(Table, frozen=True, kw_only=True):
-    """The outer step and its optimizer, Nesterov's SGD."""
+    """The outer step; the rate and momentum of its optimizer belong to the objective."""
 
     inner_steps: PositiveInt  # H of the DiLoCo paper
     codec: Literal["fp32", "bf16", "int8"] = "int8"
-    lr: PositiveFloat = 0.7
-    momentum: Decay = 0.9
     min_participants: PositiveInt = 1  # no update is made of fewer islands
     checkpoint_every: PositiveInt = 10  # outer steps between outer checkpoints

@@ -9,6 +9,7 @@ from itertools import chain
 
 from atoll.recipe.data import KINDS, Range
 from atoll.recipe.fault import Fault
+from atoll.recipe.objective import Pretrain
 from atoll.recipe.recipe import Recipe
 from atoll.samples import TURN_BITS
 from atoll.words import listed
@@ -34,6 +35,24 @@ def only_a_preset_has_dimensions_to_choose(recipe: Recipe) -> Iterator[Fault]:
     if recipe.model.preset is None:
         for name in recipe.model.dimensions:
             yield Fault(f"model.{name}", "only a preset's dimensions can be chosen; leave it out")
+
+
+def adapters_are_of_a_checkpoint(recipe: Recipe) -> Iterator[Fault]:
+    if recipe.model.lora is not None and recipe.model.from_ is None:
+        yield Fault("model.lora", "adapters are trained beside a checkpoint's weights; give model.from")
+
+
+# -------------------------------------------------------------------------------------------------- objective
+def an_own_loop_has_an_objective_of_its_own(recipe: Recipe) -> Iterator[Fault]:
+    if recipe.model.own and not isinstance(recipe.objective, Pretrain):
+        yield Fault(
+            "objective.type", "with model.own your program says what is minimised; only 'pretrain' is left"
+        )
+
+
+def z_loss_is_part_of_a_cross_entropy(recipe: Recipe) -> Iterator[Fault]:
+    if recipe.inner.z_loss and not recipe.objective.has_z_loss:
+        yield Fault("inner.z_loss", "has no effect with this objective; leave it out")
 
 
 # ------------------------------------------------------------------------------------------------------- data
@@ -145,6 +164,9 @@ def samples_can_be_numbered(recipe: Recipe) -> Iterator[Fault]:
 RULES: tuple[Rule, ...] = (
     a_model_is_one_of_three_things,
     only_a_preset_has_dimensions_to_choose,
+    adapters_are_of_a_checkpoint,
+    an_own_loop_has_an_objective_of_its_own,
+    z_loss_is_part_of_a_cross_entropy,
     a_module_of_your_own_has_samples_of_its_own,
     text_becomes_tokens_in_one_way,
     there_is_something_to_train_on,

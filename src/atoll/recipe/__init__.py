@@ -8,7 +8,8 @@ whole in `recipe.py`: a new table is a struct in a file of its own, and a field 
 bounds that values share, `rules.py` what must agree with what, `read.py` how a recipe is read.
 """
 
-from atoll.recipe.data import Range, Source, Stage, Tokenizer
+from atoll.recipe.chat import Chat
+from atoll.recipe.data import Columns, Range, Source, Stage, Tokenizer
 from atoll.recipe.inner import AdamW, Inner, Muon, Schedule
 from atoll.recipe.island import Island
 from atoll.recipe.lora import Lora
@@ -21,6 +22,8 @@ from atoll.recipe.recipe import Recipe, differing_keys
 __all__ = [
     "BUILT_IN_DIR",
     "AdamW",
+    "Chat",
+    "Columns",
     "AnyObjective",
     "Distill",
     "Dpo",

@@ -6,6 +6,7 @@ import msgspec
 from blake3 import blake3
 
 from atoll.recipe.bounds import Int64, RunName, Share, SourceName, Url
+from atoll.recipe.chat import Chat
 from atoll.recipe.data import Source, Stages, Tokenizer
 from atoll.recipe.inner import Inner
 from atoll.recipe.island import Island
@@ -25,6 +26,7 @@ class Recipe(Table, frozen=True, kw_only=True):
     inner: Inner
     outer: Outer
     objective: AnyObjective = Pretrain()
+    chat: Chat = Chat()
     tokenizer: Tokenizer = Tokenizer()
     sources: dict[SourceName, Source] = msgspec.field(default_factory=dict[str, Source])
     seed: Int64 = 0  # of the initial weights and the order of samples

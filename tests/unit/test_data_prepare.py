@@ -296,7 +296,7 @@ def test_a_missing_or_shortened_file_is_named(texts, tmp_path):
     ("change", "message"),
     [
         (lambda tree: None, "no prepared data here"),
-        (lambda tree: tree | {"format": 0}, "format 0, but this atoll reads 2"),
+        (lambda tree: tree | {"format": 0}, "format 0, but this atoll reads 3"),
         (lambda tree: [tree], "damaged"),
     ],
 )

@@ -35,6 +35,8 @@ inner_steps = 30
 threads = 2
 """
 
+ROWS = "sources={books={jsonl='books.jsonl'}, code={parquet='code'}}"  # an override
+
 
 def tree() -> dict[str, Any]:
     return tomllib.loads(TEXT)
@@ -219,7 +221,7 @@ def test_muon_has_bounds_as_well(key: str) -> None:
         (
             "sources.code.files=here",
             "at sources.code: unknown key `files`; the keys here are text, code, jsonl, parquet, dataset, "
-            "revision, config, split, data_files, column, keep, separator, suffix, partitioned and "
+            "revision, config, split, data_files, column, columns, keep, separator, suffix, partitioned and "
             "skip_bad_rows",
         ),
         ("model.own=true", "at model: give exactly one of preset, from and own, not preset and own"),
@@ -281,8 +283,6 @@ def test_a_rule_that_is_broken_names_its_key(overrides: list[str], path: str) ->
         "inner.schedule.final=1",
         "objective.outer_momentum=0",
         "objective.outer_lr=1",
-        "objective={type='dpo', label_smoothing=0}",
-        "objective={type='distill', cross_entropy=1}",
         "model={from='a-model', lora={rank=4, layers=['q_proj']}}",
         "seed=-1",
         "sources.code.suffix=''",
@@ -296,6 +296,51 @@ def test_a_rule_that_is_broken_names_its_key(overrides: list[str], path: str) ->
 )
 def test_what_makes_sense_is_allowed(text: str) -> None:
     with_overrides(text)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["objective={type='dpo', label_smoothing=0}"],
+        ["objective={type='distill', cross_entropy=1}", "chat.too_long='cut'"],
+        ["objective={type='sft'}", "sources.books.columns={messages='dialog', system='persona'}"],
+        ["objective={type='sft'}", "sources.books.columns={prompt=['task', 'input'], completion='answer'}"],
+        ["objective={type='simpo'}", "sources.books.columns={chosen='good', rejected='bad'}"],
+        ["objective={type='ipo'}", "sources.books.columns={prompt='q', chosen='good', rejected='bad'}"],
+    ],
+)
+def test_an_objective_on_rows_is_allowed_over_tables(texts: list[str]) -> None:
+    with_overrides(ROWS, *texts)
+
+
+@pytest.mark.parametrize(
+    ("texts", "sentence"),
+    [
+        (["chat.train_on='last'"], "chat: has no effect with this objective"),
+        (["sources.books.columns={messages='m'}"], "sources.books.columns: has no effect"),
+        (
+            ["objective.type='sft'", "sources.books.column='body'"],
+            "sources.books.column: this objective needs",
+        ),
+        (
+            ["objective.type='sft'", "sources.books.columns={prompt='q'}"],
+            "sources.books.columns: give messages",
+        ),
+        (
+            ["objective.type='dpo'", "sources.books.columns={messages='m'}"],
+            "sources.books.columns: give chosen",
+        ),
+        (["objective.type='dpo'", "sources.books.columns={tools='m'}"], "not neither"),
+        (["objective.type='dpo'", "chat.too_long='cut'"], "chat.too_long: a pair that is cut compares"),
+        (["objective.type='sft'", "chat.train_on='first'"], "chat.train_on: must be 'all' or 'last'"),
+    ],
+)
+def test_what_does_not_fit_an_objective_is_refused(texts: list[str], sentence: str) -> None:
+    assert sentence in refusal(ROWS, *texts)
+
+
+def test_an_objective_on_rows_refuses_text_and_code() -> None:
+    assert "at sources.books.text: this objective needs rows; give jsonl" in refusal("objective.type='sft'")
 
 
 @pytest.mark.parametrize("text", ["objective.outer_lr=inf", "inner.clip_norm=inf"])
@@ -462,7 +507,7 @@ def test_an_override_that_leads_nowhere_says_where_its_path_ends(text, reason) -
 def test_the_outer_optimizer_is_the_objectives() -> None:
     both = [
         (recipe.objective.outer_lr, recipe.objective.outer_momentum)
-        for recipe in map(with_overrides, ["objective={type='sft'}", "objective={type='dpo'}"])
+        for recipe in (with_overrides(ROWS, f"objective={{type='{name}'}}") for name in ("sft", "dpo"))
     ]
     assert both == [(0.7, 0.9), (1.0, 0.0)]
     assert refusal("outer.lr=1").startswith("test.toml: at outer: unknown key `lr`")

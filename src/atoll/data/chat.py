@@ -81,7 +81,7 @@ def wanted_template(wanted: str, own: str | None, special: set[str], origin: str
     if missing := [marker for marker in markers if marker not in special]:
         advice = "set chat.template = 'tokenizer', which is that model's" if own else "name another"
         raise UserError(
-            f"chat.template = {wanted!r}: {missing[0]} is no special token of {origin}, so it would fall into "
-            f"pieces; {advice}"
+            f"chat.template = {wanted!r}: {missing[0]} is no special token of {origin}, so it would fall "
+            f"into pieces; {advice}"
         )
     return template

@@ -45,9 +45,7 @@ START = Place(0, 0)
 class SourceReader:
     """The rows of a source from a place on, in an order that depends only on its files' names and content."""
 
-    def __init__(
-        self, name: str, source: Source, start: Place = START, form: Rows = "stream"
-    ) -> None:
+    def __init__(self, name: str, source: Source, start: Place = START, form: Rows = "stream") -> None:
         """`name`: the source's in the recipe. `form`: what the objective trains on.
 
         Raises UserError, naming the file, for a missing source.

@@ -45,7 +45,9 @@ class Template:
             fault = f"puts {count} {bos} into a chat"
             if count == 1:
                 fault = f"does not put {bos} at the head of a chat"
-            raise UserError(f"{origin}: its chat template {fault}; it must put exactly one there, at the head")
+            raise UserError(
+                f"{origin}: its chat template {fault}; it must put exactly one there, at the head"
+            )
 
     def end_of_turn(self, special: Iterable[str]) -> str:
         """The first of the special tokens that follow an answer, or "" where none does."""

@@ -216,8 +216,16 @@ class Tokenizer:
 
         Text that spells one is text, but a model may know it as a piece of its own, as SentencePiece's do.
         """
-        found = tokens[1:][self._is_special[tokens[1:]]]
+        return self.first_special(tokens[1:])
+
+    def first_special(self, tokens: np.ndarray) -> str:
+        """The first token that no text should turn into, or ""."""
+        found = tokens[self._is_special[tokens]]
         return str(self._engine.id_to_token(int(found[0]))) if len(found) else ""
+
+    def is_special(self, tokens: np.ndarray) -> np.ndarray:
+        """[num_tokens] bool: which tokens are such that no text should turn into them."""
+        return self._is_special[tokens]
 
     def _ids(self, text: str) -> np.ndarray:
         return np.array(self._engine.encode_batch_fast([text])[0].ids, np.uint32)

@@ -147,7 +147,8 @@ def _call(value: Any, number: int) -> dict[str, Any]:
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         pass
     raise BadTurns(
-        f"turn {number} calls a tool, but not by a name and a table of arguments", "a call of a tool of no form"
+        f"turn {number} calls a tool, but not by a name and a table of arguments",
+        "a call of a tool of no form",
     )
 
 

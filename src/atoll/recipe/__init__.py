@@ -22,9 +22,9 @@ from atoll.recipe.recipe import Recipe, differing_keys
 __all__ = [
     "BUILT_IN_DIR",
     "AdamW",
+    "AnyObjective",
     "Chat",
     "Columns",
-    "AnyObjective",
     "Distill",
     "Dpo",
     "Inner",

@@ -40,10 +40,11 @@ ALLOWED: dict[str, set[str]] = {
     **{name: set(GROUND) for name in WORDS},
     "coordinator": GROUND | {"swarm"},
     "agent": GROUND | {"swarm", "data"},
-    "island": GROUND | {"model"},
+    "objective": GROUND | {"model"},
+    "island": GROUND | {"model", "objective"},
     "mesh": GROUND | WORDS | ENDS,
-    **{name: GROUND | LOOKS | WORDS | ENDS | {"mesh"} | USES for name in USES},
-    **{name: GROUND | LOOKS | WORDS | ENDS | {"mesh"} | USES | DOORS for name in DOORS},
+    **{name: GROUND | LOOKS | WORDS | {"objective"} | ENDS | {"mesh"} | USES for name in USES},
+    **{name: GROUND | LOOKS | WORDS | {"objective"} | ENDS | {"mesh"} | USES | DOORS for name in DOORS},
 }
 # Third-party modules that only these files know, and whether only inside functions ("lazily").
 EDGES: dict[str, tuple[set[str], bool]] = {

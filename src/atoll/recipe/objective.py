@@ -13,7 +13,7 @@ Rows = Literal["stream", "chats", "pairs"]  # what `atoll prepare` makes windows
 
 
 class Objective(Table, frozen=True, kw_only=True, tag_field="type"):
-    """What every objective has: the settings of the outer optimizer, Nesterov's SGD. 1 and 0 are averaging."""
+    """What every objective has: the settings of the outer optimizer, Nesterov's SGD. (1, 0) is averaging."""
 
     rows: ClassVar[Rows] = "chats"
     columns: ClassVar[tuple[str, ...]] = ()  # what `atoll capture` must have added to the prepared data
@@ -46,7 +46,7 @@ class Preference(Objective, frozen=True, kw_only=True):
 
 
 class Dpo(Preference, frozen=True, kw_only=True, tag="dpo"):
-    """Direct preference optimisation (arXiv 2305.18290); its reference is the model that a run starts from."""
+    """Direct preference optimisation (arXiv 2305.18290). The reference is what the run starts from."""
 
     columns: ClassVar[tuple[str, ...]] = ("reference",)
 
@@ -70,7 +70,7 @@ class SimPo(Preference, frozen=True, kw_only=True, tag="simpo"):
 
 
 class Distill(Objective, frozen=True, kw_only=True, tag="distill"):
-    """KL divergence from a teacher's distribution: over its likeliest tokens, and one bucket of all others."""
+    """KL divergence from a teacher's distribution over its likeliest tokens, and one bucket of the others."""
 
     columns: ClassVar[tuple[str, ...]] = ("teacher",)
 

@@ -39,9 +39,11 @@ class Preference:
         return int(((batch.documents.max(1) + 1) // 2).sum())
 
     def sums(self, model: Model, batch: Placed) -> Sums:
-        values, num_labels = by_document(model, batch)
+        # The documents of pairs; what is beyond them is padding in every window.
+        of_pairs = slice(0, batch.num_documents // 2 * 2)
+        values, num_labels = (each[:, of_pairs] for each in by_document(model, batch))
         if REFERENCE in self._settings.columns:
-            values = values - batch.by_document[REFERENCE]
+            values = values - batch.by_document[REFERENCE][:, of_pairs]
         if not isinstance(self._settings, recipes.Dpo):  # per token, else the longer answer counts for more
             values = values / num_labels.clamp(min=1)
         difference, are_there = paired(values, batch)
@@ -79,9 +81,9 @@ def by_document(model: Model, batch: Placed) -> tuple[Tensor, Tensor]:
 
 
 def paired(values: Tensor, batch: Placed) -> Pairs:
-    """The pairs in `values` [B, D], one number a document; NaN is allowed where there is no pair."""
+    """The pairs in `values` [B, 2 P], one number a document; NaN is allowed where there is no pair."""
     num_pairs = (batch.documents.amax(1, keepdim=True) + 1) // 2
-    most = batch.num_documents // 2
+    most = values.shape[1] // 2
     are_there = torch.arange(most, device=values.device) < num_pairs
-    of_pairs = values[:, : 2 * most].unflatten(1, (most, 2)).where(are_there.unsqueeze(2), 0.0)
+    of_pairs = values.unflatten(1, (most, 2)).where(are_there.unsqueeze(2), 0.0)
     return Pairs(of_pairs[..., 0] - of_pairs[..., 1], are_there)

@@ -157,7 +157,9 @@ def inner_steps(
                     report(plan, at, metrics)
             done += new
             newest, num_tokens = new[-1], len(new) * recipe.inner.tokens_per_step
-            mesh.swarm.measured(gradient_norm=newest.gradient_norm, learning_rate=newest.learning_rate)
+            mesh.swarm.measured(
+                gradient_norm=newest.gradient_norm, learning_rate=newest.learning_rate, **newest.further
+            )
             if not mesh.swarm.progress(newest.loss, num_tokens, len(new)):
                 break
     return done
@@ -170,7 +172,9 @@ def propose(
     num_tokens = num_samples(plan.used_lease(len(done))) * recipe.inner.context_length
     losses = [metrics.loss for metrics in done if metrics.loss is not None]
     mean_loss = sum(losses) / len(losses) if losses else None
-    mesh.swarm.propose(island.parameters(), num_tokens, mean_loss)
+    # An island for which nothing counted is not refused; it weighs next to nothing.
+    count = max(1, sum(metrics.count for metrics in done))
+    mesh.swarm.propose(island.parameters(), num_tokens, mean_loss, count)
 
 
 def own_batches(mesh: ElasticDeviceMesh, data: Loader, plan: Plan, recipe: Recipe) -> Iterator[list[Batch]]:

@@ -186,9 +186,18 @@ def test_an_attempt_is_durable_before_it_is_sent() -> None:
     assert effects.index(Persist(attempt)) < first
 
 
+def test_proposals_are_weighed_by_what_their_loss_counts() -> None:
+    step = Step()
+    step.propose("a", count=1)
+    (attempt,) = persisted(step.propose("b", count=3), r.Attempt)
+    assert [(share.weight, share.tokens) for share in attempt.participants] == [(0.25, 64), (0.75, 64)]
+
+
 NAN, INFINITE = float("nan"), float("inf")
 BROKEN = [
     {"tokens": 65},
+    {"count": 0},
+    {"count": 65},
     {"norm": NAN},
     {"norm": INFINITE},
     {"metrics": Metrics(heldout_loss=NAN)},

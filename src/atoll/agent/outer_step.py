@@ -168,6 +168,7 @@ def on_proposed(state: OuterStep, done: m.Proposed) -> list[e.Effect]:
         inner_steps=done.inner_steps,
         loss=done.loss,
         norm=0.0,
+        count=done.count,
         compute_seconds=done.compute_seconds - done.handover_seconds,
         handover_seconds=done.handover_seconds,
     )

@@ -168,13 +168,14 @@ def make_attempt(
     addresses: dict[str, Addresses],
     rules: Rules,
 ) -> Attempt:
-    """The record of an attempt to reduce these proposals, weighted by their tokens.
+    """The record of an attempt to reduce these proposals, weighted by their counts.
 
     `addresses` maps each owner to where it is reached; slices are given in its order.
     """
-    total = sum(proposal.tokens for proposal in proposals.values())
+    counts = {island: p.tokens if p.count is None else p.count for island, p in proposals.items()}
+    total = sum(counts.values())
     shares = tuple(
-        Share(island, p.payload, p.tokens, float(np.float32(p.tokens / total)))
+        Share(island, p.payload, p.tokens, float(np.float32(counts[island] / total)))
         for island, p in sorted(proposals.items())
     )
     slices = equal_slices(list(addresses), rules.num_pieces)

@@ -18,7 +18,7 @@ from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Message, Plan, Rewind, Term, encode
 from atoll.words import Line, Name
 
-VERSION = 3  # of this protocol: raise it with every change that an agent of before would misread
+VERSION = 4  # of this protocol: raise it with every change that an agent of before would misread
 RECORDS_AT_ONCE, RECORDS_BYTES = 64, 1 << 20  # in a message: so many, or fewer where they are large
 
 
@@ -177,6 +177,9 @@ class Propose(Message, frozen=True, kw_only=True):
     inner_steps: int
     loss: float | None  # mean over the inner steps; None where no token had a label
     norm: float  # of the pseudo-gradient
+    # What the loss is a mean over, by which the proposal is weighed: pairs of answers, or the tokens of
+    # chats that are trained on. None: its tokens.
+    count: int | None = None
     compute_seconds: float = 0.0  # that its inner steps took
     handover_seconds: float = 0.0  # from its last inner step until this could be sent: copying, encoding
     metrics: Metrics = Metrics()  # of the island, when it began to encode

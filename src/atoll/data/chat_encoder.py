@@ -54,14 +54,15 @@ class ChatEncoder:
         self._tokenizer, self._template, self._only_last = tokenizer, tokenizer.template, train_on == "last"
         by_length = sorted(tokenizer.special, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, by_length)))
+        # What a text spells is kept apart by encoding it apart, which must not change how it is encoded.
         self._can_part = True
         try:
-            probe = self._encode(PROBE, PROBE, None, 0, "")
-            apart = self._encode(PROBE, PROBE, None, 0, MARKS[0])
+            whole = self._template.render(PROBE)
+            segments = list(self._segments(whole))
+            self._can_part = self._ids(whole, segments, "") == self._apart(segments, "")
+            self._encode(PROBE, PROBE, None, 0, "")
         except (BadChat, TemplateError) as error:
             raise UserError(f"chat.template: it cannot be trained with: {error}; name another") from error
-        # What a text spells is kept apart by encoding it apart, which must not change how it is encoded.
-        self._can_part = probe.tokens.tolist() == apart.tokens.tolist()
 
     def encode(self, turns: list[Turn], tools: list[Any] | None = None, num_given: int = 0) -> EncodedChat:
         """The tokens of a chat, of whose assistant's turns those after the first `num_given` are trained on.
@@ -89,14 +90,16 @@ class ChatEncoder:
         spans = list(self._answers(whole, turns, parted, tools, num_given))
         segments = list(self._segments(whole))
         parts = self._ids(whole, segments, mark)
-        trained: list[np.ndarray] = [np.zeros(len(ids), bool) for ids in parts]
-        for start, stop in spans:
-            self._mark_trained(start, stop, segments, parts, trained, mark)
         tokens = np.array([number for ids in parts for number in ids], np.uint32)
         if (count := int((tokens == self._tokenizer.bos_id).sum())) != 1:
             raise BadChat(f"the chat template puts {count} beginnings of a text into it")
+        places = np.cumsum([0, *map(len, parts)])  # of each segment, in tokens
+        trained = np.zeros(len(tokens), bool)
+        for start, stop in spans:
+            end = self._end_of_turn(start, stop, segments)
+            trained[self._begin(whole[:start], segments, parts, places, mark) : places[end + 1]] = True
         num_bytes = len((whole.replace(mark, "") if mark else whole).encode())
-        return EncodedChat(tokens, np.concatenate(trained), num_bytes)
+        return EncodedChat(tokens, trained, num_bytes)
 
     def _answers(
         self, whole: str, turns: list[Turn], parted: list[Turn], tools: list[Any] | None, num_given: int
@@ -135,56 +138,54 @@ class ChatEncoder:
                 return _divided(ids, is_special.tolist(), segments)
         if not self._can_part:
             raise BadChat("it spells a special token, which this tokenizer cannot keep apart from the markup")
+        return self._apart(segments, mark)
+
+    def _apart(self, segments: list[Segment], mark: str) -> list[list[int]]:
+        """The token ids of each segment, encoded without regard to the others."""
         texts = [segment.text.replace(mark, "") if mark else segment.text for segment in segments]
         plain = self._tokenizer.encode_parts(texts, is_markup=False)
-        parts = [
-            ids if segment.special is None else [segment.special]
-            for segment, ids in zip(segments, plain, strict=True)
-        ]
-        for segment, ids in zip(segments, parts, strict=True):
-            if segment.special is None and (
-                spelled := self._tokenizer.first_special(np.array(ids, np.int64))
-            ):
-                raise BadChat(
-                    f"the tokenizer takes what it spells for its special token {spelled}",
-                    f"spelling {spelled}",
-                )
+        parts: list[list[int]] = []
+        for segment, ids in zip(segments, plain, strict=True):
+            if segment.special is not None:
+                parts.append([segment.special])
+                continue
+            if spelled := self._tokenizer.first_special(np.array(ids, np.int64)):
+                reason = f"the tokenizer takes what it spells for its special token {spelled}"
+                raise BadChat(reason, f"spelling {spelled}")
+            parts.append(ids)
         return parts
 
-    def _mark_trained(
-        self,
-        start: int,
-        stop: int,
-        segments: list[Segment],
-        parts: list[list[int]],
-        trained: list[np.ndarray],
-        mark: str,
-    ) -> None:
-        """Mark the tokens of characters [start, stop), up to the end of the turn."""
+    def _begin(
+        self, prompt: str, segments: list[Segment], parts: list[list[int]], places: np.ndarray, mark: str
+    ) -> int:
+        """The number of tokens of a prompt. Raises BadChat where the chat's tokens do not begin with them."""
+        at = max(number for number, segment in enumerate(segments) if segment.start < len(prompt))
+        if segments[at].start + len(segments[at].text) == len(prompt) and segments[at].special is not None:
+            return int(places[at + 1])
+        if self._can_part:  # then what comes before this segment is the same in any case
+            text, ids, before = prompt[segments[at].start :], parts[at], int(places[at])
+        else:
+            text, ids, before = prompt, [number for part in parts for number in part], 0
+        text = text.replace(mark, "") if mark else text
+        (asked,) = self._tokenizer.encode_parts([text], is_markup=not self._can_part)
+        if ids[: len(asked)] != asked:
+            raise BadChat(
+                "where the prompt ends and the answer begins, their texts fall into one token, so a model "
+                "would not be asked as it was trained"
+            )
+        return before + len(asked)
+
+    def _end_of_turn(self, start: int, stop: int, segments: list[Segment]) -> int:
+        """The number of the segment that ends the answer in characters [start, stop)."""
         inside = [
-            at
-            for at, segment in enumerate(segments)
+            number
+            for number, segment in enumerate(segments)
             if segment.start + len(segment.text) > start and segment.start < stop
         ]
-        ends = [at for at in inside if segments[at].special is not None and segments[at].start >= start]
-        if not ends or "".join(segments[at].text for at in inside if at > ends[-1]).strip():
+        ends = [number for number in inside if segments[number].special is not None]
+        if not ends or "".join(segments[number].text for number in inside if number > ends[-1]).strip():
             raise BadChat("the chat template puts no special token behind an answer, so none would ever end")
-        for at in inside:
-            if at > ends[-1]:
-                return
-            before = segments[at].text[: max(start - segments[at].start, 0)]
-            num_before = 0
-            if before:  # the prompt ends within this segment
-                (ids,) = self._tokenizer.encode_parts(
-                    [before.replace(mark, "") if mark else before], is_markup=False
-                )
-                num_before = len(ids)
-                if parts[at][:num_before] != ids:
-                    raise BadChat(
-                        "where the prompt ends and the answer begins, their texts fall into one token, so a "
-                        "model would not be asked as it was trained"
-                    )
-            trained[at][num_before:] = True
+        return ends[-1]
 
     def _part(self, turns: list[Turn], tools: list[Any] | None) -> tuple[list[Turn], list[Any] | None, str]:
         """The turns and tools with a mark within every special token that they spell, and the mark."""

@@ -81,6 +81,7 @@ class SourceReader:
         whole source holds no document.
         """
         num_documents = num_unwanted = 0
+        bad: BadRow | None = None  # the first
         start = self.place
         for number in range(start.file, len(self._parts)):
             skip = start.row if number == start.file else 0
@@ -88,13 +89,16 @@ class SourceReader:
                 self.place = Place(number, row)
                 num_documents += isinstance(found, Document)
                 num_unwanted += isinstance(found, Unwanted)
+                bad = bad or (found if isinstance(found, BadRow) else None)
                 yield found
             self.place = Place(number + 1, 0)
         if not num_documents and start == START:
             names = [file for file, _ in self.files] or [self._source.dataset]
             where = names[0] if len(names) == 1 else f"{len(names)} files"
             why = "there is no text in it"
-            if num_unwanted:
+            if bad:
+                why = f"no row of it can be used; the first that cannot is row {bad.origin.row}: {bad.reason}"
+            elif num_unwanted:
                 why = f"keep leaves out all {num_unwanted:,} rows"
             raise UserError(f"sources.{self._name}: {where}: {why}")
 

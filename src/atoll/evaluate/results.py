@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
+from blake3 import blake3
 
 from atoll.errors import UserError
 from atoll.files import write_atomic
@@ -15,6 +16,7 @@ from atoll.files import write_atomic
 VERSION = 1  # of these structs: raise it with every change that a reader of before would misread
 DIRECTORY = "evaluations"  # of results, in a run's directory or in the current one
 DIGEST_DIGITS = 16  # of a checkpoint's digest, in names of directories
+KEY_DIGITS = 12  # of a question's settings, in names of files
 SUFFIX = ".result.json"
 
 
@@ -44,10 +46,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None  # only so many questions of each task; None: all
     chat_template: bool  # questions are put in turns of a conversation
     batch_size: int
-    device: str
-    dtype: str  # of the weights while they were measured
-    max_length: int  # positions that the model reads
-    versions: dict[str, str]  # of lm-eval, transformers, torch and datasets
+    device: str  # "cpu" or "cuda"
+    versions: dict[str, str]  # of lm-eval, transformers, tokenizers, datasets and torch
+
+    @property
+    def key(self) -> str:
+        """Equal for equal settings: a part of a file's name."""
+        return blake3(msgspec.json.encode(self, order="sorted")).hexdigest()[:KEY_DIGITS]
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,13 +69,18 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     task_versions: dict[str, str]  # lm-eval's, by task
     num_samples: int  # questions
     num_requests: int  # that they took of the model
-    num_without_bos: int  # of these that were too long, so that the cut on the left took their first token
-    bos: str  # what the first token of the first request was: see `bos.py`
+    num_cut: int  # of these that were too long for the model, and so lost their first tokens, the BOS too
+    starts_with: str  # how every request begins: "one BOS", "one BOS, added" or "no BOS"
+    stop_tokens: list[str]  # at which the model's own generation ends
+    num_parameters: int
+    dtype: str  # of the weights
+    max_length: int  # positions that the model reads
 
 
-def path_of(directory: Path, checkpoint_digest: str, task: str, key: str) -> Path:
+def path_of(directory: Path, checkpoint_digest: str, settings: Settings) -> Path:
     """Where the result of one question to one checkpoint is kept."""
-    return directory / checkpoint_digest[:DIGEST_DIGITS] / f"{task}-{key}{SUFFIX}"
+    name = f"{settings.task}-{settings.key}{SUFFIX}"
+    return directory / checkpoint_digest[:DIGEST_DIGITS] / name
 
 
 def write(path: Path, result: Result) -> None:
@@ -92,7 +102,7 @@ def read(path: Path) -> Result:
 
 
 def load(directory: Path) -> list[Result]:
-    """All results below a directory, oldest first; none if it does not exist. Raises UserError like `read`."""
+    """All results below a directory, oldest first; none if there is none. Raises UserError like `read`."""
     found = [read(path) for path in sorted(directory.glob(f"*/*{SUFFIX}"))]
     return sorted(found, key=lambda result: result.time)
 

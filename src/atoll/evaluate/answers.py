@@ -24,7 +24,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answers:
-    """The answers to one question, as far as they are known. One process at a time may have it open."""
+    """The answers to one question, as far as they are known. One process at a time has them open."""
 
     def __init__(self, path: Path) -> None:
         """Read what is there. Raises DiskError where the file may not be written."""
@@ -41,6 +41,12 @@ class Answers:
             self._file.truncate(num_bytes)
         except OSError as error:
             raise disk_error(path, error) from error
+
+    def __enter__(self) -> "Answers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def _whole_lines(self) -> Iterator[bytes]:
         if not self.path.exists():
@@ -76,10 +82,6 @@ class Answers:
         except OSError as error:
             raise disk_error(self.path, error) from error
 
-    def close(self) -> None:
-        self._file.close()
-
     def discard(self) -> None:
         """Remove the file, once the result is kept."""
-        self.close()
         self.path.unlink(missing_ok=True)

@@ -1,8 +1,9 @@
 """Ask checkpoints the questions of a suite or of a list of tasks, unless the answers are known already."""
 
+import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +40,7 @@ class Asked:
     limit: int | None = None
     chat_template: bool | None = None  # None: as the checkpoint says
     batch_size: int = 1
-    device: str = "cpu"
+    device: str = ""  # "": a GPU, if there is one
 
 
 class Measuring:
@@ -50,7 +51,8 @@ class Measuring:
 
         Raises UserError where lm-eval is not installed.
         """
-        self._asked, self._data, self._directory = asked, data, directory
+        self._asked = replace(asked, device=asked.device or _device())
+        self._data, self._directory = data, directory
         self._say, self._report = say, report
         self._versions = {name: _version(name) for name in PACKAGES}
         self._tasks: Tasks | None = None
@@ -89,7 +91,9 @@ class Measuring:
             self._say(f"{files.name}: {'with' if chats else 'without'} chat template: {reason}")
             return chats
         if wanted and not files.has_chat_template():
-            raise UserError(f"{files.name}: its tokenizer has no chat template; leave --chat-template out")
+            raise UserError(
+                f"{files.name}: its tokenizer has no chat template; leave --chat-template yes out"
+            )
         return wanted
 
     def _settings(self, question: Question, chats: bool) -> Settings:
@@ -115,6 +119,9 @@ class Measuring:
         """The questions that can be asked, by what lm-eval and the data sets have."""
         if self._tasks is None:
             self._say("lm-eval reads its tasks …")
+            # Both are read at the import: bars of other libraries would break our lines.
+            os.environ.setdefault("TQDM_DISABLE", "1")
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
             from atoll.evaluate.harness import Tasks
 
             self._tasks = Tasks()
@@ -149,10 +156,10 @@ class Measuring:
         path = results.path_of(self._directory, checkpoint.digest, settings)
         data = self._data.digests(self._tasks.data_of(question.task))
         # Answers belong to the data too: with other data the same file must not be gone on with.
-        answers = Answers(path.with_name(f"{question.task}-{settings.key}-{_key(data)}{ANSWERS_SUFFIX}"))
-        if len(answers):
-            self._say(f"{question.task}: goes on after {len(answers):,} answers of an earlier start")
-        try:
+        name = f"{question.task}-{settings.key}-{_key(data)}{ANSWERS_SUFFIX}"
+        with Answers(path.with_name(name)) as answers:
+            if len(answers):
+                self._say(f"{question.task}: goes on after {len(answers):,} answers of an earlier start")
             outcome = model.evaluate(
                 self._tasks.load(question, self._data.folder),
                 question,
@@ -163,14 +170,12 @@ class Measuring:
             )
             result = _result(model, checkpoint, settings, data, outcome, answers)
             results.write(path, result)
-        finally:
-            answers.close()
-        answers.discard()
+            answers.discard()
         if result.num_cut:
             self._say(
                 f"{question.task}: {result.num_cut:,} of {result.num_requests:,} requests are longer than "
-                f"the {result.max_length:,} tokens that this model reads; lm-eval cuts them on the left, and "
-                "so their BOS is gone"
+                f"the {result.max_length:,} tokens that this model reads; lm-eval cuts them on the left"
+                + (", and so their BOS is gone" if "one BOS" in result.starts_with else "")
             )
         return result
 
@@ -208,6 +213,12 @@ def _result(
 
 def _key(data: dict[str, str]) -> str:
     return blake3(msgspec.json.encode(data, order="sorted")).hexdigest()[: results.KEY_DIGITS]
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _version(package: str) -> str:

@@ -54,7 +54,7 @@ EDGES: dict[str, tuple[set[str], bool]] = {
     "cryptography": ({"swarm/identity.py"}, False),
     "safetensors": ({"agent/checkpoint.py", "model/hf.py"}, False),
     "rich": (
-        {f"terminal/{name}.py" for name in ("terminal", "status", "picture", "joiner")},
+        {f"terminal/{name}.py" for name in ("terminal", "status", "picture", "joiner", "scores")},
         False,
     ),
     "transformers": ({"demo/report.py", "model/foreign.py"}, True),
@@ -63,6 +63,9 @@ EDGES: dict[str, tuple[set[str], bool]] = {
     "zstandard": ({"data/stream.py"}, True),
     "datasets": ({"data/hub.py"}, True),
     "fsspec": ({"island/remote.py"}, True),
+    "lm_eval": ({"evaluate/harness.py"}, False),  # which itself is imported only when a question is new
+    "matplotlib": ({"evaluate/figure.py"}, True),
+    "huggingface_hub": ({"evaluate/hub.py"}, True),
 }
 STRUCTS = {"Struct", "Message", "Table", "Event"}  # bases of structs
 WITHOUT_TORCH = (
@@ -191,7 +194,8 @@ def test_no_line_is_kept_from_the_formatter() -> None:
 NOTHING_HEAVY = """
 import sys
 {work}
-heavy = {{"torch", "numba", "transformers", "tokenizers", "pyarrow", "datasets"}} & sys.modules.keys()
+large = {{"torch", "numba", "transformers", "tokenizers", "pyarrow", "datasets", "lm_eval", "matplotlib"}}
+heavy = large & sys.modules.keys()
 assert not heavy, heavy
 """
 # Every verb's --help in one process: each ends by SystemExit(0), and none may have imported anything heavy by

@@ -4,7 +4,6 @@ One event after the other goes through the state machine; what takes time is in 
 """
 
 import asyncio
-import secrets
 from collections.abc import Callable
 
 from atoll.agent import diloco, outer_step
@@ -20,6 +19,7 @@ from atoll.recipe import Recipe
 from atoll.status import Overview
 from atoll.swarm import messages as m
 from atoll.swarm.address import Addresses
+from atoll.swarm.identity import new_secret
 from atoll.swarm.messages import control
 from atoll.swarm.messages.trainer import ToTrainer
 from atoll.swarm.records import RunInfo
@@ -70,7 +70,7 @@ class Agent:
         self._lost = ""  # why there is no line to the coordinator; "" while there is one, or it is dialled
         self._overview: Overview | None = None
         self._events: asyncio.Queue[e.Event] = asyncio.Queue()
-        self._session = secrets.token_hex(8)
+        self._session = new_secret()
         self._port = 0  # where peers reach this agent; 0: nowhere
         self._self_test = b""
         self._link = Link(

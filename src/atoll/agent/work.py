@@ -125,10 +125,11 @@ class BackgroundWork:
         started = now()
         codec = self._recipe.outer.codec
         proposal = msgspec.structs.replace(work.proposal, metrics=self._accounts.metrics)
+        clock = asyncio.get_running_loop().time
 
         def make() -> payload.Payload:
             settled = residual.settled(self._directory, self._island, self.log.records)
-            return payload.make(self._directory, self.state, codec, proposal, settled)
+            return payload.make(self._directory, self.state, codec, proposal, settled, clock)
 
         try:
             async with self._state_lock:

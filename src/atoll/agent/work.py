@@ -18,6 +18,7 @@ from atoll.agent.assembly import Assembly
 from atoll.agent.dataset import Fetching
 from atoll.agent.donor import Donor
 from atoll.agent.fetch import Donors, NobodyHas, fetch_slice
+from atoll.agent.lanes import Lanes
 from atoll.agent.log import UpdateLog
 from atoll.agent.pieces import FalsePieces
 from atoll.agent.recovery import Recovery
@@ -69,6 +70,7 @@ class BackgroundWork:
         self._run = run
         self._recipe = recipe
         self._transport = transport
+        self._lanes = Lanes(transport)
         self._accounts = accounts
         self._report = report
         self._news = asyncio.Event()  # donors or a record came: what could not be done may be possible now
@@ -141,6 +143,7 @@ class BackgroundWork:
         self._accounts.communicated(started)
         self._accounts.say("waiting for the others")
         self._report(e.Encoded(own.proposal))
+        self.tasks.start("warm", self._lanes.warm, self._others_of(self.donors))  # any of them may own soon
 
     async def _reduce(self, work: e.Reduce) -> None:
         """Do this agent's part of an attempt's all-reduce."""
@@ -154,7 +157,10 @@ class BackgroundWork:
         async def report(message: m.Reduced | m.Fault) -> None:
             self._report(message)
 
-        reduction = Reduction(self._island, attempt, assembly, mine, PROGRESS_SECONDS, report)
+        def num_lanes(owner: str) -> int:
+            return self._lanes.count(owner, len(attempt.addresses))
+
+        reduction = Reduction(self._island, attempt, assembly, mine, PROGRESS_SECONDS, report, num_lanes)
         async with self._reduction_changed:
             self._reduction = reduction
             self._reduction_changed.notify_all()
@@ -279,8 +285,10 @@ class BackgroundWork:
 
     def _others(self, agents: dict[str, Addresses]) -> Donors:
         """Agents to ask, never ourselves."""
-        others = {island: addresses for island, addresses in agents.items() if island != self._island}
-        return Donors(self._transport, others, self._accounts.say)
+        return Donors(self._transport, self._others_of(agents), self._accounts.say)
+
+    def _others_of(self, agents: dict[str, Addresses]) -> dict[str, Addresses]:
+        return {island: addresses for island, addresses in agents.items() if island != self._island}
 
     def _discard_assembly(self) -> None:
         if self.donor.assembly is not None:

@@ -7,13 +7,15 @@ import numpy as np
 from atoll import events
 from atoll.coordinator.holders import Holders
 from atoll.coordinator.members import Members
-from atoll.coordinator.owners import equal_slices
 from atoll.coordinator.rules import Rules
+from atoll.coordinator.split import LinkPlan
 from atoll.events.step import Contribution
 from atoll.swarm import messages as m
-from atoll.swarm.address import Addresses
 from atoll.swarm.messages import FaultKind
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Share, Term, header
+
+# An update comes in so many parts at most, each of which may take a deadline: who drips is not waited for.
+PARTS_OF_PROGRESS = 256
 
 
 class OpenAttempt:
@@ -30,8 +32,10 @@ class OpenAttempt:
         self.assembled_at = 0.0
         self.holders = Holders()
         self.not_holding = dict.fromkeys(share.island for share in record.participants)  # an ordered set
+        self._num_pieces = sum(part.num_pieces for part in record.slices)
         self._unable: set[str] = set()  # they have said that they cannot hold the update
         self._slice_roots: dict[int, bytes] = {}  # by number of the slice
+        self.reduced_at: dict[int, float] = {}  # by number of the slice: when its owner had done it
         self._progress: dict[str, tuple[int, float]] = {}  # island -> (pieces it has, since when)
 
     @property
@@ -86,6 +90,7 @@ class OpenAttempt:
         if self.assembled or not 0 <= message.slice < len(slices) or slices[message.slice].owner != island:
             return False
         self._slice_roots[message.slice] = message.digest
+        self.reduced_at[message.slice] = now
         if len(self._slice_roots) < len(slices):
             return False
         roots = tuple(self._slice_roots[number] for number in range(len(slices)))
@@ -94,9 +99,18 @@ class OpenAttempt:
         return True
 
     def note_beat(self, island: str, beat: m.Beat, now: float) -> None:
-        """Note how many pieces of the update an island has."""
-        if beat.attempt == self.record.number and beat.num_pieces != self._progress.get(island, (0, now))[0]:
+        """Note how many pieces of the update an island has; a few more of very many are no progress."""
+        more = beat.num_pieces - self._progress.get(island, (0, now))[0]
+        if beat.attempt == self.record.number and more > self._num_pieces // PARTS_OF_PROGRESS:
             self._progress[island] = (beat.num_pieces, now)
+
+    def progressed_at(self, island: str) -> float:
+        """When an island last got on with an assembled update, as far as its beats tell."""
+        return max(self.assembled_at, self._progress.get(island, (0, 0.0))[1])
+
+    def has_all_pieces(self, island: str) -> bool:
+        """Whether an island has all of the update, as far as its beats tell."""
+        return self._progress.get(island, (0, 0.0))[0] >= self._num_pieces
 
     def late_owners(self, limit_seconds: float, now: float) -> tuple[set[str], float]:
         """(owners whose unfinished slices have not advanced for so long, when the first one is late)."""
@@ -165,12 +179,13 @@ def make_attempt(
     number: int,
     parent: bytes,
     proposals: dict[str, m.Propose],
-    addresses: dict[str, Addresses],
+    links: LinkPlan,
+    members: Members,
     rules: Rules,
 ) -> Attempt:
     """The record of an attempt to reduce these proposals, weighted by their counts.
 
-    `addresses` maps each owner to where it is reached; slices are given in its order.
+    `links` says which of the members own what, and how long it should take.
     """
     counts = {island: p.tokens if p.count is None else p.count for island, p in proposals.items()}
     total = sum(counts.values())
@@ -178,7 +193,6 @@ def make_attempt(
         Share(island, p.payload, p.tokens, float(np.float32(counts[island] / total)))
         for island, p in sorted(proposals.items())
     )
-    slices = equal_slices(list(addresses), rules.num_pieces)
     return Attempt(
         term=term,
         step=step,
@@ -188,6 +202,7 @@ def make_attempt(
         lr=rules.lr,
         momentum=rules.momentum,
         participants=shares,
-        slices=slices,
-        addresses={part.owner: addresses[part.owner] for part in slices},
+        slices=links.slices,
+        addresses={part.owner: members[part.owner].addresses for part in links.slices},
+        seconds=links.seconds,
     )

@@ -19,13 +19,13 @@ from atoll import events
 from atoll.coordinator import effects as e
 from atoll.coordinator.admission import objection_to_hello, objection_to_proposal
 from atoll.coordinator.attempts import OpenAttempt, make_attempt
-from atoll.coordinator.deadlines import Deadline, doubled
+from atoll.coordinator.deadlines import doubled
 from atoll.coordinator.doubt import Doubt
 from atoll.coordinator.finish import Finish
 from atoll.coordinator.history import History
-from atoll.coordinator.holders import enough
+from atoll.coordinator.holding import Holding
+from atoll.coordinator.links import Links
 from atoll.coordinator.members import Member, Members
-from atoll.coordinator.owners import choose_owners
 from atoll.coordinator.plans import Plans
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.stall import Stall
@@ -48,8 +48,9 @@ class Coordinator:
         self.members = Members()
         self.plans, self.standing = Plans(rules), Standing()
         self.doubt = Doubt(self.history, self.plans, self.members, rules.doubt_seconds)
-        self.holding_deadline = Deadline(rules.hold_seconds)  # from an assembled update until it is held
+        self.holding = Holding(rules, self.members)
         self.start, self.stall = Start(self.members, rules.num_awaited), Stall(self.members, self.doubt)
+        self.links = Links(rules, self.members)
         self.finish = Finish(self.members, rules.last_seconds)
         self.number = 0  # of the open step's last attempt
         self._sign = sign
@@ -69,7 +70,8 @@ class Coordinator:
         self.proposals: dict[str, m.Propose] = {}
         self.attempt: OpenAttempt | None = None
         self.standing = self.standing.of_next_step()
-        self._reopen_at, self._hold_misses = 0.0, 0
+        self._reopen_at = 0.0
+        self.holding.begin_step()
 
     def restore(self, commits: list[r.CommitRecord], known: e.OpenStep, now: float) -> None:
         """Go on from the records of earlier reigns: what is committed, and what is known of the open step."""
@@ -276,13 +278,13 @@ class Coordinator:
 
     def _open(self, able: dict[str, m.Propose], now: float) -> None:
         """Open an attempt with these proposals, if there is anybody to reduce them."""
-        owners = choose_owners(list(able), self.members, self.head, self.standing)
-        if not owners:
+        links = self.links.plan(list(able), self.head, self.standing)
+        if links is None:
             self._exclude_worst(sorted(able), now)
             return
         self.number += 1
-        addresses = {owner: self.members[owner].addresses for owner in owners}
-        attempt = make_attempt(self.term, self.head, self.number, self.head_root, able, addresses, self.rules)
+        number, parent = self.number, self.head_root
+        attempt = make_attempt(self.term, self.head, number, parent, able, links, self.members, self.rules)
         self.attempt = OpenAttempt(attempt, able, now)
         self._do.append(e.Persist(attempt))
         self._do.send_all(self.members.ready(self.head), attempt)
@@ -336,6 +338,8 @@ class Coordinator:
         """End this attempt. Nothing was applied, so nothing is rolled back."""
         names = tuple(sorted(set(islands)))
         self._do.report(events.AttemptClosed(number=self.number, cause=cause, islands=names))
+        if self.attempt is not None:
+            self.links.learn(self.attempt, now)
         self.attempt = None
         self._reopen_at = now + doubled(self.rules.fault_seconds, self.number)
 
@@ -345,31 +349,17 @@ class Coordinator:
         attempt = self.attempt
         if not (attempt and attempt.is_about(held) and attempt.note_held(member.island, held)):
             return False
-        self.holding_deadline.observe(now - attempt.assembled_at)
+        self.holding.observe(attempt, member.island, now)
         return not any(self.members.is_ready(island, self.head) for island in attempt.not_holding)
 
     def _maybe_commit(self, attempt: OpenAttempt, now: float) -> None:
-        """Commit once all participants hold the same update, or enough of them do at the deadline."""
-        ready = {member.island for member in self.members.ready(self.head)}
-        awaited = attempt.awaited_holders(ready, self.members)
-        due = attempt.assembled_at + self.holding_deadline.attempt_limit_seconds(self.number)
-        if awaited and self._do.too_early(due, now):
-            return
-        held, holders = attempt.holders.largest_group(self.members)
-        if (num_roots := len(attempt.holders.groups())) > 1:
-            self._do.report(events.Unequal(num_roots=num_roots))
-        many = enough(holders, attempt.participants, len(ready))
-        kept = self.members.any_reachable(holders) and attempt.is_held_by_others(holders, ready)
-        if held is not None and kept and (many or self._hold_misses):
-            if not many:
-                self._do.report(events.Thin(holders=tuple(sorted(holders))))
-            self._commit(attempt, held, holders, now)
-        else:
-            self._hold_misses += 1
-            self.holding_deadline.observe(now - attempt.assembled_at)  # it takes longer than that
-            late = set(awaited) if kept or not holders else holders  # or what nobody could get of them
-            self.standing.charge_late(late)
-            self._close("not held", late, now)
+        """Commit once all participants hold the same update, or enough of them when no more is to come."""
+        verdict = self.holding.verdict(attempt, self.head, now, self._do)
+        if verdict is not None and verdict.held is not None:
+            self._commit(attempt, verdict.held, verdict.islands, now)
+        elif verdict is not None:
+            self.standing.charge_late(verdict.islands)
+            self._close("not held", verdict.islands, now)
 
     def _commit(self, attempt: OpenAttempt, held: m.Held, holders: set[str], now: float) -> None:
         """The one decision about this step: durable, then told to everybody."""
@@ -377,6 +367,7 @@ class Coordinator:
         self._do.append(e.Persist(record))
         self.history.add(record)
         self.members.shorten_probation(record.islands)
+        self.links.learn(attempt, now)
         self.plans.reductions.observe(now - attempt.opened_at)
         self.plans.close_step(attempt.inner_steps, self.members, now)
         self.number = 0

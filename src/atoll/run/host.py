@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 
 from atoll.agent import diloco
+from atoll.agent.codecs import codec_named
+from atoll.agent.pieces import slots_bytes
 from atoll.agent.process import agent_process
 from atoll.agent.settings import Settings
 from atoll.coordinator.database import sqlite_url
@@ -208,7 +210,9 @@ def _describe(recipe: Recipe, run_dir: RunDir, keys: RunKeys) -> tuple[RunInfo, 
         data_digest=data_digest,
         record_key=keys.record_key,
     )
-    rules = Rules.of(recipe, diloco.self_test(), state_0.root, state_0.layout.num_pieces)
+    layout = state_0.layout
+    payload_bytes = slots_bytes(layout, codec_named(recipe.outer.codec))
+    rules = Rules.of(recipe, diloco.self_test(), state_0.root, layout.num_pieces, payload_bytes)
     return run, rules
 
 

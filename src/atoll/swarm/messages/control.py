@@ -7,9 +7,10 @@ coordinator keeps them.
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from atoll.metrics import Metrics
 from atoll.status import Overview
@@ -138,6 +139,22 @@ class Ready(Message, frozen=True):
     loaded: bytes  # root over the weights that the trainer really holds; empty for a relay
 
 
+Rate = Annotated[float, Meta(ge=0, le=1e12)]  # bytes per second
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an agent's link carries, as far as the agent has seen; 0: it has not."""
+
+    up_bytes_per_second: Rate = 0.0
+    down_bytes_per_second: Rate = 0.0
+
+    @property
+    def slower(self) -> float:
+        """Bytes per second of the slower direction; 0 if one is not known, or is no number."""
+        least = min(self.up_bytes_per_second, self.down_bytes_per_second)
+        return least if least > 0 and self.up_bytes_per_second > 0 else 0.0
+
+
 class Beat(Message, frozen=True, kw_only=True):
     """An agent's sign of life, every second, with how far it is. Sums are since its process began."""
 
@@ -148,6 +165,7 @@ class Beat(Message, frozen=True, kw_only=True):
     note: Line = ""  # what the agent is doing, for people
     attempt: int = 0  # the number of the attempt whose update is being put together here; 0 if there is none
     num_pieces: int = 0  # of that update that are here already
+    rates: Rates = Rates()  # what its link carries
 
 
 class BeatHeard(Message, frozen=True):

@@ -373,7 +373,7 @@ class Coordinator:
         self.number = 0
         self._begin_step()
         self._do.send_all(self.members.connected, m.Committed(record))
-        self._do.report(attempt.committed_event(record, holders))
+        self._do.report(attempt.committed_event(record, holders, now))
         if self.finished:
             self._do.report(events.Finished(num_outer_steps=self.head))
 

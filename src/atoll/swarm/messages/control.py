@@ -12,14 +12,14 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from atoll.metrics import Metrics
+from atoll.metrics import Exchange, Metrics
 from atoll.status import Overview
 from atoll.swarm.address import Addresses
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Message, Plan, Rewind, Term, encode
 from atoll.words import Line, Name
 
-VERSION = 3  # of this protocol: raise it with every change that an agent of before would misread
+VERSION = 4  # of this protocol: raise it with every change that an agent of before would misread
 RECORDS_AT_ONCE, RECORDS_BYTES = 64, 1 << 20  # in a message: so many, or fewer where they are large
 
 
@@ -238,6 +238,7 @@ class Held(Message, frozen=True):
     number: int  # of the attempt
     update: bytes  # digest of the update's header
     next_root: bytes  # of the state that it leads to, as this agent has computed it
+    exchange: Exchange = Exchange()  # what the attempt took of this agent
 
 
 class Committed(Message, frozen=True):

@@ -1,8 +1,10 @@
-"""What an island measures while it trains. One type carries it from the trainer to whoever reads the run."""
+"""What an island measures, of its training and of its link. One type carries each to whoever reads the run."""
 
 import math
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,3 +45,19 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     disk_seconds: float = 0.0  # computing the next table, and writing it and the update to disk
     sent_bytes: int = 0  # from the attempt's arrival until then, by all that its agent does
     received_bytes: int = 0
+
+
+Rate = Annotated[float, Meta(ge=0, le=1e12)]  # bytes per second
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an agent's link carries, as far as the agent has seen; 0: it has not."""
+
+    up_bytes_per_second: Rate = 0.0
+    down_bytes_per_second: Rate = 0.0
+
+    @property
+    def slower(self) -> float:
+        """Bytes per second of the slower direction; 0 if one is not known, or is no number."""
+        least = min(self.up_bytes_per_second, self.down_bytes_per_second)
+        return least if least > 0 and self.up_bytes_per_second > 0 else 0.0

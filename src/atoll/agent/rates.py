@@ -16,7 +16,7 @@ import msgspec
 
 from atoll.agent.sockets import Crossed, crossed
 from atoll.files import write_unsynced
-from atoll.swarm.messages import Rates
+from atoll.metrics import Rates
 
 FILE = "links.json"
 LOOK_SECONDS = 0.25

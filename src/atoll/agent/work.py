@@ -217,7 +217,8 @@ class BackgroundWork:
         finally:
             await donors.close()
         exchange = msgspec.structs.replace(self._exchange, disk_seconds=now() - started)
-        held = m.Held(attempt.step, attempt.number, head.digest(), root(table), exchange)
+        self._report(m.Exchanged(attempt.step, attempt.number, exchange))
+        held = m.Held(attempt.step, attempt.number, head.digest(), root(table))
         self._report(e.Holding(held))
 
     async def _advance(self, pause_seconds: float = 0.0) -> None:

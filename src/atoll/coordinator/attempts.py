@@ -36,6 +36,7 @@ class OpenAttempt:
         self._num_pieces = sum(part.num_pieces for part in record.slices)
         self._unable: set[str] = set()  # they have said that they cannot hold the update
         self._slice_roots: dict[int, bytes] = {}  # by number of the slice
+        self.exchanges: dict[str, Exchange] = {}  # by island: what the attempt took of it, as it says
         self.reduced_at: dict[int, float] = {}  # by number of the slice: when its owner had done it
         self._progress: dict[str, tuple[int, float]] = {}  # island -> (pieces it has, since when)
 
@@ -78,7 +79,7 @@ class OpenAttempt:
             tokens=record.tokens,
             loss=self.mean_loss,
             participants={
-                island: contribution(self.proposals[island], self.holders.get(island))
+                island: contribution(self.proposals[island], self.exchanges.get(island, Exchange()))
                 for island in sorted(record.islands)
             },
             holders=tuple(sorted(holders)),
@@ -87,7 +88,7 @@ class OpenAttempt:
             hold_seconds=now - self.assembled_at,
         )
 
-    def is_about(self, message: m.Reduced | m.Held | m.Fault) -> bool:
+    def is_about(self, message: m.Reduced | m.Held | m.Fault | m.Exchanged) -> bool:
         """Whether a message is about this attempt."""
         return (message.step, message.number) == (self.record.step, self.record.number)
 
@@ -170,14 +171,14 @@ class OpenAttempt:
         return (owns(accuser) and peer in takes_part) or (owns(peer) and accuser in takes_part)
 
 
-def contribution(proposal: m.Propose, held: m.Held | None) -> Contribution:
+def contribution(proposal: m.Propose, exchange: Exchange) -> Contribution:
     """What a participant gave, for the events file."""
     return Contribution(
         tokens=proposal.tokens,
         inner_steps=proposal.inner_steps,
         loss=proposal.loss,
         metrics=proposal.metrics,
-        exchange=held.exchange if held is not None else Exchange(),
+        exchange=exchange,
     )
 
 

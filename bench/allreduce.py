@@ -1,6 +1,6 @@
 """How long an all-reduce takes on wide-area links, beside the least time that they leave for its bytes.
 
-    python bench/allreduce.py --save [--only CASE ...] [--mtu 1500 9000] [--megabytes 33.6]
+    python bench/allreduce.py --save [--only CASE ...] [--mtu 1500 9000] [--megabytes 33.6] [--scale 1]
 
 As root; it needs `ip` and `gcc`. The product's own agents, with trainers that sleep, each at a site of its own
 behind an emulated link (`links/wan.c`): rates both ways with headers, delay, loss, queues of 200 ms that drop.
@@ -16,7 +16,7 @@ over all steps. Where `num_attempts` is more than there are steps, attempts were
 import itertools
 import statistics
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,18 +119,19 @@ def main() -> None:
     )
     parser.add_argument("--mtu", nargs="+", type=int, default=[1500, 9000])
     parser.add_argument("--megabytes", type=float, default=33.6, help="encoded, of one payload")
+    parser.add_argument("--scale", type=float, default=1.0, help="of all links: 0.2 for a slow machine")
     options = parser.parse_args()
     if unknown := set(options.only) - CASES.keys():
         raise UserError(f"--only {sorted(unknown)}: the cases are {list(CASES)}")
-    report = Report("allreduce", options, keys=("case", "mtu", "megabytes"))
+    report = Report("allreduce", options, keys=("case", "mtu", "megabytes", "scale"))
     for name, mtu in itertools.product(options.only, options.mtu):
         with tempfile.TemporaryDirectory(prefix="atoll-bench-") as directory:
-            report.add(row(name, mtu, options.megabytes, Path(directory)))
+            report.add(row(name, mtu, options.megabytes, options.scale, Path(directory)))
 
 
-def row(name: str, mtu: int, megabytes: float, directory: Path) -> dict[str, Any]:
+def row(name: str, mtu: int, megabytes: float, scale: float, directory: Path) -> dict[str, Any]:
     """One case."""
-    case = CASES[name]
+    case = scaled(CASES[name], scale)
     codec = codec_named("int8")
     num_pieces = round(megabytes * 1e6 / codec.max_bytes(PIECE_ELEMENTS))
     num_bytes = num_pieces * codec.max_bytes(PIECE_ELEMENTS)
@@ -153,7 +154,7 @@ def row(name: str, mtu: int, megabytes: float, directory: Path) -> dict[str, Any
                 limit = STEP_LIMIT_SECONDS
                 swarm.until(lambda count=count: swarm.committed() >= count, f"{count} commits", limit)
             steps = reductions(swarm)
-            num_attempts = sum(isinstance(event, AttemptOpened) for event in swarm.events())
+            opened = [event for event in swarm.events() if isinstance(event, AttemptOpened)]
             commits = [event for event in swarm.events() if isinstance(event, Committed)]
     present = [len(commit.participants) / len(names) for commit in commits]
     seconds = statistics.median(steps[case.num_learning :])
@@ -162,14 +163,24 @@ def row(name: str, mtu: int, megabytes: float, directory: Path) -> dict[str, Any
         "case": name,
         "mtu": mtu,
         "megabytes": round(num_bytes / 1e6, 1),
+        "scale": scale,
         "seconds": round(seconds, 2),
         "bound": round(bound, 2),
         "ratio": round(seconds / bound, 3),
         "asked": case.asked[mtu],
         "steps": [round(step, 2) for step in steps],
+        "planned": [round(event.planned_seconds, 2) for event in opened],
+        "reduce": [round(commit.reduce_seconds, 2) for commit in commits],
+        "hold": [round(commit.hold_seconds, 2) for commit in commits],
         "participation": round(statistics.mean(present), 3),
-        "num_attempts": num_attempts,
+        "num_attempts": len(opened),
     }
+
+
+def scaled(case: Case, scale: float) -> Case:
+    """The case on links of so much of its rates."""
+    links = tuple((scale * up, scale * down) for up, down in case.links)
+    return replace(case, links=links, relay_mbit=scale * case.relay_mbit)
 
 
 def sites(case: Case) -> list[Link]:

@@ -12,10 +12,19 @@ from atoll.demo.summary import Moment, Summary
 from atoll.events import Event, log
 from atoll.events.base import Occurrence
 from atoll.events.step import Cause, Contribution
-from atoll.metrics import Metrics
+from atoll.metrics import Exchange, Metrics
 
 PAGE = (Path(__file__).parents[2] / "docs" / "events.md").read_text("utf-8")
-STRUCTS = (Metrics, Contribution, status.RunStatus, status.IslandStatus, status.Told, Summary, Moment)
+STRUCTS = (
+    Metrics,
+    Contribution,
+    Exchange,
+    status.RunStatus,
+    status.IslandStatus,
+    status.Told,
+    Summary,
+    Moment,
+)
 NAMES = {int: "integer", float: "number", str: "string", bool: "boolean", tuple: "list", dict: "object"}
 
 

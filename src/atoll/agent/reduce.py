@@ -9,6 +9,7 @@ whichever is free takes the next piece. Where the attempt says how long it shoul
 over that time (`pacer.py`).
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
@@ -66,6 +67,7 @@ class Reduction:
         self._payload = payload
         self._report = report
         self._num_lanes = num_lanes
+        self.sent_at = 0.0  # by the loop's clock: when my payload had left
         self._served: set[tuple[int, str, int]] = set()
         others = [share.island for share in attempt.participants if share.island != me]
         room = ROOM_BYTES // (max(len(others), 1) * assembly.codec.max_bytes(self._layout.piece_elements))
@@ -76,6 +78,7 @@ class Reduction:
 
     async def run(self, transport: Transport) -> None:
         """Do my part; returns when every piece I can get on this way is in the assembly."""
+        self.sent_at = asyncio.get_running_loop().time()
         work: list[Coroutine[Any, Any, None]] = []
         for number, part in enumerate(self.attempt.slices):
             if part.owner == self.me:
@@ -199,6 +202,7 @@ class Reduction:
             piece = payload.pieces[index]
             await within(2 * self.progress_seconds, stream.send(Piece(index), piece), stream.peer)
         await stream.send(NoMorePieces())
+        self.sent_at = asyncio.get_running_loop().time()
 
     async def _receive_pieces(self, stream: Stream[peers.ToParticipant], missing: set[int]) -> None:
         while True:

@@ -6,6 +6,8 @@ One event after the other goes through the state machine; what takes time is in 
 import asyncio
 from collections.abc import Callable
 
+import msgspec
+
 from atoll.agent import diloco, outer_step
 from atoll.agent import effects as e
 from atoll.agent.accounts import Accounts
@@ -86,7 +88,13 @@ class Agent:
             self._port = await self._transport.serve(self.settings.listen, handlers)
         self.work.start(e.Advance())  # to find out what is here: state 0, or what an earlier life has left
         self.machine.advancing = True
-        parts = (self._link.run(), self._listen_to_trainer(), self._pulse(), self._loop())
+        parts = (
+            self._link.run(),
+            self._listen_to_trainer(),
+            self._pulse(),
+            self._loop(),
+            self.work.rates.watch(),
+        )
         tasks = [asyncio.create_task(part) for part in parts]
         try:
             ends = [*tasks, self.work.tasks.crash]
@@ -165,7 +173,8 @@ class Agent:
         )
 
     def _beat(self) -> m.Beat:
-        return self.accounts.beat(self._transport.sent_bytes, *self.work.donor.progress)
+        beat = self.accounts.beat(self._transport.sent_bytes, *self.work.donor.progress)
+        return msgspec.structs.replace(beat, rates=self.work.rates.known)
 
     def _received(self, message: control.ToAgent) -> None:
         match message:

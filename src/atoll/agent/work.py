@@ -21,6 +21,7 @@ from atoll.agent.fetch import Donors, NobodyHas, fetch_slice
 from atoll.agent.lanes import Lanes
 from atoll.agent.log import UpdateLog
 from atoll.agent.pieces import FalsePieces
+from atoll.agent.rates import LinkRates
 from atoll.agent.recovery import Recovery
 from atoll.agent.reduce import Reduction
 from atoll.agent.settings import Settings
@@ -29,6 +30,7 @@ from atoll.agent.tasks import Tasks
 from atoll.agent.unbroken import unbroken
 from atoll.data.partial import PartialData
 from atoll.errors import DiskError, UserError
+from atoll.metrics import Exchange
 from atoll.recipe import Recipe
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
@@ -71,12 +73,14 @@ class BackgroundWork:
         self._recipe = recipe
         self._transport = transport
         self._lanes = Lanes(transport)
+        self.rates = LinkRates(settings.directory)
         self._accounts = accounts
         self._report = report
         self._news = asyncio.Event()  # donors or a record came: what could not be done may be possible now
         self._state_lock = asyncio.Lock()  # encode, hold and advance exclude one another
         self._reduction: Reduction | None = None
         self._reduction_changed = asyncio.Condition()
+        self._exchange = Exchange()  # of the newest attempt
 
     # ------------------------------------------------------------------------------------------ begin and end
     def start(self, work: e.Encode | e.Reduce | e.Hold | e.Advance | e.Retry) -> None:
@@ -165,7 +169,17 @@ class BackgroundWork:
             self._reduction = reduction
             self._reduction_changed.notify_all()
         started = now()
+        self.rates.began()
+        before = self.rates.crossed
         await reduction.run(self._transport)
+        self.rates.ended(attempt.seconds, now() - started)
+        crossed = self.rates.crossed
+        self._exchange = Exchange(
+            send_seconds=reduction.sent_at - started,
+            reduce_seconds=now() - started,
+            sent_bytes=crossed.sent - before.sent,
+            received_bytes=crossed.received - before.received,
+        )
         self._accounts.communicated(started)
 
     async def _hold(self, work: e.Hold) -> None:
@@ -188,6 +202,7 @@ class BackgroundWork:
                     await fetch_slice(donors, attempt.step, part, slice_root, assembly, part.pieces)
             async with self._state_lock:
                 self._accounts.say(f"holding step {attempt.step}")
+                started = now()
                 finished = asyncio.to_thread(assembly.apply_and_finish, self.state, self.log, head)
                 table = await unbroken(finished)
         except FalsePieces as error:
@@ -202,6 +217,8 @@ class BackgroundWork:
             return
         finally:
             await donors.close()
+        exchange = msgspec.structs.replace(self._exchange, disk_seconds=now() - started)
+        self._report(m.Exchanged(attempt.step, attempt.number, exchange))
         held = m.Held(attempt.step, attempt.number, head.digest(), root(table))
         self._report(e.Holding(held))
 

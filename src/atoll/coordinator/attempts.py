@@ -10,6 +10,7 @@ from atoll.coordinator.members import Members
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.split import LinkPlan
 from atoll.events.step import Contribution
+from atoll.metrics import Exchange
 from atoll.swarm import messages as m
 from atoll.swarm.messages import FaultKind
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Share, Term, header
@@ -35,6 +36,7 @@ class OpenAttempt:
         self._num_pieces = sum(part.num_pieces for part in record.slices)
         self._unable: set[str] = set()  # they have said that they cannot hold the update
         self._slice_roots: dict[int, bytes] = {}  # by number of the slice
+        self.exchanges: dict[str, Exchange] = {}  # by island: what the attempt took of it, as it says
         self.reduced_at: dict[int, float] = {}  # by number of the slice: when its owner had done it
         self._progress: dict[str, tuple[int, float]] = {}  # island -> (pieces it has, since when)
 
@@ -68,19 +70,25 @@ class OpenAttempt:
             participants=tuple(sorted(self.participants)),
             left_out=tuple(sorted(set(planned) - self.participants)),
             num_owners=len(self.record.addresses),
+            planned_seconds=self.record.seconds,
         )
 
-    def committed_event(self, record: CommitRecord, holders: set[str]) -> events.Committed:
+    def committed_event(self, record: CommitRecord, holders: set[str], now: float) -> events.Committed:
         """The event that its step is committed by this record, and what each participant gave to it."""
         return events.Committed(
             tokens=record.tokens,
             loss=self.mean_loss,
-            participants={island: contribution(self.proposals[island]) for island in sorted(record.islands)},
+            participants={
+                island: contribution(self.proposals[island], self.exchanges.get(island, Exchange()))
+                for island in sorted(record.islands)
+            },
             holders=tuple(sorted(holders)),
             root=record.next_root.hex(),
+            reduce_seconds=self.assembled_at - self.opened_at,
+            hold_seconds=now - self.assembled_at,
         )
 
-    def is_about(self, message: m.Reduced | m.Held | m.Fault) -> bool:
+    def is_about(self, message: m.Reduced | m.Held | m.Fault | m.Exchanged) -> bool:
         """Whether a message is about this attempt."""
         return (message.step, message.number) == (self.record.step, self.record.number)
 
@@ -163,13 +171,14 @@ class OpenAttempt:
         return (owns(accuser) and peer in takes_part) or (owns(peer) and accuser in takes_part)
 
 
-def contribution(proposal: m.Propose) -> Contribution:
+def contribution(proposal: m.Propose, exchange: Exchange) -> Contribution:
     """What a participant gave, for the events file."""
     return Contribution(
         tokens=proposal.tokens,
         inner_steps=proposal.inner_steps,
         loss=proposal.loss,
         metrics=proposal.metrics,
+        exchange=exchange,
     )
 
 

@@ -15,7 +15,7 @@ from atoll.coordinator.split import LinkPlan, Site, Split, equal, slices, solve
 from atoll.coordinator.standing import Standing
 
 ENOUGH_GAIN = 1.02  # more owners, or other ones, must make it faster by so much
-USED_SHARE = 0.95  # of what links carry: a queue that fills costs more than a link that idles
+USED_SHARE = 0.97  # of what links carry: a queue that fills costs more than a link that idles
 LATE = (
     1.5  # times the planned time, and LATE_SECONDS: an owner that needs longer has a slower link than it says
 )

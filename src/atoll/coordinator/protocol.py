@@ -62,6 +62,7 @@ class Coordinator:
             m.Propose: self._propose,
             m.Reduced: self._reduced,
             m.Fault: self._fault,
+            m.Exchanged: self._exchanged,
             m.Held: self._held,
         }
         self._begin_step()
@@ -344,6 +345,12 @@ class Coordinator:
         self._reopen_at = now + doubled(self.rules.fault_seconds, self.number)
 
     # ------------------------------------------------------------------------------------------ held, commit
+    def _exchanged(self, member: Member, told: m.Exchanged, now: float) -> bool:
+        """For people: what reducing took of a member. It decides nothing."""
+        if self.attempt is not None and self.attempt.is_about(told):
+            self.attempt.exchanges[member.island] = told.exchange
+        return False
+
     def _held(self, member: Member, held: m.Held, now: float) -> bool:
         """A member has the assembled update on disk."""
         attempt = self.attempt
@@ -373,7 +380,7 @@ class Coordinator:
         self.number = 0
         self._begin_step()
         self._do.send_all(self.members.connected, m.Committed(record))
-        self._do.report(attempt.committed_event(record, holders))
+        self._do.report(attempt.committed_event(record, holders, now))
         if self.finished:
             self._do.report(events.Finished(num_outer_steps=self.head))
 

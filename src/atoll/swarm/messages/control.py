@@ -7,12 +7,11 @@ coordinator keeps them.
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-from msgspec import Meta
 
-from atoll.metrics import Metrics
+from atoll.metrics import Exchange, Metrics, Rates
 from atoll.status import Overview
 from atoll.swarm.address import Addresses
 from atoll.swarm.messages.door import Door
@@ -139,22 +138,6 @@ class Ready(Message, frozen=True):
     loaded: bytes  # root over the weights that the trainer really holds; empty for a relay
 
 
-Rate = Annotated[float, Meta(ge=0, le=1e12)]  # bytes per second
-
-
-class Rates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an agent's link carries, as far as the agent has seen; 0: it has not."""
-
-    up_bytes_per_second: Rate = 0.0
-    down_bytes_per_second: Rate = 0.0
-
-    @property
-    def slower(self) -> float:
-        """Bytes per second of the slower direction; 0 if one is not known, or is no number."""
-        least = min(self.up_bytes_per_second, self.down_bytes_per_second)
-        return least if least > 0 and self.up_bytes_per_second > 0 else 0.0
-
-
 class Beat(Message, frozen=True, kw_only=True):
     """An agent's sign of life, every second, with how far it is. Sums are since its process began."""
 
@@ -234,6 +217,14 @@ class Fault(Message, frozen=True, kw_only=True):
     text: Line  # for people
 
 
+class Exchanged(Message, frozen=True):
+    """An agent tells the coordinator what an attempt took of it; its `Held` follows."""
+
+    step: int
+    number: int  # of the attempt
+    exchange: Exchange
+
+
 class Held(Message, frozen=True):
     """An agent promises to keep an update, which is on its disk, until a record for its step is stored."""
 
@@ -250,7 +241,9 @@ class Committed(Message, frozen=True):
 
 
 # ------------------------------------------------------------------------------------------------------ doors
-ToCoordinator = Hello | WantRecords | Records | Ready | Beat | Propose | Reduced | Fault | Held | Tried
+ToCoordinator = (
+    Hello | WantRecords | Records | Ready | Beat | Propose | Reduced | Fault | Exchanged | Held | Tried
+)
 ToAgent = (
     Refused
     | Evicted

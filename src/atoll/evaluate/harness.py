@@ -343,7 +343,8 @@ class Model(HFLM):
         turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
         after = self.tokenizer.apply_chat_template(turns, tokenize=False).rpartition("answer")[2]
         ids = self.tokenizer.encode(after, add_special_tokens=False)
-        end = next((token for token in ids if token in self.tokenizer.all_special_ids), None)
+        added = self.tokenizer.added_tokens_decoder
+        end = next((token for token in ids if token in added and added[token].special), None)
         if end is not None and end not in (ends := self._end_ids()):
             self.model.generation_config.eos_token_id = [*ends, end]
 

@@ -84,7 +84,8 @@ class SourceWriter:
         if self._before.complete:
             return self._before
         prepared = self._before.prepared
-        num_documents = prepared.num_documents("train") + prepared.num_documents("heldout")
+        count = prepared.num_documents if self._form == "stream" else prepared.num_rows
+        num_documents = count("train") + count("heldout")
         num_bytes = prepared.num_bytes("train") + prepared.num_bytes("heldout")
         section_tokens = SECTION_TOKENS if self._form == "stream" else packing.SECTION_TOKENS
         watch = Watch("tokens", self._name, num_bytes, self._reader.fraction)

@@ -63,6 +63,7 @@ EDGES: dict[str, tuple[set[str], bool]] = {
     "zstandard": ({"data/stream.py"}, True),
     "datasets": ({"data/hub.py"}, True),
     "fsspec": ({"island/remote.py"}, True),
+    "openai": ({"post/server.py"}, True),
 }
 STRUCTS = {"Struct", "Message", "Table", "Event"}  # bases of structs
 WITHOUT_TORCH = (

@@ -1,4 +1,4 @@
-"""The least time that links leave an all-reduce, whoever reduces how much; `allreduce.py` compares with it."""
+"""The least time that links leave an all-reduce, whoever reduces how much: what `allreduce.py` is held to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What an island measures, of its training and of its link. One type carries each to whoever reads the run."""
+"""What an island measures, of its training and its link: one type carries each to who reads the run."""
 
 import math
 from typing import Annotated

@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
 # Third-party modules that only these files know, and whether only inside functions ("lazily").
 EDGES: dict[str, tuple[set[str], bool]] = {
     "grpc": ({"swarm/grpc_transport.py"}, False),
-    "sqlalchemy": ({"coordinator/database.py", "coordinator/store.py"}, False),
+    "sqlalchemy": ({"coordinator/database.py", "coordinator/store.py", "simulate/host.py"}, False),
     "numba": ({"agent/kernel.py"}, False),
     "cryptography": ({"swarm/identity.py"}, False),
     "safetensors": ({"agent/checkpoint.py", "model/hf.py"}, False),
@@ -66,6 +66,7 @@ EDGES: dict[str, tuple[set[str], bool]] = {
     "lm_eval": ({"evaluate/harness.py"}, False),  # which itself is imported only when a question is new
     "matplotlib": ({"evaluate/figure.py"}, True),
     "huggingface_hub": ({"evaluate/hub.py"}, True),
+    "openai": ({"post/server.py"}, True),
 }
 STRUCTS = {"Struct", "Message", "Table", "Event"}  # bases of structs
 WITHOUT_TORCH = (

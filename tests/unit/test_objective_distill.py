@@ -117,7 +117,7 @@ def test_a_word_of_four_bytes_gives_back_its_id_and_nearly_its_log_probability(v
     logprobs = np.log(generator.dirichlet(np.full(32, 0.1), 50).clip(1e-15))
     words = Entries(vocab_size).encoded(ids, logprobs)
     assert words.dtype == np.uint32
-    found_ids, found = Entries(vocab_size).decoded(torch.from_numpy(words.astype(np.int64)))
+    found_ids, found = Entries(vocab_size).decoded(torch.from_numpy(words))
     assert (found_ids.numpy() == ids).all()
     assert np.abs(found.numpy() - logprobs).max() < error
     assert np.allclose(np.exp(found.numpy()).sum(-1), 1)
@@ -126,9 +126,7 @@ def test_a_word_of_four_bytes_gives_back_its_id_and_nearly_its_log_probability(v
 def test_words_of_entries_that_are_not_there_say_so() -> None:
     ids, logprobs = np.array([[7, 3, 9]]), np.log([[0.5, 0.25, 0.1, 0.25]])
     logprobs[0, 2] = -np.inf
-    found_ids, found = Entries(10).decoded(
-        torch.from_numpy(Entries(10).encoded(ids, logprobs).astype(np.int64))
-    )
+    found_ids, found = Entries(10).decoded(torch.from_numpy(Entries(10).encoded(ids, logprobs)))
     assert found_ids.tolist() == [[7, 3, 7]]
     assert found[0, 2] == -np.inf
 

@@ -52,7 +52,7 @@ def batch_of(objective: AnyObjective, windows: Sequence[Sequence[Row]], referenc
         ids = np.argsort(-table)[:, :7]
         kept = np.take_along_axis(table, ids, 1)
         words = Entries(64).encoded(ids, np.log(np.concatenate((kept, 1 - kept.sum(1, keepdims=True)), 1)))
-        return dataclasses.replace(batch, by_token={"teacher": words[batch.tokens].astype(np.int64)})
+        return dataclasses.replace(batch, by_token={"teacher": words[batch.tokens]})
     return batch
 
 

@@ -90,6 +90,10 @@ class Loader:
             partition.name, index - first_sample(number), partition.num_windows(self._length), self._seed
         )
 
+    def windows(self, source: str, split: Split, numbers: Iterable[int]) -> Batch:
+        """These windows of a source's split. Raises UserError for a damaged shard."""
+        return self._batch(split, [(source, number) for number in numbers])
+
     def heldout(self, micro_batch: int, num_windows: int | None = None) -> Iterator[tuple[str, Batch]]:
         """Yield (source, batch) of held-out windows: all, or `num_windows`, evenly spaced, of each source."""
         for source in self.manifest.sources:

@@ -47,6 +47,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
     per: Literal["token", "document"]
     dtype: str  # numpy's name, with the order of its bytes
     width: int = 1  # values of an entry
+    of: str = ""  # whose values a captured column has: a digest that names the model
 
     @property
     def entry_bytes(self) -> int:

@@ -175,6 +175,10 @@ class Tokenizer:
         """One more than the largest token id."""
         return max(self._engine.get_vocab().values()) + 1
 
+    def tokens(self) -> list[str | None]:
+        """Each id's token, as the vocabulary spells it; None for an id that has none."""
+        return [self._engine.id_to_token(number) for number in range(self.vocab_size)]
+
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The token ids of each text: [num_tokens] uint32, BOS first.
 

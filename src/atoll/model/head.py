@@ -76,6 +76,27 @@ def log_probabilities(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     return result.view(labels.shape)
 
 
+@torch.no_grad()
+def top_log_probabilities(
+    hidden: Tensor, weight: Tensor, count: int, vocab_size: int
+) -> tuple[Tensor, Tensor]:
+    """(ids int64 [..., count], log-probabilities [..., count + 1]) of the likeliest tokens, best first.
+
+    hidden [..., D], weight [V, D]. Only the first `vocab_size` ids count as tokens. The last log-probability
+    is that of all others together; it is -inf where there are none.
+    """
+    ids: list[Tensor] = []
+    logprobs: list[Tensor] = []
+    for _, logits in _chunks(hidden.flatten(0, -2), weight):
+        values, index = logits[:, :vocab_size].topk(min(count, vocab_size))
+        log_sum = logits.logsumexp(1, keepdim=True)
+        others = logits.scatter_(1, index, -torch.inf).logsumexp(1, keepdim=True)
+        ids.append(index)
+        logprobs.append(torch.cat((values, others), 1) - log_sum)
+    leading = hidden.shape[:-1]
+    return torch.cat(ids).view(*leading, -1), torch.cat(logprobs).view(*leading, -1)
+
+
 def chunked(hidden: Tensor, weight: Tensor, objective: Objective, *inputs: Tensor) -> tuple[Tensor, Tensor]:
     """(minimised, reported): the objective's sums over all N tokens.
 

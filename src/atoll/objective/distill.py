@@ -10,8 +10,7 @@ from atoll import recipe as recipes
 from atoll.model.head import IGNORED, ChunkSums, chunked
 from atoll.objective.entries import Entries
 from atoll.objective.objective import MicroBatch, Model, Placed, Sums, num_labels
-
-TEACHER = "teacher"  # the column of the teacher's entries
+from atoll.recipe.objective import TEACHER
 
 
 class Distill:

@@ -47,7 +47,8 @@ class Entries:
         return (of_all << np.uint32(self._level_bits)) | levels
 
     def decoded(self, words: Tensor) -> tuple[Tensor, Tensor]:
-        """(ids int64 [..., K - 1], log-probabilities fp64 [..., K], normalised) of words int64 [..., K]."""
+        """(ids int64 [..., K - 1], log-probabilities fp64 [..., K], normalised) of words uint32 [..., K]."""
+        words = words.long()  # torch does not shift the others
         levels = words & self._absent
         values = -LOWEST * (levels.double() / self._highest).square()
         values = values.masked_fill(levels == self._absent, -torch.inf)

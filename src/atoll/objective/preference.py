@@ -15,8 +15,7 @@ from torch.nn.functional import logsigmoid
 from atoll import recipe as recipes
 from atoll.model.head import IGNORED, log_probabilities
 from atoll.objective.objective import MicroBatch, Model, Placed, Sums
-
-REFERENCE = "reference"  # the column of each document's log-probability under the reference model
+from atoll.recipe.objective import REFERENCE
 
 
 class Pairs(NamedTuple):

@@ -9,6 +9,8 @@ from typing import ClassVar, Literal
 from atoll.recipe.bounds import Decay, Factor, HalfShare, PositiveFloat
 from atoll.recipe.table import Table
 
+REFERENCE = "reference"  # column by document: its log-probability under the model that the run starts from
+TEACHER = "teacher"  # column by token: a teacher's distribution there (objective/entries.py)
 Rows = Literal["stream", "chats", "pairs"]  # what `atoll prepare` makes windows of
 
 
@@ -48,7 +50,7 @@ class Preference(Objective, frozen=True, kw_only=True):
 class Dpo(Preference, frozen=True, kw_only=True, tag="dpo"):
     """Direct preference optimisation (arXiv 2305.18290). The reference is what the run starts from."""
 
-    columns: ClassVar[tuple[str, ...]] = ("reference",)
+    columns: ClassVar[tuple[str, ...]] = (REFERENCE,)
 
     beta: PositiveFloat = 0.1
     label_smoothing: HalfShare = 0.0  # the share of pairs whose answers are the wrong way round
@@ -57,7 +59,7 @@ class Dpo(Preference, frozen=True, kw_only=True, tag="dpo"):
 class Ipo(Preference, frozen=True, kw_only=True, tag="ipo"):
     """Identity preference optimisation (arXiv 2310.12036), on log-probabilities per token of each answer."""
 
-    columns: ClassVar[tuple[str, ...]] = ("reference",)
+    columns: ClassVar[tuple[str, ...]] = (REFERENCE,)
 
     beta: PositiveFloat = 0.1  # tau of the paper
 
@@ -72,7 +74,7 @@ class SimPo(Preference, frozen=True, kw_only=True, tag="simpo"):
 class Distill(Objective, frozen=True, kw_only=True, tag="distill"):
     """KL divergence from a teacher's distribution over its likeliest tokens, and one bucket of the others."""
 
-    columns: ClassVar[tuple[str, ...]] = ("teacher",)
+    columns: ClassVar[tuple[str, ...]] = (TEACHER,)
 
     temperature: PositiveFloat = 1.0  # of both; the divergence is multiplied by its square
     cross_entropy: Factor = 0.0  # the weight of the labels' cross-entropy; the divergence has the rest

@@ -28,6 +28,7 @@ from atoll.events import Event
 from atoll.events.log import EventLog
 from atoll.files import DirectoryLock, write_atomic, write_private
 from atoll.recipe import Recipe
+from atoll.run.captured import check_captured
 from atoll.run.directory import RunDir
 from atoll.run.ports import advice, from_here, ips_of, own_host, scope_of
 from atoll.run.processes import Child, last_words
@@ -71,6 +72,7 @@ async def host(
     """
     with run_dir.claimed(recipe):
         run_dir.state_0()  # a run that is not prepared is refused before anything else is made
+        check_captured(recipe, run_dir)
     with DirectoryLock(run_dir.coordinator) as lock:
         if not lock.acquire():
             raise UserError(

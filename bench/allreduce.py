@@ -8,10 +8,10 @@ drop.
 One row a case and MTU; about a minute each.
 
 `seconds` is from an attempt's opening, which follows the last proposal, to the commit, both at the
-coordinator: the median of the steps after those of learning. `steps` are all of them, from the first. `bound` is the least
-time in which these links can carry these bytes with slices chosen best, and two round trips; `ratio` is one
-over the other, `asked` what it should be at most. `participation` is the share of all islands that took part,
-over all steps. Where `num_attempts` is more than there are steps, attempts were lost.
+coordinator: the median of the steps after those of learning. `steps` are all of them, from the first.
+`bound` is the least time in which these links can carry these bytes with slices chosen best, and two round
+trips; `ratio` is one over the other, `asked` what it should be at most. `participation` is the share of all
+islands that took part, over all steps. Where `num_attempts` is more than there are steps, attempts were lost.
 """
 
 import itertools

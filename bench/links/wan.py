@@ -83,7 +83,7 @@ class Wan:
     def set_edge(
         self, one: str, other: str, round_trip_ms: float, loss: float = 0.0, jitter_ms: float = 0.0
     ) -> None:
-        """What lies between two sites. A loss is a packet's probability, each way; 1: nothing gets through."""
+        """What lies between two sites. A loss is a packet's probability, each way; 1: nothing comes."""
         edge = f"{self._numbers[one]} {self._numbers[other]} {round_trip_ms / 2} {jitter_ms} {loss}"
         self._order(f"edge {edge}")
 

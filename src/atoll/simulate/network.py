@@ -204,6 +204,7 @@ class SimulatedTransport:
         peer: str,
         service: Service[Any, Any],
         seconds: float = DIAL_SECONDS,
+        lane: int = 0,
     ) -> Stream[Any]:
         return await self._network.connect(self, addresses, peer, service, seconds)
 

@@ -66,6 +66,7 @@ EDGES: dict[str, tuple[set[str], bool]] = {
     "lm_eval": ({"evaluate/harness.py"}, False),  # which itself is imported only when a question is new
     "matplotlib": ({"evaluate/figure.py"}, True),
     "huggingface_hub": ({"evaluate/hub.py"}, True),
+    "peft": ({"model/lora.py"}, True),
     "openai": ({"post/server.py"}, True),
 }
 STRUCTS = {"Struct", "Message", "Table", "Event"}  # bases of structs

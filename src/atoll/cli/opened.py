@@ -25,3 +25,17 @@ def opened(options: argparse.Namespace) -> tuple[Recipe, RunDir]:
     if options.dir is not None:
         raise UserError(f"{kept.path}: this is a run's directory already; leave --dir out")
     return recipe.load(kept.recipe, options.overrides), kept
+
+
+def started(options: argparse.Namespace) -> RunDir | None:
+    """The run that `--from` names. Raises UserError where there is none."""
+    from atoll.run.directory import RunDir
+
+    if options.start is None:
+        return None
+    start = RunDir(options.start)
+    if not start.recipe.is_file():
+        raise UserError(
+            f"--from {start.path}: not a run's directory, which `atoll prepare` or `atoll join` makes"
+        )
+    return start

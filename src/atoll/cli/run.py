@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atoll.cli.opened import opened
+from atoll.cli.opened import opened, started
 from atoll.cli.process import nothing_to_clean_up
 from atoll.cli.verbs import Verbs, within
 from atoll.errors import UserError
@@ -96,7 +96,8 @@ def add_to(verbs: Verbs) -> None:
     added.add_argument("--relay", action="store_true", help="an agent without a trainer: it owns and donates")
     added.add_argument("--quiet", action="store_true", help="print nothing of what happens")
 
-    verbs.add_with_recipe(train, "train one island alone, a swarm of one")
+    added = verbs.add_with_recipe(train, "train one island alone, a swarm of one")
+    verbs.add_start(added)
 
     added = verbs.add_with_run(status, "who is in, what is committed, who gave how much")
     added.add_argument("--json", action="store_true", help="as JSON, for programs")
@@ -203,7 +204,7 @@ def train(options: argparse.Namespace) -> None:
 
     loaded, run_dir = opened(options)
     with Terminal() as terminal:
-        train_alone(loaded, run_dir, terminal)
+        train_alone(loaded, run_dir, terminal, started(options))
         terminal.tell(f"next: {command('export', run_dir.path, run_dir.path / 'export')}")
 
 

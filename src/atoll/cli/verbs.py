@@ -39,6 +39,11 @@ class Verbs:
         added.add_argument("overrides", nargs="*", metavar=metavar, help=f"for instance {example}")
         added.set_defaults(first=first)
 
+    def add_start(self, added: argparse.ArgumentParser) -> None:
+        """Let a verb take the run whose end another begins from."""
+        text = "begin from the newest committed state of this run: its directory on this machine"
+        added.add_argument("--from", dest="start", type=Path, metavar="RUN", help=text)
+
     def add_with_run(
         self, function: Verb, text: str, where: str = "the run's directory"
     ) -> argparse.ArgumentParser:

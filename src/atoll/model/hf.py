@@ -15,7 +15,7 @@ from atoll import recipe
 from atoll.errors import UserError
 from atoll.files import open_to_readers
 from atoll.given import read_text, refuse_pointer
-from atoll.model import foreign
+from atoll.model import foreign, lora
 from atoll.model.foreign import Foreign
 from atoll.model.llama import Llama
 from atoll.model.presets import ForeignError, LlamaConfig, read_config, resolve
@@ -30,12 +30,18 @@ def build(described: recipe.Model, vocab_size: int) -> Model:
     """The model of a recipe, with arbitrary weights, for a tokenizer of `vocab_size` tokens.
 
     A Llama is on torch's default device, which may be meta. A foreign model is on the CPU, since it computes
-    buffers when it is made. Raises UserError where there is no such model, or its vocabulary is too small.
+    buffers when it is made; so is one with adapters, whose other weights are those of its checkpoint. Raises
+    UserError where there is no such model, or its vocabulary is too small.
     """
-    try:
-        return Llama(resolve(described, vocab_size))
-    except ForeignError:
-        model = foreign.from_config(described.checkpoint)
+    if described.lora is not None:
+        with torch.device("cpu"):
+            model = open_model(described.checkpoint)
+        lora.adapt(model, described.lora, described.checkpoint)
+    else:
+        try:
+            return Llama(resolve(described, vocab_size))
+        except ForeignError:
+            model = foreign.from_config(described.checkpoint)
     if vocab_size > len(model.head_weight):
         raise UserError(
             f"model.from: the tokenizer has {vocab_size} tokens, the model only {len(model.head_weight)}; "
@@ -189,3 +195,11 @@ def _write_json(path: Path, tree: dict[str, Any]) -> None:
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
     open_to_readers(path)
+
+
+def save_adapter(directory: Path, model: Model, described: recipe.Model) -> None:
+    """Write a model's adapters into `directory`, which exists, as peft loads them beside `model.from`."""
+    assert described.lora is not None
+    tensors, config = lora.adapter_files(model, described.lora, str(described.checkpoint))
+    _save_tensors(directory / "adapter_model.safetensors", tensors)
+    _write_json(directory / "adapter_config.json", config)

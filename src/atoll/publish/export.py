@@ -13,7 +13,7 @@ from atoll.data.manifest import TOKENIZER_DIR, Manifest
 from atoll.data.tokenizer import Tokenizer
 from atoll.errors import UserError
 from atoll.files import atomic_dir
-from atoll.model import hf
+from atoll.model import hf, lora
 from atoll.publish.card import card
 from atoll.recipe import Recipe
 from atoll.run.directory import RunDir
@@ -90,11 +90,16 @@ def _newest_state(run_dir: RunDir) -> tuple[Recipe, checkpoint.OuterCheckpoint, 
 
 
 def load_model(recipe: Recipe, vocab_size: int, saved: checkpoint.OuterCheckpoint) -> hf.Model:
-    """The recipe's model with the weights of an outer state, in fp32 on the CPU."""
+    """The recipe's model with the weights of an outer state, adapters merged, in fp32 on the CPU."""
     model = hf.build(recipe.model, vocab_size)
     parameters: dict[str, Any] = dict(model.named_parameters())
+    lora.check_base(model, [tensor.name for tensor in saved.layout.tensors], recipe.model.checkpoint)
     with torch.no_grad():
         for tensor, where in saved.layout.tensor_slices():
+            if tensor.name.startswith(lora.BASE):
+                continue
             values = np.array(saved.parameters[where]).reshape(tensor.shape)
             parameters[tensor.name].copy_(torch.from_numpy(values))
+    if recipe.model.lora is not None:
+        lora.merge(model)
     return model

@@ -43,6 +43,11 @@ def adapters_are_of_a_checkpoint(recipe: Recipe) -> Iterator[Fault]:
         yield Fault("model.lora", "adapters are trained beside a checkpoint's weights; give model.from")
 
 
+def a_base_is_of_a_checkpoint(recipe: Recipe) -> Iterator[Fault]:
+    if recipe.island.base is not None and recipe.model.from_ is None:
+        yield Fault("island.base", "has no effect without model.from; leave it out")
+
+
 # -------------------------------------------------------------------------------------------------- objective
 def an_own_loop_has_an_objective_of_its_own(recipe: Recipe) -> Iterator[Fault]:
     if recipe.model.own and not isinstance(recipe.objective, Pretrain):
@@ -219,6 +224,7 @@ RULES: tuple[Rule, ...] = (
     a_model_is_one_of_three_things,
     only_a_preset_has_dimensions_to_choose,
     adapters_are_of_a_checkpoint,
+    a_base_is_of_a_checkpoint,
     an_own_loop_has_an_objective_of_its_own,
     z_loss_is_part_of_a_cross_entropy,
     a_module_of_your_own_has_samples_of_its_own,

@@ -70,11 +70,11 @@ def join(
         _train(ranks, ticket, run_dir, settings, own, terminal)
 
 
-def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal) -> None:
+def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal, start: RunDir | None = None) -> None:
     """Train a swarm of one until its run is finished. All ranks call this.
 
-    It is the same loop, with a coordinator of its own on the loopback interface. Raises UserError for what
-    cannot be used.
+    It is the same loop, with a coordinator of its own on the loopback interface. `start`: the run whose end
+    it begins from. Raises UserError for what cannot be used.
     """
     from atoll.island.ranks import Ranks
     from atoll.run.host import kept_ticket, wait_for_ticket
@@ -90,7 +90,7 @@ def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal) -> None:
 
         def host() -> str:
             preparing = Preparing(terminal)
-            preparing.done(prepare(recipe, run_dir, preparing.report))
+            preparing.done(prepare(recipe, run_dir, preparing.report, start))
             check_captured(recipe, run_dir)
             log = run_dir.coordinator / "host.log"
             log.parent.mkdir(parents=True, exist_ok=True)

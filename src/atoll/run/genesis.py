@@ -130,8 +130,8 @@ def _begin_from(start: RunDir, recipe: Recipe, run_dir: RunDir, manifest: Manife
         name: value.shape for name, value in parameters.items()
     }:
         raise UserError(
-            f"{start.path}: trains another model than this recipe; give it the same [model], or export that run "
-            "and name the checkpoint as model.from"
+            f"{start.path}: trains another model than this recipe; give it the same [model], or export that "
+            "run and name the checkpoint as model.from"
         )
     arrays = {name: value.numpy() for name, value in parameters.items()}
     if not checkpoint.newest([run_dir.genesis]):
@@ -143,8 +143,8 @@ def _begin_from(start: RunDir, recipe: Recipe, run_dir: RunDir, manifest: Manife
         flat[where] = arrays[tensor.name].reshape(-1)
     if checkpoint.flat_root(known.layout, flat) != known.root:
         raise UserError(
-            f"{run_dir.path}: this run begins from another state than the newest of {start.path}; leave --from "
-            "out to go on with it, or choose another --dir"
+            f"{run_dir.path}: this run begins from another state than the newest of {start.path}; leave "
+            "--from out to go on with it, or choose another --dir"
         )
 
 

@@ -94,6 +94,7 @@ def add_to(verbs: Verbs) -> None:
     )
     added.add_argument("--dial-only", action="store_true", help="do not listen: own nothing, donate nothing")
     added.add_argument("--relay", action="store_true", help="an agent without a trainer: it owns and donates")
+    added.add_argument("--metered", action="store_true", help="give others no state and no data")
     added.add_argument("--quiet", action="store_true", help="print nothing of what happens")
 
     verbs.add_with_recipe(train, "train one island alone, a swarm of one")
@@ -306,6 +307,10 @@ def join_settings(options: argparse.Namespace) -> JoinSettings:
         raise UserError(
             "--dial-only: nobody could reach this machine; leave out --relay, --listen, --advertise"
         )
+    if options.metered and options.relay:
+        raise UserError(
+            "--metered: a relay is there to send; leave it out, or cap it (island.upload_mbit=20)"
+        )
     advertise = tuple(_address("--advertise", text, 0) for text in options.advertise)
     port = advertise[0].port if advertise else 0  # a router most often forwards a port to the same one
     return JoinSettings(
@@ -315,6 +320,7 @@ def join_settings(options: argparse.Namespace) -> JoinSettings:
         advertise=advertise,
         dial_only=options.dial_only,
         relay=options.relay,
+        metered=options.metered,
     )
 
 

@@ -21,7 +21,7 @@ from atoll.metrics import Rates
 FILE = "links.json"
 LOOK_SECONDS = 0.25
 WINDOW_SECONDS = 0.5  # shorter ones would take what a lost packet has held back for the link's own speed
-MIN_BYTES = 64 << 10  # in a window: less says nothing
+MIN_BYTES = 16 << 10  # in a window: less says nothing
 FORGET = 0.95  # times the estimate: what is left of it after a step that did not need the whole link
 NO_CAPS = Rates()
 LATE = 1.2  # times the planned seconds: a reduction that took longer was held up by some link
@@ -44,7 +44,10 @@ class _Window:
             self.best = max(self.best, (total - before) / seconds)
 
     def forget(self) -> None:
+        """From now on only what crosses from now on counts."""
         self.best = 0.0
+        while len(self._seen) > 1:
+            self._seen.popleft()
 
 
 class LinkRates:

@@ -20,7 +20,7 @@ USED_SHARE = 0.97  # of what links carry: a queue that fills costs more than a l
 LATE = (
     1.5  # times the planned time, and LATE_SECONDS: an owner that needs longer has a slower link than it says
 )
-LATE_SECONDS = 2.0
+LATE_SECONDS = 0.5
 REGAIN = 1.5  # times what it is believed: what an owner that was late gains with each step that it keeps
 
 

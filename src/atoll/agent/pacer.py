@@ -6,7 +6,7 @@ full queue drops has to be sent again. So each flow of a reduction is spread ove
 
 import asyncio
 
-PROBE_SECONDS, PROBE_GAIN = 0.75, 1.25  # at first a flow is faster: or a link that is faster stays unknown
+PROBE_SECONDS, PROBE_GAIN = 1.0, 1.25  # at first a flow is faster: or a link that is faster stays unknown
 CATCH_UP = 1.3  # times its rate is the most that a flow makes good with, which has fallen behind
 
 

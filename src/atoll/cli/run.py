@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from atoll.cli import plan
 from atoll.cli.opened import opened
 from atoll.cli.process import nothing_to_clean_up
 from atoll.cli.verbs import Verbs, within
@@ -121,6 +122,7 @@ def add_to(verbs: Verbs) -> None:
     )
     added.add_argument("--islands", type=int, default=0, help="size of the swarm (default: by the seed)")
     added.add_argument("--outer-steps", type=int, default=8, help="with --islands: how many (default 8)")
+    plan.add_options(added)
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -261,6 +263,8 @@ def evict(options: argparse.Namespace) -> None:
 
 
 def simulate(options: argparse.Namespace) -> int:
+    if options.plan:
+        return plan.plan(options)
     with nothing_to_clean_up():
         from atoll import simulate as simulator
         from atoll.terminal import Terminal

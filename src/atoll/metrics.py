@@ -1,4 +1,4 @@
-"""What an island measures of its training and its link. One type carries each to whoever reads the run."""
+"""What an island measures, of its training and its link: one type carries each to who reads the run."""
 
 import math
 from typing import Annotated
@@ -14,11 +14,16 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     which shows it in the run's status and writes it into the events file with every commit.
     """
 
-    loss: float | None = None  # of the newest inner step: mean cross-entropy per token, in nats
-    heldout_loss: float | None = None  # the same on held-out text, at this island's newest look at it
+    loss: float | None = None  # of the newest inner step: mean, as the objective says; of tokens in nats
+    heldout_loss: float | None = None  # the same on what is held out, at this island's newest look at it
     tokens_per_second: float = 0.0  # trained on, over the inner steps that were reported last
     gradient_norm: float | None = None  # of the newest inner step, before clipping
     learning_rate: float | None = None  # of the newest inner step
+    margin: float | None = (
+        None  # of the newest inner step: mean reward of the chosen answers minus the rejected
+    )
+    accuracy: float | None = None  # of the newest inner step: share of the pairs whose margin is above 0
+    divergence: float | None = None  # of the newest inner step: mean KL from the teacher per token, in nats
     # What the time since the agent started went into; the agent fills these in, the trainer leaves them 0.
     compute_seconds: float = 0.0  # in the inner steps of all proposals
     communicate_seconds: float = 0.0  # encoding and reducing

@@ -170,6 +170,7 @@ class Agent:
             term=machine.term,
             num_rewinds=len(self.work.log.rewinds),
             partitions=self._partitions,
+            metered=self.settings.metered,
         )
 
     def _beat(self) -> m.Beat:

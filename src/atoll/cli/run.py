@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from atoll.cli import plan
 from atoll.cli.opened import opened, started
 from atoll.cli.process import nothing_to_clean_up
 from atoll.cli.verbs import Verbs, within
@@ -94,6 +95,7 @@ def add_to(verbs: Verbs) -> None:
     )
     added.add_argument("--dial-only", action="store_true", help="do not listen: own nothing, donate nothing")
     added.add_argument("--relay", action="store_true", help="an agent without a trainer: it owns and donates")
+    added.add_argument("--metered", action="store_true", help="give others no state and no data")
     added.add_argument("--quiet", action="store_true", help="print nothing of what happens")
 
     added = verbs.add_with_recipe(train, "train one island alone, a swarm of one")
@@ -121,6 +123,7 @@ def add_to(verbs: Verbs) -> None:
     )
     added.add_argument("--islands", type=int, default=0, help="size of the swarm (default: by the seed)")
     added.add_argument("--outer-steps", type=int, default=8, help="with --islands: how many (default 8)")
+    plan.add_options(added)
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -261,6 +264,8 @@ def evict(options: argparse.Namespace) -> None:
 
 
 def simulate(options: argparse.Namespace) -> int:
+    if options.plan:
+        return plan.plan(options)
     with nothing_to_clean_up():
         from atoll import simulate as simulator
         from atoll.terminal import Terminal
@@ -307,6 +312,10 @@ def join_settings(options: argparse.Namespace) -> JoinSettings:
         raise UserError(
             "--dial-only: nobody could reach this machine; leave out --relay, --listen, --advertise"
         )
+    if options.metered and options.relay:
+        raise UserError(
+            "--metered: a relay is there to send; leave it out, or cap it (island.upload_mbit=20)"
+        )
     advertise = tuple(_address("--advertise", text, 0) for text in options.advertise)
     port = advertise[0].port if advertise else 0  # a router most often forwards a port to the same one
     return JoinSettings(
@@ -316,6 +325,7 @@ def join_settings(options: argparse.Namespace) -> JoinSettings:
         advertise=advertise,
         dial_only=options.dial_only,
         relay=options.relay,
+        metered=options.metered,
     )
 
 

@@ -135,6 +135,7 @@ class Coordinator:
         member = self.members.add(island, hello, now)
         self.doubt.awaited.discard(island)
         self.standing.restore_ownership(island)
+        self.links.edges.restore(island)
         rewinds = self.history.rewinds
         if hello.num_rewinds < len(rewinds):
             self._do.send(island, m.Rewound(rewinds[hello.num_rewinds :]))
@@ -332,6 +333,8 @@ class Coordinator:
             attempt.note_unable(accuser)
         else:
             self.standing.charge(accuser, peer, fault.kind, attempt.record)
+            if fault.kind == "unreachable" and accuser != peer:
+                self.links.edges.note(accuser, peer)
             self._close("fault", (accuser, peer), now)
         return True
 
@@ -375,6 +378,7 @@ class Coordinator:
         self.history.add(record)
         self.members.shorten_probation(record.islands)
         self.links.learn(attempt, now)
+        self.links.edges.next_step()
         self.plans.reductions.observe(now - attempt.opened_at)
         self.plans.close_step(attempt.inner_steps, self.members, now)
         self.number = 0

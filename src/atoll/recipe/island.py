@@ -1,6 +1,6 @@
 """`[island]`: how one machine trains. Each has its own; none of it is in the run's digest."""
 
-from atoll.recipe.bounds import NonEmptyStr, NonNegativeInt, PathStr, PositiveInt
+from atoll.recipe.bounds import NonEmptyStr, NonNegativeInt, PathStr, PositiveFloat, PositiveInt
 from atoll.recipe.table import Table
 
 
@@ -20,5 +20,8 @@ class Island(Table, frozen=True, kw_only=True):
     checkpoint_keep: PositiveInt = 2  # inner checkpoints that stay, the newest ones
     # A folder or URL (s3://, gs://, ... through fsspec) of this island alone that takes copies; "": none.
     checkpoint_to: str = ""
+    # Mbit/s that this machine gives the run at most, each way; none given: all that its link carries.
+    upload_mbit: PositiveFloat | None = None
+    download_mbit: PositiveFloat | None = None
     profile: bool = False  # trace a few inner steps of the second outer step, into this island's directory
     evaluate_every: NonNegativeInt = 0  # outer steps between looks at held-out loss; 0: never

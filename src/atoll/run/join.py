@@ -38,8 +38,9 @@ class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
     advertise: Addresses = ()  # where peers reach it, besides at the host that it dials from
     dial_only: bool = False  # the agent does not listen
     relay: bool = False  # there is no trainer
+    metered: bool = False  # the agent gives no state and no data
 
-    def agent(self, run_dir: RunDir, directory: Path) -> Settings:
+    def agent(self, run_dir: RunDir, directory: Path, own: recipes.Island) -> Settings:
         """The settings of the agent in `directory`, which takes state 0 and data from `run_dir` if it can."""
         return Settings(
             directory=directory,
@@ -51,6 +52,9 @@ class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
             checkpoint_dirs=(run_dir.genesis,),
             data_dirs=(run_dir.data,),
             private_dir=run_dir.private,
+            metered=self.metered,
+            upload_mbit=own.upload_mbit,
+            download_mbit=own.download_mbit,
         )
 
 
@@ -62,7 +66,7 @@ def join(
     `own` is this machine's part of the recipe. Raises UserError for what cannot be used.
     """
     if settings.relay:
-        _relay(ticket, run_dir, settings, terminal)
+        _relay(ticket, run_dir, settings, own, terminal)
         return
     from atoll.island.ranks import Ranks
 
@@ -108,13 +112,17 @@ def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal, start: RunD
         _train(ranks, ticket, run_dir, settings, recipe.island, terminal, check)
 
 
-def _relay(ticket: str, run_dir: RunDir, settings: JoinSettings, terminal: Terminal) -> None:
+def _relay(
+    ticket: str, run_dir: RunDir, settings: JoinSettings, own: recipes.Island, terminal: Terminal
+) -> None:
     from atoll.agent.__main__ import relay
 
     speaker = Relay(terminal)
     directory = run_dir.islands / (settings.name or "relay")
     with run_dir.member(directory, run_dir.existing()):
-        relay(settings.agent(run_dir, directory), ticket, lambda pulse: speaker.hears(pulse, time.time()))
+        relay(
+            settings.agent(run_dir, directory, own), ticket, lambda pulse: speaker.hears(pulse, time.time())
+        )
 
 
 def _train(
@@ -145,7 +153,7 @@ def _train(
         terminal.say(f"island directory {directory}; its agent's log is {log}")
         speaker.starts()
         swarm = Swarm.start(
-            ranks, settings.agent(run_dir, directory), ticket, log, terminal.say, check, speaker.hears
+            ranks, settings.agent(run_dir, directory, own), ticket, log, terminal.say, check, speaker.hears
         )
         mesh = stack.enter_context(ElasticDeviceMesh(ranks, swarm))
         speaker.joined(mesh.swarm.island, mesh.swarm.run)

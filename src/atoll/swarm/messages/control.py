@@ -40,6 +40,7 @@ class Hello(Message, frozen=True, kw_only=True):
     head_root: bytes  # of the state that they lead to
     term: Term  # the highest that it has seen
     num_rewinds: int = 0  # that it knows
+    metered: bool = False  # it is no donor: what it sends costs
     # Number by name, SOURCE/NAME, of what it holds of private sources.
     partitions: dict[str, int] = msgspec.field(default_factory=dict[str, int])
 

@@ -212,6 +212,7 @@ def _describe(recipe: Recipe, run_dir: RunDir, keys: RunKeys) -> tuple[RunInfo, 
         data_digest=data_digest,
         record_key=keys.record_key,
     )
+    run = msgspec.structs.replace(run, signature=keys.sign(run.unsigned()))
     layout = state_0.layout
     payload_bytes = slots_bytes(layout, codec_named(recipe.outer.codec))
     rules = Rules.of(recipe, diloco.self_test(), state_0.root, layout.num_pieces, payload_bytes)

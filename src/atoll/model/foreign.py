@@ -82,11 +82,21 @@ class Foreign(nn.Module):
         self.training = mode
         return self
 
-    def save(self, directory: Path, bos_token_id: int | None, eos_token_id: int | list[int] | None) -> None:
-        """Write into `directory`, which exists, the files that `from_pretrained` loads."""
+    def save(
+        self,
+        directory: Path,
+        bos_token_id: int | None,
+        eos_token_id: int | list[int] | None,
+        dtype: torch.dtype = torch.float32,
+        shard_bytes: int = 5_000_000_000,
+    ) -> None:
+        """Write into `directory`, which exists, the files that `from_pretrained` loads.
+
+        The model itself is left in `dtype`.
+        """
         for config in (self._causal.config, self._causal.generation_config):
             config.bos_token_id, config.eos_token_id = bos_token_id, eos_token_id
-        self._causal.save_pretrained(directory)
+        self._causal.to(dtype).save_pretrained(directory, max_shard_size=shard_bytes)
 
 
 def from_config(directory: Path) -> Foreign:
@@ -139,6 +149,17 @@ def load(directory: Path) -> Foreign:
     if not (ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max():
         raise _unsupported(causal, directory)
     return model
+
+
+def logits_of(directory: Path, tokens: Tensor) -> Tensor:
+    """The logits [B, L, vocab_size], in fp32, of what `transformers` itself loads from a directory."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    causal: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True)
+    with torch.no_grad():
+        return causal.eval()(input_ids=tokens, use_cache=False).logits
 
 
 def _unsupported(causal: Any, where: Path) -> UserError:

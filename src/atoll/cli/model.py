@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atoll.cli.process import nothing_to_clean_up
 from atoll.cli.verbs import Verbs, within
 from atoll.errors import UserError
-from atoll.words import command
+from atoll.words import command, visible
 
 if TYPE_CHECKING:
+    from atoll.model.generate import Sampling
     from atoll.publish.verify import Verified
+    from atoll.publish.writer import Writer
 
 GIGABYTE = 1_000_000_000
+MAX_TOKENS, MAX_BATCH, MAX_TEMPERATURE = 1_000_000, 1024, 100.0
 MIN_SHARD_GIGABYTES, MAX_SHARD_GIGABYTES = 0.001, 50.0  # the hub takes no larger file
 
 
@@ -46,10 +51,21 @@ def add_to(verbs: Verbs) -> None:
 
     added = verbs.add(generate, "text from an exported model")
     added.add_argument("model", type=Path, help="a directory that `atoll export` made")
-    added.add_argument("prompt")
-    added.add_argument("--tokens", type=int, default=100)
-    added.add_argument("--temperature", type=float, default=0.8)
-    added.add_argument("--seed", type=int, default=0)
+    added.add_argument("prompt", nargs="?", help="what the text begins with")
+    added.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="several, one a line (.jsonl: the `prompt` of each); answers are lines of JSON",
+    )
+    added.add_argument("--batch", type=int, default=8, help="how many of them at once (default 8)")
+    added.add_argument("--chat", action="store_true", help="talk with it, by its chat template")
+    added.add_argument("--tokens", type=int, default=100, help="of a text, at most (default 100)")
+    added.add_argument("--temperature", type=float, default=0.8, help="0: the likeliest (default 0.8)")
+    added.add_argument(
+        "--top-p", type=float, default=0.95, help="only of the likeliest tokens, up to this (default 0.95)"
+    )
+    added.add_argument("--seed", type=int, default=0, help="equal seeds give equal texts (default 0)")
 
 
 def export(options: argparse.Namespace) -> None:
@@ -127,7 +143,56 @@ def _told(found: Verified, is_given: bool) -> list[str]:
 
 
 def generate(options: argparse.Namespace) -> None:
+    given = [options.prompt is not None, options.prompts is not None, options.chat]
+    if sum(given) != 1:
+        raise UserError("give one of the three: a prompt, --prompts FILE or --chat")
+    within("--tokens", options.tokens, 1, MAX_TOKENS)
+    within("--batch", options.batch, 1, MAX_BATCH)
+    within("--temperature", options.temperature, 0, MAX_TEMPERATURE)
+    within("--top-p", options.top_p, 0, 1)
     with nothing_to_clean_up():
-        from atoll.publish.sample import sample
+        from atoll.model.generate import Sampling
+        from atoll.publish.writer import Writer, prompts_in
 
-    print(sample(options.model, options.prompt, options.tokens, options.temperature, options.seed))
+    sampling = Sampling(
+        max_tokens=options.tokens,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        seed=options.seed,
+    )
+    prompts = prompts_in(options.prompts) if options.prompts else []
+    writer = Writer(options.model)
+    if options.chat:
+        _chat(writer, sampling)
+    elif options.prompts:
+        for start in range(0, len(prompts), options.batch):
+            some = prompts[start : start + options.batch]
+            for prompt, text in zip(some, writer.continued(some, sampling), strict=True):
+                print(json.dumps({"prompt": prompt, "text": text}, ensure_ascii=False), flush=True)
+    else:
+        _print(options.prompt)
+        writer.continued([options.prompt], sampling, _print)
+        print()
+
+
+def _chat(writer: Writer, sampling: Sampling) -> None:
+    """Ask and answer in the terminal until its input ends."""
+    is_terminal = sys.stdin.isatty()
+    messages: list[dict[str, str]] = []
+    if is_terminal:
+        print("Ctrl-D ends the conversation.")
+    while True:
+        if is_terminal:
+            _print("> ")
+        if not (line := sys.stdin.readline()):
+            return
+        if not line.strip():
+            continue
+        messages.append({"role": "user", "content": line.strip()})
+        messages.append({"role": "assistant", "content": writer.answer(messages, sampling, _print)})
+        print()
+
+
+def _print(text: str) -> None:
+    """Write a part of a text, at once. What a terminal would obey is shown as text."""
+    print("\n".join(visible(line) for line in text.split("\n")), end="", flush=True)

@@ -49,7 +49,7 @@ def _overview(facts: f.Facts) -> str:
     shape, told = facts.shape, facts.told
     began = f", starting from {text(facts.base_model)}" if facts.base_model else ""
     lines = [
-        f"# {facts.name}\n",
+        f"# {text(facts.name)}\n",
         f"A language model of {human(shape.num_parameters)} parameters, trained on {human(facts.tokens)} "
         f"tokens{began} by {_islands(facts.num_islands)} that exchange what they have learned over the "
         f"internet, with {tables.DILOCO} and atoll {facts.atoll}.\n",
@@ -139,9 +139,7 @@ def _verification(facts: f.Facts) -> str:
 
 
 def _license(facts: f.Facts) -> str:
-    given = (
-        f"The weights are under `{text(facts.license)}`." if facts.license else "The run names no licence."
-    )
+    given = f"The weights are under {text(facts.license)}." if facts.license else "The run names no licence."
     year = f"  year = {{{time.gmtime(facts.told.ended).tm_year}}},\n" if facts.told else ""
     people = " and ".join(f"{{{_bibtex(each.name)}}}" for each in facts.contributors if each.is_named)
     author = f"  author = {{{people}}},\n" if people else ""

@@ -10,6 +10,7 @@ from atoll.publish.facts import Facts
 from atoll.publish.states import members_of
 from atoll.publish.verify import verify
 from atoll.run.directory import RunDir
+from atoll.words import one_line
 
 
 def metadata(facts: Facts) -> str:
@@ -18,7 +19,7 @@ def metadata(facts: Facts) -> str:
 
     datasets = sorted({source.dataset for source in facts.sources.values() if _is_name(source.dataset)})
     data = ModelCardData(
-        license=facts.license,
+        license=one_line(facts.license) if facts.license else None,
         language=list(facts.languages) or None,
         datasets=datasets or None,
         base_model=facts.base_model if facts.is_base_on_hub else None,

@@ -63,11 +63,13 @@ def push(directory: Path, repository: str) -> str:
 
     if get_token() is None:
         raise UserError("--push: no token of the hub here; run `hf auth login`, or set HF_TOKEN")
+    # What the library's HTTP client raises where nobody answers. Versions differ in which client it is.
+    of_the_client: type[Exception] = HfHubHTTPError.__bases__[0]
     api: Any = HfApi()
     try:
         api.create_repo(repository, exist_ok=True)
         done = api.upload_folder(repo_id=repository, folder_path=directory, commit_message="Export by atoll")
-    except (HfHubHTTPError, OSError) as error:
+    except (of_the_client, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
             f"--push {repository}: the hub did not take it ({reason}); the export is whole in {directory}, "

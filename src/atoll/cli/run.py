@@ -82,7 +82,11 @@ def add_to(verbs: Verbs) -> None:
     verbs.add_overrides(added, "ticket", text, "island.KEY=VALUE", "island.threads=2")
     added.add_argument("--name", default="", help="directory of this island (default: the first free one)")
     added.add_argument("--dir", type=Path, help="the run's directory (default runs/NAME)")
-    added.add_argument("--contributor", default="", help="who gets the credit")
+    added.add_argument("--contributor", default="", help="who gets the credit, from the first join on")
+    text = (
+        "where this machine stands, for the model card's map, as in 'Reykjavik, IS'; told at the first join"
+    )
+    added.add_argument("--place", default="", help=text)
     added.add_argument(
         "--listen", metavar="HOST[:PORT]", help="for peers (default: the advertised port, else any)"
     )
@@ -187,10 +191,11 @@ def join(options: argparse.Namespace) -> None:
         from atoll.terminal import Terminal
         from atoll.words import MAX_NAME_LENGTH, one_line
 
-    if options.contributor != one_line(options.contributor, MAX_NAME_LENGTH):
-        raise UserError(
-            f"--contributor: not a name on one line, of at most {MAX_NAME_LENGTH} characters that can be seen"
-        )
+    for option, name in (("--contributor", options.contributor), ("--place", options.place)):
+        if name != one_line(name, MAX_NAME_LENGTH):
+            raise UserError(
+                f"{option}: not a name on one line, of at most {MAX_NAME_LENGTH} characters that can be seen"
+            )
     # A ticket that was pasted with its line breaks has come in several arguments.
     ticket = "".join([options.ticket, *(part for part in options.overrides if "=" not in part)])
     own = recipe.own_island([part for part in options.overrides if "=" in part])
@@ -321,6 +326,7 @@ def join_settings(options: argparse.Namespace) -> JoinSettings:
     return JoinSettings(
         name=options.name,
         contributor=options.contributor,
+        place=options.place,
         listen=_address("--listen", options.listen or "", port, WILDCARDS[0]),
         advertise=advertise,
         dial_only=options.dial_only,

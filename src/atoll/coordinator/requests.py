@@ -39,11 +39,13 @@ class Requests:
         try:
             certificate = server.keys.issue(request.csr)
             island = common_name(certificate)
-            kept = server.store.redeem(request.secret, island, request.contributor, certificate)
+            kept = server.store.redeem(
+                request.secret, island, request.contributor, certificate, request.place
+            )
         except UserError as error:
             await stream.send(m.TicketRefused(str(error)))
             return
-        server.events.write(Enrolled(island=island, contributor=request.contributor))
+        server.events.write(Enrolled(island=island, contributor=request.contributor, place=request.place))
         server.reach.enrolled(island, stream.peer_host)
         await stream.send(m.Enrolled(kept, server.run))
 

@@ -54,6 +54,7 @@ class Enrolment(NamedTuple):
 
     contributor: str  # "": nobody was named
     evicted: str  # why it is out; "": it is not
+    place: str  # where it stands, as its contributor says; "": that is not told
 
 
 class Store:
@@ -241,7 +242,9 @@ class Store:
             db.execute(TICKET.insert().values(**values, revoked=False))
         return secret
 
-    def redeem(self, secret: str, island: str, contributor: str, certificate: bytes) -> bytes:
+    def redeem(
+        self, secret: str, island: str, contributor: str, certificate: bytes, place: str = ""
+    ) -> bytes:
         """Use a ticket for an island; return `certificate`, or the one that the island already has.
 
         An island that has one needs no ticket. Raises UserError if it was evicted, or the ticket is unknown,
@@ -273,6 +276,7 @@ class Store:
             values = {
                 "id": island,
                 "contributor": contributor,
+                "place": place,
                 "ticket": ticket_hash,
                 "certificate": certificate,
                 "revoked": "",
@@ -312,9 +316,10 @@ class Store:
 
     def enrolled(self) -> dict[str, Enrolment]:
         """What is kept of each island that has enrolled, by its id."""
-        query = sql.select(ISLAND.c.id, ISLAND.c.contributor, ISLAND.c.revoked)
+        query = sql.select(ISLAND.c.id, ISLAND.c.contributor, ISLAND.c.revoked, ISLAND.c.place)
         with self._transaction() as db:
-            return {row.id: Enrolment(row.contributor, row.revoked) for row in db.execute(query)}
+            rows = db.execute(query)
+            return {row.id: Enrolment(row.contributor, row.revoked, row.place) for row in rows}
 
 
 def _ticket_of(db: sql.Connection, island: str) -> bytes:

@@ -32,6 +32,11 @@ def a_model_is_one_of_three_things(recipe: Recipe) -> Iterator[Fault]:
     yield from _exactly_one("model", given)
 
 
+def only_a_copy_has_a_base_model(recipe: Recipe) -> Iterator[Fault]:
+    if recipe.about.base_model is not None and recipe.model.from_ is None:
+        yield Fault("about.base_model", "only a model that begins with model.from has one; leave it out")
+
+
 def only_a_preset_has_dimensions_to_choose(recipe: Recipe) -> Iterator[Fault]:
     if recipe.model.preset is None:
         for name in recipe.model.dimensions:
@@ -222,6 +227,7 @@ def samples_can_be_numbered(recipe: Recipe) -> Iterator[Fault]:
 
 RULES: tuple[Rule, ...] = (
     a_model_is_one_of_three_things,
+    only_a_copy_has_a_base_model,
     only_a_preset_has_dimensions_to_choose,
     adapters_are_of_a_checkpoint,
     a_base_is_of_a_checkpoint,

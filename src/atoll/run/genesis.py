@@ -114,9 +114,10 @@ def _check_checkpoint(recipe: Recipe) -> None:
 def _begin_from(start: RunDir, recipe: Recipe, run_dir: RunDir, manifest: Manifest) -> None:
     """Make the newest committed state of another run state 0. Raises UserError where it is not, or cannot."""
     from atoll.model import hf, lora
-    from atoll.publish.export import load_model, newest_state
+    from atoll.publish.export import load_model
+    from atoll.publish.states import committed_state
 
-    described, saved, _ = newest_state(start)
+    state = committed_state(start)
     theirs = Manifest.load(start.data)
     tokenizer = f"{TOKENIZER_DIR}/tokenizer.json"
     if theirs.files[tokenizer] != manifest.files[tokenizer]:
@@ -124,7 +125,7 @@ def _begin_from(start: RunDir, recipe: Recipe, run_dir: RunDir, manifest: Manife
             f"{start.path}: its tokens are not those of {run_dir.path}; give this run the same tokenizer: "
             f"tokenizer.file = {str(start.data / tokenizer)!r}"
         )
-    parameters = lora.trained(load_model(described, theirs.vocab_size, saved))
+    parameters = lora.trained(load_model(state.recipe, theirs.vocab_size, state))
     ours = lora.trained(hf.build(recipe.model, manifest.vocab_size))
     if {name: value.shape for name, value in ours.items()} != {
         name: value.shape for name, value in parameters.items()

@@ -11,6 +11,7 @@ class Enroll(Message, frozen=True):
     secret: str  # of its ticket
     csr: bytes  # certificate signing request, PEM
     contributor: Name  # whom the island's tokens are credited to
+    place: Name = ""  # where it stands, as its contributor says; "": that is not told
 
 
 class Enrolled(Message, frozen=True):

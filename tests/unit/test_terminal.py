@@ -19,6 +19,7 @@ from atoll.metrics import Metrics
 from atoll.status import IslandStatus, Overview, RunStatus, Told
 from atoll.swarm.messages import Pulse
 from atoll.terminal import Host, Joiner, Names, Picture, Relay, Terminal, spark, status_table
+from atoll.terminal.joiner import Pace
 from atoll.terminal.news import Kind, News, Situation, situation
 
 CAPTURES = Path(__file__).parents[1] / "captures"
@@ -314,6 +315,18 @@ def test_a_joiner_says_why_it_waits_and_leaves_nothing_of_a_bar(tty) -> None:
         assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h"), "the cursor is back"
     else:
         assert is_as_captured("joiner", shown)
+
+
+def test_the_time_that_is_left_follows_from_the_pace_of_inner_steps_however_they_are_reported() -> None:
+    """Ten at once every five seconds, as an island reports them: 0.5 s each."""
+    pace, paces = Pace(), list[float]()
+    for burst in range(3):
+        for number in range(1, 11):
+            pace.hears(7, 10 * burst + number, 5.0 * burst + 0.001 * number)
+        paces.append(pace.seconds)
+    assert paces == [0.0, pytest.approx(0.5, abs=0.001), pytest.approx(0.5, abs=0.001)]
+    pace.hears(8, 1, 60.0)
+    assert pace.seconds == paces[-1], "until the next plan has one of its own"
 
 
 @pytest.mark.parametrize(("inner_steps", "told"), [(600, ""), (450, "150 of the 600 inner steps")])

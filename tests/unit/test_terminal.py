@@ -353,6 +353,18 @@ def test_a_slow_islands_row_says_how_much_it_was_planned() -> None:
     assert "7/9 of 10" in file.getvalue()
 
 
+@pytest.mark.parametrize("width", [40, 50, 60, 75])
+def test_names_and_ids_are_whole_on_a_narrow_terminal(width) -> None:
+    terminal, file = screen(width)
+    rows = (an_island("ann"), an_island("bob", contributor="somebody"))
+    terminal.console.print(status_table(a_status(*rows), width))
+    shown = file.getvalue()
+    assert IDS["ann"] in shown
+    assert IDS["bob"] in shown
+    assert "ann" in shown
+    assert "somebo" in shown, "whole or folded, but never left out"
+
+
 def test_a_relay_tells_commits_and_what_stands_in_their_way() -> None:
     terminal, file = screen(80)
     speaker = Relay(terminal)

@@ -42,7 +42,7 @@ def _fault(value: Any, hint: Any, path: str) -> Fault:
 
 
 def _fault_of_tag(value: Any, kinds: dict[str, str], path: str) -> Fault:
-    """The fault of a table that is of none of the kinds allowed; `kinds`: the key that tells each, by its tag."""
+    """The fault of a table that is of none of the kinds allowed; `kinds`: the key that tells it, by tag."""
     key = next(iter(kinds.values()))
     there = listed(map(repr, kinds), "or")
     if key not in value:

@@ -1,6 +1,6 @@
 """`[island]`: how one machine trains. Each has its own; none of it is in the run's digest."""
 
-from atoll.recipe.bounds import NonEmptyStr, NonNegativeInt, PositiveInt
+from atoll.recipe.bounds import NonEmptyStr, NonNegativeInt, NumThreads, PositiveInt
 from atoll.recipe.table import Table
 
 
@@ -8,7 +8,7 @@ class Island(Table, frozen=True, kw_only=True):
     """The settings of one island."""
 
     device: NonEmptyStr = "auto"  # torch's name of it; auto: the accelerator that torch finds, else the CPU
-    threads: PositiveInt | None = None  # of torch on the CPU; none given: torch decides
+    threads: NumThreads | None = None  # of torch on the CPU; none given: torch decides
     micro_batch: PositiveInt = 8  # windows per forward pass of a rank
     activation_checkpointing: bool = False  # compute activations twice instead of keeping them
     compile: bool = False  # blocks through torch.compile; pays where windows hold equal documents, or one

@@ -97,7 +97,7 @@ def _shown_figures(status: RunStatus, width: int) -> list[str]:
 
 
 def _figures(island: IslandStatus, num_inner_steps: int) -> dict[str, str]:
-    """The figures of one island's row, by the names of their columns; empty where there is nothing to tell."""
+    """The figures of one island's row by the names of their columns; empty where there is nothing to tell."""
     working, measured = island.present and not island.relay, island.metrics
     return {
         "inner step": _inner_step(island, num_inner_steps) if working else "",

@@ -72,11 +72,11 @@ def test_where_no_row_can_be_used_the_first_says_why(recipe, capsys, row, reason
     (recipe.parent / "a.jsonl").write_bytes(b"\n".join([row] * 3))
     assert prepare(recipe) == 2
     said = capsys.readouterr().err
-    assert "a.jsonl: not one of its rows (3) can be used; the first, " in said
+    assert "a.jsonl: no row of it can be used; the first that cannot is " in said
     assert f"a.jsonl, row 1: {reason}" in said
 
 
 def test_rows_that_keep_leaves_out_are_told_beside_the_bad_ones(recipe, capsys) -> None:
     (recipe.parent / "a.jsonl").write_text('{"text": "once", "n": 1}\n{"text": 3, "n": 2}')
     assert prepare(recipe, "sources.a.keep={n = [2]}") == 2
-    assert "keep leaves out 1 row, and not one of the other rows (1) can be used" in capsys.readouterr().err
+    assert "no row of it can be used (keep leaves out 1); the first that cannot is" in capsys.readouterr().err

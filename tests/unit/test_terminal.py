@@ -19,6 +19,7 @@ from atoll.metrics import Metrics
 from atoll.status import IslandStatus, Overview, RunStatus, Told
 from atoll.swarm.messages import Pulse
 from atoll.terminal import Host, Joiner, Names, Picture, Relay, Terminal, spark, status_table
+from atoll.terminal.joiner import Pace
 from atoll.terminal.news import Kind, News, Situation, situation
 
 CAPTURES = Path(__file__).parents[1] / "captures"
@@ -316,6 +317,18 @@ def test_a_joiner_says_why_it_waits_and_leaves_nothing_of_a_bar(tty) -> None:
         assert is_as_captured("joiner", shown)
 
 
+def test_the_time_that_is_left_follows_from_the_pace_of_inner_steps_however_they_are_reported() -> None:
+    """Ten at once every five seconds, as an island reports them: 0.5 s each."""
+    pace, paces = Pace(), list[float]()
+    for burst in range(3):
+        for number in range(1, 11):
+            pace.hears(7, 10 * burst + number, 5.0 * burst + 0.001 * number)
+        paces.append(pace.seconds)
+    assert paces == [0.0, pytest.approx(0.5, abs=0.001), pytest.approx(0.5, abs=0.001)]
+    pace.hears(8, 1, 60.0)
+    assert pace.seconds == paces[-1], "until the next plan has one of its own"
+
+
 @pytest.mark.parametrize(("inner_steps", "told"), [(600, ""), (450, "150 of the 600 inner steps")])
 def test_what_was_not_done_is_said_at_the_end(inner_steps, told) -> None:
     terminal, file = screen(120)
@@ -338,6 +351,18 @@ def test_a_slow_islands_row_says_how_much_it_was_planned() -> None:
     terminal, file = screen(120)
     terminal.console.print(status_table(a_status(an_island("bob", planned_inner_steps=9)), 120))
     assert "7/9 of 10" in file.getvalue()
+
+
+@pytest.mark.parametrize("width", [40, 50, 60, 75])
+def test_names_and_ids_are_whole_on_a_narrow_terminal(width) -> None:
+    terminal, file = screen(width)
+    rows = (an_island("ann"), an_island("bob", contributor="somebody"))
+    terminal.console.print(status_table(a_status(*rows), width))
+    shown = file.getvalue()
+    assert IDS["ann"] in shown
+    assert IDS["bob"] in shown
+    assert "ann" in shown
+    assert "somebo" in shown, "whole or folded, but never left out"
 
 
 def test_a_relay_tells_commits_and_what_stands_in_their_way() -> None:

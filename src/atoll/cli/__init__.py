@@ -57,10 +57,11 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         text = f"this verb needs {error.name}; install it with: pip install 'atoll[{extra}]'"
         return _mistake(text)
-    except OSError as error:  # where no more is known than that something could not be written
+    except OSError as error:  # where no more is known than that a path could not be used
         from atoll.files import disk_error
+        from atoll.given import refusal
 
-        reason = disk_error(Path(error.filename or "."), error)
+        reason = refusal(error) or disk_error(Path(error.filename or "."), error)
         if not isinstance(reason, UserError):
             raise
         return _mistake(str(reason))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from atoll.cli import plan
 from atoll.cli.opened import opened, started
 from atoll.cli.process import nothing_to_clean_up
-from atoll.cli.verbs import Verbs, within
+from atoll.cli.verbs import TICKET, Verbs, within
 from atoll.errors import UserError
-from atoll.swarm.address import WILDCARDS, Address, HostPorts
+from atoll.swarm.address import MAX_PORT, WILDCARDS, Address, HostPorts
 from atoll.words import command
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def add_to(verbs: Verbs) -> None:
 
     added = verbs.add(join, "become an island of a run")
     text = "the line that `atoll host` or `atoll invite` printed"
-    verbs.add_overrides(added, "ticket", text, "island.KEY=VALUE", "island.threads=2")
+    verbs.add_overrides(added, TICKET, text, "island.KEY=VALUE", "island.threads=2")
     added.add_argument("--name", default="", help="directory of this island (default: the first free one)")
     added.add_argument("--dir", type=Path, help="the run's directory (default runs/NAME)")
     added.add_argument("--contributor", default="", help="who gets the credit, from the first join on")
@@ -259,7 +259,12 @@ def evict(options: argparse.Namespace) -> None:
         print(f"{visible(back.contributor)} {back.island} may join again".strip())
         return
     out = operate.answered(run_dir, EvictIsland(called, one_line(options.reason)), IslandEvicted)
-    others = f"{out.num_others} others that came by it stay, and " if out.num_others else ""
+    stay = (
+        "1 other that came by it stays"
+        if out.num_others == 1
+        else f"{out.num_others} others that came by it stay"
+    )
+    others = f"{stay}, and " if out.num_others else ""
     print(
         f"{visible(out.contributor)} {out.island} is evicted from the run\n".lstrip()
         + f"The ticket by which it came is void, else it could come back under another id; {others}"
@@ -296,17 +301,34 @@ def simulate(options: argparse.Namespace) -> int:
 
 def _ports_of(options: argparse.Namespace) -> tuple[HostPorts, HostPorts | None]:
     """Where a host listens, and where it says that others find it. Raises UserError."""
-    listen = HostPorts.following(
-        _address("--listen", options.listen, DEFAULT_PORT, WILDCARDS[0]),
-        options.enrol_port,
-        options.relay_port,
-    )
+    for name in ("enrol_port", "relay_port", "advertise_enrol_port", "advertise_relay_port"):
+        if (port := getattr(options, name)) is not None:
+            within(f"--{name.replace('_', '-')}", port, 0, MAX_PORT)
+    if options.no_relay and (options.relay_port, options.advertise_relay_port) != (None, None):
+        raise UserError("--no-relay: no relay needs a port; leave out --relay-port, --advertise-relay-port")
+    no_port = 0 if options.no_relay else None
+    first = _address("--listen", options.listen, DEFAULT_PORT, WILDCARDS[0])
+    ports = options.enrol_port, no_port if options.relay_port is None else options.relay_port
+    listen = HostPorts.following(first, *ports)
     outside = options.advertise_enrol_port, options.advertise_relay_port
     if options.advertise is None:
         if outside != (None, None):
             raise UserError("--advertise-enrol-port and --advertise-relay-port need --advertise HOST:PORT")
-        return listen, None
-    return listen, HostPorts.following(_address("--advertise", options.advertise, 0), *outside)
+        return _differing(listen), None
+    advertised = HostPorts.following(_advertised(options.advertise), *outside)
+    return _differing(listen), _differing(advertised)
+
+
+def _differing(ports: HostPorts) -> HostPorts:
+    """The same ports. Raises UserError if two of them are one; 0 is any that is free."""
+    named = {"members": ports.members, "enrolment": ports.enrolment, "the relay": ports.relay}
+    by_port: dict[int, str] = {}
+    for what, port in named.items():
+        if port and by_port.setdefault(port, what) != what:
+            raise UserError(
+                f"{ports.host}: port {port} is given to {by_port[port]} and to {what}; each needs its own"
+            )
+    return ports
 
 
 def join_settings(options: argparse.Namespace) -> JoinSettings:
@@ -321,7 +343,7 @@ def join_settings(options: argparse.Namespace) -> JoinSettings:
         raise UserError(
             "--metered: a relay is there to send; leave it out, or cap it (island.upload_mbit=20)"
         )
-    advertise = tuple(_address("--advertise", text, 0) for text in options.advertise)
+    advertise = tuple(map(_advertised, options.advertise))
     port = advertise[0].port if advertise else 0  # a router most often forwards a port to the same one
     return JoinSettings(
         name=options.name,
@@ -333,6 +355,17 @@ def join_settings(options: argparse.Namespace) -> JoinSettings:
         relay=options.relay,
         metered=options.metered,
     )
+
+
+def _advertised(text: str) -> Address:
+    """The address of `--advertise`. Raises UserError, also for one at which nothing can be reached."""
+    address = _address("--advertise", text, 0)
+    if address.host in WILDCARDS:
+        raise UserError(
+            f"--advertise {text}: means all addresses of a machine, to listen at; say one where the others "
+            "reach it"
+        )
+    return address
 
 
 def _address(option: str, text: str, default_port: int, default_host: str = "") -> Address:

@@ -8,6 +8,8 @@ from pathlib import Path
 from atoll.errors import UserError
 
 Verb = Callable[[argparse.Namespace], int | None]
+TICKET = "ticket"  # the argument that may come in several pieces, where it was pasted with line breaks
+PIECE = re.compile(r"-(?!-)")  # of a ticket that was broken before a dash
 OVERRIDE = re.compile(r"[\w-]+(\.[\w-]+)*=", re.ASCII)
 
 
@@ -60,8 +62,10 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argpa
     """
     options, late = parser.parse_known_args(arguments)
     takes_overrides = hasattr(options, "overrides")
-    if late and (not takes_overrides or any(word.startswith("-") for word in late)):
-        options.parser.error(f"unrecognized arguments: {' '.join(late)}")
+    takes_ticket = getattr(options, "first", "") == TICKET
+    wrong = [word for word in late if word.startswith("-") and not (takes_ticket and PIECE.match(word))]
+    if wrong or (late and not takes_overrides):
+        options.parser.error(f"unrecognized arguments: {' '.join(wrong or late)}")
     if takes_overrides:
         options.overrides = [*options.overrides, *late]
         _put_first(options)

@@ -17,6 +17,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from atoll.errors import UserError
 from atoll.island import optim
 from atoll.island.schedule import factor, rewarmed
 from atoll.model.hf import Model
@@ -48,7 +49,7 @@ class Unread(NamedTuple):
     learning_rate: float
 
 
-class LossNotFiniteError(ArithmeticError):
+class LossNotFiniteError(UserError):
     """The loss or the gradient norm is NaN or infinite, so the weights in memory are useless.
 
     The swarm's outer state and the inner checkpoint are not affected.

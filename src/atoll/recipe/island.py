@@ -1,6 +1,13 @@
 """`[island]`: how one machine trains. Each has its own; none of it is in the run's digest."""
 
-from atoll.recipe.bounds import NonEmptyStr, NonNegativeInt, PathStr, PositiveFloat, PositiveInt
+from atoll.recipe.bounds import (
+    NonEmptyStr,
+    NonNegativeInt,
+    NumThreads,
+    PathStr,
+    PositiveFloat,
+    PositiveInt,
+)
 from atoll.recipe.table import Table
 
 
@@ -9,7 +16,7 @@ class Island(Table, frozen=True, kw_only=True):
 
     device: NonEmptyStr = "auto"  # torch's name of it; auto: the accelerator that torch finds, else the CPU
     base: PathStr | None = None  # where this machine's copy of model.from lies; none given: there
-    threads: PositiveInt | None = None  # of torch on the CPU; none given: torch decides
+    threads: NumThreads | None = None  # of torch on the CPU; none given: torch decides
     micro_batch: PositiveInt = 8  # windows per forward pass of a rank
     activation_checkpointing: bool = False  # compute activations twice instead of keeping them
     compile: bool = False  # blocks through torch.compile; pays where windows hold equal documents, or one

@@ -59,11 +59,11 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
 
     @staticmethod
     def parse(text: str) -> "Ticket":
-        """The ticket in a text that `text` made, whatever line breaks came into it on its way.
+        """The ticket in a text that `text` made, whatever blanks and unseen characters came into it.
 
         Raises UserError for any other text.
         """
-        text = "".join(text.split())
+        text = "".join(letter for letter in text if letter.isprintable() and not letter.isspace())
         wrong = UserError(
             f"{text[:24]}…: not a ticket, or not all of one; copy the whole line that `atoll host` printed"
         )

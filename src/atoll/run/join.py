@@ -89,7 +89,7 @@ def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal) -> None:
 
         def host() -> str:
             preparing = Preparing(terminal)
-            preparing.done(prepare(recipe, run_dir, preparing.report))
+            preparing.done(prepare(recipe, run_dir, preparing.report, terminal.tell))
             log = run_dir.coordinator / "host.log"
             log.parent.mkdir(parents=True, exist_ok=True)
             before = kept_ticket(run_dir.coordinator / "ticket")

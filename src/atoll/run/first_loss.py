@@ -58,8 +58,8 @@ def check_first_loss(recipe: Recipe, model: Model) -> str:
             losses[f"in the template {name!r}"] = _loss(model, [_chat(chats, row) for row in rows])
     if not math.isfinite(loss):
         raise UserError(
-            f"chat.template = {wanted!r}: the model's first loss on what is trained on is {loss}; its weights "
-            "are damaged, or no row of the first ones has an answer among its first "
+            f"chat.template = {wanted!r}: the model's first loss on what is trained on is {loss}: its "
+            "weights are damaged, or none of the first rows has an answer among its first "
             f"{MAX_TOKENS} tokens"
         )
     where = min(losses, key=lambda each: losses[each])

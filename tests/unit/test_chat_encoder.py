@@ -178,6 +178,21 @@ def test_a_template_that_cannot_be_trained_with_is_refused(tokenizer, tmp_path, 
         ChatEncoder(with_template(tokenizer, tmp_path, template))
 
 
+def test_a_template_that_rewrites_earlier_answers_is_for_the_last_ones(tokenizer, tmp_path):
+    """As those of models that think aloud, and forget the thoughts once a further turn follows."""
+    forgets = CHAT_TEMPLATE.replace(
+        "{{- message['content'] | trim }}",
+        "{{- (message['content'] if loop.last else message['content'].split('</think>')[-1]) | trim }}",
+    )
+    forgetful = with_template(tokenizer, tmp_path, forgets)
+    chat = [dict(turn) for turn in CHAT]
+    chat[2]["content"], chat[4]["content"] = "hm</think>No.", "so</think>Yes."
+    with pytest.raises(BadChat, match="writes a chat differently once more turns follow"):
+        ChatEncoder(forgetful).encode(chat)
+    last = ChatEncoder(forgetful, "last").encode(chat)
+    assert decoded(tokenizer, last.tokens[last.trained]) == "so</think>Yes.<|eot_id|>"
+
+
 def test_a_row_that_a_template_does_not_take_is_a_bad_row(tokenizer):
     both = WITH_TOOLS[1] | {"content": "and"}
     with pytest.raises(

@@ -9,7 +9,7 @@ plain text.
 import math
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -50,12 +50,13 @@ def check_first_loss(recipe: Recipe, model: Model) -> str:
     wanted = recipe.chat.template
     given = Tokenizer.load(expanded(recipe.tokenizer.file or ""))
     ours = given.with_template(wanted)
-    loss = _loss(model, [_chat(ChatEncoder(ours), row) for row in rows])
+    chats = ChatEncoder(ours, recipe.chat.train_on)
+    loss = _loss(model, [_chat(chats, row) for row in rows])
     losses = {"as plain text": _loss(model, [_plain(ours, row) for row in rows])}
     for name in ("tokenizer", *NAMED):
-        if (other := _other(given, name)) is not None and other.template_text != ours.template_text:
-            chats = ChatEncoder(other)
-            losses[f"in the template {name!r}"] = _loss(model, [_chat(chats, row) for row in rows])
+        other = _other(given, name, recipe.chat.train_on)
+        if other is not None and other.template_text != ours.template_text:
+            losses[f"in the template {name!r}"] = _loss(model, [_chat(other, row) for row in rows])
     if not math.isfinite(loss):
         raise UserError(
             f"chat.template = {wanted!r}: the model's first loss on what is trained on is {loss}: its "
@@ -77,14 +78,12 @@ def check_first_loss(recipe: Recipe, model: Model) -> str:
     )
 
 
-def _other(given: Tokenizer, name: str) -> Tokenizer | None:
-    """The tokenizer with the template of this name, if one can train with it."""
+def _other(given: Tokenizer, name: str, train_on: Literal["all", "last"]) -> ChatEncoder | None:
+    """The encoder with the template of this name, if one can train with it."""
     try:
-        other = given.with_template(name)
-        ChatEncoder(other)
+        return ChatEncoder(given.with_template(name), train_on)
     except UserError:
         return None
-    return other
 
 
 def _rows(recipe: Recipe) -> Iterator[Row]:

@@ -138,6 +138,13 @@ def test_chatml_is_for_tokenizers_that_have_its_markers_as_special_tokens(tokeni
         ChatEncoder(chatml).encode(WITH_TOOLS)
 
 
+def test_a_template_file_without_a_bos_is_refused_by_its_name_in_the_recipe(tokenizer, tmp_path):
+    with pytest.raises(
+        UserError, match=r"chat.template = '.*template.jinja': its chat template puts 0 <\|begin"
+    ):
+        with_template(tokenizer, tmp_path, CHATML.replace("{{- bos_token }}", ""))
+
+
 def test_llamas_template_is_refused_for_a_tokenizer_without_its_markers():
     engine = Engine(models.WordLevel({"<s>": 0, "text": 1}, unk_token="text"))
     engine.add_special_tokens(["<s>"])

@@ -165,6 +165,11 @@ class Tokenizer:
         Raises UserError where there is no such template, or it does not fit the tokens.
         """
         source = wanted_template(wanted, self.template_text, set(self.special), self._origin)
+        bos, eos = (
+            str(self._engine.id_to_token(self.bos_id)),
+            token_of(self._config, "eos_token", self._origin),
+        )
+        Template(source, bos, eos or "", f"chat.template = {wanted!r}")  # so that an error names the recipe's
         config = {key: value for key, value in self._config.items() if key != "chat_template"}
         return Tokenizer(self._engine, self._origin, config, source)
 

@@ -66,7 +66,9 @@ def prepare(options: argparse.Namespace) -> None:
                 "their next start on"
             )
             return
-        preparing.done(genesis.prepare(loaded, run_dir, preparing.report, started(options)))
+        preparing.done(
+            genesis.prepare(loaded, run_dir, preparing.report, terminal.tell, start=started(options))
+        )
         terminal.tell(f"state 0 and data are in {named(run_dir.path)}; next: {command('host', run_dir.path)}")
 
 

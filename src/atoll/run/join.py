@@ -96,7 +96,7 @@ def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal, start: RunD
 
         def host() -> str:
             preparing = Preparing(terminal)
-            preparing.done(prepare(recipe, run_dir, preparing.report, start))
+            preparing.done(prepare(recipe, run_dir, preparing.report, terminal.tell, start=start))
             check_captured(recipe, run_dir)
             log = run_dir.coordinator / "host.log"
             log.parent.mkdir(parents=True, exist_ok=True)

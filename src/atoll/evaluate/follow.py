@@ -56,6 +56,7 @@ class _Following:
         self._newest: int | None = None  # state that was looked at
         self._num_passed_over = every  # states since the last that was measured; the first is measured
         self._untold: list[m.TellEvaluation] = []
+        self._is_silent = False  # the coordinator, when it was last asked
 
     def run(self) -> None:
         """Until the run's last state is measured."""
@@ -126,10 +127,13 @@ class _Following:
             try:
                 operate.answered(self._run_dir, self._untold[0], m.EvaluationTold)
             except operate.NoAnswer as error:
-                self._shown.say(f"the coordinator cannot be told now: {error}")
+                if not self._is_silent:
+                    self._shown.tell(f"the coordinator will be told later: {error}")
+                self._is_silent = True
                 return
             except UserError as error:
                 self._shown.tell(f"the coordinator does not take this: {error}")
+            self._is_silent = False
             self._untold.pop(0)
 
 

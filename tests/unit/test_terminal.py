@@ -9,14 +9,15 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from rich.console import Console
 
 import examples
 from atoll import events
 from atoll.events.step import Contribution
-from atoll.metrics import Metrics
-from atoll.status import IslandStatus, Overview, RunStatus, Told
+from atoll.metrics import Metrics, Score
+from atoll.status import Evaluation, IslandStatus, Overview, RunStatus, Told
 from atoll.swarm.messages import Pulse
 from atoll.terminal import Host, Joiner, Names, Picture, Relay, Terminal, spark, status_table
 from atoll.terminal.joiner import Pace
@@ -112,6 +113,7 @@ def a_status(*islands: IslandStatus, **changes: object) -> RunStatus:
         "ledger": {"ann": {"books": 200_000, "python": 34_567}, "bob": {"books": 200_000, "python": 34_567}},
         "sent_bytes": 0,
         "islands": islands,
+        "evaluation": None,
         "events": (Told(time=NOON, kind="joined", text=f"{IDS['ann']} joined as an island"),),
     }
     return RunStatus(**{**plain, **changes})
@@ -163,6 +165,20 @@ def test_a_host_shows_joins_deaths_commits_a_stall_and_the_end_a_line_each(width
     for event in STORY:
         speaker.hears(event)
     assert is_as_captured(f"host-{width}", file.getvalue())
+
+
+def test_a_status_tells_the_newest_evaluation() -> None:
+    found = Evaluation(
+        time=NOON,
+        step=6,
+        root="ab",
+        island=IDS["ann"],
+        scores={"arc_challenge": Score(0.25, 0.01)},
+        heldout_losses={"books": 4.5},
+    )
+    terminal, file = screen(120)
+    terminal.console.print(status_table(msgspec.structs.replace(SWARM, evaluation=found), 120))
+    assert "state 6 was evaluated: arc_challenge 0.2500 ± 0.0100, held-out books 4.500" in file.getvalue()
 
 
 def test_a_quiet_host_shows_nothing_of_it() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from lm_eval import evaluator
 from lm_eval.api.model import hash_args
-from lm_eval.models.huggingface import HFLM
+from lm_eval.models import huggingface
 from lm_eval.tasks import TaskManager
 
 from atoll.errors import UserError
@@ -27,6 +27,7 @@ from atoll.evaluate.progress import Pace, Report
 from atoll.evaluate.suites import Question
 from atoll.words import listed
 
+HFLM: Any = huggingface.HFLM  # the decorator around it hides its type
 SEED, OTHER_SEED = 0, 1234  # lm-eval's own: of Python; of numpy, of torch and of the choice of examples
 NUM_SHOWN = 3  # names of data sets in a sentence
 
@@ -72,28 +73,20 @@ class Tasks:
 
     def data_of(self, task: str) -> list[str]:
         """The names on the hub of the data sets that a task, or each of a group, reads; sorted."""
-        return sorted(set(self._data_of(task, {})))
+        return sorted(set(self._data_of(task)))
 
-    def _data_of(self, name: str | dict[str, Any], above: dict[str, Any]) -> Iterator[str]:
-        """`above`: what the group around it sets for its tasks."""
-        config = dict(above)
-        if isinstance(name, dict):
-            config |= name
-            name = name.get("task") or name.get("group") or ""
-        if isinstance(name, list):
-            for member in name:
-                yield from self._data_of(member, config)
-            return
-        entry = self._manager.task_index.get(name)
-        if entry is None:
-            return
-        for member in sorted(entry.tags) if entry.cfg is None else ():
-            yield from self._data_of(member, above)
-        config = {**(entry.cfg or {}), **above}
-        members = (entry.cfg or {}).get("task")
-        for member in members if isinstance(members, list) else ():
-            yield from self._data_of(member, above)
-        if path := config.get("dataset_path"):
+    def _data_of(self, member: Any) -> Iterator[str]:
+        """`member`: a name, or what a group has in its place: a name with settings, or an inner group."""
+        given: dict[str, Any] = member if isinstance(member, dict) else {"task": member}
+        name: Any = given.get("task") or given.get("group")
+        entry = None if isinstance(name, list) else self._manager.task_index.get(name)
+        known: dict[str, Any] = (entry.cfg or {}) if entry else {}
+        members: Any = name if isinstance(name, list) else known.get("task")
+        if entry is not None and entry.cfg is None:  # a tag
+            members = sorted(entry.tags)
+        for each in members if isinstance(members, list) else ():
+            yield from self._data_of(each)
+        if path := given.get("dataset_path") or known.get("dataset_path"):
             yield str(path)
 
     def load(self, question: Question, data_dir: Path) -> dict[str, Any]:

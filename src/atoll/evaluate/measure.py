@@ -1,6 +1,5 @@
 """Ask checkpoints the questions of a suite or of a list of tasks, unless the answers are known already."""
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -119,9 +118,6 @@ class Measuring:
         """The questions that can be asked, by what lm-eval and the data sets have."""
         if self._tasks is None:
             self._say("lm-eval reads its tasks …")
-            # Both are read at the import: bars of other libraries would break our lines.
-            os.environ.setdefault("TQDM_DISABLE", "1")
-            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
             from atoll.evaluate.harness import Tasks
 
             self._tasks = Tasks()

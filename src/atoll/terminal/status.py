@@ -4,6 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from atoll.metrics import scores_text
 from atoll.status import IslandStatus, RunStatus
 from atoll.terminal.figures import clock, duration, human
 from atoll.terminal.names import Names
@@ -33,6 +34,14 @@ def status_table(status: RunStatus, width: int, now: float = 0.0) -> Group:
     if status.islands:
         parts.append(islands_table(status, width))
     parts += _ledger_table(status.ledger)
+    if (found := status.evaluation) is not None:
+        parts.append(
+            Text(
+                visible(
+                    f"state {found.step} was evaluated: {scores_text(found.scores, found.heldout_losses)}"
+                )
+            )
+        )
     names = Names()
     for island in status.islands:
         names.learn(island.island, island.contributor)

@@ -45,6 +45,7 @@ from atoll.swarm.messages.enrolment import (
     TicketRefused,
 )
 from atoll.swarm.messages.operator import (
+    EvaluationTold,
     EvictIsland,
     Invite,
     Invited,
@@ -54,6 +55,7 @@ from atoll.swarm.messages.operator import (
     RequestRefused,
     StatusReply,
     StatusRequest,
+    TellEvaluation,
 )
 from atoll.swarm.messages.peers import (
     FRAME_BYTES,
@@ -101,6 +103,7 @@ __all__ = [
     "Donors",
     "Enroll",
     "Enrolled",
+    "EvaluationTold",
     "EvictIsland",
     "Evicted",
     "Exchanged",
@@ -141,6 +144,7 @@ __all__ = [
     "StatusReply",
     "StatusRequest",
     "Stopped",
+    "TellEvaluation",
     "TicketRefused",
     "Tried",
     "TryToReach",

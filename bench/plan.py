@@ -6,9 +6,9 @@ Nothing is trained or sent: the outer steps follow from the coordinator's own pl
 constants of this machine, measured first, in seconds. All sites have equal links; a round trip takes 100
 ms; 100 inner steps take 38 minutes, as on INTELLECT-1, and int8 travels.
 
-`reduce_seconds` is from the last proposal until the update is reduced. `utilisation_reduce` counts only that as
-lost, as INTELLECT-1's own figures do, and `utilisation` everything but inner steps. `gb_sent_a_day` is what an
-island sends, and as much comes in; `disk_gb` and `memory_gb` are an island's.
+`reduce_seconds` is from the last proposal until the update is reduced. `utilisation_reduce` counts only that
+as lost, as INTELLECT-1's own figures do, and `utilisation` everything but inner steps. `gb_sent_a_day` is
+what an island sends, and as much comes in; `disk_gb` and `memory_gb` are an island's.
 """
 
 import itertools

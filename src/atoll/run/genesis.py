@@ -31,17 +31,17 @@ def prepare(
 ) -> Manifest:
     """Make a run's data and state 0; verify and keep what is there already.
 
-    `tell`: called with what the user should know about the base model. `start`: the run whose newest committed
-    state is state 0. Raises UserError for a recipe or data that cannot be used, and for a start that is not of
-    this model and tokenizer.
+    `tell`: called with what the user should know about the base model. `start`: the run whose newest
+    committed state is state 0. Raises UserError for a recipe or data that cannot be used, and for a start
+    that is not of this model and tokenizer.
     """
     from atoll.data.prepare import prepare as prepare_data
 
     has_state_0 = bool(checkpoint.newest([run_dir.genesis]))
     check_model(recipe)  # first: the data may take hours
-    if recipe.model.from_ is not None and not has_state_0 and start is None:
-        if note := _check_checkpoint(recipe):
-            tell(note)
+    is_base = recipe.model.from_ is not None and not has_state_0 and start is None
+    if is_base and (note := _check_checkpoint(recipe)):
+        tell(note)
     with run_dir.claimed(recipe):
         manifest = prepare_data(recipe, run_dir.data, report)
         if start is not None:

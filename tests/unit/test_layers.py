@@ -52,11 +52,12 @@ EDGES: dict[str, tuple[set[str], bool]] = {
     "sqlalchemy": ({"coordinator/database.py", "coordinator/store.py", "simulate/host.py"}, False),
     "numba": ({"agent/kernel.py"}, False),
     "cryptography": ({"swarm/identity.py"}, False),
-    "safetensors": ({"agent/checkpoint.py", "model/hf.py"}, False),
+    "safetensors": ({"agent/checkpoint.py", "model/hf.py", "post/merge/checkpoints.py"}, False),
     "rich": (
         {f"terminal/{name}.py" for name in ("terminal", "status", "picture", "joiner", "scores")},
         False,
     ),
+    "mergekit": ({"post/merge/mergekit.py"}, True),
     "transformers": ({"demo/report.py", "model/foreign.py"}, True),
     "tokenizers": ({"data/tokenizer.py"}, True),
     "pyarrow": ({"data/parquet.py"}, True),

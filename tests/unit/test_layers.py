@@ -57,6 +57,8 @@ EDGES: dict[str, tuple[set[str], bool]] = {
         {f"terminal/{name}.py" for name in ("terminal", "status", "picture", "joiner", "scores")},
         False,
     ),
+    "openai": ({"post/evolve/server.py"}, True),
+    "datasketch": ({"post/evolve/similar.py"}, True),
     "mergekit": ({"post/merge/mergekit.py"}, True),
     "transformers": ({"demo/report.py", "model/foreign.py"}, True),
     "tokenizers": ({"data/tokenizer.py"}, True),

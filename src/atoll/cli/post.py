@@ -1,7 +1,9 @@
-"""The verbs about what is made of models after training: `atoll merge`."""
+"""The verbs about what is made around training: `atoll merge`, `evolve`."""
 
 import argparse
+import os
 from pathlib import Path
+from typing import Any
 
 from atoll.cli.process import nothing_to_clean_up
 from atoll.cli.verbs import Verbs, is_override
@@ -41,6 +43,30 @@ def add_to(verbs: Verbs) -> None:
         metavar="heldout=RUN",
         help="measure each candidate: the loss on the held-out data of a prepared run",
     )
+    added = verbs.add(evolve, "harder instructions and their answers, from seeds and a model on a server")
+    text = "a .jsonl file, or a text file of an instruction a line"
+    verbs.add_overrides(added, "seeds", text, "KEY=VALUE", "model=NAME server=http://localhost:8000/v1")
+    added.add_argument(
+        "--out", type=Path, required=True, help="a directory; the same one again goes on where it was"
+    )
+
+
+def evolve(options: argparse.Namespace) -> None:
+    with nothing_to_clean_up():
+        from atoll.post.evolve import evolve as make
+        from atoll.recipe.convert import convert
+        from atoll.recipe.evolve import Evolve
+        from atoll.recipe.overrides import override
+        from atoll.terminal import Evolving, Terminal
+
+    tree: dict[str, Any] = {"seeds": options.seeds}
+    for text in options.overrides:
+        override(tree, text)
+    settings = convert(tree, Evolve, "these settings")
+    with Terminal() as terminal:
+        evolving = Evolving(terminal)
+        report = make(settings, options.out, os.environ.get("OPENAI_API_KEY", ""), evolving.show)
+        evolving.done(report, options.out)
 
 
 def merge(options: argparse.Namespace) -> None:

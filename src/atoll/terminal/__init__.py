@@ -2,8 +2,9 @@
 
 `Terminal` prints lines, and keeps at most one picture below them up to date. The speakers turn what happens
 into lines: `Host` from a run's events, `Joiner` and `Relay` from what an agent says of the run, `Preparing`
-and `Evolving` from the progress of `atoll prepare` and `evolve`. `status.py` and `picture.py` show a run at one moment. What strangers
-wrote reaches the terminal through `Terminal` and `words.visible` only, and never as markup.
+and `Evolving` from the progress of `atoll prepare` and `evolve`. `status.py` and `picture.py` show a run at
+one moment. What strangers wrote reaches the terminal through `Terminal` and `words.visible` only, and never
+as markup.
 """
 
 from atoll.terminal.evolving import Evolving

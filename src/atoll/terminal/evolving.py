@@ -18,7 +18,8 @@ class Evolving:
     def show(self, moment: Any) -> None:
         """How far evolving is (`post.evolve.Moment`)."""
         m = moment
-        text = f"{m.done:,} of {m.seeds:,} seeds, {m.requests_per_second:.1f} requests/s, {human(m.tokens)} tokens"
+        text = f"{m.done:,} of {m.seeds:,} seeds, {m.requests_per_second:.1f} requests/s"
+        text += f", {human(m.tokens)} tokens"
         text += f", cost {m.money:,.2f}" if m.money else ""
         if m.requests and m.done < m.seeds:
             seconds_a_seed = m.requests / m.requests_per_second / m.done

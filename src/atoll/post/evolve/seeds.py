@@ -66,9 +66,10 @@ def _json_lines(file: Path, column: str) -> Found:
 
 
 def _lines(file: Path) -> Found:
+    lines = list(parts(file, "\n", lambda _: None))
+    if lines and not lines[-1]:
+        lines.pop()  # what follows the last line's end is no line
     try:
-        return [
-            (row, line.decode(), "") for row, line in enumerate(parts(file, "\n", lambda _: None), start=1)
-        ]
+        return [(row, line.decode(), "") for row, line in enumerate(lines, start=1)]
     except UnicodeDecodeError as error:
         raise UserError(f"{named(file)}: not UTF-8; save it as UTF-8") from error

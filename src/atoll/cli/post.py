@@ -1,4 +1,4 @@
-"""The verbs about what is made around training: `atoll merge`, `evolve`."""
+"""The verbs about what is made around training: `atoll merge`, `evolve`, `pipeline`."""
 
 import argparse
 import os
@@ -49,6 +49,9 @@ def add_to(verbs: Verbs) -> None:
     added.add_argument(
         "--out", type=Path, required=True, help="a directory; the same one again goes on where it was"
     )
+    added = verbs.add(pipeline, "steps that make models and data out of one another, each done once")
+    added.add_argument("pipeline", help="a TOML file, or the name of one that ships (small-instruct)")
+    added.add_argument("--dir", type=Path, help="where (default pipelines/NAME)")
 
 
 def evolve(options: argparse.Namespace) -> None:
@@ -102,3 +105,21 @@ def merge(options: argparse.Namespace) -> None:
     value = "" if made.best.value is None else f", {made.best.value:.5g}"
     print(f"{made.best.name}{value}, is in {made.out}")
     print(f"next: {command('generate', made.out, 'Once upon a time')}")
+
+
+def pipeline(options: argparse.Namespace) -> None:
+    with nothing_to_clean_up():
+        from atoll.post.pipeline import load, run
+        from atoll.terminal import Terminal
+
+    loaded = load(options.pipeline)
+    with Terminal() as terminal:
+        directory = options.dir or Path("pipelines") / loaded.name
+        finished = run(loaded, directory, os.environ.get("OPENAI_API_KEY", ""), terminal.tell)
+        terminal.tell("")
+        terminal.tell(finished.picture.rstrip())
+        terminal.tell("")
+        for name, value in finished.summary.items():
+            terminal.tell(f"{name:22} {value}")
+        if out := finished.summary.get("export_dir"):
+            terminal.tell(f"next: {command('generate', out, 'Once upon a time')}")

@@ -57,7 +57,6 @@ EDGES: dict[str, tuple[set[str], bool]] = {
         {f"terminal/{name}.py" for name in ("terminal", "status", "picture", "joiner", "scores")},
         False,
     ),
-    "openai": ({"post/evolve/server.py"}, True),
     "datasketch": ({"post/evolve/similar.py"}, True),
     "mergekit": ({"post/merge/mergekit.py"}, True),
     "transformers": ({"demo/report.py", "model/foreign.py"}, True),
@@ -69,7 +68,7 @@ EDGES: dict[str, tuple[set[str], bool]] = {
     "lm_eval": ({"evaluate/harness.py"}, False),  # which itself is imported only when a question is new
     "matplotlib": ({"evaluate/figure.py"}, True),
     "huggingface_hub": ({"evaluate/hub.py"}, True),
-    "openai": ({"post/server.py"}, True),
+    "openai": ({"post/server.py", "post/evolve/server.py"}, True),
 }
 STRUCTS = {"Struct", "Message", "Table", "Event"}  # bases of structs
 WITHOUT_TORCH = (

@@ -120,7 +120,7 @@ def test_nothing_else_is_overwritten(models: list[Path], tmp_path: Path) -> None
         ('"further.best"', '"nobody.best"', "there is no step nobody"),
         ('"further.best"', '"further.worst"', "has found no 'worst'; there is: best"),
         ('do = "export"', 'do = "exprot"', "step.2"),
-        ('"@mean"', '"@mean/x"', "there is: one only"),
+        ('"@mean"', '"@mean:x"', "there is: one only"),
     ],
 )
 def test_what_is_wrong_in_a_pipeline_is_said(

@@ -65,7 +65,7 @@ def prepare(options: argparse.Namespace) -> None:
                 "their next start on"
             )
             return
-        preparing.done(genesis.prepare(loaded, run_dir, preparing.report))
+        preparing.done(genesis.prepare(loaded, run_dir, preparing.report, terminal.tell))
         terminal.tell(f"state 0 and data are in {named(run_dir.path)}; next: {command('host', run_dir.path)}")
 
 

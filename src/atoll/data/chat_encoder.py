@@ -80,6 +80,10 @@ class ChatEncoder:
                 f"the chat template does not take it: {error}", f"not taken by the template: {error}"
             ) from error
 
+    def is_special(self, tokens: np.ndarray) -> np.ndarray:
+        """[num_tokens] bool: which tokens are markup."""
+        return self._tokenizer.is_special(tokens)
+
     def _encode(
         self, turns: list[Turn], parted: list[Turn], tools: list[Any] | None, num_given: int, mark: str
     ) -> EncodedChat:

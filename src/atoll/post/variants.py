@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from atoll import recipe as recipes
+from atoll.data.manifest import Manifest
 from atoll.errors import UserError
 from atoll.events import Committed
 from atoll.events.log import EventReader
@@ -15,6 +16,7 @@ from atoll.given import named
 from atoll.post.command import Failed, atoll
 from atoll.post.metric import HeldoutLoss
 from atoll.recipe import Recipe
+from atoll.recipe.objective import REFERENCE
 from atoll.run.directory import RunDir
 from atoll.run.genesis import prepare
 from atoll.run.local import LocalSwarm
@@ -80,9 +82,11 @@ def train_all(
 
 def _train(recipe: Recipe, run_dir: RunDir, data: Path | None, islands: int, drill: bool) -> None:
     """Train a run to its end. Raises Failed where it does not get there."""
-    if data is not None and not run_dir.data.exists():
-        take_data(RunDir(data), run_dir)
+    if data is not None:
+        take_data(RunDir(data).data, run_dir.data)
     prepare(recipe, run_dir, lambda _: None)
+    if REFERENCE in set(recipe.objective.columns) - _captured(run_dir):
+        atoll("capture", str(run_dir.path), log=run_dir.path / "capture.log")
     if islands == 1:
         atoll("train", str(run_dir.path), log=run_dir.path / "train.log")
         return
@@ -115,14 +119,22 @@ def _watch(swarm: LocalSwarm, recipe: Recipe, drill: bool) -> None:
     swarm.check()
 
 
-def take_data(source: RunDir, target: RunDir) -> None:
-    """Give a run the prepared data of another, without copying where the file system can share.
+def take_prepared(source: RunDir, target: RunDir) -> None:
+    """Give a run the prepared data and the state 0 of another."""
+    take_data(source.data, target.data)
+    take_data(source.genesis, target.genesis)
 
-    Files of prepared data are never written again, only replaced.
+
+def take_data(source: Path, target: Path) -> None:
+    """Make a directory what another is, unless it is there; without copying where files can be shared.
+
+    Files of prepared data, and of state 0, are never written again, only replaced.
     """
-    if not source.data.is_dir():
-        raise UserError(f"{named(source.path)}: no prepared data here")
-    partial = target.data.with_name(f".{target.data.name}.tmp")
+    if not source.is_dir():
+        raise UserError(f"{named(source)}: nothing is prepared here")
+    if target.exists():
+        return
+    partial = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(partial, ignore_errors=True)
 
     def link(original: str, copy: str) -> str:
@@ -132,8 +144,12 @@ def take_data(source: RunDir, target: RunDir) -> None:
             shutil.copyfile(original, copy)
         return copy
 
-    shutil.copytree(source.data, partial, copy_function=link)
-    partial.replace(target.data)
+    shutil.copytree(source, partial, copy_function=link)
+    partial.replace(target)
+
+
+def _captured(run_dir: RunDir) -> set[str]:
+    return {column.name for column in Manifest.load(run_dir.data).columns}
 
 
 def keep_ranking(ranked: Sequence[Trained], path: Path) -> None:

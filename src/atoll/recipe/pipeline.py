@@ -1,6 +1,6 @@
 """A pipeline: steps that make models and data out of one another (`atoll pipeline`).
 
-Where a step wants what another one made, it says `@NAME`; `@NAME/VARIANT` is one of several, and `@NAME/*`
+Where a step wants what another one made, it says `@NAME`; `@NAME:VARIANT` is one of several, and `@NAME:*`
 all of them. What a step makes: `prepare` and `capture` a prepared run, `train` a checkpoint (of several
 variants the best), `merge` and `export` a checkpoint, `evolve` a file of conversations, `evaluate` and
 `measure` results.
@@ -30,14 +30,14 @@ class Prepare(Step, frozen=True, kw_only=True, tag="prepare"):
 
     recipe: PathStr
     set: Overrides = field(default_factory=Overrides)
+    variant: RunName | None = None  # of a recipe that has some
 
 
 class Capture(Step, frozen=True, kw_only=True, tag="capture"):
     """The prepared data of another step, with what a model says of them."""
 
     of: PathStr
-    model: PathStr
-    set: Overrides = field(default_factory=Overrides)
+    teacher: PathStr | None = None  # none given: the reference, which is the model that the run starts from
 
 
 class Train(Step, frozen=True, kw_only=True, tag="train"):

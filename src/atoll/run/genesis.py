@@ -1,7 +1,7 @@
 """`atoll prepare`: the prepared data and the state 0 of a run, both a pure function of the recipe."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,20 @@ LARGE_PIECE_ELEMENTS = 1 << 18  # of a large model, whose table of small pieces 
 LARGE_MODEL_ELEMENTS = 1_000_000_000
 
 
-def prepare(recipe: Recipe, run_dir: RunDir, report: Report) -> Manifest:
+def prepare(
+    recipe: Recipe, run_dir: RunDir, report: Report, tell: Callable[[str], None] = lambda _: None
+) -> Manifest:
     """Make a run's data and state 0; verify and keep what is there already.
 
-    Raises UserError for a recipe or data that cannot be used.
+    `tell`: called with what the user should know about the base model. Raises UserError for a recipe or data
+    that cannot be used.
     """
     from atoll.data.prepare import prepare as prepare_data
 
     has_state_0 = bool(checkpoint.newest([run_dir.genesis]))
     check_model(recipe)  # first: the data may take hours
-    if recipe.model.from_ is not None and not has_state_0:
-        _check_checkpoint(recipe)
+    if recipe.model.from_ is not None and not has_state_0 and (note := _check_checkpoint(recipe)):
+        tell(note)
     with run_dir.claimed(recipe):
         manifest = prepare_data(recipe, run_dir.data, report)
         if not has_state_0:
@@ -94,8 +97,12 @@ def check_model(recipe: Recipe) -> None:
         resolve(recipe.model, recipe.tokenizer.train or 1)
 
 
-def _check_checkpoint(recipe: Recipe) -> None:
-    """Raises UserError where a base model has no weights to train, or cannot read the recipe's windows."""
+def _check_checkpoint(recipe: Recipe) -> str:
+    """What the user should know about a base model; "" for nothing.
+
+    Raises UserError where it has no weights to train, cannot read the recipe's windows, or does not know the
+    recipe's chat template.
+    """
     from atoll.model import hf
     from atoll.model.foreign import Foreign
 
@@ -106,6 +113,11 @@ def _check_checkpoint(recipe: Recipe) -> None:
             f"inner.context_length = {length}: {recipe.model.from_} reads at most {model.max_positions} "
             "tokens, as its config.json says; ask for at most that"
         )
+    if recipe.objective.rows == "stream" or recipe.tokenizer.file is None:
+        return ""
+    from atoll.run.first_loss import check_first_loss
+
+    return check_first_loss(recipe, model)
 
 
 def _initial_parameters(recipe: Recipe, vocab_size: int) -> dict[str, Any]:

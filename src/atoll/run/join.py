@@ -90,7 +90,7 @@ def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal) -> None:
 
         def host() -> str:
             preparing = Preparing(terminal)
-            preparing.done(prepare(recipe, run_dir, preparing.report))
+            preparing.done(prepare(recipe, run_dir, preparing.report, terminal.tell))
             check_captured(recipe, run_dir)
             log = run_dir.coordinator / "host.log"
             log.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from atoll.data.rows import Document, read_jsonl
+from atoll.data.shapes import Text
 from atoll.data.stream import parts
 from atoll.errors import UserError
 from atoll.given import expanded, named
@@ -56,7 +57,7 @@ Found = list[tuple[int, str, str]]  # (row, text, why it is none)
 
 def _json_lines(file: Path, column: str) -> Found:
     found: Found = []
-    for item in read_jsonl(file, Source(jsonl=str(file), column=column), lambda _: None):
+    for item in read_jsonl(file, Source(jsonl=str(file)), Text(column), lambda _: None):
         row = item.origin.row
         if isinstance(item, Document):
             found.append((row, item.text, ""))

@@ -16,7 +16,7 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
 
     inputs: str  # the digest of its settings, and of all that went into it
     path: str  # what `@NAME` stands for
-    parts: dict[str, str] = msgspec.field(default_factory=dict[str, str])  # what `@NAME/PART` stands for
+    parts: dict[str, str] = msgspec.field(default_factory=dict[str, str])  # what `@NAME:PART` stands for
     found: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])  # figures, by name
     seconds: float = 0.0
     made_from: list[str] = msgspec.field(default_factory=list[str])  # the names of other steps

@@ -12,7 +12,7 @@ from atoll.post.pipeline.product import Product
 from atoll.recipe.pipeline import Pipeline, Step
 from atoll.words import listed
 
-REFERENCE = re.compile(r"(?<![\w@])@([A-Za-z0-9_-]+)(?:/([A-Za-z0-9_-]+|\*))?")
+REFERENCE = re.compile(r"(?<![\w@])@([A-Za-z0-9_-]+)(?::([A-Za-z0-9_-]+|\*))?")
 
 
 def check(pipeline: Pipeline, where: str) -> None:
@@ -60,7 +60,7 @@ class References:
         return REFERENCE.sub(lambda match: self._all(match)[0], text)
 
     def paths(self, texts: list[str]) -> list[str]:
-        """The same for several texts, where `@STEP/*` stands for all parts."""
+        """The same for several texts, where `@STEP:*` stands for all parts."""
         found: list[str] = []
         for text in texts:
             match = REFERENCE.fullmatch(text)
@@ -75,5 +75,5 @@ class References:
         if part == "*":
             return list(product.parts.values()) or [product.path]
         if part not in product.parts:
-            raise UserError(f"@{name}/{part}: there is: {listed(product.parts) or 'one only'}")
+            raise UserError(f"@{name}:{part}: there is: {listed(product.parts) or 'one only'}")
         return [product.parts[part]]

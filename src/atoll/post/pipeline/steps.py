@@ -18,11 +18,10 @@ from atoll.given import expanded, named
 from atoll.post.command import Failed, atoll
 from atoll.post.evolve import evolve
 from atoll.post.evolve.evolve import RESULT
-from atoll.post.measure import measured
 from atoll.post.merge import merge
-from atoll.post.metric import metric_of
+from atoll.post.metric import HeldoutLoss, metric_of
 from atoll.post.pipeline.references import References
-from atoll.post.variants import Trained, keep_ranking, take_data, train_all
+from atoll.post.variants import Trained, keep_ranking, take_prepared, train_all
 from atoll.recipe.merge import By
 from atoll.recipe.pipeline import (
     AnyStep,
@@ -82,18 +81,19 @@ def do(step: AnyStep, place: Place) -> Made:
 def _prepare(step: Prepare, place: Place) -> Made:
     run = place.directory / "run"
     overrides = [place.references.path(text) for text in step.set]
-    atoll("prepare", step.recipe, *overrides, "--dir", str(run), log=place.directory / "prepare.log")
+    variant = ["--variant", step.variant] if step.variant else []
+    atoll(
+        "prepare", step.recipe, *overrides, *variant, "--dir", str(run), log=place.directory / "prepare.log"
+    )
     return Made(run)
 
 
 def _capture(step: Capture, place: Place) -> Made:
     source, run = RunDir(Path(place.references.path(step.of))), RunDir(place.directory / "run")
-    if not run.data.exists():
-        take_data(source, run)
-        run.claim(recipes.load(source.recipe))
-    model = place.references.path(step.model)
-    overrides = [place.references.path(text) for text in step.set]
-    atoll("capture", str(run.path), *overrides, "--model", model, log=place.directory / "capture.log")
+    run.claim(recipes.load(source.recipe))
+    take_prepared(source, run)
+    teacher = ["--teacher", place.references.path(step.teacher)] if step.teacher else []
+    atoll("capture", str(run.path), *teacher, log=place.directory / "capture.log")
     return Made(run.path)
 
 
@@ -153,9 +153,9 @@ def _merge(step: MergeStep, place: Place) -> Made:
 
 
 def _measure(step: Measure, place: Place) -> Made:
-    run = RunDir(Path(place.references.path(step.on)))
+    metric = HeldoutLoss(Path(place.references.path(step.on)))
     found = {
-        text.removeprefix("@").replace("/", "-"): measured(Path(place.references.path(text)), run)
+        text.removeprefix("@").replace(":", "-"): metric.figures(Path(place.references.path(text)))
         for text in step.models
     }
     out = place.directory / "measured.json"

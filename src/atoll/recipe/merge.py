@@ -86,13 +86,14 @@ class Greedy(Method, frozen=True, tag="greedy"):
 
 
 class Search(Method, frozen=True, tag="search"):
-    """The best of several merges of one method: with the settings given, then with others drawn by the seed.
+    """The best of the models and of several merges of one method, so never worse than a model.
 
-    Drawn are what the method has of `weights`, `t` and `density`.
+    The first merge has the settings given; for the others what the method has of `weights`, `t` and `density`
+    is drawn.
     """
 
     of: Simple
-    tries: PositiveInt = 16
+    tries: PositiveInt = 16  # merges
     seed: NonNegativeInt = 0
 
 

@@ -115,6 +115,8 @@ def _candidates(
 ) -> Iterator[Candidate]:
     """Yield what is to be looked at. `measured` grows meanwhile, and greedy soup goes by it."""
     if isinstance(method, Search):
+        for path in paths:
+            yield Candidate(None, (path,))
         rng = np.random.default_rng(method.seed)
         yield Candidate(method.of, paths)
         for _ in range(method.tries - 1):

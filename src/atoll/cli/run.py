@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atoll.cli import plan
-from atoll.cli.opened import opened, started
+from atoll.cli.opened import has_variants, opened, started
 from atoll.cli.process import nothing_to_clean_up
 from atoll.cli.verbs import TICKET, Verbs, within
 from atoll.errors import UserError
@@ -210,10 +210,29 @@ def train(options: argparse.Namespace) -> None:
         from atoll.run.join import train_alone
         from atoll.terminal import Terminal
 
+    if not options.variant and has_variants(options.recipe):
+        _train_variants(options)
+        return
     loaded, run_dir = opened(options)
     with Terminal() as terminal:
         train_alone(loaded, run_dir, terminal, started(options))
         terminal.tell(f"next: {command('export', run_dir.path, run_dir.path / 'export')}")
+
+
+def _train_variants(options: argparse.Namespace) -> None:
+    """Train all variants of a recipe, one after the other, and tell how well each did."""
+    from atoll.post.variants import keep_ranking, train_all
+    from atoll.recipe.read import find
+    from atoll.terminal import Terminal
+
+    directory = options.dir or Path("runs") / find(options.recipe).stem
+    with Terminal() as terminal:
+        ranked = train_all(
+            options.recipe, options.overrides, directory, start=started(options), say=terminal.tell
+        )
+        keep_ranking(ranked, directory / "ranking.txt")
+        terminal.tell((directory / "ranking.txt").read_text().rstrip())
+        terminal.tell(f"the best: {ranked[0].model}")
 
 
 def status(options: argparse.Namespace) -> None:

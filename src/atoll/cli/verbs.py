@@ -31,6 +31,7 @@ class Verbs:
         text = "a TOML file, the name of a built-in recipe (demo), or the directory of a run that there is"
         self.add_overrides(added, "recipe", text, "KEY=VALUE", "outer.inner_steps=50")
         added.add_argument("--dir", type=Path, help="the run's directory (default runs/NAME)")
+        added.add_argument("--variant", default="", help="which of the recipe's variants, if it has some")
         return added
 
     def add_overrides(

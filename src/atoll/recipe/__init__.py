@@ -17,7 +17,7 @@ from atoll.recipe.lora import Lora
 from atoll.recipe.model import Model
 from atoll.recipe.objective import AnyObjective, Distill, Dpo, Ipo, Pretrain, Sft, SimPo
 from atoll.recipe.outer import Outer
-from atoll.recipe.read import BUILT_IN_DIR, find, load, own_island, parse, with_island
+from atoll.recipe.read import BUILT_IN_DIR, find, load, own_island, parse, variants, with_island
 from atoll.recipe.recipe import Recipe, differing_keys
 
 __all__ = [
@@ -50,5 +50,6 @@ __all__ = [
     "load",
     "own_island",
     "parse",
+    "variants",
     "with_island",
 ]

@@ -53,7 +53,8 @@ def train_all(
     Each run has a directory of its own, with its checkpoint in `model`. A run that is finished is not done
     again, and one that was interrupted goes on. `data`: a run's directory whose prepared data are taken.
     `islands`: how many train on this machine; in a `drill` one is killed in the middle, and comes back.
-    `start`: the run whose newest committed state they begin with. A variant that fails is ranked last. Raises UserError for what cannot be used, and where every run failed.
+    `start`: the run whose newest committed state they begin with. A variant that fails is ranked last. Raises
+    UserError for what cannot be used, and where every run failed.
     """
     names = recipes.variants(source) or [""]
     done: list[Trained] = []

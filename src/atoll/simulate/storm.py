@@ -71,7 +71,7 @@ def _fault(rng: random.Random, span_seconds: float) -> Fault:
         lambda: f.GoBack(at, rng.choice([1, 1, 2, 3])),
         lambda: f.Takeover(at, rng.random() < 0.6),
         lambda: f.Freeze(at, who, seconds),
-        lambda: n.Cut(at, who, other, seconds, rng.random() < 0.4),
+        lambda: n.Cut(at, who, other, rng.choice([seconds, seconds, 400.0]), rng.random() < 0.4),
         lambda: n.Partition(at, rng.randrange(1, 256), seconds),
         lambda: n.Congestion(at, who, other, rng.choice([3.0, 10.0, 40.0]), seconds),
         lambda: n.Reset(at, who, other, rng.random() < 0.5),

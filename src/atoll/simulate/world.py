@@ -4,6 +4,7 @@ import asyncio
 import random
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -110,15 +111,19 @@ class World:
             self.network.at(fault.at, self._strike, fault)
         try:
             self.loop.end()
-            self.loop.run_until_complete(self._live())
+            with warnings.catch_warnings():  # coroutines that a dead process made and never began
+                warnings.simplefilter("ignore", RuntimeWarning)
+                self.loop.run_until_complete(self._live())
             return self._summary()
         finally:
             self.close()
 
     async def _live(self) -> None:
         done_at = float("inf")
-        while not self.invariants.violations:
+        while True:
             await asyncio.sleep(LOOK_SECONDS)
+            if self.invariants.violations:
+                return
             self.progress.look()
             head = len(self.invariants.history)
             if head < self.setting.outer_steps:

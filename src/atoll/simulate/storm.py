@@ -17,6 +17,9 @@ MESSAGES = (
     *("FetchChunk", "FetchTable", "FetchHeader", "FetchPieces", "FetchSliceTable", "Found", "Donors"),
 )
 
+# Before bytes are read that have lain on a disk for a while.
+BEFORE_READING = ("Attempt", "Assembled", "Committed", "Hello", "FetchChunk", "FetchPieces", "Plan")
+
 
 def swarm(seed: int) -> Setting:
     """A small swarm; the same for the same seed."""
@@ -80,7 +83,8 @@ def _fault(rng: random.Random, span_seconds: float) -> Fault:
         lambda: f.ClockRate(at, who, rng.choice([0.9, 1.01, 1.1])),
         lambda: f.Leave(at, who),
         lambda: d.FalseBytes(at, who, seconds),
-        *[lambda: d.Rot(at, who, rng.random() < 0.4)] * 2,
+        lambda: d.Rot(at, who, state=True),
+        *[lambda: d.Rot(at, who, moment=Moment(rng.choice(BEFORE_READING), rng.randrange(3)))] * 2,
         lambda: d.FullDisk(at, who, round(seconds / 4, 1)),
         lambda: d.FullDatabase(at, round(seconds / 6, 1)),
         lambda: d.SlowDisk(at, who, seconds),

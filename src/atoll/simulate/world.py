@@ -122,7 +122,7 @@ class World:
         done_at = float("inf")
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            if self.invariants.violations:
+            if self.invariants.violations or self.has_ended():
                 return
             self.progress.look()
             head = len(self.invariants.history)
@@ -140,6 +140,10 @@ class World:
             over = all(self.is_over(site) for site in self.sites.values())
             if over or self.loop.now > max(done_at, self._last_fault) + SETTLE_SECONDS:
                 return
+
+    def has_ended(self) -> bool:
+        """Whether a world has been seen enough of; for those that are played for something else."""
+        return False
 
     def is_over(self, site: Site) -> bool:
         """Whether a machine has nothing more to do: an island has ended, a relay holds the last state."""
@@ -230,22 +234,26 @@ class World:
     def nothing(self) -> None:
         """The end of a fault that ends by itself."""
 
-    def arm(self, moment: Moment, victim: Process | None, place: str, die: Callable[[], None]) -> None:
-        """Let `die` kill a process at a moment."""
+    def arm(self, moment: Moment, victim: Process | None, place: str, act: Callable[[], None]) -> None:
+        """Let `act` do its harm to a process at a moment, once."""
         if victim is None or not victim.alive or moment.kind == "now":
-            die()
+            act()
             return
+        is_over = False
+
+        def once() -> None:
+            nonlocal is_over
+            if not is_over and victim.alive:
+                is_over = True
+                act()
+
         if moment.kind in ("steps", "lines", "syncs"):
-            victim.doom = Doom(moment.kind, moment.count, die)
+            victim.doom = Doom(moment.kind, moment.count, once)
         else:
-            self._aim(moment, victim, place, die)
-        self.network.after(ARMED_SECONDS, self._strike_anyway, victim, die)
+            self._aim(moment, victim, place, once)
+        self.network.after(ARMED_SECONDS, once)
 
-    def _strike_anyway(self, victim: Process, die: Callable[[], None]) -> None:
-        if victim.alive:
-            die()
-
-    def _aim(self, moment: Moment, victim: Process, place: str, die: Callable[[], None]) -> None:
+    def _aim(self, moment: Moment, victim: Process, place: str, act: Callable[[], None]) -> None:
         """Strike as the message of that kind leaves the victim, or another for it."""
         left = moment.count
 
@@ -256,8 +264,7 @@ class World:
             left -= 1
             if left < 0:
                 self.network.watches.remove(watch)
-                if victim.alive:
-                    die()
+                act()
 
         self.network.watches.append(watch)
 

@@ -38,8 +38,9 @@ from atoll.swarm.layout import BLOCK, Layout, TensorSpec
 from atoll.swarm.records import CommitRecord, Message, RunInfo
 
 STUCK_SECONDS = 200.0  # calm for so long without a commit: never
-LOST_SECONDS = 150.0  # after the last fault: a swarm that is not calm by then will not be
-SETTLE_SECONDS = 110.0  # after the last commit and fault: a restored backup waits 60 s
+LOST_SECONDS = 150.0  # without a change: a swarm that is not calm by then will not be for long
+SETTLE_SECONDS = 110.0  # after the last commit: a restored backup waits 60 s
+CATCH_UP_SECONDS = 60.0  # after the last change: time to fetch the last state
 LOOK_SECONDS = 0.25
 LAYOUT = Layout(
     (TensorSpec("a", (3, BLOCK)), TensorSpec("b", (100,)), TensorSpec("c", (2, BLOCK))), 2 * BLOCK, BLOCK
@@ -56,7 +57,7 @@ class World:
         self._faults = faults
         self._fingerprint = blake3()
         self._num_processes = 0
-        self._last_fault = 0.0
+        self._last_change = 0.0  # when a fault last began or ended
         self.loop = VirtualLoop(seed)
         self.loop.begin()
         self.directory = Path(tempfile.mkdtemp(prefix="atoll-world-", dir=_memory_dir()))
@@ -138,7 +139,7 @@ class World:
                 continue
             done_at = min(done_at, self.loop.now)
             over = all(self.is_over(site) for site in self.sites.values())
-            if over or self.loop.now > max(done_at, self._last_fault) + SETTLE_SECONDS:
+            if over or self.loop.now > done_at + SETTLE_SECONDS:
                 return
 
     def has_ended(self) -> bool:
@@ -155,12 +156,13 @@ class World:
     def _is_lost(self) -> bool:
         """Whether nothing more can be expected: all islands left, or what is needed is gone for good."""
         gone = all(site.stopped is not None for site in self.islands)
-        return gone or (self.loop.now > self._last_fault + LOST_SECONDS and not self.progress.is_calm)
+        return gone or (self.loop.now > self._last_change + LOST_SECONDS and not self.progress.is_calm)
 
     def _summary(self) -> Result:
         result = self.result
         result.commits, result.violations = len(self.invariants.history), self.invariants.violations
-        if result.commits == self.setting.outer_steps and not result.wrong:
+        had_time = self.loop.now > self._last_change + CATCH_UP_SECONDS
+        if result.commits == self.setting.outer_steps and had_time and not result.wrong:
             result.stalls += self.progress.left_behind()
         result.virtual_seconds, result.num_steps = self.loop.now, self.loop.num_steps
         result.worst_gap_seconds = self.progress.worst_gap
@@ -223,9 +225,9 @@ class World:
     # ------------------------------------------------------------------------------------------- what happens
     def after(self, seconds: float, action: Callable[..., None], *arguments: object) -> None:
         """The end of a fault."""
-        self._last_fault = max(self._last_fault, self.loop.now + seconds)
 
         def end() -> None:
+            self._last_change = self.loop.now
             action(*arguments)
             self.progress.disturbed()
 
@@ -302,7 +304,7 @@ class World:
 
     def _strike(self, fault: Fault) -> None:
         self.result.faults[type(fault).__name__] += 1
-        self._last_fault = max(self._last_fault, self.loop.now)
+        self._last_change = self.loop.now
         self.story("fault", str(fault))
         fault.strike(self)
         self.progress.disturbed()

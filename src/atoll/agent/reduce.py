@@ -147,6 +147,9 @@ class Reduction:
                 except TransportError as error:
                     await self._fault(share.island, "silent", str(error))
                     return
+                except FalsePieces as error:
+                    await self._fault(self.me, "lost", str(error))
+                    return
                 try:
                     codec.add_decoded(np.frombuffer(data, np.uint8), np.float32(share.weight), values)
                 except ValueError as error:  # what was proposed, and so its sender's own doing
@@ -159,10 +162,16 @@ class Reduction:
         await self._report(Reduced(self.attempt.step, self.attempt.number, number, digest))
 
     async def _copy(self, number: int, island: str, index: int) -> memoryview:
-        """A participant's copy of one piece. Raises TransportError when nothing of it comes any more."""
+        """A participant's copy of one piece.
+
+        Raises TransportError when nothing of it comes any more, FalsePieces for a damaged one of our own.
+        """
         if island == self.me:
             assert self._payload is not None
-            return self._payload.pieces[index]
+            own = self._payload.pieces
+            if not check_piece(own.table, index, own[index]):  # what an owner would say of another's
+                raise FalsePieces(index, "this island's own copy is damaged")
+            return own[index]
         intake = self._intakes[number, island]
         while True:
             before = intake.num_arrived

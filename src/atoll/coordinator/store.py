@@ -84,6 +84,11 @@ class Store:
     def close(self) -> None:
         self._engine.dispose()
 
+    def sync_level(self) -> int:
+        """How hard SQLite tries to have a commit on disk before it returns: 2 stands for FULL."""
+        with self._engine.connect() as db:
+            return int(db.exec_driver_sql("PRAGMA synchronous").scalar_one())
+
     # ------------------------------------------------------------------------------------------------ the run
     def claim(self, info: bytes) -> str:
         """Make the database this run's, if it is empty; return the database's id.

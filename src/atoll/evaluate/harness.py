@@ -25,6 +25,7 @@ from atoll.errors import UserError
 from atoll.evaluate.answers import Answers, Batch
 from atoll.evaluate.progress import Pace, Report
 from atoll.evaluate.suites import Question
+from atoll.evaluate.tokens import beginning, end_ids, end_of_turn, lacks_bos
 from atoll.words import listed
 
 HFLM: Any = huggingface.HFLM  # the decorator around it hides its type
@@ -291,25 +292,12 @@ class Model(HFLM):
 
     # ------------------------------------------------------------------------------- first and last tokens
     def _beginning(self, attribute: str, request: Any) -> str:
-        """How a request begins, for people; from now on one that lacks its BOS gets it.
-
-        A tokenizer whose BOS is its end of text, as GPT-NeoX's, has no BOS of its own, and gets none. Raises
-        UserError where there is more than one, or it is not the first.
-        """
-        bos = self.tokenizer.bos_token_id
+        """How a request begins, for people; from now on one that lacks its BOS gets it. Raises UserError."""
         ids = self._first_ids(attribute, request)
-        if bos is None or (bos == self.tokenizer.eos_token_id and bos not in ids):
-            return "no BOS"
-        if bos not in ids and not self._adds_bos:
+        if lacks_bos(self.tokenizer, ids) and not self._adds_bos:
             self._adds_bos = True
             ids = self._first_ids(attribute, request)
-        if ids[0] != bos or ids.count(bos) != 1:
-            raise UserError(
-                f"{request.task_name}: the first request has {ids.count(bos)} BOS, and begins with "
-                f"{self.tokenizer.convert_ids_to_tokens(ids[:3])}; it must begin with one and have no other: "
-                "look at the checkpoint's tokenizer and chat template"
-            )
-        return "one BOS, added" if self._adds_bos else "one BOS"
+        return beginning(self.tokenizer, ids, request.task_name, self._adds_bos)
 
     def _first_ids(self, attribute: str, request: Any) -> list[int]:
         """The tokens that the model reads first of a request, without the cut of one that is too long."""
@@ -325,20 +313,12 @@ class Model(HFLM):
         return text if text.startswith(bos) else bos + text
 
     def _end_ids(self) -> list[int]:
-        """The tokens that end what the model generates by itself."""
-        ends = self.model.generation_config.eos_token_id
-        if ends is None:
-            ends = self.tokenizer.eos_token_id
-        return [] if ends is None else [int(end) for end in (ends if isinstance(ends, list) else [ends])]
+        return end_ids(self.tokenizer, self.model.generation_config)
 
     def _stop_at_end_of_turn(self) -> None:
         """From now on generation ends where the template ends a turn, also if the checkpoint forgot that."""
-        turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
-        after = self.tokenizer.apply_chat_template(turns, tokenize=False).rpartition("answer")[2]
-        ids = self.tokenizer.encode(after, add_special_tokens=False)
-        added = self.tokenizer.added_tokens_decoder
-        end = next((token for token in ids if token in added and added[token].special), None)
-        if end is not None and end not in (ends := self._end_ids()):
+        end, ends = end_of_turn(self.tokenizer), self._end_ids()
+        if end is not None and end not in ends:
             self.model.generation_config.eos_token_id = [*ends, end]
 
 

@@ -18,6 +18,7 @@ from atoll.evaluate.data import DataSets
 from atoll.evaluate.progress import Report
 from atoll.evaluate.results import Checkpoint, Measured, Result, Settings
 from atoll.evaluate.suites import Question
+from atoll.evaluate.tokens import ONE_BOS
 from atoll.files import DirectoryLock
 from atoll.words import listed
 
@@ -171,7 +172,7 @@ class Measuring:
             self._say(
                 f"{question.task}: {result.num_cut:,} of {result.num_requests:,} requests are longer than "
                 f"the {result.max_length:,} tokens that this model reads; lm-eval cuts them on the left"
-                + (", and so their BOS is gone" if "one BOS" in result.starts_with else "")
+                + (", and so their BOS is gone" if ONE_BOS in result.starts_with else "")
             )
         return result
 

@@ -3,9 +3,9 @@
 Everything but `[island]` belongs to the run: its digest is checked when an island joins. `[island]` belongs
 to each machine.
 
-The tables are in `model.py`, `data.py`, `objective.py`, `inner.py`, `outer.py`, `about.py` and `island.py`, and
-the whole in `recipe.py`: a new table is a struct in a file of its own, and a field there. `bounds.py` has the
-bounds that values share, `rules.py` what must agree with what, `read.py` how a recipe is read.
+The tables are in `model.py`, `data.py`, `objective.py`, `inner.py`, `outer.py`, `about.py` and `island.py`,
+and the whole in `recipe.py`: a new table is a struct in a file of its own, and a field there. `bounds.py` has
+the bounds that values share, `rules.py` what must agree with what, `read.py` how a recipe is read.
 """
 
 from atoll.recipe.about import About

@@ -9,7 +9,10 @@ import msgspec
 import pytest
 from markdown_it import MarkdownIt
 from runs import SmallRun
+from unit.scores import result
 
+from atoll.evaluate import results
+from atoll.evaluate.checkpoint import Files
 from atoll.publish import export as publish
 from atoll.publish import facts as f
 from atoll.publish.card import card, write_card
@@ -103,6 +106,38 @@ def test_without_events_the_card_says_whose_they_are(run: SmallRun, whole: Path,
     assert "map.png" not in text
 
 
+def test_scores_of_this_state_are_in_the_card_and_no_others(run: SmallRun, whole: Path) -> None:
+    state = committed_state(run.dir)
+    mine = result(0.5, name="/home/ada/run", root=state.root.hex(), digest="a" * 64)
+    by_files = result(0.75, digest=Files(whole).digest(), task="hellaswag", num_fewshot=10)
+    of_another = result(0.125, root="00", digest="b" * 64, task="winogrande")
+    folder = run.dir.path / results.DIRECTORY
+    for each in (mine, by_files, of_another):
+        results.write(results.path_of(folder, each.checkpoint.digest, each.settings), each)
+    found = facts_of(run.dir, state, whole, True)
+    shutil.rmtree(folder)
+    assert found.scores == (mine, by_files)
+    text = card(found)
+    assert "| small, state 6 | 50.00 ± 1.00 | 75.00 ± 1.00 |" in text
+    assert "| chance | 25.00 | 25.00 |" in text
+    assert "MPT-7B" in text
+    assert "with lm-eval 0.4.13; weights in float32" in text
+    assert "/home/ada" not in text
+    assert "## Evaluation" not in card(facts_of(run.dir, state, whole, True))
+
+
+def test_a_model_of_conversations_says_so_whichever_run_it_was(facts: f.Facts) -> None:
+    from huggingface_hub import ModelCard
+
+    chats = msgspec.structs.replace(facts, objective="sft", is_of_chats=True)
+    later = msgspec.structs.replace(facts, objective="pretrain", base=chats, base_model="first")
+    for found in (chats, later):
+        assert "conversational" in ModelCard(card(found)).data.tags
+        assert "With the chat template, which it was trained on" in card(found)
+    assert "conversational" not in ModelCard(card(facts)).data.tags
+    assert "| small | sft | 960 |" in card(later)
+
+
 # -------------------------------------------------------------------------------- the card says all of them
 def changed(value: Any) -> Any:
     """Another value of the same kind."""
@@ -134,8 +169,9 @@ OTHERWISE = {"version", "sources", "told"}
     "name", [field.name for field in msgspec.structs.fields(f.Facts) if field.name not in OTHERWISE]
 )
 def test_a_fact_that_differs_makes_another_card(facts: f.Facts, name: str) -> None:
-    full = msgspec.structs.replace(facts, base_model="ada/first", base=facts)
-    other = None if name == "base" else changed(getattr(full, name))
+    full = msgspec.structs.replace(facts, base_model="ada/first", base=facts, scores=(result(),))
+    others = {"base": None, "objective": "sft"}
+    other = others[name] if name in others else changed(getattr(full, name))
     assert card(msgspec.structs.replace(full, **{name: other})) != card(full)
 
 

@@ -39,6 +39,7 @@ def card(facts: f.Facts) -> str:
         tables.data(facts),
         tables.training(facts),
         tables.ancestry(facts),
+        tables.evaluation(facts),
         _verification(facts),
         _license(facts),
     ]
@@ -98,15 +99,16 @@ print(tokenizer.decode(output_ids[0], skip_special_tokens=True))
 ```
 """
     ]
+    was = "which it was trained on" if facts.chats else "though no run has trained it on conversations"
     if facts.has_chat_template:
         parts.append(
-            """With the chat template, which this model was not necessarily trained on:
+            f"""With the chat template, {was}:
 
 ```python
 from transformers import pipeline
 
 pipe = pipeline("text-generation", model=".")
-print(pipe([{"role": "user", "content": "Who are you?"}], max_new_tokens=50))
+print(pipe([{{"role": "user", "content": "Who are you?"}}], max_new_tokens=50))
 ```
 """
         )

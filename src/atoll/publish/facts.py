@@ -2,10 +2,13 @@
 
 Each is taken from the run's files, as the comments say. "records": the signed commit records; "recipe": the
 run's part of it, signed as well; "events": the events file, which only the machine of the coordinator has;
-"status": what the coordinator, or its database, knows. A fact that none of the files here tells is None.
+"status": what the coordinator, or its database, knows; "evaluations": the results of `atoll evaluate` in the
+run's directory. A fact that none of the files here tells is None.
 """
 
 import msgspec
+
+from atoll.evaluate.results import Result
 
 VERSION = 1
 
@@ -112,6 +115,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     shape: Shape
     bos_token: str
     has_chat_template: bool
+    objective: str  # its type; recipe
+    is_of_chats: bool  # the objective is one on conversations; recipe
     inner_optimizer: str
     inner_lr: float
     inner_schedule: str
@@ -128,3 +133,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     sources: dict[str, Source]
     stages: tuple[Stage, ...]
     told: Told | None
+    scores: tuple[Result, ...]  # of this state, by task; evaluations
+
+    @property
+    def chain(self) -> "tuple[Facts, ...]":
+        """The runs that led here, the first one first; this one is the last."""
+        return (*(self.base.chain if self.base else ()), self)
+
+    @property
+    def chats(self) -> bool:
+        """Whether one of these runs has trained it on conversations."""
+        return any(run.is_of_chats for run in self.chain)

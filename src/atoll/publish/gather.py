@@ -13,6 +13,8 @@ from atoll.agent.codecs import codec_named
 from atoll.data.manifest import Manifest
 from atoll.data.mixture import Mixture
 from atoll.errors import UserError
+from atoll.evaluate import results
+from atoll.evaluate.checkpoint import Files
 from atoll.events.log import EventReader
 from atoll.publish import facts as f
 from atoll.publish.places import located
@@ -59,6 +61,8 @@ def facts_of(run_dir: RunDir, state: CommittedState, export_dir: Path, is_proven
         shape=_shape(state, recipe, config),
         bos_token=_bos_token(export_dir),
         has_chat_template=(export_dir / "chat_template.jinja").exists(),
+        objective=str(recipe.objective.__struct_config__.tag),
+        is_of_chats=recipe.objective.rows != "stream",
         inner_optimizer={"adamw": "AdamW", "muon": "Muon"}[optimizer.__struct_config__.tag],
         inner_lr=optimizer.lr,
         inner_schedule=schedule.type,
@@ -75,6 +79,7 @@ def facts_of(run_dir: RunDir, state: CommittedState, export_dir: Path, is_proven
         sources={name: _source(recipe, name) for name in sorted(recipe.sources)},
         stages=_stages(recipe, Mixture.of(recipe, Manifest.load(run_dir.data)), state.records),
         told=told(EventReader(run_dir.events).read(), state.records),
+        scores=_scores(run_dir, state, export_dir),
     )
 
 
@@ -148,6 +153,15 @@ def _by_stage(ranges: Sequence[tuple[int, int]], starts: Sequence[int]) -> list[
             parts.append((number, (first, stop - first)))
             first = stop
     return parts
+
+
+def _scores(run_dir: RunDir, state: CommittedState, export_dir: Path) -> tuple[results.Result, ...]:
+    """What was measured of the state, or of an export with the same files, and is kept with the run."""
+    known = results.load(run_dir.path / results.DIRECTORY)
+    if not known:
+        return ()
+    digest = Files(export_dir).digest()
+    return tuple(results.of_checkpoint(known, digest=digest, root=state.root.hex()))
 
 
 def _traffic(recipe: Recipe, piece_elements: int) -> f.Traffic:

@@ -17,7 +17,8 @@ def metadata(facts: Facts) -> str:
     """The YAML at the head of a card, as the hub's own library writes and reads it."""
     from huggingface_hub import ModelCardData
 
-    datasets = sorted({source.dataset for source in facts.sources.values() if _is_name(source.dataset)})
+    sources = [source.dataset for run in facts.chain for source in run.sources.values()]
+    datasets = sorted({name for name in sources if _is_name(name)})
     data = ModelCardData(
         license=one_line(facts.license) if facts.license else None,
         language=list(facts.languages) or None,
@@ -25,7 +26,7 @@ def metadata(facts: Facts) -> str:
         base_model=facts.base_model if facts.is_base_on_hub else None,
         pipeline_tag="text-generation",
         library_name="transformers",
-        tags=["atoll", "diloco"],
+        tags=["atoll", "diloco", *(["conversational"] if facts.chats else [])],
     )
     return data.to_yaml() + "\n"
 

@@ -2,12 +2,24 @@
 
 import time
 
+import msgspec
+
+from atoll.evaluate.results import Checkpoint
+from atoll.evaluate.table import table as scores_beside_published
 from atoll.publish import facts as f
 from atoll.publish.markup import table, text
 from atoll.terminal.figures import duration
 from atoll.words import listed
 
 LOSSES = "loss.png"
+OBJECTIVES = {  # by the type that a recipe gives
+    "pretrain": "cross-entropy of every token",
+    "sft": "cross-entropy of what the assistant says (SFT)",
+    "dpo": "DPO, [direct preference optimisation](https://arxiv.org/abs/2305.18290)",
+    "ipo": "IPO, [identity preference optimisation](https://arxiv.org/abs/2310.12036)",
+    "simpo": "SimPO, [simple preference optimisation](https://arxiv.org/abs/2405.14734)",
+    "distill": "distillation: divergence from a teacher's distribution",
+}
 DILOCO = "[DiLoCo](https://arxiv.org/abs/2311.08105)"
 
 
@@ -86,6 +98,7 @@ def training(facts: f.Facts) -> str:
     told, traffic = facts.told, facts.traffic
     rows = [
         ("algorithm", DILOCO),
+        ("objective", OBJECTIVES[facts.objective]),
         (
             "inner optimizer",
             f"{facts.inner_optimizer}, learning rate {facts.inner_lr:g}, {facts.inner_schedule}",
@@ -142,18 +155,26 @@ def ancestry(facts: f.Facts) -> str:
     """The steps that led here, the first one first, if there were several."""
     if facts.base is None:
         return ""
-    chain: list[f.Facts] = []
-    each: f.Facts | None = facts
-    while each is not None:
-        chain.insert(0, each)
-        each = each.base
     rows = [
         (
             text(run.name),
+            run.objective,
             f"{run.tokens:,}",
             listed(text(name) for name in sorted({n for stage in run.stages for n in stage.tokens})),
             f"`{run.root[:16]}`",
         )
-        for run in chain
+        for run in facts.chain
     ]
-    return f"## Runs that led here\n\n{table(('run', 'tokens', 'data', 'root'), rows)}\n"
+    return f"## Runs that led here\n\n{table(('run', 'objective', 'tokens', 'data', 'root'), rows)}\n"
+
+
+def evaluation(facts: f.Facts) -> str:
+    """Scores beside published ones, with chance and standard errors; nothing where nothing was measured."""
+    if not facts.scores:
+        return ""
+    of_this = Checkpoint(name=text(facts.name), digest="", step=facts.step)  # one row, however it was opened
+    named = [msgspec.structs.replace(score, checkpoint=of_this) for score in facts.scores]
+    versions = sorted({f"lm-eval {score.settings.versions['lm_eval']}" for score in facts.scores})
+    dtypes = sorted({text(score.dtype) for score in facts.scores})
+    how = f"Measured by `atoll evaluate` with {listed(versions)}; weights in {listed(dtypes)}."
+    return f"## Evaluation\n\n{how}\n\n{scores_beside_published(named).markdown()}"

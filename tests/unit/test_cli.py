@@ -119,6 +119,14 @@ def test_hosting_before_preparing_says_what_to_do_and_leaves_nothing(capsys, tmp
     assert not (tmp_path / "new").exists()
 
 
+def test_one_island_alone_does_not_wait_for_others_for_ever(capsys, tmp_path, recipe) -> None:
+    place = ("--dir", tmp_path / "run")
+    assert "outer.min_participants = 2" in complaint(
+        capsys, "train", recipe, "outer.min_participants=2", *place
+    )
+    assert not (tmp_path / "run").exists()
+
+
 def test_preparing_that_is_refused_leaves_nothing(capsys, tmp_path, recipe) -> None:
     text = RECIPE.replace("model.own = true", 'model.preset = "demo"\ntokenizer.train = 2048')
     text = text.replace("[{ until = 4 }]", "[{ until = 4, mixture = { a = 1 } }]")

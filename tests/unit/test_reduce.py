@@ -112,7 +112,11 @@ def test_pieces_of_different_sizes_are_reduced_and_arrive(tmp_path) -> None:
         data = np.frombuffer(theirs[index], np.uint8)
         assert (CODECS["sparse"].decode(data, where.stop - where.start) == expected[where]).all()
     assert mine.table == theirs.table
-    assert world.said == {"owner": [Reduced(0, 1, 0, root(mine.table))], "other": []}
+    reduced = world.said["owner"][0]
+    assert (reduced.slice, reduced.digest) == (0, root(mine.table))
+    norms = [float(np.sum(values.astype(np.float64) ** 2)) for values in (floats(1), floats(0))]
+    assert reduced.squared_norms == pytest.approx(norms)
+    assert world.said["other"] == []
 
 
 def swapped(piece: bytes) -> bytes:

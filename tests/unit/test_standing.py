@@ -138,6 +138,10 @@ def test_lost_ownership_comes_back_after_some_steps_or_with_a_new_connection() -
     assert owners(standing, reachable="a") == ["a"]
 
 
+def reduced(part: int) -> m.Reduced:
+    return m.Reduced(step=0, number=1, slice=part, digest=b"d" * 32, squared_norms=(0.5, 0.5))
+
+
 class Step:
     """A coordinator with two islands that have a plan."""
 
@@ -217,8 +221,8 @@ def test_a_slice_that_does_not_exist_cannot_be_reported() -> None:
     step = Step()
     step.propose("a")
     step.propose("b")
-    step.hear("b", m.Reduced(0, 1, -1, b"d" * 32))
-    step.hear("b", m.Reduced(0, 1, 1, b"d" * 32))
+    step.hear("b", reduced(-1))
+    step.hear("b", reduced(1))
     assert step.coordinator.attempt and step.coordinator.attempt.assembled is None
 
 
@@ -226,7 +230,7 @@ def test_a_slice_of_another_owner_cannot_be_reported() -> None:
     step = Step()
     step.propose("a")
     step.propose("b")
-    step.hear("a", m.Reduced(0, 1, 0, b"d" * 32))
-    step.hear("a", m.Reduced(0, 1, 1, b"d" * 32))
-    step.hear("a", m.Reduced(0, 1, 2, b"d" * 32))
+    step.hear("a", reduced(0))
+    step.hear("a", reduced(1))
+    step.hear("a", reduced(2))
     assert step.coordinator.attempt and step.coordinator.attempt.assembled is None

@@ -6,6 +6,7 @@ sorted id order, fp32, weighted; encodes the sum once; and serves everybody, its
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -21,8 +22,33 @@ from atoll.swarm.services import REDUCE
 from atoll.swarm.transport import Stream, Transport, TransportError, expect, together, within
 from atoll.words import one_line
 
+MAX_SLOWNESS = 9.0  # of one participant, relative to all others together
 CREDITS = 8  # pieces an owner keeps unread per participant; more waits in the participant's socket
 Report = Callable[[Reduced | Fault], Awaitable[None]]
+
+
+class Patience:
+    """How long an owner has waited for each participant, and how much longer it may."""
+
+    def __init__(self, limit_seconds: float) -> None:
+        """`limit_seconds` is what each may take before it is compared with the others."""
+        self._limit_seconds = limit_seconds
+        self._began_at = asyncio.get_running_loop().time()
+        self._waited_seconds = defaultdict[str, float](float)
+
+    async def wait(self, island: str, arrival: Awaitable[memoryview]) -> memoryview:
+        """What arrives of a participant.
+
+        Raises TransportError once the owner has waited for it longer than `limit_seconds` and MAX_SLOWNESS
+        times as long as everything else has taken: who sends a piece now and then does not hold up the rest.
+        """
+        clock = asyncio.get_running_loop().time
+        began_at, waited_seconds = clock(), self._waited_seconds[island]
+        others_seconds = began_at - self._began_at - waited_seconds
+        left_seconds = self._limit_seconds + MAX_SLOWNESS * others_seconds - waited_seconds
+        data = await within(max(0.0, min(self._limit_seconds, left_seconds)), arrival, f"pieces of {island}")
+        self._waited_seconds[island] += clock() - began_at
+        return data
 
 
 class Reduction:
@@ -102,37 +128,48 @@ class Reduction:
 
     async def _own(self, number: int, part: Slice) -> None:
         """Reduce a slice that this agent owns, until a piece does not come or cannot be decoded."""
-        codec = self.assembly.codec
+        codec, participants = self.assembly.codec, self.attempt.participants
         total = np.empty(self._layout.piece_elements, np.float32)
+        squares = [0.0] * len(participants)
+        patience = Patience(self.progress_seconds)
         for index in part.pieces:
             elements = self._layout.piece(index)
             values = total[: elements.stop - elements.start]
             values[:] = 0
-            for share in self.attempt.participants:
+            for at, share in enumerate(participants):
                 try:
-                    data = await self._copy(number, share.island, index)
+                    data = await patience.wait(share.island, self._copy(number, share.island, index))
                 except TransportError as error:
                     await self._fault(share.island, "silent", str(error))
                     return
                 try:
-                    codec.add_decoded(np.frombuffer(data, np.uint8), np.float32(share.weight), values)
+                    square = codec.add_decoded(
+                        np.frombuffer(data, np.uint8), np.float32(share.weight), values
+                    )
                 except ValueError as error:  # what was proposed, and so its sender's own doing
                     await self._fault(share.island, "refused", f"piece {index} cannot be decoded: {error}")
                     return
+                squares[at] += square
             reduced = np.empty(codec.max_bytes(len(values)), np.uint8)
             size = codec.encode(values, reduced)
             await self.assembly.put(index, reduced[:size].data)
         digest = root(self.assembly.slice_table(part))
-        await self._report(Reduced(self.attempt.step, self.attempt.number, number, digest))
+        await self._report(
+            Reduced(
+                step=self.attempt.step,
+                number=self.attempt.number,
+                slice=number,
+                digest=digest,
+                squared_norms=tuple(squares),
+            )
+        )
 
     async def _copy(self, number: int, island: str, index: int) -> memoryview:
         """A participant's copy of one piece."""
         if island == self.me:
             assert self._payload is not None
             return self._payload.pieces[index]
-        return await within(
-            self.progress_seconds, self._arrivals[number, island].get(), f"piece {index} of {island}"
-        )
+        return await self._arrivals[number, island].get()
 
     async def _exchange(self, transport: Transport, number: int, part: Slice, payload: Payload) -> None:
         """My payload to an owner, its reduced pieces back."""

@@ -1,12 +1,13 @@
 """Who may be a member, and which proposals count: what a `Hello` and a `Propose` must satisfy."""
 
 import math
+from collections.abc import Callable
 
 from atoll.coordinator.rules import Rules
 from atoll.samples import HASH_BITS, first_sample, num_samples, private_source, source_of
 from atoll.swarm.layout import DIGEST_BYTES
 from atoll.swarm.messages import VERSION, Hello, Propose
-from atoll.swarm.records import Plan
+from atoll.swarm.records import Plan, Term
 
 
 def objection_to_hello(rules: Rules, hello: Hello) -> str:
@@ -27,6 +28,32 @@ def objection_to_hello(rules: Rules, hello: Hello) -> str:
         known = rules.partitioned and 0 < number >> HASH_BITS <= len(rules.partitioned)
         if not known or private_source(first_sample(number), rules.partitioned) != source_of(name):
             return f"its partition {name} is of no partitioned source of this run"
+    return ""
+
+
+def unproven_claim(
+    hello: Hello, term: Term, num_commits: int, num_rewinds: int, is_signed: Callable[[bytes, bytes], bool]
+) -> str:
+    """What an agent says that it knows, this coordinator does not, and the run has not signed; else empty.
+
+    A coordinator that believed it would stop, since its database may be an old backup. `is_signed` tells of
+    (bytes, signature) whether the signature is the run's.
+    """
+    record, rewind = hello.newest_record, hello.newest_rewind
+    if not term.may_follow(hello.term) and not is_signed(hello.term.unsigned(), hello.term.signature):
+        return f"term {hello.term.counter}"
+    if hello.head > num_commits and (
+        record is None
+        or (record.step + 1, record.next_root) != (hello.head, hello.head_root)
+        or not is_signed(record.unsigned(), record.signature)
+    ):
+        return f"{hello.head} commits"
+    if hello.num_rewinds > num_rewinds and (
+        rewind is None
+        or rewind.branch != hello.num_rewinds
+        or not is_signed(rewind.unsigned(), rewind.signature)
+    ):
+        return f"{hello.num_rewinds} rewinds"
     return ""
 
 

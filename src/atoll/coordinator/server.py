@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from atoll import __version__, events
+from atoll.coordinator.admission import unproven_claim
 from atoll.coordinator.effects import (
     Doubted,
     Event,
@@ -78,7 +79,7 @@ class CoordinatorServer:
         `restored`: the operator says that they are from an old backup. `rewind`: the operator goes back to
         that state; raises UserError when the run has none of that number.
         """
-        self.protocol.term = self.store.begin_term()
+        self.protocol.term = self._signed(self.store.begin_term())
         if rewind is not None:
             self._rewind(rewind)
         if restored:
@@ -88,6 +89,12 @@ class CoordinatorServer:
         self._begun = True
         term, head = self.protocol.term.counter, self.protocol.head
         self.events.write(events.ReignBegan(step=head, run_id=self.run.run_id, term=term))
+
+    def _signed(self, term: Term) -> Term:
+        return msgspec.structs.replace(term, signature=self.keys.sign(term.unsigned()))
+
+    def _is_signed(self, data: bytes, signature: bytes) -> bool:
+        return verify_record(self.run.record_key, data, signature)
 
     def _rewind(self, step: int) -> None:
         """Open a new branch at an older state, by a signed record that islands follow."""
@@ -224,6 +231,13 @@ class CoordinatorServer:
         if reason := self.store.eviction_reason(island):
             await stream.send(m.Refused(f"{island} was evicted from this run: {reason}"))
             return
+        protocol = self.protocol
+        num_rewinds = len(protocol.history.rewinds)
+        if claim := unproven_claim(hello, protocol.term, protocol.head, num_rewinds, self._is_signed):
+            refused = events.Refused(island=island, what="island", reason=f"it shows no proof of {claim}")
+            self.events.write(refused)
+            await stream.send(m.Refused(refused.text))
+            return
         outbox: asyncio.Queue[ToAgent] = asyncio.Queue()
         self._outboxes[island] = outbox
         if self._addresses:
@@ -233,7 +247,7 @@ class CoordinatorServer:
             self._renew()
             if self.deposed.done() or hello.term.counter > self.protocol.term.counter + MAX_FORGOTTEN_TERMS:
                 raise TransportError(f"{island} knows a term that this coordinator cannot outrank")
-            self._step(Reign(self.store.begin_term(above=hello.term.counter)))
+            self._step(Reign(self._signed(self.store.begin_term(above=hello.term.counter))))
         self._step(Joined(island, hello))
         reason = "its line closed"
         self.reach.entered(island, stream.peer_host)
@@ -269,10 +283,7 @@ class CoordinatorServer:
 
     def _vouched(self, records: m.Records) -> bool:
         """Whether every one of them is signed with the run's key."""
-        return all(
-            verify_record(self.run.record_key, record.unsigned(), record.signature)
-            for record in records.records
-        )
+        return all(self._is_signed(record.unsigned(), record.signature) for record in records.records)
 
     async def _write(self, stream: Stream[ToCoordinator], outbox: "asyncio.Queue[ToAgent]") -> None:
         while True:

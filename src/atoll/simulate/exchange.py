@@ -109,7 +109,14 @@ class Exchange:
         for offset, index in enumerate(part.pieces):
             self.pieces[index] = self._sum(number, offset, index)
         self._settle(number)
-        self.island.put(Reduced(self.attempt.step, self.attempt.number, number, root(self.table(part))))
+        reduced = Reduced(
+            step=self.attempt.step,
+            number=self.attempt.number,
+            slice=number,
+            digest=root(self.table(part)),
+            squared_norms=(0.0,) * len(participants),
+        )
+        self.island.put(reduced)
         pieces = [self.pieces[i] for i in part.pieces]
         for (of, _), offer in self._offers.items():
             if of == number:

@@ -75,5 +75,5 @@ class RequestRefused(Message, frozen=True):
 
 ToCoordinator = StatusRequest | Invite | EvictIsland | ReadmitIsland
 ToOperator = StatusReply | Invited | IslandEvicted | IslandReadmitted | RequestRefused
-COORDINATOR_DOOR: Door[ToCoordinator] = Door("a coordinator", "an operator", ToCoordinator)
+COORDINATOR_DOOR: Door[ToCoordinator] = Door("a coordinator", "an operator", ToCoordinator, 4096)
 OPERATOR_DOOR: Door[ToOperator] = Door("an operator", "a coordinator", ToOperator)

@@ -131,9 +131,11 @@ def test_lost_ownership_comes_back_after_some_steps_or_with_a_new_connection() -
     standing = charged(("c", "a", "unreachable"))
     num_steps = 0
     while not owners(standing, reachable="a"):
-        standing, num_steps = standing.of_next_step(), num_steps + 1
+        standing.begin_step()
+        num_steps += 1
     assert num_steps == OWNERLESS_STEPS
-    standing = charged(("c", "a", "unreachable")).of_next_step()
+    standing = charged(("c", "a", "unreachable"))
+    standing.begin_step()
     standing.restore_ownership("a")
     assert owners(standing, reachable="a") == ["a"]
 

@@ -1,13 +1,22 @@
-"""Who may be a member, and which proposals count: what a `Hello` and a `Propose` must satisfy."""
+"""Who may be a member, and which proposals count: what a `Hello` and a `Propose` must satisfy, and how large
+a pseudo-gradient may be beside the others' and beside this island's own of before.
+"""
 
 import math
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
+from statistics import median
 
 from atoll.coordinator.rules import Rules
 from atoll.samples import HASH_BITS, first_sample, num_samples, private_source, source_of
 from atoll.swarm.layout import DIGEST_BYTES
 from atoll.swarm.messages import VERSION, Hello, Propose
 from atoll.swarm.records import Plan, Term
+
+NUM_REMEMBERED = 64  # norms of one island
+MIN_OTHERS, MIN_PAST = 2, 3  # norms that are compared with
+CLIP_SHARE = 0.3  # of the largest norm that is not refused
+MAX_EXCESS, TINY = 1.05, 1e-12  # of a measured norm over the one that its maker said: encoding rounds
 
 
 def objection_to_hello(rules: Rules, hello: Hello) -> str:
@@ -70,8 +79,72 @@ def objection_to_proposal(rules: Rules, plan: Plan, proposal: Propose) -> str:
     seconds = proposal.compute_seconds, proposal.handover_seconds
     if not all(map(math.isfinite, (proposal.norm, proposal.loss or 0.0, *seconds))):
         return "a norm, loss or duration that is not finite"
+    if proposal.norm < 0:
+        return "a negative norm"
     if not proposal.metrics.is_finite:
         return "a measurement that is not finite"
     if min(seconds) < 0:
         return "a negative duration"
     return ""
+
+
+class Admission:
+    """How large the islands' pseudo-gradients are, as they say at first, and as owners then measure."""
+
+    def __init__(self, max_norm_ratio: float) -> None:
+        """`max_norm_ratio`: a norm is refused beyond so many times what it is compared with, and its weight
+        reduced from CLIP_SHARE of that on.
+        """
+        self._max_ratio = max_norm_ratio
+        self._past: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=NUM_REMEMBERED))
+
+    def objection_to_norm(self, island: str, proposals: Mapping[str, Propose]) -> str:
+        """Why a proposal is too large to count among these; empty if it is not."""
+        expected = self._expected(island, proposals)
+        norm = proposals[island].norm
+        if norm <= self._max_ratio * expected:
+            return ""
+        return f"a norm of {norm:.3g}, over {self._max_ratio:g} times the {expected:.3g} that is usual"
+
+    def clips(self, proposals: Mapping[str, Propose]) -> dict[str, float]:
+        """By what to multiply the weights of islands whose norms are large, but not refused."""
+        clips: dict[str, float] = {}
+        for island, proposal in proposals.items():
+            limit = CLIP_SHARE * self._max_ratio * self._expected(island, proposals)
+            if proposal.norm > limit:
+                clips[island] = limit / proposal.norm
+        return clips
+
+    def witnesses(self, proposal: Propose, squares: Mapping[str, float]) -> set[str]:
+        """The owners by whose measure a payload is larger than its maker said; empty if it is not.
+
+        `squares`: the squared norm of what each has decoded. These are the fewest who must be wrong if its
+        maker is right, the largest measures first.
+        """
+        limit = (MAX_EXCESS * proposal.norm) ** 2 + TINY
+        left, found = sum(squares.values()), set[str]()
+        for owner in sorted(squares, key=lambda owner: squares[owner], reverse=True):
+            if left <= limit:
+                break
+            found.add(owner)
+            left -= squares[owner]
+        return found
+
+    def note_committed(self, proposals: Mapping[str, Propose]) -> None:
+        """These were of sizes that are to be expected again."""
+        for island, proposal in proposals.items():
+            self._past[island].append(proposal.norm / proposal.inner_steps)
+
+    def _expected(self, island: str, proposals: Mapping[str, Propose]) -> float:
+        """The norm that is usual for as many inner steps as an island has done; infinite while none is known.
+
+        That is the median of the others, where there are two or more, and else the island's own median of
+        before. A norm grows with the inner steps, at most in proportion.
+        """
+        others = [p for other, p in proposals.items() if other != island]
+        inner_steps, past = proposals[island].inner_steps, self._past[island]
+        if len(others) >= MIN_OTHERS:
+            usual_steps = median(p.inner_steps for p in others)
+            usual = median(p.norm for p in others) * max(1.0, inner_steps / usual_steps)
+            return usual or math.inf
+        return median(past) * inner_steps if len(past) >= MIN_PAST else math.inf

@@ -1,6 +1,7 @@
 """One attempt to make the open step's update, as the coordinator sees it."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -30,6 +31,8 @@ class OpenAttempt:
         self.assembled_at = 0.0
         self.holders = Holders()
         self.not_holding = dict.fromkeys(share.island for share in record.participants)  # an ordered set
+        self._heard: set[tuple[str, str]] = set()  # (accuser, peer): whoever has told of an edge
+        self._squares: dict[int, tuple[float, ...]] = {}  # by number of the slice: of each participant
         self._unable: set[str] = set()  # they have said that they cannot hold the update
         self._slice_roots: dict[int, bytes] = {}  # by number of the slice
         self._progress: dict[str, tuple[int, float]] = {}  # island -> (pieces it has, since when)
@@ -85,7 +88,10 @@ class OpenAttempt:
         slices = self.record.slices
         if self.assembled or not 0 <= message.slice < len(slices) or slices[message.slice].owner != island:
             return False
+        if len(message.squared_norms) != len(self.record.participants):
+            return False  # as one that has not said what it has decoded, its owner is late
         self._slice_roots[message.slice] = message.digest
+        self._squares[message.slice] = message.squared_norms
         if len(self._slice_roots) < len(slices):
             return False
         roots = tuple(self._slice_roots[number] for number in range(len(slices)))
@@ -125,13 +131,17 @@ class OpenAttempt:
         awaited = ready if too_few else ready & self.participants
         return sorted(awaited - self.holders.keys() - self._unable)
 
-    def is_held_by_others(self, holders: set[str], ready: set[str]) -> bool:
-        """Whether more than one owner alone vouches for the update, or nobody else is there to do so.
+    def is_held_by_others(self, holders: set[str], ready: set[str], members: Members) -> bool:
+        """Whether more than one owner, or one owner's hand, vouches for the update; or nobody else is there.
 
-        An owner may name a slice that it gives to nobody, and so be the only one that holds the update.
+        An owner may name a slice that it gives to nobody but itself and its other identities.
         """
-        only_an_owner = len(holders) == 1 and all(map(self.record.has_owner, holders))
-        return not only_an_owner or ready <= holders
+        if not any(map(self.record.has_owner, holders)):
+            return True
+        if len(holders) == 1:
+            return ready <= holders
+        hands = set(members.hands(holders).values())
+        return len(hands) > 1 or set(members.hands(self.participants).values()) <= hands
 
     def note_unable(self, island: str) -> None:
         """Note that an island could not complete or write the update: it is not waited for as a holder."""
@@ -141,12 +151,29 @@ class OpenAttempt:
     def is_heard(self, accuser: str, peer: str, kind: FaultKind) -> bool:
         """Whether `accuser` can know of such a fault: it is its own, or of an edge of this attempt.
 
-        An edge is between an owner and a participant; only its two ends are heard about each other.
+        An edge is between an owner and a participant; only its two ends are heard about each other, each
+        once. Anybody may say that it got an owner's slice from nobody.
         """
-        if accuser == peer:
-            return kind == "failed" or accuser in self.record.involved
+        if (accuser, peer) in self._heard:
+            return False
         owns, takes_part = self.record.has_owner, self.participants
-        return (owns(accuser) and peer in takes_part) or (owns(peer) and accuser in takes_part)
+        if accuser == peer:
+            heard = kind == "failed" or accuser in self.record.involved
+        elif kind == "failed":
+            heard = owns(peer)
+        else:
+            heard = (owns(accuser) and peer in takes_part) or (owns(peer) and accuser in takes_part)
+        if heard:
+            self._heard.add((accuser, peer))
+        return heard
+
+    def measured(self, island: str) -> dict[str, float]:
+        """The squared norm of what each owner has decoded of a participant, by owner."""
+        at = next(k for k, share in enumerate(self.record.participants) if share.island == island)
+        squares: defaultdict[str, float] = defaultdict(float)
+        for number, by_participant in self._squares.items():
+            squares[self.record.slices[number].owner] += by_participant[at]
+        return dict(squares)
 
 
 def contribution(proposal: m.Propose) -> Contribution:
@@ -167,14 +194,16 @@ def make_attempt(
     proposals: dict[str, m.Propose],
     addresses: dict[str, Addresses],
     rules: Rules,
+    clips: Mapping[str, float],
 ) -> Attempt:
     """The record of an attempt to reduce these proposals, weighted by their tokens.
 
-    `addresses` maps each owner to where it is reached; slices are given in its order.
+    `addresses` maps each owner to where it is reached; slices are given in its order. `clips`: by what the
+    weight of an island is multiplied, if not by 1; what it lacks then is no others' gain.
     """
     total = sum(proposal.tokens for proposal in proposals.values())
     shares = tuple(
-        Share(island, p.payload, p.tokens, float(np.float32(p.tokens / total)))
+        Share(island, p.payload, p.tokens, float(np.float32(clips.get(island, 1.0) * p.tokens / total)))
         for island, p in sorted(proposals.items())
     )
     slices = equal_slices(list(addresses), rules.num_pieces)

@@ -5,9 +5,9 @@ its own state: no I/O, no clock, no randomness. Effects are carried out in order
 `Persist` before it is durable. After a restart `restore` folds the durable records into the same state.
 
 The methods stand in the order of an outer step: membership, plan and propose, attempt, commit. Rooms of their
-own: admission (what a message must satisfy to count), plans and leases, owners and slices, the open attempt
-and who holds its update, standing (who lost a right by faults), deadlines, history (what is committed), and
-doubt (whether this database may be an old backup).
+own: admission (what a message must satisfy to count), plans and leases, owners and slices, the open attempt,
+the verdict on it once it is held, evidence and standing (who lost a right, and by what), deadlines, history
+(what is committed), and doubt (whether this database may be an old backup).
 """
 
 from collections.abc import Callable, Iterable
@@ -21,16 +21,16 @@ from atoll.coordinator.admission import objection_to_hello, objection_to_proposa
 from atoll.coordinator.attempts import OpenAttempt, make_attempt
 from atoll.coordinator.deadlines import Deadline, doubled
 from atoll.coordinator.doubt import Doubt
+from atoll.coordinator.evidence import Evidence
 from atoll.coordinator.finish import Finish
 from atoll.coordinator.history import History
-from atoll.coordinator.holders import enough
 from atoll.coordinator.members import Member, Members
 from atoll.coordinator.owners import choose_owners
 from atoll.coordinator.plans import Plans
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.stall import Stall
-from atoll.coordinator.standing import Standing
 from atoll.coordinator.start import Start
+from atoll.coordinator.verdict import verdict
 from atoll.events.step import Cause
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
@@ -46,7 +46,8 @@ class Coordinator:
         self.term = term
         self.history = History(rules.genesis_root)
         self.members = Members()
-        self.plans, self.standing = Plans(rules), Standing()
+        self.plans, self.evidence = Plans(rules), Evidence(rules.max_norm_ratio, self.members.hand)
+        self.standing = self.evidence.standing
         self.doubt = Doubt(self.history, self.plans, self.members, rules.doubt_seconds)
         self.holding_deadline = Deadline(rules.hold_seconds)  # from an assembled update until it is held
         self.start, self.stall = Start(self.members, rules.num_awaited), Stall(self.members, self.doubt)
@@ -68,7 +69,8 @@ class Coordinator:
     def _begin_step(self) -> None:
         self.proposals: dict[str, m.Propose] = {}
         self.attempt: OpenAttempt | None = None
-        self.standing = self.standing.of_next_step()
+        self._closed = self.attempt  # until the next opens: its faults are still evidence
+        self.evidence.begin_step()
         self._reopen_at, self._hold_misses = 0.0, 0
 
     def restore(self, commits: list[r.CommitRecord], known: e.OpenStep, now: float) -> None:
@@ -129,7 +131,7 @@ class Coordinator:
             self._do.report(events.Refused(island=island, what="island", reason=reason))
             self._do.send(island, m.Refused(reason))
             return
-        member = self.members.add(island, hello, now)
+        member = self.members.add(island, hello, now, event.ticket)
         self.doubt.awaited.discard(island)
         self.standing.restore_ownership(island)
         rewinds = self.history.rewinds
@@ -217,8 +219,9 @@ class Coordinator:
         if plan is None or (proposal.step, proposal.parent) != (self.head, self.head_root):
             return False  # too late: the island drops it and goes on from the head
         if reason := objection_to_proposal(self.rules, plan, proposal):
-            reason = f"it names {reason}"
-            self._do.report(events.Refused(island=member.island, what="proposal", reason=reason))
+            self._do.report(
+                events.Refused(island=member.island, what="proposal", reason=f"it names {reason}")
+            )
             return False
         is_first = member.island not in self.proposals
         self.proposals[member.island] = proposal
@@ -228,13 +231,8 @@ class Coordinator:
     def _awaits(self, island: str, now: float) -> bool:
         """Whether the step waits for the proposal of an island that has a plan."""
         returning = now < self._grace_until
-        return island not in self.standing.excluded and self.members.is_waited_for(island, returning, now)
-
-    def _call(self, now: float) -> None:
-        """Once half of the islands are done, tell the others how much time is left to them."""
-        if self.plans.half_are_done(self.members, now):
-            for member in self.plans.called(self.members, now):
-                self._plan(member, now)
+        is_out = self.standing.is_out(island)
+        return not is_out and self.members.is_waited_for(island, returning, now)
 
     # ----------------------------------------------------------------------------------- attempt, assembled
     def _decide(self, now: float) -> None:
@@ -252,20 +250,22 @@ class Coordinator:
             for member in self.members.ready(self.head):
                 if not member.relay and member.island not in self.plans:
                     self._plan(member, now)  # it came during an attempt, which has since been closed
-            if not self._do.too_early(self.plans.meant_end, now):
-                self._call(now)
+            if not self._do.too_early(self.plans.meant_end, now) and self.plans.half_are_done(
+                self.members, now
+            ):
+                for member in self.plans.called(self.members, now):
+                    self._plan(member, now)  # which tells them how much time is left to them
             self._maybe_open(now)
 
     def _maybe_open(self, now: float) -> None:
         """Open an attempt once all that are waited for have proposed, or enough of them at the deadline."""
         if self._do.too_early(self._reopen_at, now):
             return
-        out = self.standing.excluded
-        ready = {member.island for member in self.members.ready(self.head)}
+        out, ready = self.standing.excluded, {member.island for member in self.members.ready(self.head)}
         able = {island: p for island, p in self.proposals.items() if island in ready and island not in out}
         if not able or len(able) < self.rules.min_participants:
             if out and not able:
-                self.standing = Standing()  # nobody is left: everybody gets another chance
+                self.standing.forgive()  # nobody is left: everybody gets another chance
                 self._reopen_at = now + self.rules.forgive_seconds
                 self._do.append(e.Timer(self._reopen_at))
             return
@@ -276,25 +276,23 @@ class Coordinator:
 
     def _open(self, able: dict[str, m.Propose], now: float) -> None:
         """Open an attempt with these proposals, if there is anybody to reduce them."""
+        if len(self.evidence.admitted(able, self._do)) < len(able):
+            self._maybe_open(now)  # without whom that leaves out
+            return
         owners = choose_owners(list(able), self.members, self.head, self.standing)
         if not owners:
-            self._exclude_worst(sorted(able), now)
+            if not self.evidence.exclude_worst(sorted(able), self._do):
+                self.stall.note_no_owner()
+            self._reopen_at = now + self.rules.stuck_seconds
             return
         self.number += 1
         addresses = {owner: self.members[owner].addresses for owner in owners}
-        attempt = make_attempt(self.term, self.head, self.number, self.head_root, able, addresses, self.rules)
-        self.attempt = OpenAttempt(attempt, able, now)
+        clips, at = self.evidence.clips(able), (self.term, self.head, self.number, self.head_root)
+        attempt = make_attempt(*at, able, addresses, self.rules, clips)
+        self.attempt, self._closed = OpenAttempt(attempt, able, now), None
         self._do.append(e.Persist(attempt))
         self._do.send_all(self.members.ready(self.head), attempt)
         self._do.report(self.attempt.opened_event(self.plans))
-
-    def _exclude_worst(self, participants: list[str], now: float) -> None:
-        """Nobody may own: leave out the participant with most failed exchanges; the others can go on."""
-        if worst := self.standing.exclude_worst(participants):
-            self._do.report(events.Excluded(island=worst))
-        else:
-            self.stall.note_no_owner()
-        self._reopen_at = now + self.rules.stuck_seconds
 
     def _watch(self, attempt: OpenAttempt, now: float) -> None:
         """Close an attempt that somebody has left, or whose owners make no progress."""
@@ -308,42 +306,43 @@ class Coordinator:
     def _reduced(self, member: Member, reduced: m.Reduced, now: float) -> bool:
         """An owner's slice is done. With the last one the update is fixed, and everybody is told."""
         attempt = self.attempt
-        if attempt is None or not attempt.is_about(reduced):
+        if attempt is None or not (
+            attempt.is_about(reduced) and attempt.note_reduced(member.island, reduced, now)
+        ):
             return False
-        if not attempt.note_reduced(member.island, reduced, now) or attempt.assembled is None:
-            return False
+        assert attempt.assembled is not None
+        if false := self.evidence.charge_false_norms(attempt, self._do):
+            self._close("refused", false, now)
+            return True
         self._do.append(e.Persist(attempt.assembled))
         self._do.send_all(self.members.ready(self.head), attempt.assembled)
         return True
 
     def _fault(self, member: Member, fault: m.Fault, now: float) -> bool:
         """Two agents could not exchange, or one could not hold the update, and is not waited for."""
-        attempt = self.attempt
+        attempt = self.attempt or self._closed
         if attempt is None or not attempt.is_about(fault):
             return False
-        accuser, peer = member.island, fault.peer or member.island
-        if not attempt.is_heard(accuser, peer, fault.kind):
+        if not self.evidence.hear(member.island, fault, attempt, self._do):
             return False
-        self._do.report(events.Fault(island=accuser, peer=peer, fault=fault.kind, detail=fault.text))
-        if fault.kind == "failed" and accuser == peer:
-            attempt.note_unable(accuser)
-        else:
-            self.standing.charge(accuser, peer, fault.kind, attempt.record)
-            self._close("fault", (accuser, peer), now)
+        if fault.kind != "failed" and attempt is self.attempt:
+            self._close("fault", (member.island, fault.peer or member.island), now)
         return True
 
     def _close(self, cause: Cause, islands: Iterable[str], now: float) -> None:
         """End this attempt. Nothing was applied, so nothing is rolled back."""
         names = tuple(sorted(set(islands)))
         self._do.report(events.AttemptClosed(number=self.number, cause=cause, islands=names))
-        self.attempt = None
+        self.attempt, self._closed = None, self.attempt
         self._reopen_at = now + doubled(self.rules.fault_seconds, self.number)
 
     # ------------------------------------------------------------------------------------------ held, commit
     def _held(self, member: Member, held: m.Held, now: float) -> bool:
         """A member has the assembled update on disk."""
         attempt = self.attempt
-        if not (attempt and attempt.is_about(held) and attempt.note_held(member.island, held)):
+        if attempt is None or not attempt.is_about(held) or self.standing.is_out(member.island):
+            return False
+        if not attempt.note_held(member.island, held):
             return False
         self.holding_deadline.observe(now - attempt.assembled_at)
         return not any(self.members.is_ready(island, self.head) for island in attempt.not_holding)
@@ -355,21 +354,22 @@ class Coordinator:
         due = attempt.assembled_at + self.holding_deadline.attempt_limit_seconds(self.number)
         if awaited and self._do.too_early(due, now):
             return
-        held, holders = attempt.holders.largest_group(self.members)
-        if (num_roots := len(attempt.holders.groups())) > 1:
-            self._do.report(events.Unequal(num_roots=num_roots))
-        many = enough(holders, attempt.participants, len(ready))
-        kept = self.members.any_reachable(holders) and attempt.is_held_by_others(holders, ready)
-        if held is not None and kept and (many or self._hold_misses):
-            if not many:
-                self._do.report(events.Thin(holders=tuple(sorted(holders))))
-            self._commit(attempt, held, holders, now)
-        else:
-            self._hold_misses += 1
-            self.holding_deadline.observe(now - attempt.assembled_at)  # it takes longer than that
-            late = set(awaited) if kept or not holders else holders  # or what nobody could get of them
-            self.standing.charge_late(late)
-            self._close("not held", late, now)
+        found = verdict(attempt, ready, self.members, self._hold_misses)
+        if found.held is not None:
+            if found.is_thin:
+                self._do.report(events.Thin(holders=tuple(sorted(found.holders))))
+            self._commit(attempt, found.held, found.holders, now)
+            return
+        if len(groups := attempt.holders.groups()) > 1:
+            others = tuple(sorted(found.dissenting))
+            self._do.report(events.Unequal(num_roots=len(groups), islands=others))
+            self.evidence.convict_dissenting(others, self._do)
+            self._close("unequal", others, now)
+            return
+        self._hold_misses += 1
+        self.holding_deadline.observe(now - attempt.assembled_at)  # it takes longer than that
+        self.standing.charge_late(set(found.late))
+        self._close("not held", found.late, now)
 
     def _commit(self, attempt: OpenAttempt, held: m.Held, holders: set[str], now: float) -> None:
         """The one decision about this step: durable, then told to everybody."""
@@ -377,6 +377,7 @@ class Coordinator:
         self._do.append(e.Persist(record))
         self.history.add(record)
         self.members.shorten_probation(record.islands)
+        self.evidence.note_committed(record.islands, attempt.proposals)
         self.plans.reductions.observe(now - attempt.opened_at)
         self.plans.close_step(attempt.inner_steps, self.members, now)
         self.number = 0

@@ -20,6 +20,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     lr: float
     momentum: float
     min_participants: int
+    max_norm_ratio: float = 10.0  # of a pseudo-gradient to what is usual; beyond it is refused
     num_awaited: int = 1  # islands that must be ready at once before the first step of a reign begins
     num_pieces: int
     partitioned: tuple[str, ...] = ()  # the private sources, sorted
@@ -56,6 +57,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
             lr=outer.lr,
             momentum=outer.momentum,
             min_participants=outer.min_participants,
+            max_norm_ratio=outer.max_norm_ratio,
             num_pieces=num_pieces,
             partitioned=tuple(recipe.partitioned),
             private_shares=tuple(recipe.private_shares(stage) for stage in range(len(recipe.stage))),

@@ -248,7 +248,7 @@ class CoordinatorServer:
             if self.deposed.done() or hello.term.counter > self.protocol.term.counter + MAX_FORGOTTEN_TERMS:
                 raise TransportError(f"{island} knows a term that this coordinator cannot outrank")
             self._step(Reign(self._signed(self.store.begin_term(above=hello.term.counter))))
-        self._step(Joined(island, hello))
+        self._step(Joined(island, hello, self.store.ticket_of(island)))
         reason = "its line closed"
         self.reach.entered(island, stream.peer_host)
         try:

@@ -22,7 +22,8 @@ class Codec(ABC):
     """
 
     name: ClassVar[str]  # in recipes and headers
-    num_residuals: ClassVar[int] = 0  # fp32 values per element that an island keeps from step to step
+    # Per element, fp32 values that an island keeps from step to step; their sum is what is left over.
+    num_residuals: ClassVar[int] = 0
 
     @abstractmethod
     def max_bytes(self, num_elements: int) -> int:

@@ -26,6 +26,7 @@ from atoll.swarm.bounds import (
     Partitions,
     Root,
     Signed,
+    Square,
 )
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Message, Plan, Rewind, Term, encode
@@ -192,7 +193,7 @@ class Propose(Message, frozen=True, kw_only=True):
     tokens: Count
     inner_steps: Number
     loss: float | None  # mean over the inner steps; None where no token had a label
-    norm: float  # of the pseudo-gradient
+    norm: float  # of what the payload decodes to
     compute_seconds: float = 0.0  # that its inner steps took
     handover_seconds: float = 0.0  # from its last inner step until this could be sent: copying, encoding
     metrics: Metrics = Metrics()  # of the island, when it began to encode
@@ -206,7 +207,7 @@ class Reduced(Message, frozen=True, kw_only=True):
     slice: Number  # index among the attempt's slices
     digest: Digest  # root of the table of the slice's reduced pieces
     # Of each participant, in the attempt's order: of what the owner has decoded of it in this slice.
-    squared_norms: Annotated[tuple[float, ...], Meta(max_length=MAX_PARTICIPANTS)]
+    squared_norms: Annotated[tuple[Square, ...], Meta(max_length=MAX_PARTICIPANTS)]
 
 
 FaultKind = Literal[

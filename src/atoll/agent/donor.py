@@ -1,6 +1,7 @@
 """The donor's side of Fetch: an agent answers from what it has, and never pauses anything else for it."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 
 from atoll.agent.assembly import Assembly
@@ -11,10 +12,12 @@ from atoll.agent.state import OuterState
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 from atoll.swarm.messages import peers
-from atoll.swarm.transport import Stream
+from atoll.swarm.transport import Stream, within
 
 MAX_PIECES = 256  # per request: bounds what one answer can hold a donor to
 IDLE_SECONDS = 3_600.0
+READ_SECONDS = 15.0  # for a frame of an answer: who does not read is let go
+ANSWERS_AT_ONCE = 6  # to one member: more of its requests wait, and take no memory
 DataBlock = Callable[[str, int], bytes | None]  # (file, block) of the prepared data; file "" is the manifest
 
 
@@ -27,6 +30,8 @@ class Donor:
         self.genesis_root = genesis_root
         self.data_block = data_block
         self.assembly: tuple[r.Attempt, Assembly] | None = None  # the update in the making, if any
+        # By who asks.
+        self._turns = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(ANSWERS_AT_ONCE))
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -40,14 +45,21 @@ class Donor:
         """Answer one request after the other until the peer closes."""
         while True:
             request, _ = await stream.receive(IDLE_SECONDS)
-            answer = await asyncio.to_thread(self._find, request)
-            if isinstance(answer, m.Missing):
-                await stream.send(answer)
-                continue
-            data, step = answer
-            view = memoryview(data)
-            for start in range(0, len(view) or 1, m.FRAME_BYTES):  # of nothing there is one frame too
-                await stream.send(m.Found(len(view), step), view[start : start + m.FRAME_BYTES])
+            async with self._turns[stream.peer]:
+                await self._answer(stream, await asyncio.to_thread(self._find, request))
+
+    async def _answer(self, stream: Stream[peers.ToDonor], answer: tuple[bytes, int] | m.Missing) -> None:
+        """Send an answer. Raises TransportError for who does not read it, at least a frame every
+        READ_SECONDS.
+        """
+        if isinstance(answer, m.Missing):
+            await stream.send(answer)
+            return
+        data, step = answer
+        view = memoryview(data)
+        for start in range(0, len(view) or 1, m.FRAME_BYTES):  # of nothing there is one frame too
+            frame = stream.send(m.Found(len(view), step), view[start : start + m.FRAME_BYTES])
+            await within(READ_SECONDS, frame, stream.peer)
 
     def _find(self, request: peers.ToDonor) -> tuple[bytes, int] | m.Missing:
         data: bytes | None = None

@@ -176,6 +176,8 @@ class Agent:
                 self._show_pulse()
             case m.Donors():
                 self.work.told_donors(message.addresses)
+            case m.Revoked():
+                self._transport.revoke(message.islands)
             case m.Coordinators():
                 self.coordinators = self._known_coordinators(message.addresses)
                 keep_coordinators(self.settings.directory, message.addresses)

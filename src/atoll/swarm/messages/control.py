@@ -71,6 +71,15 @@ class Evicted(Message, frozen=True):
     reason: str
 
 
+class Revoked(Message, frozen=True):
+    """The coordinator tells an agent who was evicted: it speaks with them no more.
+
+    This replaces what was told before.
+    """
+
+    islands: tuple[str, ...]
+
+
 class Welcome(Message, frozen=True):
     """The coordinator takes an agent in, or tells all of them anew where the run is after that has changed.
 
@@ -252,6 +261,7 @@ ToCoordinator = Hello | WantRecords | Records | Ready | Beat | Propose | Reduced
 ToAgent = (
     Refused
     | Evicted
+    | Revoked
     | Welcome
     | Coordinators
     | Donors

@@ -10,7 +10,8 @@ from atoll.swarm.records import Message, RunInfo
 from atoll.words import Name
 
 MAX_REQUEST_BYTES = 16 << 10
-DOOR_BYTES = 2 * MAX_REQUEST_BYTES  # a stranger sends no more at once
+DOOR_BYTES = 2 * MAX_REQUEST_BYTES
+FRAME_BYTES = DOOR_BYTES + 4  # a stranger sends no more at once
 
 
 class Enroll(Message, frozen=True):

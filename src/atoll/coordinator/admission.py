@@ -15,7 +15,6 @@ from atoll.swarm.records import Plan, Term
 
 NUM_REMEMBERED = 64  # norms of one island
 MIN_OTHERS, MIN_PAST = 2, 3  # norms that are compared with
-CLIP_SHARE = 0.3  # of the largest norm that is not refused
 MAX_EXCESS, TINY = 1.05, 1e-12  # of a measured norm over the one that its maker said: encoding rounds
 
 
@@ -92,9 +91,7 @@ class Admission:
     """How large the islands' pseudo-gradients are, as they say at first, and as owners then measure."""
 
     def __init__(self, max_norm_ratio: float) -> None:
-        """`max_norm_ratio`: a norm is refused beyond so many times what it is compared with, and its weight
-        reduced from CLIP_SHARE of that on.
-        """
+        """`max_norm_ratio`: a norm is refused beyond so many times what is usual."""
         self._max_ratio = max_norm_ratio
         self._past: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=NUM_REMEMBERED))
 
@@ -105,15 +102,6 @@ class Admission:
         if norm <= self._max_ratio * expected:
             return ""
         return f"a norm of {norm:.3g}, over {self._max_ratio:g} times the {expected:.3g} that is usual"
-
-    def clips(self, proposals: Mapping[str, Propose]) -> dict[str, float]:
-        """By what to multiply the weights of islands whose norms are large, but not refused."""
-        clips: dict[str, float] = {}
-        for island, proposal in proposals.items():
-            limit = CLIP_SHARE * self._max_ratio * self._expected(island, proposals)
-            if proposal.norm > limit:
-                clips[island] = limit / proposal.norm
-        return clips
 
     def witnesses(self, proposal: Propose, squares: Mapping[str, float]) -> set[str]:
         """The owners by whose measure a payload is larger than its maker said; empty if it is not.

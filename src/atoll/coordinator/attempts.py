@@ -1,7 +1,7 @@
 """One attempt to make the open step's update, as the coordinator sees it."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -194,16 +194,14 @@ def make_attempt(
     proposals: dict[str, m.Propose],
     addresses: dict[str, Addresses],
     rules: Rules,
-    clips: Mapping[str, float],
 ) -> Attempt:
     """The record of an attempt to reduce these proposals, weighted by their tokens.
 
-    `addresses` maps each owner to where it is reached; slices are given in its order. `clips`: by what the
-    weight of an island is multiplied, if not by 1; what it lacks then is no others' gain.
+    `addresses` maps each owner to where it is reached; slices are given in its order.
     """
     total = sum(proposal.tokens for proposal in proposals.values())
     shares = tuple(
-        Share(island, p.payload, p.tokens, float(np.float32(clips.get(island, 1.0) * p.tokens / total)))
+        Share(island, p.payload, p.tokens, float(np.float32(p.tokens / total)))
         for island, p in sorted(proposals.items())
     )
     slices = equal_slices(list(addresses), rules.num_pieces)

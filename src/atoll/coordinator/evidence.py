@@ -32,10 +32,6 @@ class Evidence:
                 self._convict(island, f"it proposed {reason}", do)
         return able
 
-    def clips(self, proposals: dict[str, Propose]) -> dict[str, float]:
-        """By what the weights of islands are multiplied whose proposals are large, but not refused."""
-        return self._admission.clips(proposals)
-
     def hear(self, accuser: str, fault: Fault, attempt: OpenAttempt, do: Effects) -> bool:
         """Weigh a fault that an agent reports; whether it could know of it.
 

@@ -287,8 +287,7 @@ class Coordinator:
             return
         self.number += 1
         addresses = {owner: self.members[owner].addresses for owner in owners}
-        clips, at = self.evidence.clips(able), (self.term, self.head, self.number, self.head_root)
-        attempt = make_attempt(*at, able, addresses, self.rules, clips)
+        attempt = make_attempt(self.term, self.head, self.number, self.head_root, able, addresses, self.rules)
         self.attempt, self._closed = OpenAttempt(attempt, able, now), None
         self._do.append(e.Persist(attempt))
         self._do.send_all(self.members.ready(self.head), attempt)

@@ -88,7 +88,7 @@ class Standing:
         takes_loss = attempt.has_owner(peer) and kind != "refused"
         self.ownerless_steps[peer if takes_loss else accuser] = OWNERLESS_STEPS
         witnesses = self._hands(self._accusers[peer])
-        if len(witnesses) >= NUM_WITNESSES and (not takes_loss or kind == "failed"):
+        if len(witnesses) >= NUM_WITNESSES and kind != "unreachable":  # which one may be without any fault
             self.convict(peer, f"{len(witnesses)} others could not reduce with it")
         unshared = self._hands(p for p, accusers in self._accusers.items() if accusers == {accuser})
         if len(unshared) >= NUM_UNSHARED:

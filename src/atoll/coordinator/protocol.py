@@ -264,8 +264,8 @@ class Coordinator:
         out, ready = self.standing.excluded, {member.island for member in self.members.ready(self.head)}
         able = {island: p for island, p in self.proposals.items() if island in ready and island not in out}
         if not able or len(able) < self.rules.min_participants:
-            if out and not able:
-                self.standing.forgive()  # nobody is left: everybody gets another chance
+            if out & self.proposals.keys() and not able and not any(self._awaits(i, now) for i in self.plans):
+                self.standing.forgive()  # nobody else is left: everybody gets another chance
                 self._reopen_at = now + self.rules.forgive_seconds
                 self._do.append(e.Timer(self._reopen_at))
             return

@@ -14,7 +14,7 @@ class Outer(Table, frozen=True, kw_only=True):
     lr: PositiveFloat = 0.7
     momentum: Decay = 0.9
     min_participants: PositiveInt = 1  # no update is made of fewer islands
-    # A pseudo-gradient of more than so many times the usual norm is refused. What is usual is the median of the
-    # others or, where there are fewer than two, that of the island itself before.
+    # A pseudo-gradient of more than so many times the usual norm is refused. What is usual is the median of
+    # the others or, where there are fewer than two, that of the island itself before.
     max_norm_ratio: PositiveFloat = 10.0
     checkpoint_every: PositiveInt = 10  # outer steps between outer checkpoints

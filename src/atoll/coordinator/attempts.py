@@ -1,11 +1,13 @@
 """One attempt to make the open step's update, as the coordinator sees it."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
 
 from atoll import events
+from atoll.coordinator.deadlines import doubled
 from atoll.coordinator.holders import Holders
 from atoll.coordinator.members import Members
 from atoll.coordinator.owners import equal_slices
@@ -15,6 +17,8 @@ from atoll.swarm import messages as m
 from atoll.swarm.address import Addresses
 from atoll.swarm.messages import FaultKind
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Share, Term, header
+
+MAX_SLOWNESS = 4.0  # of an owner beside the others
 
 
 class OpenAttempt:
@@ -34,6 +38,7 @@ class OpenAttempt:
         self._heard: set[tuple[str, str]] = set()  # (accuser, peer): whoever has told of an edge
         self._squares: dict[int, tuple[float, ...]] = {}  # by number of the slice: of each participant
         self._unable: set[str] = set()  # they have said that they cannot hold the update
+        self._half_reduced_at = math.inf  # half of the slices, or more
         self._slice_roots: dict[int, bytes] = {}  # by number of the slice
         self._progress: dict[str, tuple[int, float]] = {}  # island -> (pieces it has, since when)
 
@@ -92,6 +97,8 @@ class OpenAttempt:
             return False  # as one that has not said what it has decoded, its owner is late
         self._slice_roots[message.slice] = message.digest
         self._squares[message.slice] = message.squared_norms
+        if 2 * len(self._slice_roots) >= len(slices):
+            self._half_reduced_at = min(self._half_reduced_at, now)
         if len(self._slice_roots) < len(slices):
             return False
         roots = tuple(self._slice_roots[number] for number in range(len(slices)))
@@ -104,14 +111,24 @@ class OpenAttempt:
         if beat.attempt == self.record.number and beat.num_pieces != self._progress.get(island, (0, now))[0]:
             self._progress[island] = (beat.num_pieces, now)
 
-    def late_owners(self, limit_seconds: float, now: float) -> tuple[set[str], float]:
-        """(owners whose unfinished slices have not advanced for so long, when the first one is late)."""
+    def late_owners(self, limit_seconds: float, usual_seconds: float, now: float) -> tuple[set[str], float]:
+        """(owners that are late with their slices, when the first one is).
+
+        Late is a slice that has not advanced for `limit_seconds`, and one that advances far more slowly than
+        others: it takes MAX_SLOWNESS times as long as half of the slices did, or as a whole reduction usually
+        does (`usual_seconds`; 0: not known), and a third of the limit. That doubles with each attempt.
+        """
         at_work = {
             part.owner
             for number, part in enumerate(self.record.slices)
             if part.num_pieces and number not in self._slice_roots
         }
-        due = {i: self._progress.get(i, (0, self.opened_at))[1] + limit_seconds for i in at_work}
+        others_seconds = self._half_reduced_at - self.opened_at
+        if others_seconds == math.inf and usual_seconds:
+            others_seconds = usual_seconds
+        patience = doubled(MAX_SLOWNESS * others_seconds + limit_seconds / 3, self.record.number)
+        last = self.opened_at + patience
+        due = {i: min(last, self._progress.get(i, (0, self.opened_at))[1] + limit_seconds) for i in at_work}
         return {owner for owner, at in due.items() if now >= at}, min(due.values())
 
     def note_held(self, island: str, held: m.Held) -> bool:

@@ -295,7 +295,8 @@ class Coordinator:
 
     def _watch(self, attempt: OpenAttempt, now: float) -> None:
         """Close an attempt that somebody has left, or whose owners make no progress."""
-        late, due = attempt.late_owners(self.rules.stall_seconds, now)
+        usual_seconds = self.plans.reductions.median_seconds
+        late, due = attempt.late_owners(self.rules.stall_seconds, usual_seconds, now)
         if gone := [i for i in attempt.record.involved if not self.members.is_ready(i, self.head)]:
             self._close("left", gone, now)
         elif not self._do.too_early(due, now):

@@ -34,6 +34,7 @@ class Standing:
         self._hand = hand
         self._out_steps: dict[str, int] = {}  # islands that take no part: for how long, this step included
         self._num_convictions: Counter[str] = Counter()
+        self._num_late: Counter[str] = Counter()
         self._num_clean_steps: Counter[str] = Counter()  # since the last conviction
         self._num_charges: Counter[str] = Counter()  # in this step
         self._accusers: defaultdict[str, set[str]] = defaultdict(set)  # in this step, by whom they accuse
@@ -59,8 +60,9 @@ class Standing:
         """An update of these is committed: they have cost nobody anything."""
         for island in participants:
             self._num_clean_steps[island] += 1
-            if self._num_clean_steps[island] % FORGIVEN_STEPS == 0 and self._num_convictions[island]:
-                self._num_convictions[island] -= 1
+            if self._num_clean_steps[island] % FORGIVEN_STEPS == 0:
+                for kept in (self._num_convictions, self._num_late):
+                    kept[island] = max(0, kept[island] - 1)
 
     def restore_ownership(self, island: str) -> None:
         """Let an island own again: it has a new connection, so the cause of its faults may be gone."""
@@ -95,9 +97,15 @@ class Standing:
             self.convict(accuser, f"it accused {len(unshared)} others, whom nobody else accuses")
 
     def charge_late(self, islands: set[str]) -> None:
-        """Charge islands that did not do in time what depended on them alone; they lose ownership."""
-        self.ownerless_steps |= dict.fromkeys(islands, OWNERLESS_STEPS)
+        """Charge islands that did not do in time what depended on them alone; they lose ownership.
+
+        For twice as long each time.
+        """
         self._num_charges.update(islands)
+        for island in islands:
+            self._num_late[island] += 1
+            steps = OWNERLESS_STEPS * 2 ** (self._num_late[island] - 1)
+            self.ownerless_steps[island] = min(steps, MAX_OUT_STEPS)
 
     def convict(self, island: str, reason: str) -> None:
         """Leave an island out of this step, and of doubling numbers of steps with each further conviction.

@@ -19,7 +19,6 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from atoll.files import atomic_dir
 from atoll.island.checkpoint import InnerCheckpoints
-from atoll.island.feed import place
 from atoll.island.ranks import Ranks
 
 
@@ -43,7 +42,7 @@ def main() -> None:
 def row(name: str, num_saves: int, directory: Path, ranks: Ranks) -> dict[str, object]:
     """One shape: milliseconds that training waits, by either way of saving."""
     island = our_island(SHAPES[name], ranks.device_mesh(torch.device("cpu")))
-    batch = [place(some_batch(SHAPES[name], packed=False), island.device)]
+    batch = [island.place(some_batch(SHAPES[name], packed=False))]
     stalls: list[float] = []
     with InnerCheckpoints(island, directory / "ours", 2, ranks) as saved:
         for step in range(num_saves + 1):

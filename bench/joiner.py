@@ -26,11 +26,11 @@ from torch import Tensor
 from atoll import recipe as recipes
 from atoll.data.loader import Loader
 from atoll.data.unigram import heldout_weights
-from atoll.island.feed import place
 from atoll.island.heldout import heldout_loss
 from atoll.island.step import Island
 from atoll.model.llama import Llama
 from atoll.model.presets import resolve
+from atoll.objective import build
 from atoll.recipe import Recipe
 from atoll.run.directory import RunDir
 from atoll.run.genesis import prepare
@@ -56,7 +56,7 @@ class Bench:
         self.recipe, self.data = recipe, data
         model = Llama(resolve(recipe.model, data.manifest.vocab_size))
         model.init_weights(recipe.seed)
-        self.island = Island(model, recipe)
+        self.island = Island(model, build(recipe, data.manifest.vocab_size), recipe)
         self.weights = heldout_weights(data.manifest, recipe.stage[0].mixture)
         self.fresh = self.state()
         self.sample = recipe.seed * 1_000_000  # other seeds train on other samples as well
@@ -86,9 +86,7 @@ class Bench:
             samples = range(self.sample, self.sample + inner * share)
             self.sample += inner * share
             for at, batches in enumerate(self.data.batches(samples, [0], share, share)):
-                self.island.inner_step(
-                    [place(b, self.island.device) for b in batches], swarm.step * inner + at
-                )
+                self.island.inner_step([self.island.place(b) for b in batches], swarm.step * inner + at)
             done = self.island.read()
             losses.append(sum(m.loss for m in done if m.loss is not None) / len(done))
             gradient = {n: swarm.parameters[n] - value for n, value in self.island.parameters().items()}
@@ -96,11 +94,11 @@ class Bench:
             for name, value in gradient.items():
                 total[name] += value / len(swarm.optimizers)
             optimizers.append(self.state())
-        outer = self.recipe.outer
+        objective = self.recipe.objective
         for name, value in total.items():
-            swarm.momentum[name] = outer.momentum * swarm.momentum[name] + value
-            swarm.parameters[name] = swarm.parameters[name] - outer.lr * (
-                value + outer.momentum * swarm.momentum[name]
+            swarm.momentum[name] = objective.outer_momentum * swarm.momentum[name] + value
+            swarm.parameters[name] = swarm.parameters[name] - objective.outer_lr * (
+                value + objective.outer_momentum * swarm.momentum[name]
             )
         swarm.optimizers, swarm.step = optimizers, swarm.step + 1
         swarm.before.append(optimizers)

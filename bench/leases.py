@@ -69,9 +69,10 @@ def write_manifest(data_dir: Path) -> None:
                     num_tokens=SHARD_TOKENS,
                     num_documents=num_documents,
                     num_bytes=4 * SHARD_TOKENS,
+                    num_labels=SHARD_TOKENS - num_documents,
                 )
             )
-        sources[name] = PreparedSource(shards, [])
+        sources[name] = PreparedSource(train=shards, heldout=[])
     Manifest(
         format=FORMAT, tokenizer="", vocab_size=50_000, bos_id=0, sources=sources, files=files, made_from={}
     ).save(data_dir)

@@ -154,7 +154,7 @@ def write_data(data_dir: Path) -> None:
                 documents.append(random.integers(1, VOCABULARY, int(random.lognormal(6.5, 1)) + 2, np.uint16))
                 documents[-1][0] = 0
                 writer.append(documents[-1], 4 * len(documents[-1]))
-        prepared[name], files = PreparedSource(writer.shards, []), files | writer.files
+        prepared[name], files = PreparedSource(train=writer.shards, heldout=[]), files | writer.files
         pq.write_table(
             pa.table({"input_ids": documents}), data_dir / f"{name}.documents.parquet", row_group_size=1000
         )

@@ -88,19 +88,20 @@ class Watched(World):
         setting = Setting(
             islands=len(paces), outer_steps=OUTER_STEPS, inner_steps=INNER_STEPS, step_seconds=1.0
         )
-        super().__init__(0, setting, ())
+        super().__init__(0, setting)
         for island, seconds in zip(self.islands, paces, strict=True):
             island.step_seconds = seconds
 
     def _is_lost(self) -> bool:
         return False  # nothing strikes here, however long a step takes
 
-    def persisted(self, reign, record, plans) -> None:
-        super().persisted(reign, record, plans)
-        if isinstance(record, Attempt):
-            self.opened_at = self.timeline.now
-        elif isinstance(record, CommitRecord):
-            self.commits.append((self.opened_at, self.timeline.now, record))
+    def persisted(self, host, records) -> None:
+        super().persisted(host, records)
+        for record in records:
+            if isinstance(record, Attempt):
+                self.opened_at = self.loop.now
+            elif isinstance(record, CommitRecord):
+                self.commits.append((self.opened_at, self.loop.now, record))
 
 
 def play(paces: Sequence[float], rule: Rule) -> dict[str, float]:
@@ -109,10 +110,10 @@ def play(paces: Sequence[float], rule: Rule) -> dict[str, float]:
     pace.step_seconds = rule
     try:
         world = Watched(paces)
-        result = world.run()
+        result = world.play()
     finally:
         pace.step_seconds = shipped
-    assert result.commits == OUTER_STEPS and not result.violations and not result.stalls, result
+    assert result.commits == OUTER_STEPS and not result.wrong, result
     measured = world.commits[IGNORED_STEPS:]
     seconds = measured[-1][1] - world.commits[IGNORED_STEPS - 1][1]
     done = [{share.island: share.tokens for share in record.participants} for _, _, record in measured]

@@ -4,13 +4,25 @@ import contextlib
 import ctypes
 import os
 import subprocess
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from atoll.errors import UserError
 
 SPACES = Path("/run/netns")
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Sites(Protocol):
+    """A network of sites on this machine, by name."""
+
+    @property
+    def addresses(self) -> Mapping[str, str]: ...
+
+    def at(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Processes that this thread starts inside the block live at that site."""
+        ...
 
 
 def command(*words: str, text: str = "") -> None:

@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 
-from agents.lan import Lan
+from agents.spaces import Sites
 from atoll.run.processes import Child
 
 BENCH = Path(__file__).parents[1]
@@ -15,7 +15,7 @@ class Supervised:
     """One command, started again after a pause whenever it has died; on one site."""
 
     def __init__(
-        self, name: str, arguments: list[str], log: Path, lan: Lan | None, restart_seconds: float
+        self, name: str, arguments: list[str], log: Path, lan: Sites | None, restart_seconds: float
     ) -> None:
         self.name = name
         self.starts: list[float] = []  # seconds since the epoch, as in events

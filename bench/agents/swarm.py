@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from agents.lan import Lan
+from agents.spaces import Sites
 from agents.supervised import Supervised
 from agents.trainer import TOKENS_PER_SAMPLE, Options
 from atoll.agent import membership
@@ -50,7 +50,7 @@ class Swarm:
         inner_steps: int,
         step_seconds: float,
         *,
-        lan: Lan | None = None,
+        lan: Sites | None = None,
         restart_seconds: float = 3.0,
     ) -> None:
         """`elements` fp32 parameters; `inner_steps` inner steps of `step_seconds` make an outer step."""
@@ -106,13 +106,14 @@ class Swarm:
             self.ticket = wait_for_ticket(run_dir.coordinator / "ticket", self.hosts[name].child, before)
         return self.hosts[name]
 
-    def island(self, name: str, genesis: bool = True) -> Supervised:
+    def island(self, name: str, genesis: bool = True, dial_only: bool = False) -> Supervised:
         directory = self.run_dir.islands / name
         options = Options(
             directory=str(directory),
             ticket=self.ticket,
             genesis=str(self.run_dir.genesis) if genesis else "",
             listen=Address(self.address(name), 0),
+            dial_only=dial_only,
             elements=self.elements,
             step_seconds=self.step_seconds,
             seed=len(self.islands),
@@ -120,6 +121,16 @@ class Swarm:
         arguments = ["agents.trainer", msgspec.json.encode(options).decode()]
         self.islands[name] = Supervised(
             name, arguments, directory / "trainer.log", self.lan, self.restart_seconds
+        )
+        return self.islands[name]
+
+    def relay(self, name: str) -> Supervised:
+        """A relay on a site of its own."""
+        directory = self.run_dir.islands / name
+        place = ["--name", name, "--dir", str(self.run_dir.path), "--listen", f"{self.address(name)}:7800"]
+        arguments = ["atoll", "join", self.ticket, "--relay", *place]
+        self.islands[name] = Supervised(
+            name, arguments, directory / "relay.log", self.lan, self.restart_seconds
         )
         return self.islands[name]
 

@@ -3,8 +3,8 @@
 Shapes of arrays: B windows, L tokens each.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -12,12 +12,12 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh
 
 from atoll import recipe as recipes
-from atoll.island.feed import place
 from atoll.island.parallelize import parallelize
 from atoll.island.ranks import own_rows
 from atoll.island.step import Island
 from atoll.model.llama import Llama
 from atoll.model.presets import LlamaConfig
+from atoll.objective import build
 
 DOCUMENT_TOKENS = 128  # a packed window's documents, on average
 INITIAL_STD = 0.02  # of the weights: what they are makes no difference to the time of a step
@@ -41,11 +41,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch, as `Island` takes it: all [B, L]."""
+    """A micro-batch, as `Island` takes it: all [B, L], without columns."""
 
     tokens: np.ndarray
     labels: np.ndarray
     documents: np.ndarray
+    by_token: Mapping[str, np.ndarray] = field(default_factory=dict)
+    by_document: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def some_batch(shape: Shape, packed: bool) -> Batch:
@@ -73,12 +75,12 @@ def our_island(shape: Shape, mesh: DeviceMesh, *, compiled: bool = False, float8
         for parameter in model.parameters():
             _, ours = own_rows(parameter)
             ours.fill_(1.0) if ours.ndim == 1 else ours.normal_(std=INITIAL_STD)
-    return Island(model, run, mesh)
+    return Island(model, build(run, shape.config.vocab_size), run, mesh)
 
 
 def our_step(shape: Shape, batch: Batch, island: Island) -> Step:
     """A training step of the island. The host waits for the device at its end, since it reads the loss."""
-    placed = [place(batch, island.device)] * shape.num_micro_batches
+    placed = [island.place(batch)] * shape.num_micro_batches
 
     def step() -> None:
         island.inner_step(placed, 0)

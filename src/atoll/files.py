@@ -1,4 +1,8 @@
-"""Files that are either whole or absent (temporary name, fsync, rename), and one lock per directory."""
+"""Files that are either whole or absent (temporary name, fsync, rename), and one lock per directory.
+
+What a process asks of its disk beyond reading and writing stands in `Disk`; a simulated process has a disk of
+its own (`atoll.simulate`).
+"""
 
 import errno
 import fcntl
@@ -6,6 +10,7 @@ import os
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from blake3 import blake3
@@ -14,6 +19,24 @@ from atoll.errors import DiskError, UserError
 
 FULL_BYTES = 1 << 16  # with less room than this, a library that fails to write has met a full disk
 LOCK_NAME = ".lock"
+
+
+class Disk:
+    """What a process asks of its disk."""
+
+    def writing(self, path: Path) -> None:
+        """Bytes are about to be written to `path`. Raises OSError when they cannot be."""
+
+    def sync(self, path: Path) -> None:
+        """Make a file's bytes, or a directory's entries, survive a power cut."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+DISK: ContextVar[Disk] = ContextVar("disk", default=Disk())  # noqa: B039 (it has no state)
 
 
 @contextmanager
@@ -26,12 +49,13 @@ def atomic_path(path: Path, synced: bool = True) -> Generator[Path]:
     _make_parent(path)
     temporary = _temporary(path)
     try:
+        DISK.get().writing(temporary)
         yield temporary
         if synced:
-            _fsync(temporary)
+            DISK.get().sync(temporary)
         temporary.replace(path)
         if synced:
-            _fsync(path.parent)
+            DISK.get().sync(path.parent)
     except Exception as error:
         raise disk_error(path, error) from error
     finally:
@@ -52,9 +76,9 @@ def atomic_dir(path: Path) -> Generator[Path]:
         temporary.mkdir()
         yield temporary
         for part in [*sorted(temporary.rglob("*")), temporary]:
-            _fsync(part)
+            DISK.get().sync(part)
         temporary.replace(path)
-        _fsync(path.parent)
+        DISK.get().sync(path.parent)
     except Exception as error:
         raise disk_error(path, error) from error
     finally:
@@ -116,6 +140,7 @@ def reserve(path: Path, num_bytes: int) -> None:
     _make_parent(path)
     is_new = not path.exists()
     try:
+        DISK.get().writing(path)
         path.touch()
         with path.open("r+b") as file:
             if os.fstat(file.fileno()).st_size != num_bytes:
@@ -235,12 +260,3 @@ def _concerns(path: Path, error: OSError) -> bool:
     return where in (path, *path.parents) or any(
         ours in (where, *where.parents) for ours in (path, _temporary(path))
     )
-
-
-def _fsync(path: Path) -> None:
-    """Make a file's bytes, or a directory's entries, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

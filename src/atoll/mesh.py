@@ -141,8 +141,8 @@ class Swarm:
     def measured(self, **figures: float | None) -> None:
         """Note figures that go out with the next progress or proposal, for the run's status and events file.
 
-        They are named as in `Metrics`: `gradient_norm`, `learning_rate`, `heldout_loss`. The first rank's
-        count.
+        They are named as in `Metrics`: `gradient_norm`, `learning_rate`, `heldout_loss`, what an objective
+        adds. The first rank's count.
         """
         if self._ranks.number == 0:
             self._line.measured(**figures)
@@ -160,15 +160,18 @@ class Swarm:
         go_on, self.moved_on = self._ranks.first(report)
         return go_on
 
-    def propose(self, parameters: Mapping[str, Tensor], tokens: int, loss: float | None) -> None:
+    def propose(
+        self, parameters: Mapping[str, Tensor], tokens: int, loss: float | None, count: int | None = None
+    ) -> None:
         """Contribute the parameters after the inner steps, with their tokens and mean loss.
 
+        `count`: what the loss is a mean over, by which the island is weighed in the update; None: its tokens.
         All the plan's inner steps are taken for done unless `progress` has said that there is no time for
         more. Raises UserError unless names and shapes are exactly the run's.
         """
         self._hand_over(self._checked_layout(parameters), parameters)
         if self._ranks.number == 0:
-            self._line.propose(tokens, loss)
+            self._line.propose(tokens, loss, count)
 
     def data_dir(self) -> Path:
         """Where the run's prepared data is: manifest and tokenizer, fetched if need be, and what `provide`

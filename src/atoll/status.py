@@ -29,6 +29,9 @@ class IslandStatus(msgspec.Struct, frozen=True, kw_only=True):
     planned_inner_steps: int  # of how many; slower islands are planned fewer; 0: no plan in this step yet
     metrics: Metrics  # its newest
     sent_bytes: int  # to all others, since its agent started
+    up_mbit: float = 0.0  # Mbit/s that its link carries, as far as its agent has seen; 0: it has not
+    down_mbit: float = 0.0
+    utilisation: float | None = None  # share of its time that went into inner steps; None before the first
     committed_tokens: int
     committed_tokens_by_source: dict[str, int]  # empty for a run whose data has no sources
 

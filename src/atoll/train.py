@@ -13,13 +13,14 @@ from pathlib import Path
 import msgspec
 import torch
 
+from atoll import objective as objectives
 from atoll import recipe as recipes
 from atoll.data.loader import Batch, Loader
 from atoll.data.partition import partitions
 from atoll.data.unigram import heldout_weights
 from atoll.errors import UserError
 from atoll.island.checkpoint import InnerCheckpoints
-from atoll.island.feed import place, prefetched
+from atoll.island.feed import prefetched
 from atoll.island.garbage import manual_collection
 from atoll.island.heldout import heldout_loss
 from atoll.island.parallelize import parallelize
@@ -44,15 +45,16 @@ class Summary:
     outer_steps: int = 0  # the number of the newest outer state adopted
     inner_steps: int = 0
     full_inner_steps: int = 0  # of an island that had done all of each outer step
-    tokens: int = 0  # that counted in the loss
-    loss: float | None = None  # of the last inner step that had labels, in nats per token
+    count: int = 0  # of what the objective counts
+    counts: str = "tokens"  # what that is
+    loss: float | None = None  # of the last inner step that counted something
     seconds: float = 0.0
 
     def add(self, done: list[InnerMetrics], full_inner_steps: int) -> None:
         """Count the inner steps that were done of one plan, and those of a whole outer step."""
         self.inner_steps += len(done)
         self.full_inner_steps += full_inner_steps
-        self.tokens += sum(metrics.tokens for metrics in done)
+        self.count += sum(metrics.count for metrics in done)
         self.loss = next((m.loss for m in reversed(done) if m.loss is not None), self.loss)
 
 
@@ -80,7 +82,7 @@ def train(
     source_weights = heldout_weights(data.manifest, recipe.mixture(0))
     if own.evaluate_every:
         mesh.swarm.provide(lambda: data.heldout_blocks(HELDOUT_WINDOWS))
-    summary = Summary(island=mesh.swarm.island)
+    summary = Summary(island=mesh.swarm.island, counts=island.objective.counts)
     started = time.monotonic()
     num_plans, is_profiled = 0, not own.profile
     checkpoints = InnerCheckpoints(
@@ -140,7 +142,7 @@ def inner_steps(
     if not mesh.swarm.provide(lambda: data.blocks(plan.samples, plan.stage_starts)):
         return done
     micro_batches = prefetched(
-        own_batches(mesh, data, plan, recipe), lambda step: [place(batch, island.device) for batch in step]
+        own_batches(mesh, data, plan, recipe), lambda step: [island.place(batch) for batch in step]
     )
     if profile_path is not None:
         micro_batches = profiled(micro_batches, profile_path, island.device)
@@ -154,8 +156,10 @@ def inner_steps(
                 for at, metrics in enumerate(new, start=len(done) + 1):
                     report(plan, at, metrics)
             done += new
-            newest, num_tokens = new[-1], sum(metrics.tokens for metrics in new)
-            mesh.swarm.measured(gradient_norm=newest.gradient_norm, learning_rate=newest.learning_rate)
+            newest, num_tokens = new[-1], len(new) * recipe.inner.tokens_per_step
+            mesh.swarm.measured(
+                gradient_norm=newest.gradient_norm, learning_rate=newest.learning_rate, **newest.further
+            )
             if not mesh.swarm.progress(newest.loss, num_tokens, len(new)):
                 break
     return done
@@ -168,7 +172,9 @@ def propose(
     num_tokens = num_samples(plan.used_lease(len(done))) * recipe.inner.context_length
     losses = [metrics.loss for metrics in done if metrics.loss is not None]
     mean_loss = sum(losses) / len(losses) if losses else None
-    mesh.swarm.propose(island.parameters(), num_tokens, mean_loss)
+    # An island for which nothing counted is not refused; it weighs next to nothing.
+    count = max(1, sum(metrics.count for metrics in done))
+    mesh.swarm.propose(island.parameters(), num_tokens, mean_loss, count)
 
 
 def own_batches(mesh: ElasticDeviceMesh, data: Loader, plan: Plan, recipe: Recipe) -> Iterator[list[Batch]]:
@@ -198,7 +204,8 @@ def build(mesh: ElasticDeviceMesh, recipe: Recipe, data: Loader) -> Island:
     local = mesh.place(recipe.island.device)
     with torch.device("meta"):
         model = hf.build(recipe.model, data.manifest.vocab_size)
-    return Island(parallelize(model, local, recipe.island), recipe, local)
+    objective = objectives.build(recipe, data.manifest.vocab_size)
+    return Island(parallelize(model, local, recipe.island), objective, recipe, local)
 
 
 def append_heldout_loss(directory: Path, step: int, loss: float) -> None:

@@ -16,6 +16,7 @@ from atoll.events import Committed
 from atoll.events.log import EventReader
 from atoll.island.heldout import heldout_loss
 from atoll.island.step import Island
+from atoll.objective import build
 from atoll.publish.export import load_model, newest_state
 from atoll.run.directory import RunDir
 
@@ -86,7 +87,15 @@ def test_transformers_measures_the_same_heldout_loss(demo: Path) -> None:
     data = Loader(demo / "data", recipe)
     batches = list(islice(data.heldout(1, num_windows=6), 12))
     weights = {"books": 0.5, "python": 0.5}
-    ours = heldout_loss(Island(load_model(recipe, data.manifest.vocab_size, saved), recipe), batches, weights)
+    ours = heldout_loss(
+        Island(
+            load_model(recipe, data.manifest.vocab_size, saved),
+            build(recipe, data.manifest.vocab_size),
+            recipe,
+        ),
+        batches,
+        weights,
+    )
 
     model = AutoModelForCausalLM.from_pretrained(demo / "export").eval()
     sums = {name: [0.0, 0] for name in weights}  # loss and number of tokens

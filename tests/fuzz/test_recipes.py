@@ -41,7 +41,7 @@ PARTS = [
 KEYS = [
     "stage.0.until",
     "sources.books.text",
-    "outer.lr",
+    "objective.outer_lr",
     "tokenizer.file",
     "model",
     "island.threads",

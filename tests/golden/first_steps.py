@@ -188,6 +188,7 @@ class ThreadAgent:
 
     def _commit(self, done: m.Proposed) -> None:
         state, outer, layout = self._state, self._recipe.outer, self._run.layout
+        objective = self._recipe.objective
         empty = m.Propose(
             step=done.step,
             parent=b"",
@@ -206,8 +207,8 @@ class ThreadAgent:
             number=1,
             parent=b"",
             codec=outer.codec,
-            lr=outer.lr,
-            momentum=outer.momentum,
+            lr=objective.outer_lr,
+            momentum=objective.outer_momentum,
             participants=(Share("me", mine.proposal.payload, done.tokens, 1.0),),
             slices=slices,
             addresses={"me": ()},

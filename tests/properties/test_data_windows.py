@@ -53,7 +53,7 @@ def test_every_token_is_an_input_once_and_labels_stay_within_documents(texts, le
     with tempfile.TemporaryDirectory() as folder:
         loader = loader_over(Path(folder), texts, length, shard_tokens)
         num_windows = -(-len(stream) // length)
-        batches = [batch for _, batch in loader.heldout(micro_batch=4)]
+        batches = [batch[:3] for _, batch in loader.heldout(micro_batch=4)]
         (passed,) = loader.batches(range(num_windows), [0], num_windows, micro_batch=num_windows)
         tokens, labels, ids = (np.concatenate(parts).ravel() for parts in zip(*batches, strict=True))
         assert sorted(map(tuple, passed[0].tokens)) == sorted(map(tuple, tokens.reshape(-1, length)))

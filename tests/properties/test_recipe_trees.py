@@ -34,7 +34,7 @@ KEYS = [
     "inner.optimizer",
     "inner.optimizer.betas",
     "outer",
-    "outer.lr",
+    "objective.outer_lr",
     "sources",
     "sources.books",
     "sources.books.keep",
@@ -89,9 +89,15 @@ class Number(NamedTuple):
 
 # Between them, these have a place for every number that a recipe may hold.
 KEEP = "sources.books.keep.score"
+ROWS = "sources={books={jsonl='b.jsonl'}, python={jsonl='p.jsonl'}}"
 WHOLE = [
     msgspec.json.decode(msgspec.json.encode(recipes.load("demo", overrides)))
-    for overrides in ([f"{KEEP}={{min=0, max=1}}"], [f"{KEEP}=[1]", "inner.optimizer={type='muon'}"])
+    for overrides in (
+        [f"{KEEP}={{min=0, max=1}}"],
+        [f"{KEEP}=[1]", "inner.optimizer={type='muon'}"],
+        ["model={from='a-model', lora={}}", ROWS, "objective={type='sft'}"],
+        *([ROWS, f"objective={{type='{name}'}}"] for name in ("dpo", "ipo", "simpo", "distill")),
+    )
 ]
 
 

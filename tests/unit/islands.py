@@ -1,16 +1,17 @@
 """A tiny island, and batches for it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 import torch
 
 from atoll import recipe
-from atoll.island.feed import place
 from atoll.island.step import InnerMetrics, Island
 from atoll.model.llama import Llama
 from atoll.model.presets import resolve
+from atoll.objective import build
 
 OPTIMIZERS = {"adamw": recipe.AdamW(lr=1e-2), "muon": recipe.Muon()}
 
@@ -20,9 +21,15 @@ class Batch:
     tokens: np.ndarray
     labels: np.ndarray
     documents: np.ndarray
+    by_token: Mapping[str, np.ndarray] = field(default_factory=dict)
+    by_document: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def windows(self, start: int, end: int) -> "Batch":
-        return Batch(self.tokens[start:end], self.labels[start:end], self.documents[start:end])
+        columns = (
+            {name: array[start:end] for name, array in each.items()}
+            for each in (self.by_token, self.by_document)
+        )
+        return Batch(self.tokens[start:end], self.labels[start:end], self.documents[start:end], *columns)
 
 
 def some_batch(seed: int = 0) -> Batch:
@@ -50,11 +57,11 @@ def some_island(described: recipe.Recipe | None = None) -> Island:
     described = described or some_recipe()
     model = Llama(resolve(described.model, 64))
     model.init_weights(described.seed)
-    return Island(model, described)
+    return Island(model, build(described, 64), described)
 
 
 def take_step(island: Island, batches: list[Batch], step: int) -> InnerMetrics:
-    island.inner_step([place(batch, island.device) for batch in batches], step)
+    island.inner_step([island.place(batch) for batch in batches], step)
     (metrics,) = island.read()
     return metrics
 

@@ -2,7 +2,7 @@
 
 import tracemalloc
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 import pytest
@@ -39,7 +39,7 @@ def unbounded(wanted: Any, path: str) -> list[str]:
         return [found for argument in get_args(inner) for found in unbounded_inside(argument, path)]
     if wanted in BOUNDED_BY_THEMSELVES or origin is Literal:
         return []
-    if origin is UnionType:
+    if origin in (UnionType, Union):
         return [found for argument in arguments for found in unbounded(argument, path)]
     if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
         return [

@@ -94,21 +94,23 @@ def test_a_model_that_cannot_be_is_refused_before_any_data_is_prepared(
 
 def test_a_run_directory_of_another_recipe_names_the_keys(capsys, tmp_path, recipe) -> None:
     RunDir(tmp_path / "run").claim(recipes.load(recipe))
-    text = complaint(capsys, "host", recipe, "outer.lr=0.5", "inner.clip_norm=2", "--dir", tmp_path / "run")
-    assert "inner.clip_norm, outer.lr" in text
+    text = complaint(
+        capsys, "host", recipe, "objective.outer_lr=0.5", "inner.clip_norm=2", "--dir", tmp_path / "run"
+    )
+    assert "inner.clip_norm, objective.outer_lr" in text
 
 
 def test_a_run_of_another_recipe_says_what_it_has_and_how_to_go_on_with_it(capsys, tmp_path, recipe) -> None:
     RunDir(tmp_path / "run").claim(recipes.load(recipe))
-    text = complaint(capsys, "host", recipe, "outer.lr=0.5", "--dir", tmp_path / "run")
-    assert "(there: outer.lr=0.7); give this directory in the recipe's place" in text
+    text = complaint(capsys, "host", recipe, "objective.outer_lr=0.5", "--dir", tmp_path / "run")
+    assert "(there: objective.outer_lr=0.7); give this directory in the recipe's place" in text
 
 
 def test_a_run_is_opened_by_its_directory(capsys, tmp_path, recipe) -> None:
     run_dir = RunDir(tmp_path / "my run")
-    run_dir.claim(recipes.load(recipe, ["outer.lr=0.5"]))
+    run_dir.claim(recipes.load(recipe, ["objective.outer_lr=0.5"]))
     loaded, found = opened(parse(cli.parser(), ["host", str(run_dir.path)]))
-    assert (loaded.outer.lr, found.path) == (0.5, run_dir.path)
+    assert (loaded.objective.outer_lr, found.path) == (0.5, run_dir.path)
     assert "leave --dir out" in complaint(capsys, "host", run_dir.path, "--dir", tmp_path)
 
 
@@ -214,7 +216,14 @@ def test_a_ticket_that_came_in_pieces_is_put_together(capsys, tmp_path) -> None:
     """The last piece is wrong, so nobody is asked: the sentence shows that all of it was read."""
     whole = Ticket("tiny-0011", (HostPorts("127.0.0.1", 1, 2, 3),), b"0" * 16, "secret").text()
     text = complaint(
-        capsys, "join", whole[:30], whole[30:60], whole[60:], "outer.lr=1", "--dir", tmp_path / "run"
+        capsys,
+        "join",
+        whole[:30],
+        whole[30:60],
+        whole[60:],
+        "objective.outer_lr=1",
+        "--dir",
+        tmp_path / "run",
     )
     assert "outer" in text
 
@@ -227,7 +236,7 @@ def test_a_malformed_ticket_is_refused(capsys) -> None:
 
 def test_a_joiner_may_set_only_its_own_table(capsys, tmp_path) -> None:
     ticket = Ticket("tiny-0011", (HostPorts("127.0.0.1", 1, 2, 3),), b"0" * 16, "secret").text()
-    text = complaint(capsys, "join", ticket, "outer.lr=1", "--dir", tmp_path / "run")
+    text = complaint(capsys, "join", ticket, "objective.outer_lr=1", "--dir", tmp_path / "run")
     assert "outer" in text
 
 

@@ -75,7 +75,8 @@ def test_windows_are_those_computed_by_hand(tmp_path):
     assert batch.tokens.tolist() == [[9, 1, 2, 3], [4, 9, 5, 9], [9, 6, 7, 9]]
     assert batch.labels.tolist() == [[1, 2, 3, 4], [-100, 5, -100, -100], [6, 7, -100, -100]]
     assert batch.documents.tolist() == [[0, 0, 0, 0], [0, 1, 1, 2], [0, 0, 0, 1]]
-    assert [part.dtype for part in batch] == [np.int64, np.int64, np.int32]
+    assert [part.dtype for part in batch[:3]] == [np.int64, np.int64, np.int32]
+    assert batch[3:] == ({}, {})
 
 
 def test_a_window_that_ends_with_a_document_has_no_label_there(tmp_path):

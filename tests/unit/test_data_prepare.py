@@ -209,15 +209,15 @@ def test_a_second_process_cannot_prepare_the_same_directory(texts, tmp_path):
 
 @pytest.mark.parametrize("writes_before", range(10))
 def test_a_full_disk_leaves_nothing_half_written(texts, tmp_path, monkeypatch, writes_before):
-    fsync = files._fsync
+    sync = files.Disk.sync
     left = iter(range(2 * writes_before))  # a write makes the file's bytes durable, and then its name
 
-    def full(path):
+    def full(disk, path):
         if next(left, None) is None:
             raise OSError(errno.ENOSPC, "No space left on device")
-        fsync(path)
+        sync(disk, path)
 
-    monkeypatch.setattr(files, "_fsync", full)
+    monkeypatch.setattr(files.Disk, "sync", full)
     with pytest.raises(UserError, match="no space left on the disk"):
         prepare(recipe_for(texts), tmp_path / "data")
     assert not [name for name in files_in(tmp_path / "data") if name.endswith(".tmp")]
@@ -296,7 +296,7 @@ def test_a_missing_or_shortened_file_is_named(texts, tmp_path):
     ("change", "message"),
     [
         (lambda tree: None, "no prepared data here"),
-        (lambda tree: tree | {"format": 0}, "format 0, but this atoll reads 2"),
+        (lambda tree: tree | {"format": 0}, "format 0, but this atoll reads 3"),
         (lambda tree: [tree], "damaged"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("tokenizers")
 
 from atoll.data import encode, sections
-from atoll.data.encode import Encoders
+from atoll.data.encode import Encoders, How
 from atoll.data.prepare import prepare
 from atoll.data.tokenizer import Tokenizer
 from atoll.errors import UserError
@@ -182,6 +182,6 @@ def test_the_death_of_a_tokenizing_process_is_reported(tmp_path, monkeypatch):
 
     monkeypatch.setattr(encode, "FEW_BATCHES", 0)
     Tokenizer.train([LINE], 270).save(tmp_path)
-    with Encoders(tmp_path, 0.1, 1) as encoders, pytest.raises(UserError, match="ended with status -9"):
+    with Encoders(tmp_path, How(0.1), 1) as encoders, pytest.raises(UserError, match="ended with status -9"):
         for _ in encoders.map(Batch() for _ in range(100)):
             encoders._processes[0]._child.kill()

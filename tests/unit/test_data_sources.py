@@ -9,6 +9,7 @@ import pytest
 
 from atoll.data import hub
 from atoll.data.rows import BadRow, Document, Unwanted
+from atoll.data.shapes import Text
 from atoll.data.sources import Place, SourceReader
 from atoll.errors import UserError
 from atoll.recipe import Range, Source
@@ -158,7 +159,7 @@ def test_parquet_that_cannot_be_used_is_named(tmp_path):
     [
         (None, {"text": "{}/none"}, "no such file or folder"),
         (None, {"text": "{}"}, "no .txt file in this folder"),
-        (None, {"text": "package:films"}, "no text named 'films' ships with atoll; there is: books"),
+        (None, {"text": "package:films"}, "nothing named 'films' ships with atoll; there is: books"),
         (b"", {"text": "{}/a.txt"}, "a.txt: there is no text in it"),
         (b" \f\n", {"text": "{}/a.txt", "separator": "\f"}, "a.txt: there is no text in it"),
     ],
@@ -301,7 +302,7 @@ def test_errors_of_the_hub_name_the_dataset():
 def test_the_datasets_library_streams_a_local_folder(tmp_path):
     """The same call that asks the hub."""
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": f"row {n}"}) + "\n" for n in range(5)))
-    found = list(hub.stream("s", Source(dataset=str(tmp_path), revision="main"), skip=2))
+    found = list(hub.stream("s", Source(dataset=str(tmp_path), revision="main"), Text("text"), skip=2))
     assert [(item.text, item.origin.row) for item in found] == [("row 2", 3), ("row 3", 4), ("row 4", 5)]
 
 

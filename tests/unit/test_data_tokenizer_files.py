@@ -10,7 +10,7 @@ from tokenizers import models, pre_tokenizers, processors
 
 from atoll import cli
 from atoll.data import encode, sections
-from atoll.data.encode import Encoders
+from atoll.data.encode import Encoders, How
 from atoll.data.manifest import Manifest
 from atoll.data.prepare import check
 from atoll.data.tokenizer import Tokenizer
@@ -153,7 +153,10 @@ def test_a_text_that_cannot_be_encoded_is_one_sentence_from_any_process(tmp_path
     engine = with_bos(Engine(models.WordLevel({"<s>": 0, "text": 1}, unk_token="[UNK]")), "<s>", ["<s>"])
     engine.save(str(tmp_path / "tokenizer.json"))
     monkeypatch.setattr(encode, "FEW_BATCHES", 0 if num_processes else 16)
-    with Encoders(tmp_path, 0.1, 1) as encoders, pytest.raises(UserError, match="cannot encode a text: "):
+    with (
+        Encoders(tmp_path, How(0.1), 1) as encoders,
+        pytest.raises(UserError, match="cannot encode a text: "),
+    ):
         list(encoders.map([sections.Batch(texts=["text"]), sections.Batch(texts=["whale"])]))
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from types import UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 import pytest
@@ -32,7 +32,7 @@ def example(wanted: Any) -> Any:
         return example(arguments[0])
     if origin is Literal:
         return arguments[0]
-    if origin is UnionType:
+    if origin in (UnionType, Union):
         return example(arguments[0])
     if origin is tuple:
         return tuple(example(argument) for argument in arguments)

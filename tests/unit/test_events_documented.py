@@ -12,10 +12,19 @@ from atoll.demo.summary import Moment, Summary
 from atoll.events import Event, log
 from atoll.events.base import Occurrence
 from atoll.events.step import Cause, Contribution
-from atoll.metrics import Metrics
+from atoll.metrics import Exchange, Metrics
 
 PAGE = (Path(__file__).parents[2] / "docs" / "events.md").read_text("utf-8")
-STRUCTS = (Metrics, Contribution, status.RunStatus, status.IslandStatus, status.Told, Summary, Moment)
+STRUCTS = (
+    Metrics,
+    Contribution,
+    Exchange,
+    status.RunStatus,
+    status.IslandStatus,
+    status.Told,
+    Summary,
+    Moment,
+)
 NAMES = {int: "integer", float: "number", str: "string", bool: "boolean", tuple: "list", dict: "object"}
 
 
@@ -28,6 +37,8 @@ def rows(heading: str) -> list[list[str]]:
 
 def json_type(annotation: typing.Any) -> str:
     """What JSON makes of a field, in the page's words."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return json_type(typing.get_args(annotation)[0])
     choices = [a for a in typing.get_args(annotation) if a is not type(None)]
     if type(None) in typing.get_args(annotation):
         return f"{json_type(choices[0])} or null"

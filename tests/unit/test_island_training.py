@@ -13,12 +13,12 @@ from atoll import recipe
 from atoll.data.loader import NO_LABEL
 from atoll.errors import UserError
 from atoll.island import optim
-from atoll.island.feed import place
 from atoll.island.parallelize import device, parallelize
 from atoll.island.ranks import Ranks
 from atoll.island.step import Island, LossNotFiniteError
 from atoll.model.llama import Llama
 from atoll.model.presets import resolve
+from atoll.objective import build
 
 
 def test_loss_and_step_do_not_depend_on_the_micro_batches():
@@ -26,7 +26,7 @@ def test_loss_and_step_do_not_depend_on_the_micro_batches():
     whole, parts = some_island(), some_island()
     one = take_step(whole, [batch], 0)
     two = take_step(parts, [batch.windows(0, 1), batch.windows(1, 4)], 0)
-    assert one.tokens == two.tokens == (batch.labels >= 0).sum()
+    assert one.count == two.count == (batch.labels >= 0).sum()
     assert one.loss == pytest.approx(two.loss, rel=1e-6)
     assert one.gradient_norm == pytest.approx(two.gradient_norm, rel=1e-5)
     for a, b in zip(values(whole), values(parts), strict=True):
@@ -51,7 +51,7 @@ def test_a_step_without_a_single_label_changes_nothing(optimizer):
     for island in (one, other):
         take_step(island, [batch], 0)
     nothing = take_step(other, [empty], 1)
-    assert (nothing.loss, nothing.tokens, nothing.gradient_norm) == (None, 0, 0.0)
+    assert (nothing.loss, nothing.count, nothing.gradient_norm) == (None, 0, 0.0)
     assert take_step(one, [batch], 2) == take_step(other, [batch], 2), "nor do the moments decay"
     assert equal(values(one), values(other))
 
@@ -68,7 +68,7 @@ def test_a_loss_that_is_not_finite_names_its_step():
     take_step(island, [some_batch()], 0)
     next(iter(island.parameters().values()))[3] = torch.nan
     for step in (17, 18):
-        island.inner_step([place(some_batch(), island.device)], step)
+        island.inner_step([island.place(some_batch())], step)
     with pytest.raises(LossNotFiniteError, match="inner step 17: loss nan"):
         island.read()
 
@@ -77,7 +77,7 @@ def test_metrics_are_the_same_whether_read_after_each_step_or_later():
     at_once, later = some_island(), some_island()
     told = [take_step(at_once, [some_batch(step)], step) for step in range(3)]
     for step in range(3):
-        later.inner_step([place(some_batch(step), later.device)], step)
+        later.inner_step([later.place(some_batch(step))], step)
     assert later.read() == told
     assert later.read() == []
 
@@ -125,7 +125,7 @@ def parallel_island(mesh: DeviceMesh, island: recipe.Island) -> Island:
     described = some_recipe()
     model = Llama(resolve(described.model, 64))
     model.init_weights(described.seed)
-    return Island(parallelize(model, mesh, island), described, mesh)
+    return Island(parallelize(model, mesh, island), build(described, 64), described, mesh)
 
 
 def test_in_float8_an_island_trains_nearly_as_in_fp32_on_the_same_parameters(mesh):

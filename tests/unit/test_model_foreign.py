@@ -21,6 +21,7 @@ from atoll.island.step import Island
 from atoll.model import foreign, hf
 from atoll.model.attention import Mask
 from atoll.model.foreign import Foreign
+from atoll.objective import build
 
 SMALL = {
     "vocab_size": 64,
@@ -62,7 +63,7 @@ def checkpoint(directory: Path, config: transformers.PretrainedConfig) -> Path:
 
 def island_of(directory: Path, **own: object) -> Island:
     described = msgspec.structs.replace(some_recipe(**own), model=recipe.Model(from_=str(directory)))
-    return Island(hf.open_model(directory), described)
+    return Island(hf.open_model(directory), build(described, 64), described)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -186,7 +187,7 @@ def one_of_two(rank: int, port: int, directory: str) -> None:
     alone = island_of(Path(directory))
     mesh = ranks.device_mesh(torch.device("cpu"))
     model = parallelize(hf.open_model(Path(directory)), mesh, recipe.Island(activation_checkpointing=True))
-    island = Island(model, some_recipe(), mesh)
+    island = Island(model, build(some_recipe(), 64), some_recipe(), mesh)
     for step in range(4):
         batch = some_batch(step)
         documents = batch.documents.copy()

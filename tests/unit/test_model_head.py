@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy as plain_cross_entropy
 
 from atoll.model import head
-from atoll.model.head import cross_entropy, log_probabilities, top_k_divergence
+from atoll.model.head import cross_entropy, log_probabilities
 
 
 def plain(hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
@@ -105,32 +105,6 @@ def test_log_probabilities_and_their_gradients_are_the_plain_formula(monkeypatch
     got, want = (torch.autograd.grad(loss, (hidden, weight)) for loss in preference)
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)
-
-
-@pytest.mark.parametrize("chunk_elements", [1, 33, 1 << 19])
-def test_divergence_from_a_teachers_top_k_is_the_plain_formula(monkeypatch, chunk_elements: int):
-    monkeypatch.setattr(head, "CHUNK_ELEMENTS", chunk_elements)
-    monkeypatch.setattr(head, "CHUNK_ROWS", 1)
-    hidden, weight, labels = some(torch.float64)
-    generator = torch.Generator().manual_seed(1)
-    teacher, words = torch.randn(2, 9, 11, generator=generator, dtype=torch.float64).topk(4)
-    ours = top_k_divergence(hidden, weight, labels, words, teacher)
-    target = torch.zeros(2, 9, 11, dtype=torch.float64).scatter(-1, words, teacher.softmax(-1))
-    plain = torch.nn.functional.kl_div((hidden @ weight.T).log_softmax(-1), target, reduction="none").sum(-1)
-    plain = plain.where(labels != -100, 0.0).sum()
-    torch.testing.assert_close(ours.objective, plain, rtol=1e-12, atol=1e-12)
-    assert (ours.loss, ours.num_tokens) == (ours.objective, 12)
-    got, want = (torch.autograd.grad(loss / 7, (hidden, weight)) for loss in (ours.objective, plain))
-    for a, b in zip(got, want, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)
-
-
-def test_the_divergence_from_a_teacher_equal_to_the_model_is_zero():
-    hidden, weight, labels = some(torch.float64)
-    teacher, words = (hidden @ weight.T).detach().topk(11)
-    ours = top_k_divergence(hidden, weight, labels, words, teacher)
-    assert ours.objective.detach().abs() < 1e-12
-    assert all(g.abs().max() < 1e-12 for g in torch.autograd.grad(ours.objective, (hidden, weight)))
 
 
 def test_a_second_backward_pass_fails():

@@ -27,11 +27,15 @@ mixture = { books = 1 }
 context_length = 64
 tokens_per_step = 256
 optimizer = { type = "adamw" }
+[objective]
+type = "pretrain"
 [outer]
 inner_steps = 30
 [island]
 threads = 2
 """
+
+ROWS = "sources={books={jsonl='books.jsonl'}, code={parquet='code'}}"  # an override
 
 
 def tree() -> dict[str, Any]:
@@ -90,9 +94,13 @@ def test_a_missing_table_is_named(key: str) -> None:
         (["inner.context_length=0"], "inner.context_length"),
         (["inner.tokens_per_step=100"], "inner.tokens_per_step"),
         (["outer.inner_steps=0"], "outer.inner_steps"),
-        (["outer.lr=0"], "outer"),
-        (["outer.lr=nan"], "outer"),
-        (["outer.momentum=1"], "outer"),
+        (["objective.outer_lr=0"], "objective.outer_lr"),
+        (["objective.outer_lr=nan"], "objective.outer_lr"),
+        (["objective.outer_momentum=1"], "objective.outer_momentum"),
+        (["objective={type='dpo', label_smoothing=0.5}"], "objective.label_smoothing"),
+        (["objective={type='sft', beta=0.1}"], "objective"),
+        (["objective={type='dpo', margin=1}"], "objective"),
+        (["objective={type='kto'}"], "objective"),
         (["outer.min_participants=0"], "outer.min_participants"),
         (["heldout_fraction=1"], "heldout_fraction"),
         (["island.micro_batch=0"], "island.micro_batch"),
@@ -153,8 +161,8 @@ def test_an_inconsistent_recipe_is_refused_with_the_key(overrides: list[str], ke
         ("inner.clip_norm", ["0", "-1.0", "nan", "inf"]),
         ("inner.z_loss", ["-1.0", "nan"]),
         ("outer.inner_steps", ["0", "-1"]),
-        ("outer.lr", ["0", "-0.7", "nan", "inf"]),
-        ("outer.momentum", ["-0.1", "1"]),
+        ("objective.outer_lr", ["0", "-0.7", "nan", "inf"]),
+        ("objective.outer_momentum", ["-0.1", "1"]),
         ("outer.min_participants", ["0"]),
         ("outer.checkpoint_every", ["0"]),
         ("island.device", ["''"]),
@@ -213,7 +221,7 @@ def test_muon_has_bounds_as_well(key: str) -> None:
         (
             "sources.code.files=here",
             "at sources.code: unknown key `files`; the keys here are text, code, jsonl, parquet, dataset, "
-            "revision, config, split, data_files, column, keep, separator, suffix, partitioned and "
+            "revision, config, split, data_files, column, columns, keep, separator, suffix, partitioned and "
             "skip_bad_rows",
         ),
         ("model.own=true", "at model: give exactly one of preset, from and own, not preset and own"),
@@ -229,7 +237,7 @@ def test_a_refusal_says_where_what_is_allowed_and_what_was_given(text: str, sent
 
 
 def test_a_long_value_is_not_repeated_in_full() -> None:
-    message = refusal(f"outer.lr={'x' * 1000}")
+    message = refusal(f"objective.outer_lr={'x' * 1000}")
     assert "xxx" in message
     assert len(message) < 150
 
@@ -254,6 +262,10 @@ def test_a_long_value_is_not_repeated_in_full() -> None:
         (["stage.0.mixture={books=1e308, code=1e308}"], "stage.0.mixture"),
         (["sources.mail.partitioned=true", "stage.1.mixture={mail=1}"], "stage.1.mixture"),
         (["stage.1.until=1000000000000"], "stage.1.until"),
+        (["model.lora={}"], "model.lora"),
+        (["model={own=true}", "tokenizer={}", "sources={}", "objective={type='sft'}"], "objective.type"),
+        (["inner.z_loss=1e-4", "objective={type='dpo'}"], "inner.z_loss"),
+        (["inner.z_loss=1e-4", "objective={type='distill'}"], "inner.z_loss"),
     ],
 )
 def test_a_rule_that_is_broken_names_its_key(overrides: list[str], path: str) -> None:
@@ -269,8 +281,9 @@ def test_a_rule_that_is_broken_names_its_key(overrides: list[str], path: str) ->
         "inner.optimizer.weight_decay=0",
         "inner.optimizer.betas=[0, 0]",
         "inner.schedule.final=1",
-        "outer.momentum=0",
-        "outer.lr=1",
+        "objective.outer_momentum=0",
+        "objective.outer_lr=1",
+        "model={from='a-model', lora={rank=4, layers=['q_proj']}}",
         "seed=-1",
         "sources.code.suffix=''",
         'sources.books.separator="\\u0000"',
@@ -285,7 +298,52 @@ def test_what_makes_sense_is_allowed(text: str) -> None:
     with_overrides(text)
 
 
-@pytest.mark.parametrize("text", ["outer.lr=inf", "inner.clip_norm=inf"])
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["objective={type='dpo', label_smoothing=0}"],
+        ["objective={type='distill', cross_entropy=1}", "chat.too_long='cut'"],
+        ["objective={type='sft'}", "sources.books.columns={messages='dialog', system='persona'}"],
+        ["objective={type='sft'}", "sources.books.columns={prompt=['task', 'input'], completion='answer'}"],
+        ["objective={type='simpo'}", "sources.books.columns={chosen='good', rejected='bad'}"],
+        ["objective={type='ipo'}", "sources.books.columns={prompt='q', chosen='good', rejected='bad'}"],
+    ],
+)
+def test_an_objective_on_rows_is_allowed_over_tables(texts: list[str]) -> None:
+    with_overrides(ROWS, *texts)
+
+
+@pytest.mark.parametrize(
+    ("texts", "sentence"),
+    [
+        (["chat.train_on='last'"], "chat: has no effect with this objective"),
+        (["sources.books.columns={messages='m'}"], "sources.books.columns: has no effect"),
+        (
+            ["objective.type='sft'", "sources.books.column='body'"],
+            "sources.books.column: this objective needs",
+        ),
+        (
+            ["objective.type='sft'", "sources.books.columns={prompt='q'}"],
+            "sources.books.columns: give messages",
+        ),
+        (
+            ["objective.type='dpo'", "sources.books.columns={messages='m'}"],
+            "sources.books.columns: give chosen",
+        ),
+        (["objective.type='dpo'", "sources.books.columns={tools='m'}"], "not neither"),
+        (["objective.type='dpo'", "chat.too_long='cut'"], "chat.too_long: a pair that is cut compares"),
+        (["objective.type='sft'", "chat.train_on='first'"], "chat.train_on: must be 'all' or 'last'"),
+    ],
+)
+def test_what_does_not_fit_an_objective_is_refused(texts: list[str], sentence: str) -> None:
+    assert sentence in refusal(ROWS, *texts)
+
+
+def test_an_objective_on_rows_refuses_text_and_code() -> None:
+    assert "at sources.books.text: this objective needs rows; give jsonl" in refusal("objective.type='sft'")
+
+
+@pytest.mark.parametrize("text", ["objective.outer_lr=inf", "inner.clip_norm=inf"])
 def test_an_infinite_number_is_refused_or_survives_recipe_json(text: str) -> None:
     try:
         recipe = with_overrides(text)
@@ -337,9 +395,12 @@ def test_a_built_in_recipe_reads_no_file_of_its_authors_machine() -> None:
 # -------------------------------------------------------------------------------------------------- overrides
 def test_overrides_reach_into_tables_and_lists() -> None:
     recipe = with_overrides(
-        "outer.lr=0.5", "stage.0.until=50", "inner.optimizer.betas=[0.8, 0.9]", "inner.schedule.final=0.1"
+        "objective.outer_lr=0.5",
+        "stage.0.until=50",
+        "inner.optimizer.betas=[0.8, 0.9]",
+        "inner.schedule.final=0.1",
     )
-    assert recipe.outer.lr == 0.5
+    assert recipe.objective.outer_lr == 0.5
     assert [stage.until for stage in recipe.stage] == [50, 200]
     assert recipe.inner.optimizer.betas == (0.8, 0.9)
     assert recipe.inner.schedule.final == 0.1
@@ -350,15 +411,17 @@ def test_words_need_no_quotes(text: str) -> None:
     assert with_overrides(f"island.device={text}").island.device == text.strip('"')
 
 
-@pytest.mark.parametrize("text", ["outer.lr", "=3", "stage.7.until=9", "stage.first.until=9", "name.of.it=3"])
+@pytest.mark.parametrize(
+    "text", ["objective.outer_lr", "=3", "stage.7.until=9", "stage.first.until=9", "name.of.it=3"]
+)
 def test_an_override_that_leads_nowhere_is_refused(text: str) -> None:
     assert refusal(text).startswith(text)
 
 
 def test_joining_takes_overrides_of_the_island_only() -> None:
     assert recipes.own_island(["island.threads=3"]).threads == 3
-    with pytest.raises(UserError, match=r"outer: the run's recipe decides this"):
-        recipes.own_island(["island.threads=3", "outer.lr=0.1"])
+    with pytest.raises(UserError, match=r"objective: the run's recipe decides this"):
+        recipes.own_island(["island.threads=3", "objective.outer_lr=0.1"])
     with pytest.raises(UserError, match=r"^this machine's settings: at island.threads: must be an integer"):
         recipes.own_island(["island.threads=many"])
 
@@ -384,7 +447,7 @@ def test_the_digest_does_not_cover_the_island() -> None:
 
 def test_the_digest_covers_everything_else() -> None:
     overrides = [
-        "outer.lr=0.5",
+        "objective.outer_lr=0.5",
         "seed=1",
         "stage.0.mixture.books=81",
         "sources.books.text=others.txt",
@@ -395,7 +458,10 @@ def test_the_digest_covers_everything_else() -> None:
 
 
 def test_a_default_written_out_leaves_the_digest_as_it_is() -> None:
-    assert with_overrides("outer.codec=int8", "outer.lr=0.7", "seed=0").digest() == with_overrides().digest()
+    assert (
+        with_overrides("outer.codec=int8", "objective.outer_lr=0.7", "seed=0").digest()
+        == with_overrides().digest()
+    )
 
 
 def test_a_run_keeps_its_digest_through_its_recipe_json(tmp_path) -> None:
@@ -408,10 +474,10 @@ def test_a_run_keeps_its_digest_through_its_recipe_json(tmp_path) -> None:
 # ------------------------------------------------------------------------------------------------ differences
 def test_differing_keys_are_named_by_their_dotted_path() -> None:
     other = with_overrides(
-        "outer.lr=0.1", "stage.1.until=300", "sources.more.text=more.txt", "island.threads=9"
+        "objective.outer_lr=0.1", "stage.1.until=300", "sources.more.text=more.txt", "island.threads=9"
     )
     keys = recipes.differing_keys(with_overrides(), other)
-    assert "outer.lr" in keys
+    assert "objective.outer_lr" in keys
     assert "stage.1.until" in keys
     assert "sources.more.text" in keys
     assert not [key for key in keys if key.startswith("island")]
@@ -436,3 +502,12 @@ def test_the_last_outer_step_covers_a_rest_of_inner_steps() -> None:
 def test_an_override_that_leads_nowhere_says_where_its_path_ends(text, reason) -> None:
     with pytest.raises(UserError, match=f"no such place in the recipe: {reason}"):
         override(tree(), text)
+
+
+def test_the_outer_optimizer_is_the_objectives() -> None:
+    both = [
+        (recipe.objective.outer_lr, recipe.objective.outer_momentum)
+        for recipe in (with_overrides(ROWS, f"objective={{type='{name}'}}") for name in ("sft", "dpo"))
+    ]
+    assert both == [(0.7, 0.9), (1.0, 0.0)]
+    assert refusal("outer.lr=1").startswith("test.toml: at outer: unknown key `lr`")

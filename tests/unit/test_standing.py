@@ -7,9 +7,10 @@ import pytest
 
 import examples
 from atoll.coordinator.effects import Effect, Joined, Persist, Reached, Received, Send
+from atoll.coordinator.links import Links
 from atoll.coordinator.members import Member, Members
-from atoll.coordinator.owners import choose_owners, equal_slices
 from atoll.coordinator.protocol import Coordinator
+from atoll.coordinator.split import equal, slices
 from atoll.coordinator.standing import OWNERLESS_STEPS, Standing
 from atoll.metrics import Metrics
 from atoll.swarm import messages as m
@@ -69,7 +70,8 @@ def owners(standing: Standing, reachable: str) -> list[str]:
         members[island] = Member(
             island=island, hello=hello, joined_at=0.0, last_heard_at=0.0, addresses=addresses, ready_step=0
         )
-    return choose_owners(["c", "b", "a"], members, 0, standing)
+    plan = Links(RULES, members).plan(["c", "b", "a"], 0, standing)
+    return [part.owner for part in plan.slices] if plan else []
 
 
 def test_owners_are_the_participants_that_can_be_reached() -> None:
@@ -109,9 +111,9 @@ def test_a_charge_against_a_relay_excludes_no_participant() -> None:
 
 @pytest.mark.parametrize(("owners", "pieces"), [(1, 1), (3, 10), (7, 7), (5, 3), (3, 1000)])
 def test_slices_cover_all_pieces_equally_and_none_is_empty(owners: int, pieces: int) -> None:
-    slices = equal_slices([f"o{i}" for i in range(owners)], pieces)
-    assert [piece for part in slices for piece in part.pieces] == list(range(pieces))
-    sizes = {part.num_pieces for part in slices}
+    found = slices(equal([f"o{i}" for i in range(owners)]), pieces)
+    assert [piece for part in found for piece in part.pieces] == list(range(pieces))
+    sizes = {part.num_pieces for part in found}
     assert min(sizes) >= 1
     assert max(sizes) - min(sizes) <= 1
 
@@ -192,9 +194,18 @@ def test_an_attempt_is_durable_before_it_is_sent() -> None:
     assert effects.index(Persist(attempt)) < first
 
 
+def test_proposals_are_weighed_by_what_their_loss_counts() -> None:
+    step = Step()
+    step.propose("a", count=1)
+    (attempt,) = persisted(step.propose("b", count=3), r.Attempt)
+    assert [(share.weight, share.tokens) for share in attempt.participants] == [(0.25, 64), (0.75, 64)]
+
+
 NAN, INFINITE = float("nan"), float("inf")
 BROKEN = [
     {"tokens": 65},
+    {"count": 0},
+    {"count": 65},
     {"norm": NAN},
     {"norm": INFINITE},
     {"metrics": Metrics(heldout_loss=NAN)},

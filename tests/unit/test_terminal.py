@@ -322,7 +322,12 @@ def test_what_was_not_done_is_said_at_the_end(inner_steps, told) -> None:
     with terminal:
         Joiner(terminal).trained(
             SimpleNamespace(
-                outer_steps=60, inner_steps=inner_steps, full_inner_steps=600, tokens=9000, seconds=60.0
+                outer_steps=60,
+                inner_steps=inner_steps,
+                full_inner_steps=600,
+                count=9000,
+                counts="tokens",
+                seconds=60.0,
             )
         )
     assert told in file.getvalue()

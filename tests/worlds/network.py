@@ -61,7 +61,12 @@ class FaultyTransport(MemoryTransport):
         self._network = network
 
     async def connect(
-        self, addresses: Sequence[Address], peer: str, service: Service[Any, Any], seconds: float = 10.0
+        self,
+        addresses: Sequence[Address],
+        peer: str,
+        service: Service[Any, Any],
+        seconds: float = 10.0,
+        lane: int = 0,
     ) -> Stream:
         await self._network.until_moving(self.island)
         for what in (frozenset((self.island, peer)), peer):

@@ -6,7 +6,7 @@ agent's own work. Which messages can come, and which can be sent to whom, is in 
 
 import msgspec
 
-from atoll.swarm.messages import Fault, Held, Propose, Reduced, control, trainer
+from atoll.swarm.messages import Exchanged, Fault, Held, Propose, Reduced, control, trainer
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Rewind, Term
 
 
@@ -45,8 +45,8 @@ class Failed(msgspec.Struct, frozen=True):
     reason: str
 
 
-# `Reduced` and `Fault` are what the agent's own reduction has to report.
-OwnResult = Stored | Encoded | Holding | Advanced | Failed | Reduced | Fault
+# `Reduced`, `Fault` and `Exchanged` are what the agent's own reduction has to report.
+OwnResult = Stored | Encoded | Holding | Advanced | Failed | Reduced | Fault | Exchanged
 Event = OwnResult | control.ToAgent | trainer.ToAgent
 
 

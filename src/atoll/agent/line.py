@@ -121,9 +121,9 @@ class AgentLine:
             self._hear(waits=False)
         return self._orders.progress(loss, tokens, inner_steps)
 
-    def propose(self, tokens: int, loss: float | None) -> None:
+    def propose(self, tokens: int, loss: float | None, count: int | None = None) -> None:
         """As `Orders.propose`."""
-        self._orders.propose(tokens, loss)
+        self._orders.propose(tokens, loss, count)
 
     @property
     def moved_on(self) -> bool:

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from atoll.files import reserve
+from atoll.files import DISK, reserve
 from atoll.swarm.layout import Layout, digest, root, row
 
 PARAMETERS, MOMENTUM, LOCAL, GENERATION = "parameters.f32", "momentum.f32", "local.f32", "generation.u64"
@@ -94,6 +94,13 @@ def map_file(path: Path, num_elements: int) -> Floats:
     """
     reserve(path, 4 * num_elements)
     return np.memmap(path, np.float32, "r+", shape=(num_elements,))
+
+
+def sync_mapped(array: np.memmap[tuple[int, ...], np.dtype[Any]]) -> None:
+    """Make what was written to a mapped file survive a power cut. The file must still have its name."""
+    array.flush()
+    assert array.filename is not None
+    DISK.get().sync(Path(array.filename))
 
 
 def map_generation(directory: Path) -> npt.NDArray[np.uint64]:

@@ -137,8 +137,10 @@ class Orders:
         self._time_over = not plan.has_time(self._inner_steps, more, now - self._began, now - self._told_at)
         return not (self._time_over or self.moved_on)
 
-    def propose(self, tokens: int, loss: float | None) -> None:
+    def propose(self, tokens: int, loss: float | None, count: int | None = None) -> None:
         """Say that the parameters after the inner steps lie in the mapping, with their tokens and mean loss.
+
+        `count`: what the loss is a mean over, by which the proposal is weighed; None: its tokens.
 
         A trainer that does not ask `progress` whether there is time has done all of the plan.
         """
@@ -149,6 +151,7 @@ class Orders:
             tokens=tokens,
             inner_steps=self._inner_steps if self._time_over else plan.inner_steps,
             loss=loss,
+            count=count,
             compute_seconds=now - self._began,
             handover_seconds=now - self._last_step,
             metrics=self._metrics,

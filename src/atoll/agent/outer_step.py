@@ -168,6 +168,7 @@ def on_proposed(state: OuterStep, done: m.Proposed) -> list[e.Effect]:
         inner_steps=done.inner_steps,
         loss=done.loss,
         norm=0.0,
+        count=done.count,
         compute_seconds=done.compute_seconds - done.handover_seconds,
         handover_seconds=done.handover_seconds,
     )
@@ -209,7 +210,7 @@ def on_attempt(state: OuterStep, attempt: r.Attempt) -> list[e.Effect]:
     return [e.Reduce(attempt)]
 
 
-def on_reported(_: OuterStep, report: m.Reduced | m.Fault) -> list[e.Effect]:
+def on_reported(_: OuterStep, report: m.Reduced | m.Fault | m.Exchanged) -> list[e.Effect]:
     """What our own reduction has to say goes to the coordinator."""
     return [e.Send(report)]
 
@@ -306,6 +307,7 @@ _HANDLERS: dict[type, Callable[[OuterStep, Any], list[e.Effect]]] = {
     r.Attempt: on_attempt,
     m.Reduced: on_reported,
     m.Fault: on_reported,
+    m.Exchanged: on_reported,
     r.Assembled: on_assembled,
     e.Holding: on_holding,
     m.Committed: on_committed,

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -36,16 +37,21 @@ class Payload:
 
 
 def make(
-    directory: Path, state: OuterState, codec: str, proposal: Propose, settled: Path | None = None
+    directory: Path,
+    state: OuterState,
+    codec: str,
+    proposal: Propose,
+    settled: Path | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Payload:
     """Encode outer minus local parameters into `directory`. The proposal of the result is `proposal` with the
-    payload's root and norm, and with the seconds that this took added to its handover.
+    payload's root and norm, and with the seconds that this took, by `clock`, added to its handover.
 
     `settled` is where the residual of the island's last committed payload lies (`residual.settled`); None,
     like a file that is not there, stands for zeros. Raises ValueError when the pseudo-gradient is not finite,
     UserError when the disk is full.
     """
-    layout, began, coder = state.layout, time.monotonic(), codec_named(codec)
+    layout, began, coder = state.layout, clock(), codec_named(codec)
     path = directory / "payload.bytes"
     (directory / "payload.kept").unlink(missing_ok=True)
     reserve(path, slots_bytes(layout, coder))
@@ -70,7 +76,7 @@ def make(
     table = bytes(pieces.table)
     if residual is not None:
         residual.keep(proposal.step, root(table))
-    handover_seconds = proposal.handover_seconds + time.monotonic() - began
+    handover_seconds = proposal.handover_seconds + clock() - began
     norm = math.sqrt(square if residual is None else sent_square)
     proposal = msgspec.structs.replace(
         proposal, payload=root(table), norm=norm, handover_seconds=handover_seconds

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from atoll.agent.arrays import Bytes
 from atoll.agent.codecs import Codec
+from atoll.agent.mapped import sync_mapped
 from atoll.swarm.layout import DIGEST_BYTES, Layout, digest
 
 PIECE_ROW_BYTES = DIGEST_BYTES + 4
@@ -63,7 +64,7 @@ class Pieces:
     def flush(self) -> None:
         """Write what is mapped from a file to the disk."""
         if isinstance(self._slots, np.memmap):
-            self._slots.flush()
+            sync_mapped(self._slots)
 
 
 def slots_bytes(layout: Layout, codec: Codec) -> int:

@@ -1,54 +1,46 @@
 """The owner-sharded all-reduce of one attempt, at one agent.
 
 Each participant streams its encoded slice, piece by piece in one order, to each owner, and receives the
-reduced pieces on the same stream. An owner adds a piece as soon as all participants' copies are there: in
+reduced pieces on the same streams. An owner adds a piece as soon as all participants' copies are there: in
 sorted id order, fp32, weighted; encodes the sum once; and serves everybody, itself included, those bytes.
+
+Between a participant and an owner there may be several streams, the lanes, each on a connection of its own:
+whichever is free takes the next piece. Where the attempt says how long it should take, each flow is spread
+over that time (`pacer.py`).
 """
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import numpy as np
 
 from atoll.agent.assembly import Assembly
+from atoll.agent.intake import Intake
+from atoll.agent.lanes import MAX_LANES
+from atoll.agent.pacer import Pacer
+from atoll.agent.patience import Patience
 from atoll.agent.payload import Payload
 from atoll.agent.pieces import FalsePieces, check_piece, check_table
 from atoll.swarm.layout import root
-from atoll.swarm.messages import Fault, FaultKind, Piece, Reduced, ReduceOpen, peers
+from atoll.swarm.messages import Fault, FaultKind, NoMorePieces, Piece, Reduced, ReduceOpen, peers
 from atoll.swarm.records import Attempt, Slice
 from atoll.swarm.services import REDUCE
 from atoll.swarm.transport import Stream, Transport, TransportError, expect, together, within
 from atoll.words import one_line
 
-MAX_SLOWNESS = 9.0  # of one participant, relative to all others together
-CREDITS = 8  # pieces an owner keeps unread per participant; more waits in the participant's socket
+ROOM_BYTES = 64 << 20  # of pieces that an owner keeps unread, of all participants together
+MIN_ROOM, MAX_ROOM = 8, 128  # pieces that it keeps of one
+PATIENCE_SHARE = 0.25  # of the planned time: the least that a wait for the next piece may take
 Report = Callable[[Reduced | Fault], Awaitable[None]]
 
 
-class Patience:
-    """How long an owner has waited for each participant, and how much longer it may."""
+class Flow:
+    """The pieces that one agent sends another: their order, shared by the lanes, and when each is due."""
 
-    def __init__(self, limit_seconds: float) -> None:
-        """`limit_seconds` is what each may take before it is compared with the others."""
-        self._limit_seconds = limit_seconds
-        self._began_at = asyncio.get_running_loop().time()
-        self._waited_seconds = defaultdict[str, float](float)
-
-    async def wait(self, island: str, arrival: Awaitable[memoryview]) -> memoryview:
-        """What arrives of a participant.
-
-        Raises TransportError once the owner has waited for it longer than `limit_seconds` and MAX_SLOWNESS
-        times as long as everything else has taken: who sends a piece now and then does not hold up the rest.
-        """
-        clock = asyncio.get_running_loop().time
-        began_at, waited_seconds = clock(), self._waited_seconds[island]
-        others_seconds = began_at - self._began_at - waited_seconds
-        left_seconds = self._limit_seconds + MAX_SLOWNESS * others_seconds - waited_seconds
-        data = await within(max(0.0, min(self._limit_seconds, left_seconds)), arrival, f"pieces of {island}")
-        self._waited_seconds[island] += clock() - began_at
-        return data
+    def __init__(self, part: Slice, seconds: float) -> None:
+        self.pieces: Iterator[int] = iter(part.pieces)
+        self.pacer = Pacer(part.num_pieces, seconds)
 
 
 class Reduction:
@@ -62,26 +54,32 @@ class Reduction:
         payload: Payload | None,
         progress_seconds: float,
         report: Report,
+        num_lanes: Callable[[str], int] = lambda owner: 1,
     ) -> None:
-        """An owner waits `progress_seconds` for a participant's next piece, a participant twice that."""
+        """An owner waits `progress_seconds` for a participant's next piece, a participant twice that.
+
+        Where that is longer, they wait for PATIENCE_SHARE of the planned time. `num_lanes` to an owner.
+        """
         self.me = me
         self.attempt = attempt
         self.assembly = assembly
-        self.progress_seconds = progress_seconds
+        self.progress_seconds = max(progress_seconds, PATIENCE_SHARE * attempt.seconds)
         self._layout = assembly.layout
         self._payload = payload
         self._report = report
-        self._served: set[tuple[int, str]] = set()
-        self._arrivals = {
-            (number, share.island): asyncio.Queue[memoryview](CREDITS)
-            for number, part in enumerate(attempt.slices)
-            if part.owner == me
-            for share in attempt.participants
-            if share.island != me
-        }
+        self._num_lanes = num_lanes
+        self.sent_at = 0.0  # by the loop's clock: when my payload had left
+        self._served: set[tuple[int, str, int]] = set()
+        others = [share.island for share in attempt.participants if share.island != me]
+        room = ROOM_BYTES // (max(len(others), 1) * assembly.codec.max_bytes(self._layout.piece_elements))
+        room = max(MIN_ROOM, min(MAX_ROOM, room))
+        own = [(number, part) for number, part in enumerate(attempt.slices) if part.owner == me]
+        self._intakes = {(n, other): Intake(part.pieces, room) for n, part in own for other in others}
+        self._giving = {(n, other): Flow(part, attempt.seconds) for n, part in own for other in others}
 
     async def run(self, transport: Transport) -> None:
         """Do my part; returns when every piece I can get on this way is in the assembly."""
+        self.sent_at = asyncio.get_running_loop().time()
         work: list[Coroutine[Any, Any, None]] = []
         for number, part in enumerate(self.attempt.slices):
             if part.owner == self.me:
@@ -90,41 +88,51 @@ class Reduction:
                 work.append(self._exchange(transport, number, part, self._payload))
         await together(*work)
 
+    # ----------------------------------------------------------------------------------------- as an owner
     async def serve(self, stream: Stream[peers.ToOwner], opened: ReduceOpen, table: bytes) -> None:
-        """Serve a participant's stream, as the owner of a slice.
+        """Serve a participant's lane, as the owner of a slice.
 
         Raises TransportError for a stranger, a false table or a false piece.
         """
-        share = self.attempt.share_of(stream.peer)
-        arrivals = self._arrivals.get((opened.slice, stream.peer))
-        if share is None or arrivals is None:
+        flow = (opened.slice, stream.peer)
+        share, intake = self.attempt.share_of(stream.peer), self._intakes.get(flow)
+        if share is None or intake is None:
             raise TransportError(f"{stream.peer} has no part in slice {opened.slice}")
-        if (opened.slice, stream.peer) in self._served:
-            raise TransportError(f"{stream.peer} has sent slice {opened.slice} already")
-        self._served.add((opened.slice, stream.peer))
-        if root(table) != share.payload:
-            raise TransportError(f"{stream.peer}: this table is not that of the payload that it proposed")
+        if (*flow, opened.lane) in self._served or not 0 <= opened.lane < MAX_LANES:
+            raise TransportError(f"{stream.peer} has opened lane {opened.lane} already, or there is none")
+        self._served.add((*flow, opened.lane))
+        if opened.lane == 0:
+            await self._check_table(stream.peer, share.payload, table)
+            await intake.name(table)
+        named = await within(self.progress_seconds, intake.table(), f"the table of {stream.peer}")
+        await together(self._take(stream, intake, named), self._give(stream, self._giving[flow]))
+
+    async def _check_table(self, island: str, payload: bytes, table: bytes) -> None:
+        if root(table) != payload:
+            raise TransportError(f"{island}: this table is not that of the payload that it proposed")
         try:
             check_table(table, self._layout, self.assembly.codec, range(self._layout.num_pieces))
         except FalsePieces as error:
-            await self._fault(stream.peer, "refused", str(error))
-            raise TransportError(f"{stream.peer}: {error}") from error
-        part = self.attempt.slices[opened.slice]
-        await together(self._take(stream, part, table, arrivals), self._give(stream, part))
+            await self._fault(island, "refused", str(error))
+            raise TransportError(f"{island}: {error}") from error
 
-    async def _take(
-        self, stream: Stream[peers.ToOwner], part: Slice, table: bytes, arrivals: "asyncio.Queue[memoryview]"
-    ) -> None:
-        for index in part.pieces:
+    async def _take(self, stream: Stream[peers.ToOwner], intake: Intake, table: bytes) -> None:
+        while True:
             message, data = await stream.receive(2 * self.progress_seconds)
-            if expect(message, Piece).index != index or not check_piece(table, index, data):
+            if isinstance(message, NoMorePieces):
+                return
+            index = expect(message, Piece).index
+            if not 0 <= index < self._layout.num_pieces or not check_piece(table, index, data):
                 await self._fault(stream.peer, "refused", f"piece {index} is not the one that was proposed")
                 raise TransportError("a piece was refused")
-            await arrivals.put(data)
+            await intake.put(index, data)
 
-    async def _give(self, stream: Stream[peers.ToOwner], part: Slice) -> None:
-        for index in part.pieces:
-            await stream.send(Piece(index), await self.assembly.get(index))
+    async def _give(self, stream: Stream[peers.ToOwner], flow: Flow) -> None:
+        for index in flow.pieces:
+            piece = await self.assembly.get(index)
+            await flow.pacer.turn()
+            await stream.send(Piece(index), piece)
+        await stream.send(NoMorePieces())
 
     async def _own(self, number: int, part: Slice) -> None:
         """Reduce a slice that this agent owns, until a piece does not come or cannot be decoded."""
@@ -143,60 +151,79 @@ class Reduction:
                     await self._fault(share.island, "silent", str(error))
                     return
                 try:
-                    square = codec.add_decoded(
-                        np.frombuffer(data, np.uint8), np.float32(share.weight), values
-                    )
+                    copy = np.frombuffer(data, np.uint8)
+                    squares[at] += codec.add_decoded(copy, np.float32(share.weight), values)
                 except ValueError as error:  # what was proposed, and so its sender's own doing
                     await self._fault(share.island, "refused", f"piece {index} cannot be decoded: {error}")
                     return
-                squares[at] += square
-            reduced = np.empty(codec.max_bytes(len(values)), np.uint8)
-            size = codec.encode(values, reduced)
-            await self.assembly.put(index, reduced[:size].data)
+            out = np.empty(codec.max_bytes(len(values)), np.uint8)
+            size = codec.encode(values, out)
+            await self.assembly.put(index, out[:size].data)
         digest = root(self.assembly.slice_table(part))
-        await self._report(
-            Reduced(
-                step=self.attempt.step,
-                number=self.attempt.number,
-                slice=number,
-                digest=digest,
-                squared_norms=tuple(squares),
-            )
+        reduced = Reduced(
+            step=self.attempt.step,
+            number=self.attempt.number,
+            slice=number,
+            digest=digest,
+            squared_norms=tuple(squares),
         )
+        await self._report(reduced)
 
     async def _copy(self, number: int, island: str, index: int) -> memoryview:
-        """A participant's copy of one piece."""
+        """A participant's copy of one piece. Raises TransportError when nothing of it comes any more."""
         if island == self.me:
             assert self._payload is not None
             return self._payload.pieces[index]
-        return await self._arrivals[number, island].get()
+        intake = self._intakes[number, island]
+        while True:
+            before = intake.num_arrived
+            try:
+                return await within(self.progress_seconds, intake.take(), f"piece {index} of {island}")
+            except TransportError:
+                if intake.num_arrived == before:
+                    raise
 
+    # -------------------------------------------------------------------------------------- as a participant
     async def _exchange(self, transport: Transport, number: int, part: Slice, payload: Payload) -> None:
         """My payload to an owner, its reduced pieces back."""
-        try:
+        flow, missing = Flow(part, self.attempt.seconds), set(part.pieces)
+
+        async def travel(lane: int) -> None:
             addresses = self.attempt.addresses[part.owner]
-            stream = await transport.connect(addresses, part.owner, REDUCE, self.progress_seconds)
+            stream = await transport.connect(addresses, part.owner, REDUCE, self.progress_seconds, lane)
             try:
-                opening = ReduceOpen(self.attempt.step, self.attempt.number, number)
-                await stream.send(opening, bytes(payload.pieces.table))
-                await together(self._send_pieces(stream, part, payload), self._receive_pieces(stream, part))
+                opening = ReduceOpen(self.attempt.step, self.attempt.number, number, lane)
+                await stream.send(opening, b"" if lane else bytes(payload.pieces.table))
+                await together(
+                    self._send_pieces(stream, flow, payload), self._receive_pieces(stream, missing)
+                )
             finally:
                 await stream.close()
+
+        try:
+            await together(*(travel(lane) for lane in range(self._num_lanes(part.owner))))
+            if missing:
+                raise TransportError(f"{part.owner} has sent {len(missing)} of its pieces on no lane")
         except TransportError as error:
             await self._fault(part.owner, "unreachable", str(error))
 
-    async def _send_pieces(self, stream: Stream[peers.ToParticipant], part: Slice, payload: Payload) -> None:
-        for index in part.pieces:
-            await within(
-                2 * self.progress_seconds, stream.send(Piece(index), payload.pieces[index]), stream.peer
-            )
+    async def _send_pieces(self, stream: Stream[peers.ToParticipant], flow: Flow, payload: Payload) -> None:
+        for index in flow.pieces:
+            await flow.pacer.turn()
+            piece = payload.pieces[index]
+            await within(2 * self.progress_seconds, stream.send(Piece(index), piece), stream.peer)
+        await stream.send(NoMorePieces())
+        self.sent_at = asyncio.get_running_loop().time()
 
-    async def _receive_pieces(self, stream: Stream[peers.ToParticipant], part: Slice) -> None:
-        for index in part.pieces:
-            piece, data = await stream.receive(2 * self.progress_seconds)
-            if piece.index != index:
-                raise TransportError(f"{stream.peer} sent piece {piece.index} in place of {index}")
-            await self.assembly.put(index, data)
+    async def _receive_pieces(self, stream: Stream[peers.ToParticipant], missing: set[int]) -> None:
+        while True:
+            message, data = await stream.receive(2 * self.progress_seconds)
+            if isinstance(message, NoMorePieces):
+                return
+            if message.index not in missing:
+                raise TransportError(f"{stream.peer} sent piece {message.index}, which is not to come")
+            await self.assembly.put(message.index, data)
+            missing.remove(message.index)
 
     async def _fault(self, peer: str, kind: FaultKind, text: str) -> None:
         await self._report(

@@ -19,6 +19,7 @@ import numpy as np
 
 from atoll.agent.arrays import Floats
 from atoll.agent.codecs import Codec
+from atoll.agent.mapped import sync_mapped
 from atoll.files import reserve
 from atoll.swarm.layout import Layout
 from atoll.swarm.records import CommitRecord
@@ -60,7 +61,7 @@ class NextResidual:
 
     def keep(self, step: int, payload: bytes) -> None:
         """Name the residual after its payload; keeping the proposal makes the name durable."""
-        self._next.flush()
+        sync_mapped(self._next)
         (self._directory / _NEXT).replace(_path(self._directory, step, payload))
 
 

@@ -4,8 +4,9 @@ One event after the other goes through the state machine; what takes time is in 
 """
 
 import asyncio
-import secrets
 from collections.abc import Callable
+
+import msgspec
 
 from atoll.agent import diloco, outer_step
 from atoll.agent import effects as e
@@ -20,6 +21,7 @@ from atoll.recipe import Recipe
 from atoll.status import Overview
 from atoll.swarm import messages as m
 from atoll.swarm.address import Addresses
+from atoll.swarm.identity import new_secret
 from atoll.swarm.messages import control
 from atoll.swarm.messages.trainer import ToTrainer
 from atoll.swarm.records import RunInfo
@@ -70,7 +72,7 @@ class Agent:
         self._lost = ""  # why there is no line to the coordinator; "" while there is one, or it is dialled
         self._overview: Overview | None = None
         self._events: asyncio.Queue[e.Event] = asyncio.Queue()
-        self._session = secrets.token_hex(8)
+        self._session = new_secret()
         self._port = 0  # where peers reach this agent; 0: nowhere
         self._self_test = b""
         self._link = Link(
@@ -86,7 +88,13 @@ class Agent:
             self._port = await self._transport.serve(self.settings.listen, handlers)
         self.work.start(e.Advance())  # to find out what is here: state 0, or what an earlier life has left
         self.machine.advancing = True
-        parts = (self._link.run(), self._listen_to_trainer(), self._pulse(), self._loop())
+        parts = (
+            self._link.run(),
+            self._listen_to_trainer(),
+            self._pulse(),
+            self._loop(),
+            self.work.rates.watch(),
+        )
         tasks = [asyncio.create_task(part) for part in parts]
         try:
             ends = [*tasks, self.work.tasks.crash]
@@ -167,7 +175,8 @@ class Agent:
         )
 
     def _beat(self) -> m.Beat:
-        return self.accounts.beat(self._transport.sent_bytes, *self.work.donor.progress)
+        beat = self.accounts.beat(self._transport.sent_bytes, *self.work.donor.progress)
+        return msgspec.structs.replace(beat, rates=self.work.rates.known)
 
     def _received(self, message: control.ToAgent) -> None:
         match message:

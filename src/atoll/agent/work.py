@@ -18,8 +18,10 @@ from atoll.agent.assembly import Assembly
 from atoll.agent.dataset import Fetching
 from atoll.agent.donor import Donor
 from atoll.agent.fetch import Donors, NobodyHas, fetch_slice
+from atoll.agent.lanes import Lanes
 from atoll.agent.log import UpdateLog
 from atoll.agent.pieces import FalsePieces
+from atoll.agent.rates import LinkRates
 from atoll.agent.recovery import Recovery
 from atoll.agent.reduce import Reduction
 from atoll.agent.settings import Settings
@@ -28,6 +30,7 @@ from atoll.agent.tasks import Tasks
 from atoll.agent.unbroken import unbroken
 from atoll.data.partial import PartialData
 from atoll.errors import DiskError, UserError
+from atoll.metrics import Exchange
 from atoll.recipe import Recipe
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
@@ -69,12 +72,15 @@ class BackgroundWork:
         self._run = run
         self._recipe = recipe
         self._transport = transport
+        self._lanes = Lanes(transport)
+        self.rates = LinkRates(settings.directory)
         self._accounts = accounts
         self._report = report
         self._news = asyncio.Event()  # donors or a record came: what could not be done may be possible now
         self._state_lock = asyncio.Lock()  # encode, hold and advance exclude one another
         self._reduction: Reduction | None = None
         self._reduction_changed = asyncio.Condition()
+        self._exchange = Exchange()  # of the newest attempt
 
     # ------------------------------------------------------------------------------------------ begin and end
     def start(self, work: e.Encode | e.Reduce | e.Hold | e.Advance | e.Retry) -> None:
@@ -125,10 +131,11 @@ class BackgroundWork:
         started = now()
         codec = self._recipe.outer.codec
         proposal = msgspec.structs.replace(work.proposal, metrics=self._accounts.metrics)
+        clock = asyncio.get_running_loop().time
 
         def make() -> payload.Payload:
             settled = residual.settled(self._directory, self._island, self.log.records)
-            return payload.make(self._directory, self.state, codec, proposal, settled)
+            return payload.make(self._directory, self.state, codec, proposal, settled, clock)
 
         try:
             async with self._state_lock:
@@ -140,6 +147,7 @@ class BackgroundWork:
         self._accounts.communicated(started)
         self._accounts.say("waiting for the others")
         self._report(e.Encoded(own.proposal))
+        self.tasks.start("warm", self._lanes.warm, self._others_of(self.donors))  # any of them may own soon
 
     async def _reduce(self, work: e.Reduce) -> None:
         """Do this agent's part of an attempt's all-reduce."""
@@ -153,12 +161,25 @@ class BackgroundWork:
         async def report(message: m.Reduced | m.Fault) -> None:
             self._report(message)
 
-        reduction = Reduction(self._island, attempt, assembly, mine, PROGRESS_SECONDS, report)
+        def num_lanes(owner: str) -> int:
+            return self._lanes.count(owner, len(attempt.addresses))
+
+        reduction = Reduction(self._island, attempt, assembly, mine, PROGRESS_SECONDS, report, num_lanes)
         async with self._reduction_changed:
             self._reduction = reduction
             self._reduction_changed.notify_all()
         started = now()
+        self.rates.began()
+        before = self.rates.crossed
         await reduction.run(self._transport)
+        self.rates.ended(attempt.seconds, now() - started)
+        crossed = self.rates.crossed
+        self._exchange = Exchange(
+            send_seconds=reduction.sent_at - started,
+            reduce_seconds=now() - started,
+            sent_bytes=crossed.sent - before.sent,
+            received_bytes=crossed.received - before.received,
+        )
         self._accounts.communicated(started)
 
     async def _hold(self, work: e.Hold) -> None:
@@ -183,6 +204,7 @@ class BackgroundWork:
                     await fetch_slice(donors, attempt.step, part, slice_root, assembly, part.pieces)
             async with self._state_lock:
                 self._accounts.say(f"holding step {attempt.step}")
+                started = now()
                 finished = asyncio.to_thread(assembly.apply_and_finish, self.state, self.log, head)
                 table = await unbroken(finished)
         except FalsePieces as error:
@@ -200,6 +222,8 @@ class BackgroundWork:
             return
         finally:
             await donors.close()
+        exchange = msgspec.structs.replace(self._exchange, disk_seconds=now() - started)
+        self._report(m.Exchanged(attempt.step, attempt.number, exchange))
         held = m.Held(attempt.step, attempt.number, head.digest(), root(table))
         self._report(e.Holding(held))
 
@@ -283,8 +307,10 @@ class BackgroundWork:
 
     def _others(self, agents: dict[str, Addresses]) -> Donors:
         """Agents to ask, never ourselves."""
-        others = {island: addresses for island, addresses in agents.items() if island != self._island}
-        return Donors(self._transport, others, self._accounts.say)
+        return Donors(self._transport, self._others_of(agents), self._accounts.say)
+
+    def _others_of(self, agents: dict[str, Addresses]) -> dict[str, Addresses]:
+        return {island: addresses for island, addresses in agents.items() if island != self._island}
 
     def _discard_assembly(self) -> None:
         if self.donor.assembly is not None:

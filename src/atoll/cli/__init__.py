@@ -11,12 +11,17 @@ import sys
 from pathlib import Path
 
 from atoll import __version__
-from atoll.cli import data, model, run
+from atoll.cli import data, evaluate, model, run
 from atoll.cli.process import answer_interrupts, open_streams
 from atoll.cli.verbs import Verbs, parse
 from atoll.errors import UserError
 
 EXIT_FAILURE, EXIT_MISTAKE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
+
+EXTRAS = {  # by extra: modules that only it installs
+    "train": ("torch", "transformers", "tokenizers", "pyarrow"),
+    "evaluate": ("lm_eval", "matplotlib"),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,9 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         return _mistake(str(error))
     except ModuleNotFoundError as error:
-        if error.name not in ("torch", "transformers", "tokenizers", "pyarrow"):
+        extra = next((extra for extra, names in EXTRAS.items() if error.name in names), None)
+        if extra is None:
             raise
-        text = f"this verb needs {error.name}; install it with: pip install 'atoll[train]'"
+        text = f"this verb needs {error.name}; install it with: pip install 'atoll[{extra}]'"
         return _mistake(text)
     except OSError as error:  # where no more is known than that something could not be written
         from atoll.files import disk_error
@@ -83,6 +89,6 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"atoll {__version__}")
     verbs = Verbs(top)
-    for group in (run, model, data):
+    for group in (run, model, evaluate, data):
         group.add_to(verbs)
     return top

@@ -112,7 +112,7 @@ def add_to(verbs: Verbs) -> None:
     added.add_argument("--reason", default="", help="what the island is told")
     added.add_argument("--undo", action="store_true", help="take the eviction back")
 
-    text = "a swarm in virtual time, struck by faults: the protocol's own code, repeatable by its seed"
+    text = "a swarm in virtual time, struck by faults: the program's own code, repeatable by its seed"
     added = verbs.add(simulate, text)
     added.add_argument("--seed", type=int, default=0, help="decides the swarm and its faults (default 0)")
     added.add_argument(
@@ -276,10 +276,14 @@ def simulate(options: argparse.Namespace) -> int:
         setting = simulator.swarm(seed)
         if options.islands:
             setting = simulator.Setting(islands=options.islands, outer_steps=options.outer_steps)
-        result = simulator.run(seed, simulator.storm(seed), setting, tell=len(seeds) == 1)
+        faults = simulator.storm(seed)
+        result = simulator.run(seed, faults, setting, tell=len(seeds) == 1)
         tally.add(result)
         if result.story:
             terminal.tell("\n".join(result.story))
+        if result.story and result.wrong:
+            short = simulator.shortest(seed, faults, setting)
+            terminal.tell("\n".join(["as wrong with these faults alone:", *map(str, short), f"in {setting}"]))
     tell_tally(tally, terminal)
     return 1 if tally.wrong else 0
 

@@ -73,6 +73,8 @@ def objection_to_proposal(rules: Rules, plan: Plan, proposal: Propose) -> str:
         return "samples other than the first of its lease"
     if not 0 < proposal.tokens <= num_samples(proposal.lease) * rules.context_length:
         return f"{proposal.tokens} tokens, which its samples cannot hold"
+    if proposal.count is not None and not 0 < proposal.count <= proposal.tokens:
+        return f"a count of {proposal.count}, where it has {proposal.tokens} tokens"
     if len(proposal.payload) != DIGEST_BYTES:
         return "a payload that is no digest"
     seconds = proposal.compute_seconds, proposal.handover_seconds

@@ -10,15 +10,17 @@ from atoll import events
 from atoll.coordinator.deadlines import doubled
 from atoll.coordinator.holders import Holders
 from atoll.coordinator.members import Members
-from atoll.coordinator.owners import equal_slices
 from atoll.coordinator.rules import Rules
+from atoll.coordinator.split import LinkPlan
 from atoll.events.step import Contribution
+from atoll.metrics import Exchange
 from atoll.swarm import messages as m
-from atoll.swarm.address import Addresses
 from atoll.swarm.messages import FaultKind
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Share, Term, header
 
 MAX_SLOWNESS = 4.0  # of an owner beside the others
+# An update comes in so many parts at most, each of which may take a deadline: who drips is not waited for.
+PARTS_OF_PROGRESS = 256
 
 
 class OpenAttempt:
@@ -37,9 +39,11 @@ class OpenAttempt:
         self.not_holding = dict.fromkeys(share.island for share in record.participants)  # an ordered set
         self._heard: set[tuple[str, str]] = set()  # (accuser, peer): whoever has told of an edge
         self._squares: dict[int, tuple[float, ...]] = {}  # by number of the slice: of each participant
+        self._num_pieces = sum(part.num_pieces for part in record.slices)
         self._unable: set[str] = set()  # they have said that they cannot hold the update
-        self._half_reduced_at = math.inf  # half of the slices, or more
         self._slice_roots: dict[int, bytes] = {}  # by number of the slice
+        self.exchanges: dict[str, Exchange] = {}  # by island: what the attempt took of it, as it says
+        self.reduced_at: dict[int, float] = {}  # by number of the slice: when its owner had done it
         self._progress: dict[str, tuple[int, float]] = {}  # island -> (pieces it has, since when)
 
     @property
@@ -72,19 +76,25 @@ class OpenAttempt:
             participants=tuple(sorted(self.participants)),
             left_out=tuple(sorted(set(planned) - self.participants)),
             num_owners=len(self.record.addresses),
+            planned_seconds=self.record.seconds,
         )
 
-    def committed_event(self, record: CommitRecord, holders: set[str]) -> events.Committed:
+    def committed_event(self, record: CommitRecord, holders: set[str], now: float) -> events.Committed:
         """The event that its step is committed by this record, and what each participant gave to it."""
         return events.Committed(
             tokens=record.tokens,
             loss=self.mean_loss,
-            participants={island: contribution(self.proposals[island]) for island in sorted(record.islands)},
+            participants={
+                island: contribution(self.proposals[island], self.exchanges.get(island, Exchange()))
+                for island in sorted(record.islands)
+            },
             holders=tuple(sorted(holders)),
             root=record.next_root.hex(),
+            reduce_seconds=self.assembled_at - self.opened_at,
+            hold_seconds=now - self.assembled_at,
         )
 
-    def is_about(self, message: m.Reduced | m.Held | m.Fault) -> bool:
+    def is_about(self, message: m.Reduced | m.Held | m.Fault | m.Exchanged) -> bool:
         """Whether a message is about this attempt."""
         return (message.step, message.number) == (self.record.step, self.record.number)
 
@@ -97,8 +107,7 @@ class OpenAttempt:
             return False  # as one that has not said what it has decoded, its owner is late
         self._slice_roots[message.slice] = message.digest
         self._squares[message.slice] = message.squared_norms
-        if 2 * len(self._slice_roots) >= len(slices):
-            self._half_reduced_at = min(self._half_reduced_at, now)
+        self.reduced_at[message.slice] = now
         if len(self._slice_roots) < len(slices):
             return False
         roots = tuple(self._slice_roots[number] for number in range(len(slices)))
@@ -107,25 +116,36 @@ class OpenAttempt:
         return True
 
     def note_beat(self, island: str, beat: m.Beat, now: float) -> None:
-        """Note how many pieces of the update an island has."""
-        if beat.attempt == self.record.number and beat.num_pieces != self._progress.get(island, (0, now))[0]:
+        """Note how many pieces of the update an island has; a few more of very many are no progress."""
+        more = beat.num_pieces - self._progress.get(island, (0, now))[0]
+        if beat.attempt == self.record.number and more > self._num_pieces // PARTS_OF_PROGRESS:
             self._progress[island] = (beat.num_pieces, now)
+
+    def progressed_at(self, island: str) -> float:
+        """When an island last got on with an assembled update, as far as its beats tell."""
+        return max(self.assembled_at, self._progress.get(island, (0, 0.0))[1])
+
+    def has_all_pieces(self, island: str) -> bool:
+        """Whether an island has all of the update, as far as its beats tell."""
+        return self._progress.get(island, (0, 0.0))[0] >= self._num_pieces
 
     def late_owners(self, limit_seconds: float, usual_seconds: float, now: float) -> tuple[set[str], float]:
         """(owners that are late with their slices, when the first one is).
 
         Late is a slice that has not advanced for `limit_seconds`, and one that advances far more slowly than
-        others: it takes MAX_SLOWNESS times as long as half of the slices did, or as a whole reduction usually
-        does (`usual_seconds`; 0: not known), and a third of the limit. That doubles with each attempt.
+        others: it takes MAX_SLOWNESS times as long as half of the slices did, or as was planned, or as a
+        reduction usually does (`usual_seconds`; 0: not known), and a third of the limit. That doubles with
+        each attempt.
         """
         at_work = {
             part.owner
             for number, part in enumerate(self.record.slices)
             if part.num_pieces and number not in self._slice_roots
         }
-        others_seconds = self._half_reduced_at - self.opened_at
-        if others_seconds == math.inf and usual_seconds:
-            others_seconds = usual_seconds
+        done = sorted(self.reduced_at.values())
+        half = (len(self.record.slices) + 1) // 2
+        half_seconds = done[half - 1] - self.opened_at if len(done) >= half else 0.0
+        others_seconds = max(half_seconds, self.record.seconds) or usual_seconds or math.inf
         patience = doubled(MAX_SLOWNESS * others_seconds + limit_seconds / 3, self.record.number)
         last = self.opened_at + patience
         due = {i: min(last, self._progress.get(i, (0, self.opened_at))[1] + limit_seconds) for i in at_work}
@@ -193,13 +213,14 @@ class OpenAttempt:
         return dict(squares)
 
 
-def contribution(proposal: m.Propose) -> Contribution:
+def contribution(proposal: m.Propose, exchange: Exchange) -> Contribution:
     """What a participant gave, for the events file."""
     return Contribution(
         tokens=proposal.tokens,
         inner_steps=proposal.inner_steps,
         loss=proposal.loss,
         metrics=proposal.metrics,
+        exchange=exchange,
     )
 
 
@@ -209,19 +230,20 @@ def make_attempt(
     number: int,
     parent: bytes,
     proposals: dict[str, m.Propose],
-    addresses: dict[str, Addresses],
+    links: LinkPlan,
+    members: Members,
     rules: Rules,
 ) -> Attempt:
-    """The record of an attempt to reduce these proposals, weighted by their tokens.
+    """The record of an attempt to reduce these proposals, weighted by their counts.
 
-    `addresses` maps each owner to where it is reached; slices are given in its order.
+    `links` says which of the members own what, and how long it should take.
     """
-    total = sum(proposal.tokens for proposal in proposals.values())
+    counts = {island: p.tokens if p.count is None else p.count for island, p in proposals.items()}
+    total = sum(counts.values())
     shares = tuple(
-        Share(island, p.payload, p.tokens, float(np.float32(p.tokens / total)))
+        Share(island, p.payload, p.tokens, float(np.float32(counts[island] / total)))
         for island, p in sorted(proposals.items())
     )
-    slices = equal_slices(list(addresses), rules.num_pieces)
     return Attempt(
         term=term,
         step=step,
@@ -231,6 +253,7 @@ def make_attempt(
         lr=rules.lr,
         momentum=rules.momentum,
         participants=shares,
-        slices=slices,
-        addresses={part.owner: addresses[part.owner] for part in slices},
+        slices=links.slices,
+        addresses={part.owner: members[part.owner].addresses for part in links.slices},
+        seconds=links.seconds,
     )

@@ -6,7 +6,7 @@ its own state: no I/O, no clock, no randomness. Effects are carried out in order
 
 The methods stand in the order of an outer step: membership, plan and propose, attempt, commit. Rooms of their
 own: admission (what a message must satisfy to count), plans and leases, owners and slices, the open attempt,
-the verdict on it once it is held, evidence and standing (who lost a right, and by what), deadlines, history
+how long it waits until it is held, evidence and standing (who lost a right, and by what), deadlines, history
 (what is committed), and doubt (whether this database may be an old backup).
 """
 
@@ -19,18 +19,18 @@ from atoll import events
 from atoll.coordinator import effects as e
 from atoll.coordinator.admission import objection_to_hello, objection_to_proposal
 from atoll.coordinator.attempts import OpenAttempt, make_attempt
-from atoll.coordinator.deadlines import Deadline, doubled
+from atoll.coordinator.deadlines import doubled
 from atoll.coordinator.doubt import Doubt
 from atoll.coordinator.evidence import Evidence
 from atoll.coordinator.finish import Finish
 from atoll.coordinator.history import History
+from atoll.coordinator.holding import Holding
+from atoll.coordinator.links import Links
 from atoll.coordinator.members import Member, Members
-from atoll.coordinator.owners import choose_owners
 from atoll.coordinator.plans import Plans
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.stall import Stall
 from atoll.coordinator.start import Start
-from atoll.coordinator.verdict import verdict
 from atoll.events.step import Cause
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
@@ -49,8 +49,9 @@ class Coordinator:
         self.plans, self.evidence = Plans(rules), Evidence(rules.max_norm_ratio, self.members.hand)
         self.standing = self.evidence.standing
         self.doubt = Doubt(self.history, self.plans, self.members, rules.doubt_seconds)
-        self.holding_deadline = Deadline(rules.hold_seconds)  # from an assembled update until it is held
+        self.holding = Holding(rules, self.members)
         self.start, self.stall = Start(self.members, rules.num_awaited), Stall(self.members, self.doubt)
+        self.links = Links(rules, self.members)
         self.finish = Finish(self.members, rules.last_seconds)
         self.number = 0  # of the open step's last attempt
         self._sign = sign
@@ -62,6 +63,7 @@ class Coordinator:
             m.Propose: self._propose,
             m.Reduced: self._reduced,
             m.Fault: self._fault,
+            m.Exchanged: self._exchanged,
             m.Held: self._held,
         }
         self._begin_step()
@@ -71,7 +73,8 @@ class Coordinator:
         self.attempt: OpenAttempt | None = None
         self._closed = self.attempt  # until the next opens: its faults are still evidence
         self.evidence.begin_step()
-        self._reopen_at, self._hold_misses = 0.0, 0
+        self._reopen_at = 0.0
+        self.holding.begin_step()
 
     def restore(self, commits: list[r.CommitRecord], known: e.OpenStep, now: float) -> None:
         """Go on from the records of earlier reigns: what is committed, and what is known of the open step."""
@@ -279,15 +282,15 @@ class Coordinator:
         if len(self.evidence.admitted(able, self._do)) < len(able):
             self._maybe_open(now)  # without whom that leaves out
             return
-        owners = choose_owners(list(able), self.members, self.head, self.standing)
-        if not owners:
+        links = self.links.plan(list(able), self.head, self.standing)
+        if links is None:
             if not self.evidence.exclude_worst(sorted(able), self._do):
                 self.stall.note_no_owner()
             self._reopen_at = now + self.rules.stuck_seconds
             return
         self.number += 1
-        addresses = {owner: self.members[owner].addresses for owner in owners}
-        attempt = make_attempt(self.term, self.head, self.number, self.head_root, able, addresses, self.rules)
+        at = (self.term, self.head, self.number, self.head_root)
+        attempt = make_attempt(*at, able, links, self.members, self.rules)
         self.attempt, self._closed = OpenAttempt(attempt, able, now), None
         self._do.append(e.Persist(attempt))
         self._do.send_all(self.members.ready(self.head), attempt)
@@ -333,10 +336,18 @@ class Coordinator:
         """End this attempt. Nothing was applied, so nothing is rolled back."""
         names = tuple(sorted(set(islands)))
         self._do.report(events.AttemptClosed(number=self.number, cause=cause, islands=names))
+        if self.attempt is not None:
+            self.links.learn(self.attempt, now)
         self.attempt, self._closed = None, self.attempt
         self._reopen_at = now + doubled(self.rules.fault_seconds, self.number)
 
     # ------------------------------------------------------------------------------------------ held, commit
+    def _exchanged(self, member: Member, told: m.Exchanged, now: float) -> bool:
+        """For people: what reducing took of a member. It decides nothing."""
+        if self.attempt is not None and self.attempt.is_about(told):
+            self.attempt.exchanges[member.island] = told.exchange
+        return False
+
     def _held(self, member: Member, held: m.Held, now: float) -> bool:
         """A member has the assembled update on disk."""
         attempt = self.attempt
@@ -344,32 +355,20 @@ class Coordinator:
             return False
         if not attempt.note_held(member.island, held):
             return False
-        self.holding_deadline.observe(now - attempt.assembled_at)
+        self.holding.observe(attempt, member.island, now)
         return not any(self.members.is_ready(island, self.head) for island in attempt.not_holding)
 
     def _maybe_commit(self, attempt: OpenAttempt, now: float) -> None:
-        """Commit once all participants hold the same update, or enough of them do at the deadline."""
-        ready = {member.island for member in self.members.ready(self.head)}
-        awaited = attempt.awaited_holders(ready, self.members)
-        due = attempt.assembled_at + self.holding_deadline.attempt_limit_seconds(self.number)
-        if awaited and self._do.too_early(due, now):
-            return
-        found = verdict(attempt, ready, self.members, self._hold_misses)
-        if found.held is not None:
-            if found.is_thin:
-                self._do.report(events.Thin(holders=tuple(sorted(found.holders))))
-            self._commit(attempt, found.held, found.holders, now)
-            return
-        if len(groups := attempt.holders.groups()) > 1:
-            others = tuple(sorted(found.dissenting))
-            self._do.report(events.Unequal(num_roots=len(groups), islands=others))
-            self.evidence.convict_dissenting(others, self._do)
-            self._close("unequal", others, now)
-            return
-        self._hold_misses += 1
-        self.holding_deadline.observe(now - attempt.assembled_at)  # it takes longer than that
-        self.standing.charge_late(set(found.late))
-        self._close("not held", found.late, now)
+        """Commit once all participants hold the same update, or enough of them when no more is to come."""
+        verdict = self.holding.verdict(attempt, self.head, now, self._do)
+        if verdict is not None and verdict.held is not None:
+            self._commit(attempt, verdict.held, verdict.islands, now)
+        elif verdict is not None and verdict.is_equal:
+            self.standing.charge_late(verdict.islands)
+            self._close("not held", verdict.islands, now)
+        elif verdict is not None:
+            self.evidence.convict_dissenting(sorted(verdict.islands), self._do)
+            self._close("unequal", verdict.islands, now)
 
     def _commit(self, attempt: OpenAttempt, held: m.Held, holders: set[str], now: float) -> None:
         """The one decision about this step: durable, then told to everybody."""
@@ -378,12 +377,13 @@ class Coordinator:
         self.history.add(record)
         self.members.shorten_probation(record.islands)
         self.evidence.note_committed(record.islands, attempt.proposals)
+        self.links.learn(attempt, now)
         self.plans.reductions.observe(now - attempt.opened_at)
         self.plans.close_step(attempt.inner_steps, self.members, now)
         self.number = 0
         self._begin_step()
         self._do.send_all(self.members.connected, m.Committed(record))
-        self._do.report(attempt.committed_event(record, holders))
+        self._do.report(attempt.committed_event(record, holders, now))
         if self.finished:
             self._do.report(events.Finished(num_outer_steps=self.head))
 

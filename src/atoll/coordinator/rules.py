@@ -23,6 +23,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     max_norm_ratio: float = 10.0  # of a pseudo-gradient to what is usual; beyond it is refused
     num_awaited: int = 1  # islands that must be ready at once before the first step of a reign begins
     num_pieces: int
+    payload_bytes: int = 0  # of an encoded payload, at most; 0: not known, and nothing is planned by links
     partitioned: tuple[str, ...] = ()  # the private sources, sorted
     private_shares: tuple[dict[str, float], ...] = ()  # per stage: private source -> share of its samples
     # An agent beats every second. A step does not wait for one that was silent for so long.
@@ -35,15 +36,19 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     fault_seconds: float = 0.1
     # An owner whose slice has not advanced for so long is late. There is no limit on a whole reduction.
     stall_seconds: float = 30.0
+    # Who has not received a piece of an assembled update for so long is not waited for.
+    progress_seconds: float = 10.0
     hold_seconds: float = 60.0  # to hold an update, until it was seen how long that takes
     last_seconds: float = 30.0  # to store the last update, before members are told that the run is finished
     stuck_seconds: float = 1.0  # between two searches for an owner
     forgive_seconds: float = 2.0  # after faults have excluded everybody, until all take part again
 
     @staticmethod
-    def of(recipe: Recipe, self_test: bytes, genesis_root: bytes, num_pieces: int) -> "Rules":
+    def of(
+        recipe: Recipe, self_test: bytes, genesis_root: bytes, num_pieces: int, payload_bytes: int = 0
+    ) -> "Rules":
         """The rules of a run of `recipe` whose state 0 has this root and so many pieces."""
-        outer = recipe.outer
+        outer, objective = recipe.outer, recipe.objective
         return Rules(
             recipe_digest=recipe.digest(),
             self_test=self_test,
@@ -54,11 +59,12 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
             context_length=recipe.inner.context_length,
             stage_ends=tuple(stage.until for stage in recipe.stage),
             codec=outer.codec,
-            lr=outer.lr,
-            momentum=outer.momentum,
+            lr=objective.outer_lr,
+            momentum=objective.outer_momentum,
             min_participants=outer.min_participants,
             max_norm_ratio=outer.max_norm_ratio,
             num_pieces=num_pieces,
+            payload_bytes=payload_bytes,
             partitioned=tuple(recipe.partitioned),
             private_shares=tuple(recipe.private_shares(stage) for stage in range(len(recipe.stage))),
         )

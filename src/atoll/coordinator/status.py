@@ -20,6 +20,7 @@ from atoll.status import IslandStatus, RunStatus, Told, ledger
 from atoll.swarm.records import CommitRecord, Plan, RunInfo, decode
 
 CountSamples = Callable[[Ranges, tuple[int, ...]], Mapping[str, int]]
+MBIT_PER_BYTE = 8e-6
 NOBODY = Enrolment("", "")
 
 
@@ -164,6 +165,9 @@ def island_status(
         planned_inner_steps=plan.inner_steps if plan else 0,
         metrics=beat.metrics if beat else Metrics(),
         sent_bytes=beat.sent_bytes if beat else 0,
+        up_mbit=beat.rates.up_bytes_per_second * MBIT_PER_BYTE if beat else 0.0,
+        down_mbit=beat.rates.down_bytes_per_second * MBIT_PER_BYTE if beat else 0.0,
+        utilisation=beat.metrics.utilisation if beat else None,
         committed_tokens=history.tokens[island],
         committed_tokens_by_source=tokens_by_source,
     )

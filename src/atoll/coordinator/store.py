@@ -6,7 +6,7 @@ take themselves for the leader.
 """
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -59,12 +59,18 @@ class Enrolment(NamedTuple):
 class Store:
     """One run's database."""
 
-    def __init__(self, url: str | sql.URL, engine: sql.Engine | None = None) -> None:
-        """Open the database, or create it; or take an `engine` that has.
+    def __init__(
+        self,
+        url: str | sql.URL,
+        engine: sql.Engine | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        """Open the database, or create it; or take an `engine` that has. `clock`: in place of the database's.
 
         Raises UserError when it cannot be reached, or was made by an older atoll.
         """
         self.url = url
+        self._given_clock = clock
         self._engine = engine or database.open_engine(url)
         self.term = Term()
         self._spent: Ranges | None = None  # samples spent by all commits; None: to be read before the next
@@ -180,6 +186,8 @@ class Store:
 
     def _clock(self) -> sql.ColumnElement[float]:
         """The database's own time, in seconds since the epoch."""
+        if self._given_clock is not None:
+            return sql.literal(self._given_clock())
         if self._engine.dialect.name == "sqlite":
             return (sql.func.julianday("now", type_=sql.Float) - 2440587.5) * 86400.0
         return sql.cast(sql.extract("epoch", sql.func.clock_timestamp()), sql.Float)

@@ -1,9 +1,9 @@
-"""The chat template of models trained here, which is Llama 3's, and the check that any other must pass."""
+"""The chat templates that atoll brings, and the special tokens of Llama 3, which models trained here have."""
 
-import json
-from typing import Any, Final, NoReturn
+from typing import Final
 
 from atoll.errors import UserError
+from atoll.given import expanded, read_text
 
 BEGIN_OF_TEXT: Final = "<|begin_of_text|>"
 END_OF_TEXT: Final = "<|end_of_text|>"
@@ -13,57 +13,75 @@ END_OF_TURN: Final = "<|eot_id|>"
 PAD: Final = "<|finetune_right_pad_id|>"
 SPECIAL_TOKENS: Final = [BEGIN_OF_TEXT, END_OF_TEXT, START_OF_ROLE, END_OF_ROLE, END_OF_TURN, PAD]
 
-# The BOS is in the template because apply_chat_template tokenizes the rendered text without adding special
-# tokens. Messages are trimmed, as in Llama 3, so that white space around them does not matter.
+# The turns of Llama 3.1, without the dates that its own template puts into every system turn, since these
+# would not be true of another model. The BOS is in the template because apply_chat_template tokenizes the
+# rendered text without adding special tokens. Texts are trimmed, as in Llama 3, so that white space around
+# them does not matter. As in Llama 3.1 a tool's answer is a turn of `ipython`, and an assistant calls one
+# tool at a time.
 CHAT_TEMPLATE: Final = (
     "{{- bos_token }}"
-    "{%- for message in messages %}"
-    f"{{{{- '{START_OF_ROLE}' + message['role'] + '{END_OF_ROLE}\\n\\n' }}}}"
-    f"{{{{- message['content'] | trim + '{END_OF_TURN}' }}}}"
+    "{%- set turns = messages %}"
+    "{%- if tools %}"
+    f"{{{{- '{START_OF_ROLE}system{END_OF_ROLE}\\n\\n' }}}}"
+    "{%- if messages[0]['role'] == 'system' %}"
+    "{%- set turns = messages[1:] %}"
+    "{{- messages[0]['content'] | trim + '\\n\\n' }}"
+    "{%- endif %}"
+    "{{- 'These functions can be called. To call one, answer with nothing but JSON of the form '"
+    ' + \'{"name": the function\\\'s name, "parameters": {argument: value}}.\' }}'
+    "{%- for tool in tools %}{{- '\\n\\n' + tool | tojson }}{%- endfor %}"
+    f"{{{{- '{END_OF_TURN}' }}}}"
+    "{%- endif %}"
+    "{%- for message in turns %}"
+    "{%- set role = 'ipython' if message['role'] == 'tool' else message['role'] %}"
+    f"{{{{- '{START_OF_ROLE}' + role + '{END_OF_ROLE}\\n\\n' }}}}"
+    "{%- if message['tool_calls'] %}"
+    "{%- if message['tool_calls'] | length != 1 or message['content'] %}"
+    "{{- raise_exception('a turn is either a text or one call of a tool') }}"
+    "{%- endif %}"
+    "{%- set call = message['tool_calls'][0]['function'] %}"
+    "{{- '{\"name\": ' + call['name'] | tojson }}"
+    "{{- ', \"parameters\": ' + call['arguments'] | tojson + '}' }}"
+    "{%- else %}{{- message['content'] | trim }}{%- endif %}"
+    f"{{{{- '{END_OF_TURN}' }}}}"
     "{%- endfor %}"
     "{%- if add_generation_prompt %}"
     f"{{{{- '{START_OF_ROLE}assistant{END_OF_ROLE}\\n\\n' }}}}"
     "{%- endif %}"
 )
+CHATML: Final = (
+    "{{- bos_token }}"
+    "{%- for message in messages %}"
+    "{%- if tools or message['tool_calls'] %}"
+    "{{- raise_exception('chatml has no form for tools; give the template of the model') }}"
+    "{%- endif %}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] | trim + '<|im_end|>\\n' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+NAMED: Final = {  # template and the markers that must be special tokens, by name
+    "llama-3.1": (CHAT_TEMPLATE, (START_OF_ROLE, END_OF_ROLE, END_OF_TURN)),
+    "chatml": (CHATML, ("<|im_start|>", "<|im_end|>")),
+}
 
 
-def check_template(template: str, bos: str, origin: str) -> None:
-    """Raises UserError unless a chat rendered with `template` has exactly one BOS, at its head.
+def wanted_template(wanted: str, own: str | None, special: set[str], origin: str) -> str:
+    """The Jinja text of the template that a recipe's `chat.template` names.
 
-    The rendering is that of `transformers`. `origin` names the tokenizer in the error.
+    `own`: that of the tokenizer, which has the tokens `special` and is named `origin` in errors. Raises
+    UserError where there is none, or it has markers that are no special tokens.
     """
-    from jinja2 import TemplateError
-    from jinja2.ext import Extension
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(message: str) -> NoReturn:
-        raise TemplateError(message)
-
-    class Generation(Extension):
-        """`{% generation %}`, with which `transformers` marks what the assistant says."""
-
-        tags = {"generation"}  # noqa: RUF012 (the name is jinja's)
-
-        def parse(self, parser: Any) -> Any:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]
-    )
-    environment.globals |= {"raise_exception": refuse, "strftime_now": lambda form: form}
-    environment.filters["tojson"] = lambda value, **options: json.dumps(value, **options)
-    chat = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
-    try:
-        text = environment.from_string(template).render(
-            messages=chat, bos_token=bos, eos_token="", add_generation_prompt=True
-        )
-    except Exception as error:  # a template is a program: whatever it runs into
+    if wanted == "tokenizer":
+        if own is None:
+            raise UserError(f"chat.template = {wanted!r}: {origin} has no chat template; name another")
+        return own
+    if wanted not in NAMED:
+        return read_text(expanded(wanted))
+    template, markers = NAMED[wanted]
+    if missing := [marker for marker in markers if marker not in special]:
+        advice = "set chat.template = 'tokenizer', which is that model's" if own else "name another"
         raise UserError(
-            f"{origin}: its chat template cannot render a question and an answer: {error}"
-        ) from error
-    if (count := text.count(bos)) != 1 or not text.startswith(bos):
-        fault = (
-            f"puts {count} {bos} into a chat" if count != 1 else f"does not put {bos} at the head of a chat"
+            f"chat.template = {wanted!r}: {missing[0]} is no special token of {origin}, so it would fall "
+            f"into pieces; {advice}"
         )
-        raise UserError(f"{origin}: its chat template {fault}; it must put exactly one there, at the head")
+    return template

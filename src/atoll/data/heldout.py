@@ -36,12 +36,13 @@ def is_heldout(text: bytes, fraction: float) -> bool:
     return int.from_bytes(blake3(text).digest(8), "big") < fraction * 2**64
 
 
-def find_cut(reader: SourceReader, fraction: float) -> Cut | None:
+def find_cut(reader: SourceReader, fraction: float, *, is_whole: bool = False) -> Cut | None:
     """Where the held-out end of a source begins; None where its documents are held out by their hashes.
 
     That is so once both a document to train on and one to hold out have been read. A source that ends before,
     as one of a single document does, is held out from the last `fraction` of its characters on. It reads the
-    source from its beginning. Raises UserError like the reader.
+    source from its beginning. `is_whole`: documents are rows, which are held out whole, so from the one on in
+    which the cut would lie. Raises UserError like the reader.
     """
     sizes: list[tuple[Place, int]] = []  # of each document: (place after it, characters)
     seen: set[bool] = set()
@@ -54,6 +55,6 @@ def find_cut(reader: SourceReader, fraction: float) -> Cut | None:
     remaining = round(fraction * sum(size for _, size in sizes))
     for place, size in reversed(sizes):
         if 0 < remaining <= size:
-            return Cut(place, size - remaining)
+            return Cut(place, 0 if is_whole else size - remaining)
         remaining -= size
     return None

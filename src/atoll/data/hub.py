@@ -5,11 +5,12 @@ from typing import Any
 
 from atoll.data.parquet import keeps
 from atoll.data.rows import Item, Origin, to_item
+from atoll.data.shapes import Shape
 from atoll.errors import UserError
 from atoll.recipe import Source
 
 
-def stream(name: str, source: Source, skip: int) -> Iterator[Item]:
+def stream(name: str, source: Source, shape: Shape, skip: int) -> Iterator[Item]:
     """Yield the rows of a dataset on the hub, streamed, after the first `skip`.
 
     `name` is the source's name in the recipe. Raises UserError where there is no revision or reading fails.
@@ -38,7 +39,7 @@ def stream(name: str, source: Source, skip: int) -> Iterator[Item]:
         if skip:
             rows = rows.skip(skip)
         for number, row in enumerate(rows, skip + 1):
-            yield to_item(row, source, Origin(where, number), kept)
+            yield to_item(row, source, shape, Origin(where, number), kept)
     except UserError:
         raise
     except Exception as error:  # its own types, those of several network libraries, and ValueError

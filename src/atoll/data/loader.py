@@ -2,9 +2,10 @@
 
 The documents of a source lie one after the other in one long stream of tokens. Window w has the tokens
 [w*L, w*L + L) as inputs, so every token is an input exactly once per pass. The label of an input is the next
-token of the same document.
+token of the same document. Where windows are packed from rows they have been laid out so that this gives
+whole rows, and only what is trained on is a label.
 
-Shapes: B windows of a micro-batch, L context length.
+Shapes: B windows of a micro-batch, L context length, D most documents of a window in it, k width of a column.
 """
 
 from collections import defaultdict
@@ -15,7 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from atoll.data.manifest import Blocks, Manifest, Split
+from atoll.data.columns import TRAINED
+from atoll.data.manifest import Blocks, Column, Manifest, Split
 from atoll.data.mixture import Mixture, Sample, window_of
 from atoll.data.partition import Partition
 from atoll.data.tokens import TokenStream
@@ -27,11 +29,16 @@ NO_LABEL = -100  # no token is predicted here
 
 
 class Batch(NamedTuple):
-    """A micro-batch; all arrays are [B, L]."""
+    """A micro-batch."""
 
-    tokens: np.ndarray  # int64
-    labels: np.ndarray  # int64: the next token, or NO_LABEL where a document or the source ends
-    documents: np.ndarray  # int32: the document's number within the window, from 0; padding has its own
+    tokens: np.ndarray  # [B, L] int64
+    labels: np.ndarray  # [B, L] int64: the next token, or NO_LABEL where none is predicted
+    documents: np.ndarray  # [B, L] int32: the document's number in the window, from 0; padding has its own
+    # The columns of the data, by name. [B, L] or [B, L, k]: about the prediction of the label at this place,
+    # and 0 behind the last.
+    by_token: dict[str, np.ndarray] = {}  # noqa: RUF012 (nobody changes it)
+    # [B, D] or [B, D, k], in the order of `documents`; NaN where there is no such document.
+    by_document: dict[str, np.ndarray] = {}  # noqa: RUF012
 
 
 class Loader:
@@ -46,6 +53,7 @@ class Loader:
         self._data_dir, self._length = data_dir, recipe.inner.context_length
         self.manifest = Manifest.load(data_dir)
         check_vocabulary(recipe, self.manifest.vocab_size)
+        check_windows(recipe, self.manifest)
         self.mixture = Mixture.of(recipe, self.manifest)
         self._seed = recipe.seed
         self._private = {partition.number: partition for partition in private}
@@ -82,6 +90,10 @@ class Loader:
             partition.name, index - first_sample(number), partition.num_windows(self._length), self._seed
         )
 
+    def windows(self, source: str, split: Split, numbers: Iterable[int]) -> Batch:
+        """These windows of a source's split. Raises UserError for a damaged shard."""
+        return self._batch(split, [(source, number) for number in numbers])
+
     def heldout(self, micro_batch: int, num_windows: int | None = None) -> Iterator[tuple[str, Batch]]:
         """Yield (source, batch) of held-out windows: all, or `num_windows`, evenly spaced, of each source."""
         for source in self.manifest.sources:
@@ -116,28 +128,63 @@ class Loader:
         return {file: tuple(sorted(numbers)) for file, numbers in sorted(found.items())}
 
     def _span(self, stream: TokenStream, window: int) -> tuple[int, int]:
-        """[start, stop) in the stream of a window's tokens and the next one, which is the last label."""
-        return window * self._length, min((window + 1) * self._length + 1, stream.num_tokens)
+        """[start, stop) in the stream of a window's tokens, and of the next one where that is a label."""
+        stop = (window + 1) * self._length + (self.manifest.window_tokens is None)
+        return window * self._length, min(stop, stream.num_tokens)
 
     def _batch(self, split: Split, windows: Sequence[tuple[str, int]]) -> Batch:
         shape = len(windows), self._length
         batch = Batch(np.empty(shape, np.int64), np.empty(shape, np.int64), np.empty(shape, np.int32))
         for row, (source, window) in enumerate(windows):
-            self._fill(self.stream(source, split), window, *(part[row] for part in batch))
-        return batch
+            self._fill(self.stream(source, split), window, *(part[row] for part in batch[:3]))
+        return batch._replace(
+            by_token={
+                column.name: self._by_token(column, split, windows) for column in self._columns("token")
+            },
+            by_document={
+                column.name: self._by_document(column, split, windows) for column in self._columns("document")
+            },
+        )
 
     def _fill(
         self, stream: TokenStream, window: int, tokens: np.ndarray, labels: np.ndarray, documents: np.ndarray
     ) -> None:
         """Write one window into three rows of length L."""
-        read, begins = stream.read(*self._span(stream, window))
+        span = self._span(stream, window)
+        read, begins = stream.read(*span)
         num_inputs = min(len(read), self._length)
         tokens[:num_inputs], tokens[num_inputs:] = read[:num_inputs], self.manifest.bos_id
         labels[:] = NO_LABEL
-        labels[: len(read) - 1] = np.where(begins[1:], NO_LABEL, read[1:])
+        is_label = ~begins[1:]
+        if self.manifest.window_tokens is not None:
+            is_label &= stream.column(TRAINED, *span)[1:].astype(bool)
+        labels[: len(read) - 1] = np.where(is_label, read[1:], NO_LABEL)
         begins[0] = False  # the first document of a window is number 0, wherever it began
         documents[:num_inputs] = np.cumsum(begins[:num_inputs], dtype=np.int32)
         documents[num_inputs:] = documents[num_inputs - 1] + 1
+
+    def _columns(self, per: str) -> Iterator[Column]:
+        """The data's columns by token or by document, but for the one that became the labels."""
+        return (each for each in self.manifest.columns if each.per == per and each.name != TRAINED.name)
+
+    def _by_token(self, column: Column, split: Split, windows: Sequence[tuple[str, int]]) -> np.ndarray:
+        shape = len(windows), self._length, *(column.width,) * (column.width > 1)
+        values = np.zeros(shape, column.dtype)
+        for row, (source, window) in enumerate(windows):
+            stream = self.stream(source, split)
+            values[row, :-1] = stream.column(column, *self._span(stream, window))[1:]
+        return values
+
+    def _by_document(self, column: Column, split: Split, windows: Sequence[tuple[str, int]]) -> np.ndarray:
+        found: list[np.ndarray] = []
+        for source, window in windows:
+            stream = self.stream(source, split)
+            found.append(stream.column(column, *self._span(stream, window)))
+        shape = len(windows), max(map(len, found)), *(column.width,) * (column.width > 1)
+        values = np.full(shape, np.nan, column.dtype)
+        for row, known in enumerate(found):
+            values[row, : len(known)] = known
+        return values
 
     def stream(self, source: str, split: Split) -> TokenStream:
         """The tokens of a split of the source, or partition, named `source`."""
@@ -154,6 +201,19 @@ def check_vocabulary(recipe: Recipe, vocab_size: int) -> None:
         raise UserError(
             f"model.vocab_size = {recipe.model.vocab_size} does not fit the tokenizer, which has "
             f"{vocab_size} tokens; raise it or leave it out"
+        )
+
+
+def check_windows(recipe: Recipe, manifest: Manifest) -> None:
+    """Raises UserError where the prepared windows are of another kind or length than the recipe's."""
+    wanted = None if recipe.objective.rows == "stream" else recipe.inner.context_length
+    if wanted != manifest.window_tokens:
+        there, here = (
+            "is a stream of documents" if length is None else f"has windows of rows of {length} tokens"
+            for length in (manifest.window_tokens, wanted)
+        )
+        raise UserError(
+            f"the prepared data {there}, but the recipe's {here}; prepare it again in a fresh --dir"
         )
 
 

@@ -7,17 +7,19 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from atoll.data.rows import Item, Kept, Origin, fits, no_column, to_item
+from atoll.data.rows import BadRow, Item, Kept, Origin, fits, to_item
+from atoll.data.shapes import NoColumnError, Shape, Text, no_column
 from atoll.data.stream import CountBytes
 from atoll.errors import UserError
 from atoll.given import named, refuse_pointer
 from atoll.recipe import Range, Source
 
 BATCH_ROWS = 256
+NOT_UTF_8 = object()  # in the place of a value that cannot be read
 NARROW = {"halffloat": np.float16, "float": np.float32}  # Arrow's names of types that TOML's numbers exceed
 
 
-def read_parquet(path: Path, source: Source, count_bytes: CountBytes) -> Iterator[Item]:
+def read_parquet(path: Path, source: Source, shape: Shape, count_bytes: CountBytes) -> Iterator[Item]:
     """Yield the rows of a parquet file.
 
     Raises UserError when the file is damaged, or a column that is needed is missing, there twice, or of a
@@ -31,31 +33,42 @@ def read_parquet(path: Path, source: Source, count_bytes: CountBytes) -> Iterato
     try:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
-            for column in (source.column, *source.keep):
-                if not (count := schema.names.count(column)):
-                    raise UserError(f"{shown}: {no_column(column, schema.names)}")
-                if count > 1:
-                    raise UserError(
-                        f"{shown}: {count} columns are named {column!r}; give them different names"
-                    )
-            kind = _plain(schema.field(source.column).type)
-            if not (_is_text(kind) or pa.types.is_null(kind)):
-                raise UserError(f"{shown}: column {source.column!r} is {kind}, not text")
+            columns = _columns(schema.names, source, shape, shown)
+            if isinstance(shape, Text):
+                kind = _plain(schema.field(shape.column).type)
+                if not (_is_text(kind) or pa.types.is_null(kind)):
+                    raise UserError(f"{shown}: column {shape.column!r} is {kind}, not text")
             kept = keeps(schema, source, shown)
             row_bytes = path.stat().st_size / max(file.metadata.num_rows, 1)
-            for batch in file.iter_batches(BATCH_ROWS, columns=[source.column, *source.keep]):
-                # As bytes: parquet does not promise UTF-8, and one bad row must not spoil its whole batch.
-                text = _stored(batch.column(source.column)).cast(pa.large_binary())
-                others = {name: _values(batch.column(name)) for name in source.keep if name != source.column}
-                for at, value in enumerate(text.to_pylist()):
+            for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+                values = [_values(batch.column(name)) for name in columns]
+                for cells in zip(*values, strict=True):
                     number += 1
-                    row = {name: values[at] for name, values in others.items()} | {source.column: value}
-                    yield to_item(row, source, Origin(shown, number), kept)
+                    origin = Origin(shown, number)
+                    if any(cell is NOT_UTF_8 for cell in cells):
+                        yield BadRow("not UTF-8", origin, "not UTF-8")
+                        continue
+                    row = dict(zip(columns, cells, strict=True))
+                    yield to_item(row, source, shape, origin, kept)
                 count_bytes(row_bytes * batch.num_rows)
     except pa.ArrowNotImplementedError as error:
         raise UserError(f"{shown}: this pyarrow cannot read it, after row {number}: {error}") from error
     except pa.ArrowException as error:
         raise UserError(f"{shown}: damaged or truncated, after row {number}: {error}") from error
+
+
+def _columns(names: list[str], source: Source, shape: Shape, shown: str) -> list[str]:
+    """The columns of a file that are read. Raises UserError where one is missing, or there twice."""
+    try:
+        columns = list(dict.fromkeys([*shape.columns(names), *source.keep]))
+    except NoColumnError as error:
+        raise UserError(f"{shown}: {error}") from error
+    for column in columns:
+        if not (count := names.count(column)):
+            raise UserError(f"{shown}: {no_column(column, names)}")
+        if count > 1:
+            raise UserError(f"{shown}: {count} columns are named {column!r}; give them different names")
+    return columns
 
 
 def keeps(schema: Any, source: Source, where: str) -> Kept:
@@ -124,9 +137,23 @@ def _stored(column: Any) -> Any:
 
 
 def _values(column: Any) -> list[Any]:
-    """A column's values as Python's; texts as bytes, which may be no UTF-8."""
+    """A column's values as Python's: texts as bytes, which may be no UTF-8.
+
+    Arrow gives the texts within tables and arrays as str: a row where these are no UTF-8 is `NOT_UTF_8`.
+    """
     import pyarrow as pa
 
     stored = _stored(column)
     plain = stored.cast(pa.large_binary()) if _is_text(_plain(stored.type)) else stored
-    return [float(value) if isinstance(value, np.generic) else value for value in plain.to_pylist()]
+    try:
+        values = plain.to_pylist()
+    except UnicodeDecodeError:
+        values = [_value(cell) for cell in plain]
+    return [float(value) if isinstance(value, np.generic) else value for value in values]
+
+
+def _value(cell: Any) -> Any:
+    try:
+        return cell.as_py()
+    except UnicodeDecodeError:
+        return NOT_UTF_8

@@ -11,10 +11,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from atoll.data.blocks import hash_blocks
-from atoll.data.encode import Encoders
+from atoll.data.chat_encoder import ChatEncoder
+from atoll.data.columns import TRAINED
+from atoll.data.encode import Encoders, How
 from atoll.data.heldout import Cut, find_cut, is_heldout
 from atoll.data.journal import Journal
 from atoll.data.loader import check_vocabulary
@@ -23,13 +23,15 @@ from atoll.data.mixture import Mixture
 from atoll.data.progress import Report, Watch
 from atoll.data.rows import Document
 from atoll.data.sections import SHARDS_DIR, SourceWriter
+from atoll.data.shapes import Row
 from atoll.data.sources import SourceReader
 from atoll.data.tokenizer import Tokenizer
 from atoll.data.verify import verify
 from atoll.errors import UserError
 from atoll.files import DirectoryLock, disk_error, remove_leftovers
 from atoll.given import expanded
-from atoll.recipe import Recipe, differing_keys
+from atoll.recipe import Recipe
+from atoll.recipe.paths import leaves
 
 Cuts = dict[str, Cut | None]  # by source
 SAMPLE_BYTES_PER_TOKEN = 1024  # of text that training a tokenizer reads of each source, per vocabulary entry
@@ -65,15 +67,10 @@ def prepare(
 
 def check(recipe: Recipe, data_dir: Path) -> Manifest:
     """The manifest of `data_dir`, verified. Raises UserError for damage, or data made from another recipe."""
-    made_from = Manifest.load(data_dir).made_from
-    if made_from != data_keys(recipe):
-        try:
-            keys = differing_keys(recipe, msgspec.convert(recipe.shared() | made_from, Recipe))
-        except msgspec.ValidationError as error:
-            raise UserError(
-                f"{data_dir}: prepared from a recipe that this version of atoll refuses ({error}); choose "
-                "another directory"
-            ) from error
+    made_from, ours = Manifest.load(data_dir).made_from, data_keys(recipe)
+    if made_from != ours:
+        left, right = leaves(made_from), leaves(ours)
+        keys = sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
         raise UserError(f"{data_dir}: prepared from another recipe; these keys differ: {', '.join(keys)}")
     return verify(data_dir)
 
@@ -81,7 +78,12 @@ def check(recipe: Recipe, data_dir: Path) -> Manifest:
 def data_keys(recipe: Recipe) -> dict[str, Any]:
     """The part of a recipe on which prepared data depends, as plain values."""
     shared = recipe.shared()
-    return {key: shared[key] for key in ("tokenizer", "sources", "heldout_fraction")}
+    keys = {key: shared[key] for key in ("tokenizer", "sources", "heldout_fraction")}
+    if recipe.objective.rows != "stream":
+        chat = {key: shared["chat"][key] for key in ("template", "train_on", "too_long")}
+        keys |= {"chat": chat, "inner": {"context_length": recipe.inner.context_length}}
+        keys["objective"] = {"rows": recipe.objective.rows}
+    return keys
 
 
 def _num_cores() -> int:
@@ -91,9 +93,12 @@ def _num_cores() -> int:
 
 def _prepare(recipe: Recipe, data_dir: Path, progress: Report, num_processes: int) -> Manifest:
     common = {name: source for name, source in recipe.sources.items() if not source.partitioned}
+    rows = recipe.objective.rows
+    is_packed = rows != "stream"
     remove_leftovers(data_dir)
     cuts = {
-        name: find_cut(SourceReader(name, source), recipe.heldout_fraction) for name, source in common.items()
+        name: find_cut(SourceReader(name, source, form=rows), recipe.heldout_fraction, is_whole=is_packed)
+        for name, source in common.items()
     }
     journal, tokenizer = _begin(recipe, cuts, data_dir, progress)
     check_vocabulary(recipe, tokenizer.vocab_size)
@@ -106,10 +111,13 @@ def _prepare(recipe: Recipe, data_dir: Path, progress: Report, num_processes: in
         sources={},
         files={path.relative_to(data_dir).as_posix(): hash_blocks(path) for path in saved},
         made_from=data_keys(recipe),
+        window_tokens=recipe.inner.context_length if is_packed else None,
+        columns=[TRAINED] if is_packed else [],
     )
-    with Encoders(data_dir / TOKENIZER_DIR, recipe.heldout_fraction, num_processes) as encoders:
-        for name, source in common.items():
-            writer = SourceWriter(name, source, cuts[name], data_dir, manifest.token_type, journal)
+    how = How(recipe.heldout_fraction, rows, recipe.chat.train_on)
+    with Encoders(data_dir / TOKENIZER_DIR, how, num_processes) as encoders:
+        for name in common:
+            writer = SourceWriter(name, recipe, cuts[name], data_dir, manifest, journal)
             done = writer.write(encoders, progress)
             manifest.sources[name] = done.prepared
             if writer.left_out:
@@ -141,7 +149,19 @@ def _begin(recipe: Recipe, cuts: Cuts, data_dir: Path, progress: Report) -> tupl
 
 
 def _tokenizer(recipe: Recipe, cuts: Cuts, progress: Report) -> Tokenizer:
-    """The tokenizer that the recipe names, or one trained on the beginning of each source's training text."""
+    """The tokenizer that the recipe names, or one trained on the beginning of each source's training text.
+
+    Where the recipe is about chats, it has the recipe's template.
+    """
+    tokenizer = _bare_tokenizer(recipe, cuts, progress)
+    if recipe.objective.rows == "stream":
+        return tokenizer
+    tokenizer = tokenizer.with_template(recipe.chat.template)
+    ChatEncoder(tokenizer)  # refuses a template that cannot be trained with
+    return tokenizer
+
+
+def _bare_tokenizer(recipe: Recipe, cuts: Cuts, progress: Report) -> Tokenizer:
     if recipe.tokenizer.file is not None:
         return Tokenizer.load(expanded(recipe.tokenizer.file))
     vocab_size = recipe.tokenizer.train or 0
@@ -159,7 +179,8 @@ def _tokenizer_texts(
     """Yield a source's documents that are not held out, until they are `num_bytes` of UTF-8 together."""
     watch = Watch("tokenizer", name)
     num_documents = bytes_read = 0
-    reader = SourceReader(name, recipe.sources[name])
+    rows = recipe.objective.rows
+    reader = SourceReader(name, recipe.sources[name], form=rows)
     for item in reader:
         if not isinstance(item, Document):
             continue  # bad rows are reported when the shards are written
@@ -168,7 +189,7 @@ def _tokenizer_texts(
         else:
             parts = cut.parts(item.text, reader.place)
         for text in (text for text, is_end in parts if not is_end):
-            yield text
+            yield from [text] if rows == "stream" else Row.of(text).texts()
             num_documents, bytes_read = num_documents + 1, bytes_read + len(text.encode())
         progress(watch.progress(num_documents, bytes_read, min(bytes_read / num_bytes, 1.0)))
         if bytes_read >= num_bytes:

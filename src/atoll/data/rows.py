@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from atoll.data.shapes import NoColumnError, Shape, no_column
 from atoll.data.stream import CountBytes, parts
+from atoll.data.turns import BadTurns
 from atoll.given import is_utf_8, named, wide_encoding
 from atoll.recipe import Range, Source
 
@@ -28,7 +30,7 @@ class Origin(NamedTuple):
 
 
 class Document(NamedTuple):
-    """A row's text."""
+    """A row's text, or, where it is a chat or a pair, the text of a `shapes.Row`."""
 
     text: str
     origin: Origin
@@ -62,7 +64,7 @@ def decoded(data: bytes, origin: Origin) -> Document | BadRow:
         return BadRow(f"not UTF-8 at byte {error.start}{at_end}", origin, "not UTF-8")
 
 
-def read_jsonl(path: Path, source: Source, count_bytes: CountBytes) -> Iterator[Item]:
+def read_jsonl(path: Path, source: Source, shape: Shape, count_bytes: CountBytes) -> Iterator[Item]:
     """Yield the rows of a file of JSON lines, which may be compressed; blank lines are left out.
 
     Raises UserError for a damaged or truncated compressed file, and for one that is not UTF-8 as a whole.
@@ -72,29 +74,35 @@ def read_jsonl(path: Path, source: Source, count_bytes: CountBytes) -> Iterator[
         if line.strip():
             origin = Origin(named(path), number)
             try:
-                row = decoder.decode(line)
+                item = to_item(decoder.decode(line), source, shape, origin)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 row = _read_leniently(line)
-                if row is None or not _can_be_written(row.get(source.column)):
+                item = None if row is None else to_item(row, source, shape, origin)
+                if item is None or (isinstance(item, Document) and not is_utf_8(item.text)):
+                    item = BadRow(f"not a JSON object: {error}", origin, "not a JSON object")
                     if isinstance(error, UnicodeDecodeError):
-                        yield BadRow("not UTF-8", origin, "not UTF-8")
-                    else:
-                        yield BadRow(f"not a JSON object: {error}", origin, "not a JSON object")
-                    continue
-            yield to_item(row, source, origin)
+                        item = BadRow("not UTF-8", origin, "not UTF-8")
+            yield item
 
 
-def to_item(row: Mapping[str, Any], source: Source, origin: Origin, kept: Kept | None = None) -> Item:
-    """What a row is: a document, bad or unwanted. `row`: values by column, the text as str or UTF-8.
+def to_item(
+    row: Mapping[str, Any], source: Source, shape: Shape, origin: Origin, kept: Kept | None = None
+) -> Item:
+    """What a row is: a document, bad or unwanted. `row`: values by column, texts as str or UTF-8.
 
     `kept` decides about `keep` where the columns have types; else their values are compared as they are.
     """
-    for column in (source.column, *source.keep):
-        if column not in row:
-            return BadRow(no_column(column, list(row)), origin, f"no column {column!r}")
-    if not (kept(row) if kept else all(fits(row[name], wanted) for name, wanted in source.keep.items())):
-        return Unwanted(origin)
-    value = row[source.column]
+    names = list(row)
+    try:
+        shape.columns(names)
+        for column in source.keep:
+            if column not in row:
+                raise NoColumnError(no_column(column, names), f"no column {column!r}")
+        if not (kept(row) if kept else all(fits(row[name], wanted) for name, wanted in source.keep.items())):
+            return Unwanted(origin)
+        value = shape.text(row)
+    except (NoColumnError, BadTurns) as error:
+        return BadRow(str(error), origin, error.kind)
     if value is None:
         return _bad("null instead of text", origin)
     document = decoded(value, origin) if isinstance(value, bytes) else Document(value, origin)
@@ -118,11 +126,6 @@ def fits(value: Any, wanted: list[Any] | Range) -> bool:
     if _is_number(value):
         return any(_is_number(each) and _like(each, value) == value for each in wanted)
     return any(type(each) is type(value) and each == value for each in wanted)
-
-
-def no_column(column: str, names: list[str]) -> str:
-    """The sentence that a column is missing."""
-    return f"no column {column!r}; there is: {', '.join(names) or 'none'}"
 
 
 def _bad(reason: str, origin: Origin) -> BadRow:
@@ -153,8 +156,3 @@ def _read_leniently(line: bytes) -> dict[str, Any] | None:
 
 def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= MAX_DIGITS else math.copysign(math.inf, float(digits))
-
-
-def _can_be_written(value: Any) -> bool:
-    """Whether a value, if it is a text, has no part of what is not UTF-8."""
-    return not isinstance(value, str) or is_utf_8(value)

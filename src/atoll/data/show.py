@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
+from atoll.data.columns import TRAINED
 from atoll.data.loader import Loader
 from atoll.data.manifest import TOKENIZER_DIR
 from atoll.data.prepare import check
 from atoll.data.tokenizer import Tokenizer
 from atoll.errors import UserError
 from atoll.recipe import Recipe
+
+BEGIN_TRAINED, END_TRAINED = "⟦", "⟧"
 
 
 def checked(recipe: Recipe, data_dir: Path) -> str:
@@ -26,12 +29,18 @@ def checked(recipe: Recipe, data_dir: Path) -> str:
     ]
     for name, source in manifest.sources.items():
         for split in ("train", "heldout"):
-            num_tokens, num_documents = source.num_tokens(split), source.num_documents(split)
+            num_tokens = source.num_tokens(split)
             num_windows = -(-num_tokens // recipe.inner.context_length)
-            lines.append(
+            count, unit = source.num_documents(split), "documents"
+            if is_packed := manifest.window_tokens is not None:
+                count, unit = source.num_rows(split), "rows"
+            text = (
                 f"{name:16} {split:8} {num_tokens:14,} tokens {num_windows:11,} windows "
-                f"{num_documents:11,} documents {source.num_bytes(split) / 1e6:10,.1f} MB"
+                f"{count:11,} {unit} {source.num_bytes(split) / 1e6:10,.1f} MB"
             )
+            if is_packed:
+                text += f" {source.num_labels(split):14,} trained on"
+            lines.append(text)
     return "\n".join(lines + manifest.notes())
 
 
@@ -62,10 +71,31 @@ def _documents(
     """Yield a heading and the text for each document's part of a training window."""
     stream = loader.stream(source, "train")
     start = window * recipe.inner.context_length
-    tokens, begins = stream.read(start, min(start + recipe.inner.context_length, stream.num_tokens))
+    stop = min(start + recipe.inner.context_length, stream.num_tokens)
+    tokens, begins = stream.read(start, stop)
+    trained = np.zeros(len(tokens), bool)
+    if is_packed := loader.manifest.window_tokens is not None:
+        trained = stream.column(TRAINED, start, stop).astype(bool)
     boundaries = sorted({0, *np.flatnonzero(begins).tolist(), len(tokens)})
     for low, high in pairwise(boundaries):
         continued = "" if begins[low] else ", continued"
         number = stream.document_at(start + low)
-        yield f"──── document {number:,} of {source}{continued}, {high - low:,} tokens ────"
-        yield tokenizer.decode(tokens[low:high], skip_special_tokens=False)
+        head = f"──── document {number:,} of {source}{continued}, {high - low:,} tokens"
+        if not is_packed:
+            yield f"{head} ────"
+            yield tokenizer.decode(tokens[low:high], skip_special_tokens=False)
+        elif not (count := int(trained[low:high].sum())):
+            yield f"──── padding, {high - low:,} tokens ────"
+        else:
+            yield f"{head}, {count:,} of them trained on, between {BEGIN_TRAINED} and {END_TRAINED} ────"
+            yield _marked(tokenizer, tokens[low:high], trained[low:high])
+
+
+def _marked(tokenizer: Tokenizer, tokens: np.ndarray, trained: np.ndarray) -> str:
+    """The text of tokens, with what is trained on marked."""
+    borders = [0, *(np.flatnonzero(np.diff(trained)) + 1).tolist(), len(tokens)]
+    texts: list[str] = []
+    for low, high in pairwise(borders):
+        text = tokenizer.decode(tokens[low:high], skip_special_tokens=False)
+        texts.append(f"{BEGIN_TRAINED}{text}{END_TRAINED}" if trained[low] else text)
+    return "".join(texts)

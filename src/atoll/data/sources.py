@@ -12,22 +12,24 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from atoll.data import hub, kinds, rows
+from atoll.data import hub, kinds, rows, shapes
 from atoll.data.folder import Found, IsWanted, files_below
 from atoll.data.parquet import read_parquet
 from atoll.data.rows import BadRow, Document, Item, Origin, Unwanted
+from atoll.data.shapes import Shape
 from atoll.data.splits import local_files
 from atoll.data.stream import CountBytes, parts, whole
 from atoll.errors import UserError
 from atoll.given import BYTE_ORDER_MARK, expanded, named, refuse_pointer
 from atoll.recipe import Source
+from atoll.recipe.objective import Rows
 
 SAMPLE_DIR = Path(__file__).parents[1] / "sample"
 STDLIB_BYTES = 8_000_000  # enough for a demo, and prepared in seconds
 # Folders of tests, other packages, and generated tables.
 STDLIB_LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "encodings", "pydoc_data"}
 
-ReadFile = Callable[[Path, Source, CountBytes], Iterator[Item]]
+ReadFile = Callable[[Path, Source, Shape, CountBytes], Iterator[Item]]
 
 
 class Place(NamedTuple):
@@ -43,9 +45,13 @@ START = Place(0, 0)
 class SourceReader:
     """The rows of a source from a place on, in an order that depends only on its files' names and content."""
 
-    def __init__(self, name: str, source: Source, start: Place = START) -> None:
-        """`name`: the source's in the recipe. Raises UserError, naming the file, for a missing source."""
+    def __init__(self, name: str, source: Source, start: Place = START, form: Rows = "stream") -> None:
+        """`name`: the source's in the recipe. `form`: what the objective trains on.
+
+        Raises UserError, naming the file, for a missing source.
+        """
         self._name, self._source = name, source
+        self._shape = shapes.of(form, name, source)
         self.place = start  # after the row that was yielded last
         found, read_file = _find(name, source)
         files = found.files
@@ -61,7 +67,7 @@ class SourceReader:
             partial(self._rows, read_file, path) for path in files
         ]
         if not files:
-            self._parts = [partial(hub.stream, name, source)]
+            self._parts = [partial(hub.stream, name, source, self._shape)]
 
     @property
     def fraction(self) -> float | None:
@@ -75,6 +81,7 @@ class SourceReader:
         whole source holds no document.
         """
         num_documents = num_unwanted = 0
+        bad: BadRow | None = None  # the first
         start = self.place
         for number in range(start.file, len(self._parts)):
             skip = start.row if number == start.file else 0
@@ -82,17 +89,22 @@ class SourceReader:
                 self.place = Place(number, row)
                 num_documents += isinstance(found, Document)
                 num_unwanted += isinstance(found, Unwanted)
+                bad = bad or (found if isinstance(found, BadRow) else None)
                 yield found
             self.place = Place(number + 1, 0)
         if not num_documents and start == START:
             names = [file for file, _ in self.files] or [self._source.dataset]
             where = names[0] if len(names) == 1 else f"{len(names)} files"
-            why = f"keep leaves out all {num_unwanted:,} rows" if num_unwanted else "there is no text in it"
+            why = "there is no text in it"
+            if bad:
+                why = f"no row of it can be used; the first that cannot is row {bad.origin.row}: {bad.reason}"
+            elif num_unwanted:
+                why = f"keep leaves out all {num_unwanted:,} rows"
             raise UserError(f"sources.{self._name}: {where}: {why}")
 
     def _rows(self, read_file: ReadFile, path: Path, skip: int) -> Iterator[Item]:
         try:
-            yield from islice(read_file(path, self._source, self._count_bytes), skip, None)
+            yield from islice(read_file(path, self._source, self._shape, self._count_bytes), skip, None)
         except OSError as error:
             raise _unreadable(self._name, path, error) from error
         except UserError as error:
@@ -117,9 +129,9 @@ def _find(name: str, source: Source) -> tuple[Found, ReadFile]:
         if source.code is not None:
             return _code_files(source.code, source.suffix), _read_code
         if source.text is not None:
-            return _files(_text_path(source.text), kinds.TEXT), _read_text
+            return _files(_packaged(source.text), kinds.TEXT), _read_text
         if source.jsonl is not None:
-            return _files(source.jsonl, kinds.JSON_LINES), rows.read_jsonl
+            return _files(_packaged(source.jsonl), kinds.JSON_LINES), rows.read_jsonl
         if source.parquet is not None:
             return _files(source.parquet, kinds.PARQUET), read_parquet
         return _dataset(source), _read_table
@@ -170,14 +182,14 @@ def _files_or_one(where: str, suffix: str, is_wanted: IsWanted, *, tells_others:
     return Found([path])
 
 
-def _text_path(text: str) -> str:
-    """The path that a source's `text` means. Raises UserError for a text that does not ship with atoll."""
-    kind, _, package = text.partition(":")
+def _packaged(path: str) -> str:
+    """The path that is meant, where it may be "package:NAME". Raises UserError for what does not ship."""
+    kind, _, package = path.partition(":")
     if kind != "package":
-        return text
+        return path
     known = sorted(path.name for path in SAMPLE_DIR.iterdir() if path.is_dir())
     if package not in known:
-        raise UserError(f"no text named {package!r} ships with atoll; there is: {', '.join(known)}")
+        raise UserError(f"nothing named {package!r} ships with atoll; there is: {', '.join(known)}")
     return str(SAMPLE_DIR / package)
 
 
@@ -207,13 +219,13 @@ def _is_utf8(path: Path) -> bool:
     return True
 
 
-def _read_table(path: Path, source: Source, count_bytes: CountBytes) -> Iterator[Item]:
+def _read_table(path: Path, source: Source, shape: Shape, count_bytes: CountBytes) -> Iterator[Item]:
     """Yield the rows of a parquet or JSON lines file, which its suffix tells apart."""
     is_parquet = kinds.ends_with(path, kinds.PARQUET)
-    return (read_parquet if is_parquet else rows.read_jsonl)(path, source, count_bytes)
+    return (read_parquet if is_parquet else rows.read_jsonl)(path, source, shape, count_bytes)
 
 
-def _read_code(path: Path, source: Source, count_bytes: CountBytes) -> Iterator[Item]:
+def _read_code(path: Path, source: Source, shape: Shape, count_bytes: CountBytes) -> Iterator[Item]:
     """Yield the whole file as one document; a blank one, as `__init__.py` often is, is left out."""
     data = path.read_bytes()
     refuse_pointer(path, data)
@@ -221,7 +233,7 @@ def _read_code(path: Path, source: Source, count_bytes: CountBytes) -> Iterator[
     count_bytes(len(data))
 
 
-def _read_text(path: Path, source: Source, count_bytes: CountBytes) -> Iterator[Item]:
+def _read_text(path: Path, source: Source, shape: Shape, count_bytes: CountBytes) -> Iterator[Item]:
     """Yield the parts between separators as documents, or the whole file; blank ones are left out."""
     if source.separator is None:
         pieces = iter([whole(path, count_bytes).removeprefix(BYTE_ORDER_MARK)])

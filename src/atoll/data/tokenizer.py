@@ -21,8 +21,9 @@ from atoll.data.chat import (
     END_OF_TURN,
     PAD,
     SPECIAL_TOKENS,
-    check_template,
+    wanted_template,
 )
+from atoll.data.template import Template
 from atoll.data.tokenizer_checks import bos_id, check_ids, eos_ids, never_in_text, refusing
 from atoll.data.tokenizer_config import (
     CONFIG_NAME,
@@ -67,13 +68,24 @@ class Tokenizer:
         check_ids(engine, origin)
         self._origin, self.bos_id = origin, bos_id(engine, origin)
         engine.encode_special_tokens = True  # a text that spells "<|begin_of_text|>" stays text
-        template = chat_template or template_in(config, origin)
-        if template is not None:
-            check_template(template, str(engine.id_to_token(self.bos_id)), origin)
         self._engine, self._config, self._chat_template = engine, config, chat_template
         self._is_special = never_in_text(engine, self.bos_id)
+        # The special tokens, by how they are spelled.
+        self.special = {
+            token.content: number
+            for number, token in engine.get_added_tokens_decoder().items()
+            if token.special
+        }
+        eos = token_of(config, "eos_token", origin)
         # The ids of the tokens at which a model stops: end of text and end of turn, where it has them.
-        self.eos_ids = eos_ids(engine, token_of(config, "eos_token", origin), origin)
+        self.eos_ids = eos_ids(engine, eos, origin)
+        self.template: Template | None = None  # of chats
+        source = chat_template or template_in(config, origin)
+        if source is not None:
+            self.template = Template(source, str(engine.id_to_token(self.bos_id)), eos or "", origin)
+            end_of_turn = self.special.get(self.template.end_of_turn(self.special))
+            if end_of_turn is not None and end_of_turn not in self.eos_ids:
+                self.eos_ids.append(end_of_turn)
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
@@ -148,10 +160,24 @@ class Tokenizer:
             config["eos_token"] = known_eos[0]
         return cls(engine, named(path), config, template)
 
+    def with_template(self, wanted: str) -> "Tokenizer":
+        """The same tokens with another chat template: the one that a recipe's `chat.template` names.
+
+        Raises UserError where there is no such template, or it does not fit the tokens.
+        """
+        own = self._chat_template or template_in(self._config, self._origin)
+        source = wanted_template(wanted, own, set(self.special), self._origin)
+        config = {key: value for key, value in self._config.items() if key != "chat_template"}
+        return Tokenizer(self._engine, self._origin, config, source)
+
     @property
     def vocab_size(self) -> int:
         """One more than the largest token id."""
         return max(self._engine.get_vocab().values()) + 1
+
+    def tokens(self) -> list[str | None]:
+        """Each id's token, as the vocabulary spells it; None for an id that has none."""
+        return [self._engine.id_to_token(number) for number in range(self.vocab_size)]
 
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The token ids of each text: [num_tokens] uint32, BOS first.
@@ -175,13 +201,35 @@ class Tokenizer:
             for text in texts
         ]
 
+    def encode_parts(self, texts: Sequence[str], *, is_markup: bool) -> list[list[int]]:
+        """The token ids of parts of documents, so without a BOS.
+
+        `is_markup`: whether a special token that a text spells is that token. Raises UserError for a text
+        that it cannot encode.
+        """
+        self._engine.encode_special_tokens = not is_markup
+        try:
+            with refusing(f"{self._origin}: cannot encode a text"):
+                encodings = self._engine.encode_batch_fast(list(texts), add_special_tokens=False)
+        finally:
+            self._engine.encode_special_tokens = True
+        return [encoding.ids for encoding in encodings]
+
     def special_within(self, tokens: np.ndarray) -> str:
         """A special token that stands in a document behind its BOS, or "".
 
         Text that spells one is text, but a model may know it as a piece of its own, as SentencePiece's do.
         """
-        found = tokens[1:][self._is_special[tokens[1:]]]
+        return self.first_special(tokens[1:])
+
+    def first_special(self, tokens: np.ndarray) -> str:
+        """The first token that no text should turn into, or ""."""
+        found = tokens[self._is_special[tokens]]
         return str(self._engine.id_to_token(int(found[0]))) if len(found) else ""
+
+    def is_special(self, tokens: np.ndarray) -> np.ndarray:
+        """[num_tokens] bool: which tokens are such that no text should turn into them."""
+        return self._is_special[tokens]
 
     def _ids(self, text: str) -> np.ndarray:
         return np.array(self._engine.encode_batch_fast([text])[0].ids, np.uint32)

@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 
 from atoll.data.blocks import FileBlocks, covering, hash_blocks
-from atoll.data.manifest import Manifest, Shard, Split
+from atoll.data.manifest import Column, Manifest, Shard, Split
 from atoll.errors import UserError
 from atoll.files import atomic_path, write_atomic
 
@@ -21,6 +21,9 @@ class TokenShard:
 
     def __init__(self, data_dir: Path, manifest: Manifest, shard: Shard) -> None:
         """Raises UserError when a file is missing or of another size, or the offsets are damaged."""
+        self._columns = {
+            column.name: manifest.open(data_dir, shard.column(column.name)) for column in manifest.columns
+        }
         self._tokens = manifest.open(data_dir, shard.tokens)
         offsets = manifest.open(data_dir, shard.offsets)
         self.offsets = offsets.read(0, 8 * (shard.num_documents + 1)).view("<u8").astype(np.int64)
@@ -40,6 +43,15 @@ class TokenShard:
                 f"{self._vocab_size}; prepare the data again"
             )
         return tokens
+
+    def column(self, column: Column, start: int, stop: int) -> np.ndarray:
+        """A column's entries of tokens, or documents, [start, stop) of the shard: [n], or [n, width].
+
+        Raises UserError for a damaged block.
+        """
+        width = column.entry_bytes
+        values = self._columns[column.name].read(start * width, stop * width).view(column.dtype)
+        return values.reshape(-1, column.width) if column.width > 1 else values
 
 
 class TokenStream:
@@ -68,15 +80,37 @@ class TokenStream:
             begins[shard.offsets[first:last] + at] = True
         return tokens, begins
 
+    def column(self, column: Column, start: int, stop: int) -> np.ndarray:
+        """A column's entries of tokens [start, stop), or of the documents that begin there, in order.
+
+        Raises UserError as `TokenShard` does.
+        """
+        found: list[np.ndarray] = []
+        for number, low, high in self._parts(start, stop):
+            shard = self._shard(number)
+            if column.per == "document":
+                low, high = np.searchsorted(shard.offsets[:-1], (low, high)).tolist()
+            found.append(shard.column(column, low, high))
+        return np.concatenate(found)
+
     def blocks(self, start: int, stop: int) -> Iterator[tuple[str, int]]:
         """Yield (file, block) for each block that reading tokens [start, stop) needs; does not read it."""
         token_bytes = np.dtype(self._manifest.token_type).itemsize
         for number, low, high in self._parts(start, stop):
             shard = self._shards[number]
-            for block in covering(low * token_bytes, high * token_bytes):
-                yield shard.tokens, block
-            for block in range(self._manifest.files[shard.offsets].num_blocks):
-                yield shard.offsets, block
+            by_token = {shard.tokens: token_bytes}
+            whole = [shard.offsets]  # small, and read as a whole to find the documents
+            for column in self._manifest.columns:
+                if column.per == "token":
+                    by_token[shard.column(column.name)] = column.entry_bytes
+                else:
+                    whole.append(shard.column(column.name))
+            for path, entry_bytes in by_token.items():
+                for block in covering(low * entry_bytes, high * entry_bytes):
+                    yield path, block
+            for path in whole:
+                for block in range(self._manifest.files[path].num_blocks):
+                    yield path, block
 
     def _parts(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """Yield (shard number, low, high) for each shard whose tokens [low, high) are in [start, stop)."""
@@ -146,6 +180,7 @@ class ShardWriter:
                 num_tokens=self._offsets[-1],
                 num_documents=len(self._offsets) - 1,
                 num_bytes=self._num_bytes,
+                num_labels=self._offsets[-1] - len(self._offsets) + 1,  # a document's first has no label
             )
         )
         self._offsets, self._num_bytes = array("Q", [0]), 0

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from atoll.data.columns import TRAINED
 from atoll.data.manifest import Manifest, Split
 from atoll.data.tokens import TokenStream
 from atoll.errors import UserError
@@ -19,7 +20,7 @@ def heldout_weights(manifest: Manifest, mixture: dict[str, float]) -> dict[str, 
     weights = {
         name: weight
         for name, weight in mixture.items()
-        if weight and _num_predicted(manifest, name, "heldout")
+        if weight and manifest.sources[name].num_labels("heldout")
     }
     if not weights:
         raise UserError("no document is held out; raise heldout_fraction")
@@ -50,21 +51,20 @@ def heldout_unigram_loss(data_dir: Path, mixture: dict[str, float]) -> float:
 def heldout_bytes_per_token(manifest: Manifest, mixture: dict[str, float]) -> float:
     """Bytes of text per predicted held-out token; bits per byte are a loss in nats / ln 2 / this."""
     return sum(
-        weight * manifest.sources[name].num_bytes("heldout") / _num_predicted(manifest, name, "heldout")
+        weight * manifest.sources[name].num_bytes("heldout") / manifest.sources[name].num_labels("heldout")
         for name, weight in heldout_weights(manifest, mixture).items()
     )
 
 
-def _num_predicted(manifest: Manifest, source: str, split: Split) -> int:
-    prepared = manifest.sources[source]
-    return prepared.num_tokens(split) - prepared.num_documents(split)
-
-
 def _token_counts(data_dir: Path, manifest: Manifest, source: str, split: Split) -> np.ndarray:
-    """[vocab_size] int64: how often each token occurs, not counting the first of every document."""
+    """[vocab_size] int64: how often each token is predicted, so not the first of a document."""
     stream = TokenStream(data_dir, manifest, source, split)
     counts = np.zeros(manifest.vocab_size, np.int64)
     for start in range(0, stream.num_tokens, READ_TOKENS):
-        tokens, begins = stream.read(start, min(start + READ_TOKENS, stream.num_tokens))
-        counts += np.bincount(tokens[~begins], minlength=manifest.vocab_size)
+        stop = min(start + READ_TOKENS, stream.num_tokens)
+        tokens, begins = stream.read(start, stop)
+        is_label = ~begins
+        if manifest.window_tokens is not None:
+            is_label &= stream.column(TRAINED, start, stop).astype(bool)
+        counts += np.bincount(tokens[is_label], minlength=manifest.vocab_size)
     return counts

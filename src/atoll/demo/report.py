@@ -16,6 +16,7 @@ from atoll.demo.summary import Moment, Spent, Summary
 from atoll.events import Event
 from atoll.island.heldout import heldout_loss
 from atoll.island.step import Island
+from atoll.objective import build
 from atoll.publish.export import export, load_model, newest_state
 from atoll.recipe import Recipe
 from atoll.run.directory import RunDir
@@ -47,7 +48,8 @@ def summarise(
     out, saved = export(run_dir, run_dir.path / "export")
 
     def measure(state: checkpoint.OuterCheckpoint) -> float:
-        island = Island(load_model(recipe, data.manifest.vocab_size, state), recipe)
+        vocab_size = data.manifest.vocab_size
+        island = Island(load_model(recipe, vocab_size, state), build(recipe, vocab_size), recipe)
         return heldout_loss(island, data.heldout(recipe.island.micro_batch), weights)
 
     after = measure(saved)

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import msgspec
 
 from atoll.events.base import Occurrence
-from atoll.metrics import Metrics
+from atoll.metrics import Exchange, Metrics
 from atoll.words import listed
 
 ROOT_DIGITS = 12  # of a root's hex digits: enough for people to tell states apart
@@ -57,6 +57,7 @@ class AttemptOpened(Occurrence, frozen=True, kw_only=True, tag="attempt"):
     participants: tuple[str, ...]
     left_out: tuple[str, ...]  # islands that had a plan, and do not take part
     num_owners: int
+    planned_seconds: float = 0.0  # how long reducing should take by the links; 0: these are not known
 
     @property
     def text(self) -> str:
@@ -147,6 +148,7 @@ class Contribution(msgspec.Struct, frozen=True, kw_only=True):
     inner_steps: int
     loss: float | None  # mean over these inner steps, in nats per token
     metrics: Metrics  # of the island, when it proposed
+    exchange: Exchange = Exchange()  # of the island, when it held the update; zeros if it did not in time
 
 
 class Committed(Occurrence, frozen=True, kw_only=True):
@@ -159,6 +161,8 @@ class Committed(Occurrence, frozen=True, kw_only=True):
     participants: dict[str, Contribution]  # by island
     holders: tuple[str, ...]  # islands that held the update, sorted
     root: str  # of the state that the step leads to, in hex
+    reduce_seconds: float = 0.0  # from the opening of its attempt until all slices were reduced
+    hold_seconds: float = 0.0  # from then until enough held the update
 
     @property
     def text(self) -> str:

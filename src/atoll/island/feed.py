@@ -1,53 +1,11 @@
-"""Batches on their way to the device: the next one is read and copied while this one is trained on.
-
-Shapes: B windows of a micro-batch, L tokens of a window.
-"""
+"""What is needed next is prepared by a thread while what came before it is in use."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Protocol, TypeVar
-
-import numpy as np
-import torch
-from torch import Tensor
-
-from atoll.model.attention import Mask
-from atoll.model.head import IGNORED
+from typing import TypeVar
 
 Raw = TypeVar("Raw")
 Ready = TypeVar("Ready")
-
-
-class MicroBatch(Protocol):
-    """What the island reads of a micro-batch in host memory; each array is [B, L]."""
-
-    @property
-    def tokens(self) -> np.ndarray: ...  # int64
-    @property
-    def labels(self) -> np.ndarray: ...  # int64: the next token, or -100 where none is predicted
-    @property
-    def documents(self) -> np.ndarray: ...  # int32, one value per contiguous document
-
-
-class Placed(NamedTuple):
-    """A micro-batch on the model's device."""
-
-    tokens: Tensor  # [B, L] int64
-    labels: Tensor  # [B, L] int64
-    mask: Mask
-    num_labels: int  # labels that count in the loss; on the host, so that nobody has to ask the device
-
-
-def place(batch: MicroBatch, device: torch.device) -> Placed:
-    """Copy a micro-batch to the device, from pinned memory, without waiting for the device's other work."""
-
-    def moved(array: np.ndarray) -> Tensor:
-        # torch.tensor copies: a loader may return read-only mappings, whose memory torch must not share.
-        tensor = torch.tensor(array)
-        return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
-
-    mask = Mask.of_documents(torch.tensor(batch.documents))
-    return Placed(moved(batch.tokens), moved(batch.labels), mask, int((batch.labels != IGNORED).sum()))
 
 
 def prefetched(items: Iterable[Raw], prepare: Callable[[Raw], Ready]) -> Generator[Ready]:

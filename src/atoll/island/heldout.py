@@ -3,13 +3,14 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from atoll.island.step import Island, MicroBatch
+from atoll.island.step import Island
+from atoll.objective import MicroBatch
 
 
 def heldout_loss(
     island: Island, batches: Iterable[tuple[str, MicroBatch]], weights: Mapping[str, float]
 ) -> float:
-    """Mean cross-entropy per token in nats: first of each source, then averaged over sources by `weights`.
+    """Mean loss, as training counts it: first of each source, then averaged over sources by `weights`.
 
     `batches`: (source, micro-batch). `weights`: by source, summing to 1; sources without weight are left out.
     """
@@ -17,7 +18,7 @@ def heldout_loss(
     counts: dict[str, int] = defaultdict(int)
     for source, batch in batches:
         if weights.get(source):
-            loss_sum, num_tokens = island.evaluate([batch])
+            loss_sum, count = island.evaluate([batch])
             sums[source] += loss_sum
-            counts[source] += num_tokens
+            counts[source] += count
     return sum(weight * sums[source] / counts[source] for source, weight in weights.items())

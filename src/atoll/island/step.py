@@ -1,12 +1,12 @@
 """The inner step of an island: forward, backward, clip, optimizer. The host does not wait for the device.
 
-The loss is a sum over all tokens of the step, on all ranks, divided by their number. So it does not depend on
-how the step is cut into micro-batches and ranks.
+The loss is the objective's sum over the step, on all ranks, divided by how much it counts there. So it does
+not depend on how the step is cut into micro-batches and ranks.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -18,29 +18,31 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from atoll.island import optim
-from atoll.island.feed import MicroBatch, Placed, place
 from atoll.island.schedule import factor, rewarmed
-from atoll.model.head import Sums, cross_entropy
 from atoll.model.hf import Model
+from atoll.objective import MicroBatch, Objective, Placed, place
 from atoll.recipe import Recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InnerMetrics:
     """What an island, all ranks together, measured in one inner step."""
 
-    loss: float | None  # mean cross-entropy per token, in nats; None where no token had a label
+    loss: float | None  # mean, as the objective says; None where there was nothing to count
     gradient_norm: float  # before clipping
-    tokens: int  # that counted in the loss
+    count: int  # of what the objective counts: tokens, or pairs
     learning_rate: float
+    further: dict[str, float] = field(
+        default_factory=dict[str, float]
+    )  # the objective's other means, by name
 
 
 class Unread(NamedTuple):
     """What one inner step measured, still on the device."""
 
     step: int
-    loss_sum: Tensor  # over this rank's tokens
-    num_tokens: Tensor  # of all ranks, int64
+    sums: Tensor  # [1 + further metrics], over this rank's micro-batches; the loss comes first
+    count: Tensor  # of all ranks, int64
     gradient_norm: Tensor
     learning_rate: float
 
@@ -55,9 +57,11 @@ class LossNotFiniteError(ArithmeticError):
 class Island:
     """A model and its inner optimizers, with the inner step that trains them."""
 
-    def __init__(self, model: Model, recipe: Recipe, mesh: DeviceMesh | None = None) -> None:
+    def __init__(
+        self, model: Model, objective: Objective, recipe: Recipe, mesh: DeviceMesh | None = None
+    ) -> None:
         """`mesh`: the ranks over which `model` is sharded, or None for this process alone."""
-        self.model = model
+        self.model, self.objective = model, objective
         self.optimizers = optim.build(model, recipe.inner.optimizer)
         # The mesh's device where there is a mesh, since the parameters may be offloaded to the host.
         self.device = torch.device(mesh.device_type) if mesh is not None else next(model.parameters()).device
@@ -74,29 +78,34 @@ class Island:
         """
         self._rewarm_start, self._rewarm_steps = step, num_steps
 
+    def place(self, batch: MicroBatch) -> Placed:
+        """The micro-batch on this island's device, as `inner_step` takes it."""
+        return place(batch, self.device, self.objective)
+
     def inner_step(self, micro_batches: Sequence[Placed], step: int) -> None:
         """Train on the micro-batches of all ranks as one batch; `step` counts the run's inner steps from 0.
 
-        Every rank must give the same number of micro-batches. A step without a single label teaches nothing,
+        Every rank must give the same number of micro-batches. A step in which nothing counts teaches nothing,
         so it leaves parameters and moments alone. `read` returns what the step measured.
         """
         self.model.train()
         scale = factor(self._inner.schedule, step, self._total_steps)
         scale *= rewarmed(step, self._rewarm_start, self._rewarm_steps)
         rate = self._inner.optimizer.lr * scale
-        own_tokens = sum(batch.num_labels for batch in micro_batches)
-        num_tokens = self._sum_over_ranks(torch.full((), own_tokens, device=self.device))
+        own_count = sum(batch.count for batch in micro_batches)
+        count = self._sum_over_ranks(torch.full((), own_count, device=self.device))
         # Only a rank without labels waits for the device to know whether the others have some.
-        if not own_tokens and not num_tokens.item():
+        if not own_count and not count.item():
             nothing = torch.zeros((), device=self.device)
-            self._unread.append(Unread(step, nothing, num_tokens, nothing, rate))
+            sums = nothing.expand(1 + len(self.objective.metrics))
+            self._unread.append(Unread(step, sums, count, nothing, rate))
             return
-        loss_sums: list[Tensor] = []
+        all_sums: list[Tensor] = []
         try:
             for batch in micro_batches:
-                sums = self._loss_sums(batch, self._inner.z_loss)
-                (sums.objective / num_tokens).backward()
-                loss_sums.append(sums.loss)
+                sums = self.objective.sums(self.model, batch)
+                (sums.objective / count).backward()
+                all_sums.append(torch.stack((sums.loss, *sums.metrics.values())))
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._inner.clip_norm)
             optim.scale_learning_rate(self.optimizers, scale)
             for optimizer in self.optimizers:
@@ -105,7 +114,7 @@ class Island:
             for optimizer in self.optimizers:
                 optimizer.zero_grad()
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        self._unread.append(Unread(step, torch.stack(loss_sums).sum(), num_tokens, norm, rate))
+        self._unread.append(Unread(step, torch.stack(all_sums).sum(0), count, norm, rate))
 
     def read(self) -> list[InnerMetrics]:
         """The metrics of the inner steps since the last `read`; the host waits here for the device.
@@ -115,34 +124,44 @@ class Island:
         unread, self._unread = self._unread, []
         if not unread:
             return []
-        loss_sums = self._sum_over_ranks(torch.stack([done.loss_sum for done in unread])).tolist()
-        counts = torch.stack([done.num_tokens for done in unread]).tolist()
+        all_sums = self._sum_over_ranks(torch.stack([done.sums for done in unread])).tolist()
+        counts = torch.stack([done.count for done in unread]).tolist()
         norms = torch.stack([done.gradient_norm for done in unread]).tolist()
         metrics: list[InnerMetrics] = []
-        for done, loss_sum, tokens, norm in zip(unread, loss_sums, counts, norms, strict=True):
-            loss = loss_sum / tokens if tokens else None
+        for done, (loss_sum, *sums), count, norm in zip(unread, all_sums, counts, norms, strict=True):
+            loss = loss_sum / count if count else None
             if not math.isfinite(loss_sum) or not math.isfinite(norm):
                 raise LossNotFiniteError(
-                    f"inner step {done.step}: loss {loss}, gradient norm {norm}, {tokens} tokens; start this "
-                    "island again to go on from the swarm's weights; a lower inner.optimizer.lr or a longer "
-                    "warm-up may help"
+                    f"inner step {done.step}: loss {loss}, gradient norm {norm}, {count} "
+                    f"{self.objective.counts}; start this island again to go on from the swarm's weights; a "
+                    "lower inner.optimizer.lr or a longer warm-up may help"
                 )
-            metrics.append(InnerMetrics(loss, norm, tokens, done.learning_rate))
+            names = self.objective.metrics if count else ()
+            further = {name: value / count for name, value in zip(names, sums, strict=False)}
+            metrics.append(
+                InnerMetrics(
+                    loss=loss,
+                    gradient_norm=norm,
+                    count=count,
+                    learning_rate=done.learning_rate,
+                    further=further,
+                )
+            )
         return metrics
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[MicroBatch]) -> tuple[float, int]:
-        """(summed cross-entropy in nats, number of tokens summed over); every rank gives the same batches."""
+        """(summed loss, how much it is summed over), as training counts; ranks give the same batches."""
         self.model.eval()
-        loss_sum, num_tokens = 0.0, 0
+        loss_sum, count = 0.0, 0
         for batch in batches:
-            placed = place(batch, self.device)
-            loss_sum += self._loss_sums(placed, z_loss=0.0).loss.item()
-            num_tokens += placed.num_labels
+            placed = self.place(batch)
+            loss_sum += self.objective.sums(self.model, placed).loss.item()
+            count += placed.count
         if isinstance(self.model, FSDPModule):
             # The backward pass would do this. Until it is done, `parameters` would return unsharded ones.
             self.model.reshard()
-        return loss_sum, num_tokens
+        return loss_sum, count
 
     def parameters(self) -> dict[str, Tensor]:
         """The trained parameters by name, in state-dict order: detached, but sharing the model's memory."""
@@ -160,10 +179,6 @@ class Island:
             if target.shape != value.shape:
                 raise ValueError(f"{name}: shape {tuple(value.shape)} given, {tuple(target.shape)} needed")
             target.copy_(value if isinstance(value, Tensor) else torch.tensor(value))
-
-    def _loss_sums(self, batch: Placed, z_loss: float) -> Sums:
-        hidden = self.model(batch.tokens, batch.mask)
-        return cross_entropy(hidden, self.model.head_weight, batch.labels, z_loss)
 
     def _sum_over_ranks(self, values: Tensor) -> Tensor:
         """`values` summed over the ranks, in place, on the device."""

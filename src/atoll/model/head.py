@@ -66,28 +66,6 @@ def cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float 
     return Sums(minimised, reported, (labels != IGNORED).sum())
 
 
-def top_k_divergence(hidden: Tensor, weight: Tensor, labels: Tensor, words: Tensor, teacher: Tensor) -> Sums:
-    """KL(teacher || model), summed over the tokens whose label is not -100.
-
-    hidden [..., D], weight [V, D], labels int64 [...]. `teacher` [..., k] holds the teacher's logits or
-    log-probabilities of k different token ids `words` int64 [..., k]. The teacher's distribution is
-    normalised over these k, as if it gave the others no probability; the model's over all V.
-    """
-
-    def objective(logits: Tensor, labels: Tensor, words: Tensor, teacher: Tensor) -> ChunkSums:
-        counts = (labels != IGNORED).unsqueeze(1)
-        wanted = teacher.to(logits.dtype).log_softmax(1)
-        differences = wanted - logits.gather(1, words)
-        log_sum, _, gradient = _softmax(logits)
-        divergence = (wanted.exp() * (differences + log_sum)).where(counts, 0.0).sum()
-        gradient.scatter_add_(1, words, -wanted.exp())
-        return ChunkSums(divergence, divergence, gradient, counts)
-
-    labels, k = labels.flatten(), words.shape[-1]
-    per_token = labels, words.view(-1, k), teacher.reshape(-1, k)
-    return Sums(*chunked(hidden.flatten(0, -2), weight, objective, *per_token), (labels != IGNORED).sum())
-
-
 def log_probabilities(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     """Each label's log-probability, fp32 [...] like `labels`, and 0 where the label is -100.
 
@@ -96,6 +74,27 @@ def log_probabilities(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     """
     result: Any = _LogProbabilities.apply(hidden.flatten(0, -2), weight, labels.flatten())
     return result.view(labels.shape)
+
+
+@torch.no_grad()
+def top_log_probabilities(
+    hidden: Tensor, weight: Tensor, count: int, vocab_size: int
+) -> tuple[Tensor, Tensor]:
+    """(ids int64 [..., count], log-probabilities [..., count + 1]) of the likeliest tokens, best first.
+
+    hidden [..., D], weight [V, D]. Only the first `vocab_size` ids count as tokens. The last log-probability
+    is that of all others together; it is -inf where there are none.
+    """
+    ids: list[Tensor] = []
+    logprobs: list[Tensor] = []
+    for _, logits in _chunks(hidden.flatten(0, -2), weight):
+        values, index = logits[:, :vocab_size].topk(min(count, vocab_size))
+        log_sum = logits.logsumexp(1, keepdim=True)
+        others = logits.scatter_(1, index, -torch.inf).logsumexp(1, keepdim=True)
+        ids.append(index)
+        logprobs.append(torch.cat((values, others), 1) - log_sum)
+    leading = hidden.shape[:-1]
+    return torch.cat(ids).view(*leading, -1), torch.cat(logprobs).view(*leading, -1)
 
 
 def chunked(hidden: Tensor, weight: Tensor, objective: Objective, *inputs: Tensor) -> tuple[Tensor, Tensor]:

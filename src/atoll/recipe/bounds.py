@@ -21,6 +21,7 @@ NonNegativeFloat = Annotated[float, Meta(ge=0, le=MAX_FLOAT, description="a fini
 FiniteFloat = Annotated[float, Meta(ge=-MAX_FLOAT, le=MAX_FLOAT, description="a finite number")]
 Decay = Annotated[float, Meta(ge=0, lt=1, description="a number >= 0 and < 1")]  # momentum, Adam's betas
 Share = Annotated[float, Meta(gt=0, lt=1, description="a number > 0 and < 1")]
+HalfShare = Annotated[float, Meta(ge=0, lt=0.5, description="a number >= 0 and < 0.5")]
 Factor = Annotated[float, Meta(ge=0, le=1, description="a number from 0 to 1")]
 
 NonEmptyStr = Annotated[str, Meta(min_length=1, description="a string that is not empty")]

@@ -24,9 +24,28 @@ class Range(Table, frozen=True):
     max: FiniteFloat | None = None
 
 
+ColumnNames = Annotated[
+    list[NonEmptyStr], Meta(min_length=1, description="an array of at least one column's name")
+]
 Values = Annotated[
     list[str | Int64 | FiniteFloat | bool], Meta(min_length=1, description="an array of at least one value")
 ]
+
+
+class Columns(Table, frozen=True, kw_only=True):
+    """Which columns of a table make a row: the turns, or a prompt and what answers it.
+
+    A prompt, an answer and each of the two sides is a text or turns. Turns are tables of `role` and
+    `content`, or of `from` and `value`.
+    """
+
+    messages: NonEmptyStr | None = None  # all the turns of a chat
+    prompt: NonEmptyStr | ColumnNames | None = None  # of several, the texts that are not empty are joined
+    completion: NonEmptyStr | None = None  # what answers the prompt of a chat
+    chosen: NonEmptyStr | None = None  # of a pair: the better answer, or the whole chat with it
+    rejected: NonEmptyStr | None = None  # of a pair: the worse
+    system: NonEmptyStr | None = None  # text of a system turn, where the turns have none
+    tools: NonEmptyStr | None = None  # descriptions of the functions that may be called
 
 
 class Source(Table, frozen=True, kw_only=True):
@@ -36,7 +55,8 @@ class Source(Table, frozen=True, kw_only=True):
 
     text: PathStr | None = None  # a file, a folder of .txt, or "package:NAME": text that ships with atoll
     code: PathStr | None = None  # a source tree, or "stdlib": the interpreter's own standard library
-    jsonl: PathStr | None = None  # a .jsonl, .jsonl.gz or .jsonl.zst file, or a folder of them
+    # A .jsonl, .jsonl.gz or .jsonl.zst file, a folder of them, or "package:NAME": rows that ship with atoll.
+    jsonl: PathStr | None = None
     parquet: PathStr | None = None  # a file or a folder
     # A local folder laid out like a dataset of the Hugging Face hub; where there is none of that name, the
     # hub's, which is streamed and needs a `revision`.
@@ -47,6 +67,8 @@ class Source(Table, frozen=True, kw_only=True):
     # dataset only: a pattern like "data/*.parquet", in the place of config and split
     data_files: PathStr | None = None
     column: NonEmptyStr = "text"  # jsonl, parquet, dataset: where the text is
+    # The same, where the objective trains on rows: none given, the columns are known by their usual names.
+    columns: Columns | None = None
     # jsonl, parquet, dataset: only the rows whose columns have such values
     keep: dict[NonEmptyStr, Values | Range] = field(default_factory=dict[str, Values | Range])
     separator: NonEmptyStr | None = None  # text only: what stands between two documents of a file

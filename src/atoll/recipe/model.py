@@ -7,6 +7,7 @@ import msgspec
 
 from atoll.given import expanded
 from atoll.recipe.bounds import NonEmptyStr, PathStr, PositiveFloat, PositiveInt
+from atoll.recipe.lora import Lora
 from atoll.recipe.table import Table
 
 
@@ -19,6 +20,7 @@ class Model(Table, frozen=True, kw_only=True):
     preset: NonEmptyStr | None = None  # a name in `model/presets.py`
     from_: PathStr | None = msgspec.field(name="from", default=None)  # the directory of a checkpoint
     own: bool = False  # a module and loop of your own, as in `examples/own_loop.py`
+    lora: Lora | None = None  # of a checkpoint: adapters are trained; none given: all weights are
     vocab_size: PositiveInt | None = None
     hidden_size: PositiveInt | None = None
     intermediate_size: PositiveInt | None = None
@@ -40,5 +42,5 @@ class Model(Table, frozen=True, kw_only=True):
         return {
             name: value
             for name, value in given
-            if name not in ("preset", "from_", "own") and value is not None
+            if name not in ("preset", "from_", "own", "lora") and value is not None
         }

@@ -6,10 +6,12 @@ import msgspec
 from blake3 import blake3
 
 from atoll.recipe.bounds import Int64, RunName, Share, SourceName, Url
+from atoll.recipe.chat import Chat
 from atoll.recipe.data import Source, Stages, Tokenizer
 from atoll.recipe.inner import Inner
 from atoll.recipe.island import Island
 from atoll.recipe.model import Model
+from atoll.recipe.objective import AnyObjective, Pretrain
 from atoll.recipe.outer import Outer
 from atoll.recipe.paths import leaves
 from atoll.recipe.table import Table
@@ -23,6 +25,8 @@ class Recipe(Table, frozen=True, kw_only=True):
     stage: Stages
     inner: Inner
     outer: Outer
+    objective: AnyObjective = Pretrain()
+    chat: Chat = Chat()
     tokenizer: Tokenizer = Tokenizer()
     sources: dict[SourceName, Source] = msgspec.field(default_factory=dict[str, Source])
     seed: Int64 = 0  # of the initial weights and the order of samples

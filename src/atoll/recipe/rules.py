@@ -7,8 +7,10 @@ import math
 from collections.abc import Callable, Iterator
 from itertools import chain
 
-from atoll.recipe.data import KINDS, Range
+from atoll.recipe.chat import Chat
+from atoll.recipe.data import KINDS, Columns, Range, Source
 from atoll.recipe.fault import Fault
+from atoll.recipe.objective import Pretrain
 from atoll.recipe.recipe import Recipe
 from atoll.samples import TURN_BITS
 from atoll.words import listed
@@ -34,6 +36,24 @@ def only_a_preset_has_dimensions_to_choose(recipe: Recipe) -> Iterator[Fault]:
     if recipe.model.preset is None:
         for name in recipe.model.dimensions:
             yield Fault(f"model.{name}", "only a preset's dimensions can be chosen; leave it out")
+
+
+def adapters_are_of_a_checkpoint(recipe: Recipe) -> Iterator[Fault]:
+    if recipe.model.lora is not None and recipe.model.from_ is None:
+        yield Fault("model.lora", "adapters are trained beside a checkpoint's weights; give model.from")
+
+
+# -------------------------------------------------------------------------------------------------- objective
+def an_own_loop_has_an_objective_of_its_own(recipe: Recipe) -> Iterator[Fault]:
+    if recipe.model.own and not isinstance(recipe.objective, Pretrain):
+        yield Fault(
+            "objective.type", "with model.own your program says what is minimised; only 'pretrain' is left"
+        )
+
+
+def z_loss_is_part_of_a_cross_entropy(recipe: Recipe) -> Iterator[Fault]:
+    if recipe.inner.z_loss and not recipe.objective.has_z_loss:
+        yield Fault("inner.z_loss", "has no effect with this objective; leave it out")
 
 
 # ------------------------------------------------------------------------------------------------------- data
@@ -93,6 +113,59 @@ def a_range_has_something_in_it(recipe: Recipe) -> Iterator[Fault]:
                 yield Fault(path, f"min must not be above max, and {wanted.min} is above {wanted.max}")
 
 
+# ------------------------------------------------------------------------------------------------------- rows
+def a_stream_of_documents_has_no_chats(recipe: Recipe) -> Iterator[Fault]:
+    if recipe.objective.rows == "stream":
+        if recipe.chat != Chat():
+            yield Fault("chat", "has no effect with this objective, which trains on documents; leave it out")
+        for name, source in recipe.sources.items():
+            if source.columns is not None:
+                yield Fault(
+                    f"sources.{name}.columns",
+                    "has no effect with this objective; the column of the text is `column`",
+                )
+
+
+def chats_are_rows_of_tables(recipe: Recipe) -> Iterator[Fault]:
+    for name, source in recipe.sources.items() if recipe.objective.rows != "stream" else ():
+        for kind in source.kinds:
+            if kind not in ("jsonl", "parquet", "dataset"):
+                yield Fault(
+                    f"sources.{name}.{kind}", "this objective needs rows; give jsonl, parquet or dataset"
+                )
+        if source.column != Source().column:
+            yield Fault(f"sources.{name}.column", "this objective needs rows; name their parts in `columns`")
+
+
+def the_columns_of_a_row_are_complete(recipe: Recipe) -> Iterator[Fault]:
+    needed = {
+        "chats": (["messages"], ["prompt", "completion"]),
+        "pairs": (["chosen", "rejected"], ["prompt", "chosen", "rejected"]),
+        "stream": (),
+    }[recipe.objective.rows]
+    for name, source in recipe.sources.items():
+        given = _given(source.columns)
+        if source.columns is not None and needed and given not in needed:
+            wanted = " or ".join(listed(keys) for keys in needed)
+            yield Fault(
+                f"sources.{name}.columns", f"give {wanted}, not {listed(given) if given else 'neither'}"
+            )
+
+
+def a_pair_is_not_cut(recipe: Recipe) -> Iterator[Fault]:
+    if recipe.objective.rows == "pairs" and recipe.chat.too_long == "cut":
+        yield Fault(
+            "chat.too_long",
+            "a pair that is cut compares other answers than those that were judged; leave it at 'skip'",
+        )
+
+
+def _given(columns: Columns | None) -> list[str]:
+    """Which of the columns that hold turns are given."""
+    keys = ("messages", "prompt", "completion", "chosen", "rejected")
+    return [key for key in keys if getattr(columns, key, None) is not None]
+
+
 # ----------------------------------------------------------------------------------------------------- stages
 def stages_follow_one_another(recipe: Recipe) -> Iterator[Fault]:
     before = 0
@@ -145,12 +218,19 @@ def samples_can_be_numbered(recipe: Recipe) -> Iterator[Fault]:
 RULES: tuple[Rule, ...] = (
     a_model_is_one_of_three_things,
     only_a_preset_has_dimensions_to_choose,
+    adapters_are_of_a_checkpoint,
+    an_own_loop_has_an_objective_of_its_own,
+    z_loss_is_part_of_a_cross_entropy,
     a_module_of_your_own_has_samples_of_its_own,
     text_becomes_tokens_in_one_way,
     there_is_something_to_train_on,
     each_source_is_of_one_kind,
     each_source_has_a_directory_of_its_own,
     a_range_has_something_in_it,
+    a_stream_of_documents_has_no_chats,
+    chats_are_rows_of_tables,
+    the_columns_of_a_row_are_complete,
+    a_pair_is_not_cut,
     stages_follow_one_another,
     a_mixture_is_of_sources_that_are_there,
     a_mixture_can_be_shared_out,

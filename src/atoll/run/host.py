@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 
 from atoll.agent import diloco
+from atoll.agent.codecs import codec_named
+from atoll.agent.pieces import slots_bytes
 from atoll.agent.process import agent_process
 from atoll.agent.settings import Settings
 from atoll.coordinator.database import sqlite_url
@@ -26,6 +28,7 @@ from atoll.events import Event
 from atoll.events.log import EventLog
 from atoll.files import DirectoryLock, write_atomic, write_private
 from atoll.recipe import Recipe
+from atoll.run.captured import check_captured
 from atoll.run.directory import RunDir
 from atoll.run.ports import advice, from_here, ips_of, own_host, scope_of
 from atoll.run.processes import Child, last_words
@@ -69,6 +72,7 @@ async def host(
     """
     with run_dir.claimed(recipe):
         run_dir.state_0()  # a run that is not prepared is refused before anything else is made
+        check_captured(recipe, run_dir)
     with DirectoryLock(run_dir.coordinator) as lock:
         if not lock.acquire():
             raise UserError(
@@ -208,7 +212,9 @@ def _describe(recipe: Recipe, run_dir: RunDir, keys: RunKeys) -> tuple[RunInfo, 
         data_digest=data_digest,
         record_key=keys.record_key,
     )
-    rules = Rules.of(recipe, diloco.self_test(), state_0.root, state_0.layout.num_pieces)
+    layout = state_0.layout
+    payload_bytes = slots_bytes(layout, codec_named(recipe.outer.codec))
+    rules = Rules.of(recipe, diloco.self_test(), state_0.root, layout.num_pieces, payload_bytes)
     return run, rules
 
 

@@ -18,6 +18,7 @@ from atoll import recipe as recipes
 from atoll.agent.settings import Settings
 from atoll.errors import UserError
 from atoll.recipe import Recipe
+from atoll.run.captured import check_captured
 from atoll.run.directory import IslandDir, RunDir
 from atoll.run.genesis import prepare
 from atoll.run.processes import Child, last_words
@@ -90,6 +91,7 @@ def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal) -> None:
         def host() -> str:
             preparing = Preparing(terminal)
             preparing.done(prepare(recipe, run_dir, preparing.report))
+            check_captured(recipe, run_dir)
             log = run_dir.coordinator / "host.log"
             log.parent.mkdir(parents=True, exist_ok=True)
             before = kept_ticket(run_dir.coordinator / "ticket")

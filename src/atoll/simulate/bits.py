@@ -1,78 +1,84 @@
-"""A tiny real state: production's kernels over 16 numbers, so that wrong bits show as wrong roots."""
+"""What the numbers must be, by the documents' formulas in numpy alone: nothing of `agent/` is used here."""
 
-import threading
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 from blake3 import blake3
 
-from atoll.agent.arrays import Bytes, Floats
-from atoll.agent.codecs import codec_named
-from atoll.agent.mapped import as_bytes
-from atoll.agent.pieces import Pieces, piece_rows
-from atoll.agent.state import UNKNOWN, OuterState
-from atoll.samples import Ranges
-from atoll.swarm.layout import Layout, TensorSpec, digest, root
-from atoll.swarm.records import Plan, Share, UpdateHeader
+from atoll.swarm.layout import BLOCK, Layout
+from atoll.swarm.records import Share
 
-CODEC = codec_named("fp32")
+Floats = npt.NDArray[np.float32]
+SMALLEST_NORMAL = np.float32(1.17549435e-38)
 
 
-class TinyLayout(Layout, frozen=True, dict=True):
-    """Production's geometry without its padding: a few elements instead of blocks of 4,096."""
+@dataclass(frozen=True)
+class State:
+    """An outer state. Arrays are [num_elements] fp32."""
 
-    def __post_init__(self) -> None:
-        pass
+    step: int
+    parameters: Floats = field(repr=False)
+    momentum: Floats = field(repr=False)
 
-    @cached_property
-    def offsets(self) -> tuple[int, ...]:
-        return (0, *np.cumsum([tensor.num_elements for tensor in self.tensors]).tolist())
+    def table(self, layout: Layout) -> bytes:
+        """For each chunk the digest of its parameters and that of its momentum."""
+        chunks = [layout.chunk(index) for index in range(layout.num_chunks)]
+        return b"".join(
+            hash_of(part[c].tobytes()) for c in chunks for part in (self.parameters, self.momentum)
+        )
 
+    def root(self, layout: Layout) -> bytes:
+        return hash_of(self.table(layout))
 
-LAYOUT = TinyLayout((TensorSpec("w", (16,)),), chunk_elements=8, piece_elements=4)
-
-
-class TinyState(OuterState):
-    """Production's outer state over plain arrays in place of mapped files."""
-
-    def __init__(self, parameters: Floats, momentum: Floats) -> None:
-        self.layout = LAYOUT
-        self.parameters, self.momentum = parameters, momentum
-        self.local = np.zeros_like(parameters)
-        self._generation = np.zeros(1, np.uint64)
-        self.versions = [UNKNOWN] * LAYOUT.num_chunks
-        self._lock = threading.Lock()
-
-
-def genesis(seed: int) -> tuple[Floats, Floats]:
-    """Parameters and momentum of state 0."""
-    parameters = np.random.default_rng(seed).standard_normal(LAYOUT.num_elements).astype(np.float32)
-    return parameters, np.zeros_like(parameters)
+    def after(self, gradient: Floats, lr: float, mu: float) -> "State":
+        """The state that an update with these decoded values leads to: Nesterov SGD in fp32."""
+        lr32, mu32 = np.float32(lr), np.float32(mu)
+        momentum = (mu32 * self.momentum + gradient).astype(np.float32)
+        parameters = (self.parameters - lr32 * (gradient + mu32 * momentum)).astype(np.float32)
+        return State(self.step + 1, parameters, momentum)
 
 
-def table_of(parameters: Floats, momentum: Floats) -> bytes:
-    """The table of a state."""
-    chunks = (LAYOUT.chunk(i) for i in range(LAYOUT.num_chunks))
-    return b"".join(digest(as_bytes(parameters[c])) + digest(as_bytes(momentum[c])) for c in chunks)
+def hash_of(data: bytes) -> bytes:
+    return blake3(data).digest()
 
 
-def trained(outer: Floats, plan: Plan, lease: Ranges, island: str) -> Floats:
-    """What an island's inner steps make of the outer parameters: a pure function of who trained on what."""
-    key = f"{island} {plan.step} {lease}".encode() + plan.parent
-    noise = np.frombuffer(blake3(key).digest(length=len(outer)), np.uint8)
-    return (outer - (noise.astype(np.float32) - np.float32(127.5)) / np.float32(1024)).astype(np.float32)
+def encode(codec: str, values: Floats) -> bytes:
+    """The encoding of a piece."""
+    if codec == "fp32":
+        return values.tobytes()
+    blocks = values.reshape(-1, BLOCK)
+    scales = (np.abs(blocks).max(1) / np.float32(127)).astype(np.float32)
+    scales[scales < SMALLEST_NORMAL] = 0
+    divisors = np.where(scales > 0, scales, np.float32(1))[:, None]
+    quantised = np.where(scales[:, None] > 0, np.rint(blocks / divisors), 0).astype(np.int8)
+    return scales.tobytes() + quantised.tobytes()
 
 
-def expected(
-    parameters: Floats, momentum: Floats, header: UpdateHeader, payloads: dict[bytes, Bytes]
-) -> tuple[Floats, Floats]:
-    """The state that an update must lead to, by the formulas of the paper in numpy alone."""
-    total = np.zeros_like(parameters)
-    for share, weight in zip(header.participants, weights(header.participants), strict=True):
-        total += np.float32(weight) * payloads[share.payload].view(np.float32)
-    lr, mu = np.float32(header.lr), np.float32(header.momentum)
-    momentum = (mu * momentum + total).astype(np.float32)
-    return (parameters - lr * (total + mu * momentum)).astype(np.float32), momentum
+def decode(codec: str, data: bytes, num_elements: int) -> Floats:
+    """The values that an encoding of so many elements stands for."""
+    if codec == "fp32":
+        return np.frombuffer(data, np.float32)
+    num_blocks = num_elements // BLOCK
+    scales = np.frombuffer(data, np.float32, num_blocks)
+    quantised = np.frombuffer(data, np.int8, num_elements, 4 * num_blocks).reshape(-1, BLOCK)
+    return (scales[:, None] * quantised.astype(np.float32)).reshape(-1)
+
+
+def encoded(codec: str, layout: Layout, values: Floats) -> list[bytes]:
+    """All pieces of a flat space."""
+    return [encode(codec, values[layout.piece(index)]) for index in range(layout.num_pieces)]
+
+
+def decoded(codec: str, layout: Layout, pieces: list[bytes]) -> Floats:
+    parts = (layout.piece(index) for index in range(layout.num_pieces))
+    values = [decode(codec, piece, part.stop - part.start) for piece, part in zip(pieces, parts, strict=True)]
+    return np.concatenate(values)
+
+
+def piece_table(pieces: list[bytes]) -> bytes:
+    """The digest and the size of each piece."""
+    return b"".join(hash_of(piece) + len(piece).to_bytes(4, "little") for piece in pieces)
 
 
 def weights(participants: tuple[Share, ...]) -> list[float]:
@@ -81,15 +87,9 @@ def weights(participants: tuple[Share, ...]) -> list[float]:
     return [float(np.float32(share.tokens / total)) for share in participants]
 
 
-def pieces_of(slots: Bytes) -> Pieces:
-    """Encoded pieces with their table; fp32 fills every slot."""
-    pieces = Pieces(LAYOUT, CODEC, slots)
-    for index in range(LAYOUT.num_pieces):
-        pieces.seal(index, len(pieces.slot(index)))
-    return pieces
-
-
-def slice_roots(slots: Bytes, parts: list[range]) -> list[bytes]:
-    """What names the slices of these pieces."""
-    table = pieces_of(slots).table
-    return [root(piece_rows(table, part)) for part in parts]
+def weighted_sum(codec: str, layout: Layout, parts: list[tuple[float, list[bytes]]]) -> list[bytes]:
+    """The pieces of the update that (weight, pieces of a payload) make, added in this order."""
+    total = np.zeros(layout.num_elements, np.float32)
+    for weight, pieces in parts:
+        total += np.float32(weight) * decoded(codec, layout, pieces)
+    return encoded(codec, layout, total)

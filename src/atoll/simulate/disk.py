@@ -1,99 +1,163 @@
-"""What an island's disk keeps, and what a power cut takes from it."""
+"""A disk that forgets: the files are real, and this knows what of them a power cut would leave.
 
+A file survives as it was when it was last synced, page by page perhaps as it is now; a name, when its
+directory was synced after it was given. Whatever was not synced may be there, or not, or in part, and in any
+order.
+"""
+
+import errno
+import os
 import random
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from pathlib import Path
 
-import numpy as np
-from blake3 import blake3
+from atoll.files import Disk
+from atoll.simulate.process import PROCESS
 
-from atoll.agent.arrays import Floats
-from atoll.agent.log import Entry, Update
-from atoll.agent.payload import Kept, Payload
-from atoll.simulate.bits import LAYOUT
-from atoll.swarm.layout import root
-from atoll.swarm.records import CommitRecord, Term
+PAGE_BYTES = 4096
+ROTTING = (".update", ".entry", ".table", ".safetensors", "payload.bytes", "payload.kept")
+MAPPED_STATE = ("parameters.f32", "momentum.f32")
 
-
-def sign(data: bytes) -> bytes:
-    """The run's signature; a keyed hash, since 100,000 schedules would spend their time in Ed25519."""
-    return blake3(data, key=b"the key that signs all records..").digest()
+Files = dict[Path, tuple[int, bytes]]  # by path within the disk: (inode, bytes)
 
 
-@dataclass(kw_only=True)
-class Disk:
-    """What outlives an agent's process. Only the outer state, a mapped file, is not synced when written."""
+class ForgetfulDisk(Disk):
+    """The disk of one machine: everything under `directory`."""
 
-    parameters: Floats
-    momentum: Floats
-    genesis_root: bytes
-    term: Term = field(default_factory=Term)
-    records: list[CommitRecord] = field(default_factory=list)
-    updates: dict[tuple[int, bytes], Update] = field(default_factory=dict)
-    tables: dict[int, bytes] = field(default_factory=dict)
-    payload: Payload | None = None
-    checkpoints: dict[int, tuple[Floats, Floats]] = field(default_factory=dict)
-    reached: int = -1  # the newest version that the outer state ever had
-    synced: tuple[Floats, Floats] | None = None  # the outer state as a power cut may leave it
+    def __init__(self, directory: Path, seed: str) -> None:
+        self.directory = directory
+        self.full = False
+        self._random = random.Random(f"disk {seed}")
+        # Hard links to all files that were ever synced, so that no inode is used twice.
+        self._kept_dir = directory.with_name(f"{directory.name}.kept")
+        self._synced: dict[int, bytes] = {}  # by inode: what of it survives
+        self._names: dict[Path, dict[str, int]] = {}  # by directory: the names in it that survive
 
-    @property
-    def head(self) -> int:
-        return len(self.records)
+        directory.mkdir(parents=True, exist_ok=True)
+        self._kept_dir.mkdir(exist_ok=True)
 
-    def root(self, step: int) -> bytes:
-        return self.records[step - 1].next_root if step else self.genesis_root
+    # ------------------------------------------------------------------------------------ what a process asks
+    def writing(self, path: Path) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    def objection(self, record: CommitRecord) -> str:
-        """As `UpdateLog.objection`."""
-        if record.step != self.head:
-            return f"it is for step {record.step}, not {self.head}"
-        if self.records and record.previous != self.records[-1].digest():
-            return "it does not continue the chain of records"
-        if record.signature != sign(record.unsigned()):
-            return "its signature is not the run's"
-        return ""
+    def sync(self, path: Path) -> None:
+        process = PROCESS.get()
+        if process is not None and process.doom is not None:
+            process.doom.synced()
+        if self.full and path.suffix == ".tmp":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        if path.is_dir():
+            self._names[path] = {entry.name: entry.inode() for entry in os.scandir(path) if entry.is_file()}
+        else:
+            self._keep(path)
+        if process is not None and process.doom is not None:
+            process.doom.synced()
 
-    def committed(self, step: int) -> Update | None:
-        return self.updates.get((step, self.records[step].update)) if 0 <= step < self.head else None
+    def sync_all(self) -> None:
+        """Everything is durable: a machine that was set up long ago."""
+        for path in [self.directory, *sorted(self.directory.rglob("*"))]:
+            self.sync(path)
 
-    def updates_of_step(self, step: int) -> list[Update]:
-        return [update for (at, _), update in self.updates.items() if at == step]
+    # ---------------------------------------------------------------------------------- what can happen to it
+    def note(self) -> Callable[[], None]:
+        """Note all files as they are; what is returned makes them so again, mappings of them too."""
+        before, synced = self._files(), (dict(self._synced), {k: dict(v) for k, v in self._names.items()})
 
-    def hold(self, entry: Entry, data: bytes) -> None:
-        self.updates[entry.header.step, entry.header.digest()] = Update(
-            entry, np.frombuffer(data, np.uint8), LAYOUT
+        def restore() -> None:
+            self._synced, self._names = synced
+            self._become({path: data for path, (_, data) in before.items()})
+
+        return restore
+
+    def lose_power(self) -> None:
+        """What was not synced is there, or not, or in part."""
+        now, left = self._files(), dict[Path, bytes]()
+        inodes = dict(now.values())
+        names: dict[Path, set[int]] = {path: {inode} for path, (inode, _) in now.items()}
+        for directory, known in self._names.items():
+            for name, inode in known.items():
+                names.setdefault(directory / name, set()).add(inode)
+        for path in sorted(names):
+            before = self._names.get(path.parent, {}).get(path.name)
+            after = now[path][0] if path in now else None
+            inode = before if before == after else self._random.choice([before, after])
+            if inode is not None:
+                left[path] = self._survives(inode, inodes.get(inode))
+        self._become(left)
+        self.sync_all()
+
+    def rot(self) -> str:
+        """Flip a bit of a file whose bytes are checked when they are read; its name."""
+        paths = [
+            p for p in sorted(self.directory.rglob("*")) if p.name.endswith(ROTTING) and p.stat().st_size
+        ]
+        if not paths:
+            return "nothing"
+        path = self._random.choice(paths)
+        self._flip(path)
+        return path.name
+
+    def rot_state(self) -> str:
+        """Flip a bit of the outer state, on the disk of a machine that is off."""
+        paths = [p for name in MAPPED_STATE for p in sorted(self.directory.rglob(name))]
+        if not paths:
+            return "nothing"
+        path = self._random.choice(paths)
+        self._flip(path)
+        return path.name
+
+    # --------------------------------------------------------------------------------- for whoever checks it
+    def durable(self, path: Path) -> bytes | None:
+        """What of a file certainly survives a power cut; None if its name may not."""
+        inode = self._names.get(path.parent, {}).get(path.name)
+        return None if inode is None else self._synced.get(inode)
+
+    def durable_names(self, directory: Path) -> list[str]:
+        """The names in a directory that certainly survive, sorted."""
+        return sorted(self._names.get(directory, {}))
+
+    # -------------------------------------------------------------------------------------------------- parts
+    def _keep(self, path: Path) -> None:
+        inode = path.stat().st_ino
+        if inode not in self._synced:
+            os.link(path, self._kept_dir / str(inode))
+        self._synced[inode] = path.read_bytes()
+
+    def _flip(self, path: Path) -> None:
+        with path.open("r+b") as file:
+            file.seek(at := self._random.randrange(path.stat().st_size))
+            byte = file.read(1)[0] ^ 1 << self._random.randrange(8)
+            file.seek(at)
+            file.write(bytes([byte]))
+
+    def _files(self) -> Files:
+        paths = (path for path in sorted(self.directory.rglob("*")) if path.is_file())
+        return {path: (path.stat().st_ino, path.read_bytes()) for path in paths}
+
+    def _survives(self, inode: int, now: bytes | None) -> bytes:
+        synced = self._synced.get(inode)
+        if now is None or now == synced:
+            return synced or b""
+        if synced is not None and self._random.random() < 0.5:
+            return synced
+        size = len(now) if self._random.random() < 0.7 else self._random.randrange(len(now) + 1)
+        old = (synced or b"").ljust(size, b"\0")
+        pages = range(0, size, PAGE_BYTES)
+        return b"".join(
+            (now if self._random.random() < 0.6 else old)[start : min(start + PAGE_BYTES, size)]
+            for start in pages
         )
 
-    def keep_payload(self, kept: Kept, data: bytes) -> Payload:
-        self.payload = Payload(kept, np.frombuffer(data, np.uint8), LAYOUT)
-        return self.payload
-
-    def table(self, step: int) -> bytes | None:
-        """As `UpdateLog.table`."""
-        if step > self.head:
-            return None
-        if step and (update := self.committed(step - 1)) and root(update.next_table) == self.root(step):
-            return update.next_table
-        table = self.tables.get(step)
-        return table if table is not None and root(table) == self.root(step) else None
-
-    def prune(self, below: int) -> None:
-        """As `UpdateLog.prune`."""
-        for step, digest in list(self.updates):
-            lost = step < self.head and digest != self.records[step].update
-            if step < below or lost:
-                if step < self.head and not lost:
-                    self.tables[step + 1] = self.updates[step, digest].next_table
-                del self.updates[step, digest]
-
-    def sync(self) -> None:
-        """The kernel wrote the mapped pages back."""
-        self.synced = (self.parameters.copy(), self.momentum.copy())
-
-    def lose_power(self, rng: random.Random) -> None:
-        """Of the pages written since the last sync, any may be old, new or torn."""
-        if self.synced is None:
-            return
-        for new, old in zip((self.parameters, self.momentum), self.synced, strict=True):
-            for index in range(LAYOUT.num_pieces):
-                if rng.random() < 0.4:
-                    new[LAYOUT.piece(index)] = old[LAYOUT.piece(index)]
+    def _become(self, files: dict[Path, bytes]) -> None:
+        """Have these files and no others; a file that stays keeps its inode, and so its mappings."""
+        for path in sorted(self.directory.rglob("*")):
+            if path.is_file() and path not in files:
+                path.unlink()
+        for path, data in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() and path.stat().st_size != len(data):
+                path.unlink()  # to cut it short would pull the ground from under a mapping
+            if not path.exists() or path.read_bytes() != data:
+                with path.open("r+b" if path.exists() else "wb") as file:
+                    file.write(data)

@@ -1,187 +1,170 @@
-"""What goes wrong. A fault is a value: drawn from a seed, or by hypothesis, which can shrink a schedule."""
+"""What goes wrong with processes and machines. `who` and `other` are numbers of places, modulo their
+count."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from atoll.simulate.fault import Fault
-from atoll.simulate.faults_of_edges import Congestion, Cut, Partition, Reset
+from atoll.simulate.fault import NOW, Fault, Moment
+from atoll.swarm.identity import COORDINATOR
 
 if TYPE_CHECKING:
-    from atoll.simulate.process import Process
     from atoll.simulate.world import World
 
-__all__ = [
-    "Backup",
-    "ClockJump",
-    "ClockRate",
-    "Congestion",
-    "CoordinatorCrash",
-    "Crash",
-    "Cut",
-    "FalseBytes",
-    "Fault",
-    "Freeze",
-    "Leave",
-    "Partition",
-    "Reset",
-    "Slow",
-    "Stall",
-    "Takeover",
-]
-ARMED_SECONDS = 3.0  # an armed crash strikes between two effects, or after this at the latest
+Part = Literal["agent", "trainer", "both", "power"]
 
 
 @dataclass(frozen=True)
 class Crash(Fault):
-    """An agent dies after so many more effects and comes back; `dark`: its unsynced pages are lost too."""
+    """An island's agent, its trainer or both die, or its machine loses power; later it is started again."""
 
     who: int
-    effects: int = 0
-    down: float = 5.0
-    dark: bool = False
+    part: Part = "both"
+    moment: Moment = NOW
+    down_seconds: float = 3.0
 
     def strike(self, world: "World") -> None:
-        doom(world, world.agent(self.who), self.effects, self.dark)
-        world.after(ARMED_SECONDS + self.down, world.revive, world.agent(self.who))
+        site = world.site(self.who)
+        victim = site.agent_process
+
+        def die() -> None:
+            if site.agent_process is not victim:
+                return
+            world.after(self.down_seconds, site.start)
+            if self.part == "power":
+                site.lose_power()
+            if self.part in ("trainer", "both"):
+                site.kill_trainer()
+            if self.part in ("agent", "both"):
+                site.kill_agent()
+
+        world.arm(self.moment, victim, site.name, die)
 
 
 @dataclass(frozen=True)
 class CoordinatorCrash(Fault):
-    effects: int = 0
-    down: float = 2.0
+    """All coordinators die; later the run is hosted again. `dark`: with their machines, so nobody is told."""
+
+    moment: Moment = NOW
+    down_seconds: float = 1.0
     dark: bool = False
 
     def strike(self, world: "World") -> None:
-        for reign in world.reigns:
-            doom(world, reign, self.effects, self.dark)
-        world.after(ARMED_SECONDS + self.down, world.begin_reign_if_none)
+        leader = world.hosts.leader
+        victim = leader.process if leader is not None else None
+
+        def die() -> None:
+            world.after(self.down_seconds, world.hosts.start_if_none)
+            for host in list(world.hosts.living):
+                if host.process is not victim:
+                    world.kill(host.process, self.dark)
+            if victim is not None and victim.alive:
+                world.kill(victim, self.dark)
+
+        world.arm(self.moment, victim, COORDINATOR, die)
 
 
 @dataclass(frozen=True)
 class Takeover(Fault):
-    """A standby begins a term while the old leader lives; new lines may reach that for `lag` seconds more."""
+    """The run is hosted on another machine while the leader lives."""
 
-    lag: float = 0.0
+    standby: bool = True  # it waits until the leader is silent
 
     def strike(self, world: "World") -> None:
-        world.take_over(self.lag)
+        seats = {host.seat for host in world.hosts.living}
+        world.hosts.start(min({0, 1} - seats, default=0), standby=self.standby)
 
 
 @dataclass(frozen=True)
 class Backup(Fault):
-    """The coordinator's machine is lost, and its database restored from a backup that is some commits old."""
+    """The database is lost, and a backup is put in its place. `told`: by an operator who says so."""
 
-    num_commits: int = 1
-    down: float = 5.0
-    announced: bool = True  # the operator says so (`atoll host --restored`)
+    commits_back: int = 1
+    down_seconds: float = 1.0
+    told: bool = True
 
     def strike(self, world: "World") -> None:
-        for reign in world.reigns:
-            reign.die(dark=True)
-        world.database.go_back(self.num_commits)
-        world.invariants.forget_unseen()
-        world.known_backup = self.announced
-        world.after(self.down, world.begin_reign_if_none)
+        world.hosts.kill_all(dark=True)
+        world.hosts.restore(self.commits_back)
+        world.hosts.known_backup = self.told
+        world.after(self.down_seconds, world.hosts.start_if_none)
+
+
+@dataclass(frozen=True)
+class GoBack(Fault):
+    """The operator rewinds the run by so many commits."""
+
+    commits_back: int = 1
+
+    def strike(self, world: "World") -> None:
+        num_commits = len(world.commits())
+        if num_commits and not world.hosts.is_restored:
+            world.hosts.kill_all(dark=False)
+            step = max(0, num_commits - self.commits_back)
+            world.after(0.5, world.hosts.start_if_none, step)
 
 
 @dataclass(frozen=True)
 class Freeze(Fault):
-    """SIGSTOP, swap, a suspended laptop: the kernel answers, the process does not."""
+    """A process stands still, as under SIGSTOP."""
 
-    place: int
+    who: int
     seconds: float = 8.0
 
     def strike(self, world: "World") -> None:
-        for process in world.place(self.place):
-            if process.up and not process.frozen:
-                process.freeze()
-                world.after(self.seconds, process.thaw)
+        for process in world.processes_at(self.who)[:1]:
+            if not process.frozen:
+                process.frozen = True
+                world.after(self.seconds, world.thaw, process)
 
 
 @dataclass(frozen=True)
 class Stall(Fault):
-    """A trainer stands still while its agent beats on."""
+    """A trainer computes nothing for a while."""
 
     who: int
-    seconds: float = 30.0
+    seconds: float = 20.0
 
     def strike(self, world: "World") -> None:
-        agent = world.agent(self.who)
-        agent.stall(world.timeline.now + self.seconds)
+        site = world.site(self.who)
+        site.stalled_until = max(site.stalled_until, world.loop.now + self.seconds)
         world.after(self.seconds, world.nothing)
 
 
 @dataclass(frozen=True)
 class Slow(Fault):
-    """A trainer is slower by `factor` for a while."""
+    """A trainer needs many times as long for an inner step."""
 
     who: int
     factor: float = 4.0
-    seconds: float = 20.0
+    seconds: float = 30.0
 
     def strike(self, world: "World") -> None:
-        agent = world.agent(self.who)
-        agent.slow_down(self.factor)
-        world.after(self.seconds, agent.slow_down, 1.0)
-
-
-@dataclass(frozen=True)
-class ClockJump(Fault):
-    """A machine's clock jumps ahead (suspend, a corrected clock); it never runs back."""
-
-    place: int
-    seconds: float = 60.0
-
-    def strike(self, world: "World") -> None:
-        for process in world.place(self.place):
-            process.clock_offset += self.seconds
+        site = world.site(self.who)
+        if site.trainer is not None:
+            site.trainer.slowness = self.factor
+            world.after(self.seconds, setattr, site.trainer, "slowness", 1.0)
 
 
 @dataclass(frozen=True)
 class ClockRate(Fault):
-    """A machine's clock runs fast or slow from here on."""
-
-    place: int
-    rate: float = 1.05
-
-    def strike(self, world: "World") -> None:
-        for process in world.place(self.place):
-            process.set_clock_rate(self.rate)
-
-
-@dataclass(frozen=True)
-class FalseBytes(Fault):
-    """Bad memory: what an agent serves in bulk may have a flipped byte."""
+    """A machine's clock runs fast or slow from now on."""
 
     who: int
-    seconds: float = 10.0
+    rate: float = 1.01
 
     def strike(self, world: "World") -> None:
-        world.agent(self.who).false_until = world.timeline.now + self.seconds
+        world.site(self.who).clock.set_rate(self.rate, world.loop.now)
 
 
 @dataclass(frozen=True)
 class Leave(Fault):
-    """An island goes and does not come back."""
+    """An island goes and does not come back; never the last that has the state."""
 
     who: int
 
     def strike(self, world: "World") -> None:
-        agent = world.agent(self.who)
-        if not agent.relay:
-            agent.stop("left for good")
-
-
-def doom(world: "World", process: "Process", effects: int, dark: bool) -> None:
-    """Let a process die after so many more of its effects, or after ARMED_SECONDS if these do not come."""
-    if not process.up or process.doom is not None:
-        return
-    incarnation = process.incarnation
-    process.doom = effects
-    process.dies_dark = dark
-
-    def strike_anyway() -> None:
-        if process.incarnation == incarnation:
-            process.die(dark)
-
-    world.timeline.after(ARMED_SECONDS, strike_anyway)
+        site = world.site(self.who)
+        if not site.relay and world.has_others_with_state(site):
+            site.stopped = "left for good"
+            site.kill_trainer()
+            site.kill_agent()

@@ -1,10 +1,10 @@
-"""Faults of the network between two places, or many."""
+"""Faults of the network between two places, or many. Numbers of places wrap around; the last is the
+host's."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from atoll.simulate.fault import Fault
-from atoll.simulate.network import Edge
 
 if TYPE_CHECKING:
     from atoll.simulate.world import World
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cut(Fault):
-    """An edge is dead, one way or both; the coordinator may be one of its ends."""
+    """An edge is dead, one way or both."""
 
     left: int
     right: int
@@ -24,7 +24,7 @@ class Cut(Fault):
         edges = [(a, b)] if self.one_way else [(a, b), (b, a)]
         if a != b:
             world.network.cut(edges)
-            world.after(self.seconds, world.network.heal, edges)
+            world.after(self.seconds, world.network.mend, edges)
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Partition(Fault):
     def strike(self, world: "World") -> None:
         names = world.place_names
         inside = {name for k, name in enumerate(names) if self.mask >> k & 1}
-        edges: list[Edge] = [(a, b) for a in names for b in names if (a in inside) != (b in inside)]
+        edges = [(a, b) for a in names for b in names if (a in inside) != (b in inside)]
         world.network.cut(edges)
-        world.after(self.seconds, world.network.heal, edges)
+        world.after(self.seconds, world.network.mend, edges)
 
 
 @dataclass(frozen=True)
@@ -53,18 +53,20 @@ class Congestion(Fault):
 
     def strike(self, world: "World") -> None:
         a, b = world.place_name(self.left), world.place_name(self.right)
-        edges = [(a, b), (b, a)]
-        world.network.congest(edges, self.factor)
-        world.after(self.seconds, world.network.congest, edges, 1.0)
+        for edge in ((a, b), (b, a)):
+            world.network.slow_down(edge, self.factor)
+            world.after(self.seconds, world.network.slow_down, edge, 1.0)
 
 
 @dataclass(frozen=True)
 class Reset(Fault):
-    """Every line between two places breaks; with `one_end` only the left one learns of it at once."""
+    """Every connection between two places is lost; with `one_end` only the left one learns of it at once."""
 
     left: int
     right: int
     one_end: bool = False
 
     def strike(self, world: "World") -> None:
-        world.network.reset(world.place_name(self.left), world.place_name(self.right), self.one_end)
+        a, b = world.place_name(self.left), world.place_name(self.right)
+        world.network.reset(a, b, not self.one_end)
+        world.after(15.0, world.nothing)  # until the other end has noticed

@@ -1,205 +1,366 @@
-"""What must never happen, checked at every durable record and every promise; docs/simulator.md lists it."""
+"""What must never happen, checked at every durable record and every promise; docs/simulator.md lists it.
 
-from typing import TYPE_CHECKING, Any
+Nothing here asks the code under test what is right: states, sums and roots are made anew by `bits.py`, and
+what an island has is read from its disk.
+"""
 
+from typing import TYPE_CHECKING
+
+import msgspec
 import numpy as np
 
-from atoll.agent.arrays import Bytes, Floats
-from atoll.samples import merge
-from atoll.simulate.bits import CODEC, LAYOUT, expected, slice_roots, table_of, weights
-from atoll.simulate.disk import sign
+from atoll.coordinator.effects import Record
+from atoll.samples import Ranges, merge
+from atoll.simulate import bits
+from atoll.simulate.bits import Floats, State
+from atoll.simulate.process import Process
 from atoll.swarm import messages as m
-from atoll.swarm.layout import root
-from atoll.swarm.records import Attempt, CommitRecord, Plan, UpdateHeader
+from atoll.swarm.identity import verify_record
+from atoll.swarm.records import (
+    Assembled,
+    Attempt,
+    CommitRecord,
+    Message,
+    Plan,
+    Rewind,
+    Term,
+    UpdateHeader,
+    encode,
+)
 
 if TYPE_CHECKING:
-    from atoll.simulate.island import Island
-    from atoll.simulate.reign import Reign
+    from atoll.simulate.host import Host
+    from atoll.simulate.site import Site
     from atoll.simulate.world import World
+
+
+STATE_FILES = ("parameters.f32", "momentum.f32")
+
+
+class Entry(msgspec.Struct):
+    """What lies beside a held update on an island's disk."""
+
+    header: UpdateHeader
+    piece_table: bytes
+    next_table: bytes
 
 
 class Invariants:
     """An observer that knows the one true history, and the bits that each state must have."""
 
-    def __init__(self, world: "World", parameters: Floats, momentum: Floats) -> None:
+    def __init__(self, world: "World", genesis: State) -> None:
         self.violations: list[str] = []
-        self.payloads: dict[bytes, Bytes] = {}  # every payload that any island ever encoded
-        self.trained_on: dict[bytes, Any] = {}  # and the samples that it was made from
         self.history: list[CommitRecord] = []
+        self.rewinds: list[Rewind] = []
         self._world = world
-        self._states = [(parameters, momentum)]  # by step
-        self._roots = [root(table_of(parameters, momentum))]
-        self._ready_at: dict[str, int] = {}
-        self._spent: tuple[tuple[int, int], ...] = ()
-        self._headers: dict[tuple[int, int], Attempt] = {}
+        self._layout, self._codec = world.layout, world.setting.codec
+        self._genesis = genesis
+        self._genesis_root = genesis.root(self._layout)
+        self._states = {self._genesis_root: genesis}  # all that ever were committed, by root
+        self._records: set[bytes] = set()  # digests of all records that ever were
+        self._payloads: dict[bytes, list[bytes]] = {}  # the pieces of every payload, by root
+        self._trained_on: dict[bytes, Ranges] = {}
+        self._plans: dict[tuple[int, str], list[Plan]] = {}
+        self._attempts: dict[tuple[int, int, bytes], Attempt] = {}  # by step, number, parent
+        self._durable: set[bytes] = set()  # encodings of records that the database has
+        self._ready_at: dict[str, bytes] = {}
 
     def violated(self, text: str) -> None:
-        self.violations.append(f"{self._world.timeline.now:.3f} s: {text}")
+        """Note a violation."""
+        self.violations.append(f"{self._world.loop.now:.3f} s: {text}")
         self._world.story("violation", text)
 
     def _must(self, holds: object, text: str) -> None:
         if not holds:
             self.violated(text)
 
-    # ------------------------------------------------------------------------------------------- coordinators
-    def persisted(self, reign: "Reign", record: Any, plans: dict[tuple[int, str], Plan]) -> None:
-        """A record became durable. `plans` are those that were durable before."""
-        match record:
-            case Plan():
-                self._must(
-                    record.parent == self._roots[record.step],
-                    f"a plan of step {record.step} from another state",
-                )
-            case Attempt():
-                self._headers[record.step, record.number] = record
-                agents = {share.island for share in record.participants} | {
-                    s.owner for s in record.slices if s.num_pieces
-                }
-                behind = sorted(i for i in agents if self._ready_at.get(i) != record.step)
-                self._must(
-                    not behind,
-                    f"attempt {record.number} of step {record.step} counts on {behind}, not at the head",
-                )
-            case CommitRecord():
-                self._committed(reign, record, plans)
-            case _:
-                pass
+    def root_at(self, step: int) -> bytes:
+        """The root of state `step` of the history."""
+        return self.history[step - 1].next_root if step else self._genesis_root
 
-    def _committed(self, reign: "Reign", record: CommitRecord, plans: dict[tuple[int, str], Plan]) -> None:
+    # ------------------------------------------------------------------------------------------- coordinators
+    def persisted(self, host: "Host", records: list[Record]) -> None:
+        """Records became durable."""
+        for record in records:
+            match record:
+                case Plan():
+                    self._durable.add(encode(_untimed(record)))
+                    self._plans.setdefault((record.step, record.island), []).append(record)
+                    known = record.step <= len(self.history)
+                    self._must(
+                        known and record.parent == self.root_at(record.step),
+                        f"a plan of step {record.step} from another state",
+                    )
+                case Attempt():
+                    self._durable.add(encode(record))
+                    self._attempted(record)
+                case Assembled():
+                    self._durable.add(encode(record))
+                case CommitRecord():
+                    self._durable.add(encode(record))
+                    self._committed(host, record)
+                case Rewind():
+                    self._rewound(record)
+                case _:
+                    pass
+        if any(isinstance(record, CommitRecord | Rewind) for record in records):
+            host.was_thin = False
+
+    def _attempted(self, attempt: Attempt) -> None:
+        self._attempts[attempt.step, attempt.number, attempt.parent] = attempt
+        behind = sorted(i for i in attempt.involved if self._ready_at.get(i) != attempt.parent)
+        self._must(
+            not behind,
+            f"attempt {attempt.number} of step {attempt.step} counts on {behind}, not at the head",
+        )
+
+    def _rewound(self, rewind: Rewind) -> None:
+        ours = rewind.branch == len(self.rewinds) + 1 and rewind.step < len(self.history)
+        self._must(ours and rewind.root == self.root_at(rewind.step), "a rewind to a state that never was")
+        if ours:
+            self.rewinds.append(rewind)
+            del self.history[rewind.step :]
+
+    def _committed(self, host: "Host", record: CommitRecord) -> None:
         step = len(self.history)
         if record.step != step:  # a restored backup may be told again what was; but nothing else
             known = record.step < step and self.history[record.step] == record
             self._must(known, f"step {record.step} is committed again, as something else")
             return
+        imported = record.digest() in self._records
         previous = self.history[-1].digest() if self.history else b""
-        self._must(record.previous == previous and record.parent == self._roots[-1], "the chain is broken")
-        self._must(record.signature == sign(record.unsigned()), "a commit without the run's signature")
+        chained = record.previous == previous and record.parent == self.root_at(step)
+        self._must((chained and record.branch == len(self.rewinds)) or imported, "the chain is broken")
+        signed = verify_record(self._world.keys.record_key, record.unsigned(), record.signature)
+        self._must(signed, "a commit without the run's signature")
+        if not imported:
+            self._participants_are_right(record)
+            self._bits_are_right(record)
+            self._held_durably(host, record)
+        self._records.add(record.digest())
+        self.history.append(record)
+        self._world.committed(record)
+
+    def _participants_are_right(self, record: CommitRecord) -> None:
         names = [share.island for share in record.participants]
         self._must(names == sorted(set(names)) and names, "participants are not a sorted set")
         self._must(
-            [s.weight for s in record.participants] == weights(record.participants),
+            [s.weight for s in record.participants] == bits.weights(record.participants),
             "weights are not of the reduced set",
         )
-        for island, lease in record.leases:
-            plan = plans.get((step, island))
-            of_plan = plan and any(
-                plan.used_lease(inner_steps + 1) == lease for inner_steps in range(plan.inner_steps)
-            )
-            self._must(of_plan, f"{island}'s lease is not of the first samples of its plan")
-        for share, (_, lease) in zip(record.participants, record.leases, strict=True):
-            used = self.trained_on[share.payload]
-            self._must(used == lease, f"{share.island} trained on the samples {used}, but {lease} are spent")
         self._must([i for i, _ in record.leases] == names, "leases are not the participants'")
+        for share, (island, lease) in zip(record.participants, record.leases, strict=True):
+            plans = self._plans.get((record.step, island), [])
+            of_plan = any(p.used_lease(n + 1) == lease for p in plans for n in range(p.inner_steps))
+            self._must(of_plan, f"{island}'s lease is not of the first samples of its plan")
+            used = self._trained_on.get(share.payload)
+            self._must(used == lease, f"{share.island} trained on the samples {used}, but {lease} are spent")
         try:
-            self._spent = merge([*self._spent, *(span for _, lease in record.leases for span in lease)])
+            merge([*self._spent, *(span for _, lease in record.leases for span in lease)])
         except ValueError as error:
             self.violated(f"a lease is spent twice: {error}")
-        self._bits_are_right(record)
-        self._held_durably(reign, record)
-        self.history.append(record)
-        self._roots.append(record.next_root)
 
     def _bits_are_right(self, record: CommitRecord) -> None:
         """The update is the weighted sum of exactly these payloads, and the next state what it leads to."""
-        attempt = self._headers[record.step, record.number]
-        self._must(attempt.participants == record.participants, "a commit names others than its attempt")
-        total = np.zeros(LAYOUT.num_elements, np.float32)
-        for share, weight in zip(record.participants, weights(record.participants), strict=True):
-            total += np.float32(weight) * self.payloads[share.payload].view(np.float32)
-        roots = slice_roots(total.view(np.uint8), [part.pieces for part in attempt.slices])
+        attempt = self._attempts.get((record.step, record.number, record.parent))
+        if attempt is None or attempt.participants != record.participants:
+            self.violated("a commit names others than its attempt")
+            return
+        unknown = [share.island for share in record.participants if share.payload not in self._payloads]
+        if unknown:
+            self.violated(f"a payload of {unknown} that its trainer never made is committed")
+            return
+        weights = bits.weights(record.participants)
+        parts = [(w, self._payloads[s.payload]) for w, s in zip(weights, record.participants, strict=True)]
+        pieces = bits.weighted_sum(self._codec, self._layout, parts)
         slices = tuple(
-            (part.first_piece, part.num_pieces, slice_root)
-            for part, slice_root in zip(attempt.slices, roots, strict=True)
+            (
+                part.first_piece,
+                part.num_pieces,
+                bits.hash_of(bits.piece_table([pieces[i] for i in part.pieces])),
+            )
+            for part in attempt.slices
         )
         header = UpdateHeader(
             step=record.step,
             parent=record.parent,
-            codec=CODEC.name,
-            lr=attempt.lr,
-            momentum=attempt.momentum,
+            codec=self._codec,
+            lr=self._world.rules.lr,
+            momentum=self._world.rules.momentum,
             participants=record.participants,
             slices=slices,
         )
-        self._must(
-            header.digest() == record.update,
-            f"the update of step {record.step} is not the sum of its payloads",
-        )
-        self._states.append(expected(*self._states[-1], header, self.payloads))
-        self._must(
-            root(table_of(*self._states[-1])) == record.next_root,
-            f"step {record.step} leads to other bits than it must",
-        )
+        right = header.digest() == record.update
+        self._must(right, f"the update of step {record.step} is not the sum of its payloads")
+        gradient = bits.decoded(self._codec, self._layout, pieces)
+        before = self._states[record.parent]
+        state = before.after(gradient, self._world.rules.lr, self._world.rules.momentum)
+        leads_to = state.root(self._layout)
+        self._states[leads_to] = state
+        self._must(leads_to == record.next_root, f"step {record.step} leads to other bits than it must")
 
-    def _held_durably(self, reign: "Reign", record: CommitRecord) -> None:
+    def _held_durably(self, host: "Host", record: CommitRecord) -> None:
         holders = {
-            agent.name
-            for agent in self._world.agents.values()
-            if (held := agent.disk.updates.get((record.step, record.update)))
-            and root(held.next_table) == record.next_root
+            site.name
+            for site in self._world.sites.values()
+            if self.holds(site, record.step, record.update, record.next_root)
         }
         majority = 2 * len(holders & record.islands) > len(record.islands)
         self._must(
-            holders and (majority or reign.protocol_was_thin),
-            f"step {record.step} is committed, held by {holders}",
+            holders and (majority or host.was_thin),
+            f"step {record.step} is committed, held by {sorted(holders)}",
         )
 
-    def leases_partition(self, reign: "Reign") -> None:
+    def leases_partition(self, host: "Host") -> None:
         """Below the cursor every sample is spent, out or free, once."""
-        if len(self._world.database.commits) < len(self.history):
+        if host.server is None or host.server.protocol.head != len(self.history):
             return  # a restored backup knows less
-        leases = reign.protocol.plans.leases
-        out = [span for plan in reign.protocol.plans.values() for span in plan.lease]
+        leases = host.server.protocol.plans.leases
+        out = [span for plan in host.server.protocol.plans.values() for span in plan.lease]
         try:
-            all_of_them = merge([*self._spent, *leases._free, *out])
+            places = merge([*self._spent, *leases._free, *out])
         except ValueError as error:
             self.violated(f"leases overlap: {error}")
             return
         self._must(
-            all_of_them in ((), ((0, leases.first_fresh()),)),
-            f"leases have a gap: {all_of_them}, cursor {leases.first_fresh()}",
+            places in ((), ((0, leases.first_fresh()),)),
+            f"leases have a gap: {places}, cursor {leases.first_fresh()}",
         )
+
+    @property
+    def _spent(self) -> Ranges:
+        return merge([span for record in self.history for _, lease in record.leases for span in lease])
 
     def forget_unseen(self) -> None:
         """A database was lost. A commit that no island ever heard of was lost with it: it never happened."""
-        agents, kept = self._world.agents.values(), len(self._world.database.commits)
-        while len(self.history) > kept and not any(
-            self.history[-1] in agent.disk.records for agent in agents
-        ):
-            for agent in agents:
-                agent.never_heard(self.history[-1])
+        kept = len(self._world.commits())
+        heard = {
+            path.read_bytes()
+            for site in self._world.sites.values()
+            for path in (site.directory / "log").glob("*.commit")
+        }
+        while len(self.history) > kept and encode(self.history[-1]) not in heard:
+            self._world.story("database", f"commit {self.history[-1].step} was lost with it")
             self.history.pop()
-            self._states.pop()
-            self._roots.pop()
-        self._spent = merge([span for record in self.history for _, lease in record.leases for span in lease])
 
     # ------------------------------------------------------------------------------------------------ islands
-    def island_stored(self, island: "Island", record: CommitRecord) -> None:
-        known = record.step < len(self.history) and self.history[record.step] == record
-        self._must(known, f"{island.name} stored a record of step {record.step} that is not the history's")
+    def trained(self, site: "Site", plan: Plan, lease: Ranges, local: Floats) -> None:
+        """A trainer hands over what its inner steps made of state `plan.parent`."""
+        outer = self._states.get(plan.parent)
+        if outer is None:
+            self.violated(f"{site.name} was planned from a state that never was")
+            return
+        pieces = bits.encoded(self._codec, self._layout, outer.parameters - local)
+        root = bits.hash_of(bits.piece_table(pieces))
+        self._payloads[root], self._trained_on[root] = pieces, lease
 
-    def island_says(self, island: "Island", message: Any) -> None:
+    def loaded(self, site: "Site", order: m.Adopt, loaded: bytes, taken: Floats) -> None:
+        """A trainer says what it holds."""
+        state = self._states.get(order.root)
+        if loaded == order.root:
+            right = state is not None and np.array_equal(state.parameters, taken)
+            self._must(right, f"{site.name}'s trainer takes other bits for state {order.step}")
+
+    def heard(self, sender: Process, receiver: str, message: Message) -> None:
+        """A message leaves."""
+        site = self._world.sites.get(sender.name)
+        if site is not None:
+            self._island_says(site, message)
+        elif isinstance(message, Plan):
+            durable = encode(_untimed(message)) in self._durable
+            self._must(durable, f"{receiver} is told a plan that is not durable")
+        elif isinstance(message, Attempt | Assembled):
+            durable = encode(message) in self._durable
+            self._must(durable, f"{receiver} is told what is not durable: {type(message).__name__}")
+        elif isinstance(message, m.Committed):
+            durable = encode(message.record) in self._durable
+            self._must(durable, f"{receiver} is told a commit that is not durable")
+
+    def _island_says(self, site: "Site", message: Message) -> None:
         match message:
             case m.Ready():
-                self._ready_at[island.name] = message.step
-                right = message.step < len(self._roots) and message.root == self._roots[message.step]
-                self._must(
-                    right,
-                    f"{island.name} is ready at {message.step} with another root than the committed one",
-                )
-                self._must(
-                    message.loaded in (b"", message.root), f"{island.name}'s trainer loaded other bits"
-                )
-                real = root(island.state.table())
-                self._must(
-                    real == message.root, f"{island.name} says that it is ready with bits that it has not"
-                )
+                self._says_ready(site, message)
             case m.Held():
-                held = island.disk.updates.get((message.step, message.update))
-                kept = held is not None and root(held.next_table) == message.next_root
+                kept = self.holds(site, message.step, message.update, message.next_root)
+                over = (site.directory / "log" / f"{message.step:08d}.commit").exists()
                 self._must(
-                    kept,
-                    f"{island.name} promised to hold an update of step {message.step} that is not on "
-                    "its disk",
+                    kept or over,
+                    f"{site.name} promised to hold an update of step {message.step} that is not durable "
+                    "on its disk",
+                )
+            case m.Propose():
+                self._must(
+                    message.payload in self._payloads,
+                    f"{site.name} proposes a payload that is not its trainer's",
                 )
             case _:
                 pass
+
+    def _says_ready(self, site: "Site", message: m.Ready) -> None:
+        self._ready_at[site.name] = message.root
+        state = self._states.get(message.root)
+        right = state is not None and state.step == message.step
+        self._must(right, f"{site.name} is ready at {message.step} with another root than the committed one")
+        self._must(message.loaded in (b"", message.root), f"{site.name}'s trainer loaded other bits")
+        if state is None or (site.directory / "log" / f"{message.step:08d}.commit").exists():
+            return  # it is moving on
+        self._must(
+            self.has_state(site, state), f"{site.name} says that it is ready with bits that it has not"
+        )
+        for step in range(message.step):
+            raw = site.disk.durable(site.directory / "log" / f"{step:08d}.commit")
+            known = raw is not None and bits.hash_of(raw) in self._records
+            self._must(known, f"{site.name} is ready at {message.step} without the true record of {step}")
+
+    def has_state(self, site: "Site", state: State) -> bool:
+        """Whether the files of a site are this state."""
+        parts = zip(STATE_FILES, (state.parameters, state.momentum), strict=True)
+        return all((site.directory / "state" / name).read_bytes() == part.tobytes() for name, part in parts)
+
+    def holds(self, site: "Site", step: int, update: bytes, next_root: bytes) -> bool:
+        """Whether an update, and the table that it leads to, would survive a power cut there."""
+        stem = site.directory / "log" / f"{step:08d}-{update[:8].hex()}"
+        raw, data = (site.disk.durable(stem.with_suffix(suffix)) for suffix in (".entry", ".update"))
+        if raw is None or data is None:
+            return False
+        try:
+            entry = msgspec.msgpack.decode(raw, type=Entry)
+        except msgspec.DecodeError:
+            return False
+        if entry.header.digest() != update or bits.hash_of(entry.next_table) != next_root:
+            return False
+        slot = len(data) // self._layout.num_pieces
+        sizes = [
+            int.from_bytes(entry.piece_table[36 * i + 32 : 36 * i + 36], "little")
+            for i in range(self._layout.num_pieces)
+        ]
+        pieces = [data[i * slot : i * slot + size] for i, size in enumerate(sizes)]
+        return bits.piece_table(pieces) == entry.piece_table
+
+    def can_reach_head(self, site: "Site") -> bool:
+        """Whether a site has the newest state, or can make it of what is on its disk alone."""
+        head, left = len(self.history), set(range(self._layout.num_chunks))
+        try:
+            files = [(site.directory / "state" / name).read_bytes() for name in STATE_FILES]
+        except FileNotFoundError:
+            return False
+        for step in range(head, max(-1, head - 3), -1):
+            state = self._states[self.root_at(step)]
+            for chunk in sorted(left):
+                part = self._layout.chunk(chunk)
+                have = [file[4 * part.start : 4 * part.stop] for file in files]
+                if have == [state.parameters[part].tobytes(), state.momentum[part].tobytes()]:
+                    left.discard(chunk)
+            if not left:
+                return True
+            if not step:
+                return False
+            record = self.history[step - 1]
+            if not self.holds(site, record.step, record.update, record.next_root):
+                return False
+        return False
+
+
+def _untimed(plan: Plan) -> Plan:
+    """A plan without what changes with each telling."""
+    return msgspec.structs.replace(plan, term=Term(), seconds_left=0.0, handover_seconds=0.0)

@@ -1,96 +1,221 @@
-"""The modelled internet: delays, rates, cuts one way or both, and who notices what, when.
+"""The simulated network: who serves where, how long a frame takes, and what cannot pass.
 
-A name is a place on the network: an agent's, or "coordinator". What TCP and TLS rule out does not happen
-here: within a connection nothing is lost, doubled, reordered or altered; a connection delays, or breaks.
+A place is a machine: its processes share its cuts. Edges are pairs of places, with a direction.
 """
 
+import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import Any
 
-if TYPE_CHECKING:
-    from atoll.simulate.line import Line
-    from atoll.simulate.process import Process
-    from atoll.simulate.timeline import Timeline
+from atoll.simulate.loop import VirtualLoop
+from atoll.simulate.process import Killed, Process
+from atoll.simulate.stream import End, joined
+from atoll.swarm.address import Address
+from atoll.swarm.messages import Piece
+from atoll.swarm.messages.peers import Found
+from atoll.swarm.records import Message
+from atoll.swarm.services import Service
+from atoll.swarm.transport import DIAL_SECONDS, Handler, Stream, TransportError
 
-COORDINATOR = "coordinator"
-Edge = tuple[str, str]  # from, to
+Watch = Callable[[Process, str, Message], None]  # (sender, receiver, message), as it leaves
+BYTES_PER_SECOND = 20e6
+
+
+@dataclass(frozen=True)
+class _Served:
+    transport: "SimulatedTransport"
+    handlers: Mapping[Service[Any, Any], Handler]
+
+    @property
+    def process(self) -> Process:
+        return self.transport.process
 
 
 class Network:
-    """Every pair of places has an edge each way."""
+    """All machines of a world, and the lines between them."""
 
-    def __init__(self, timeline: "Timeline", seed: int, bytes_per_second: float = 4e6) -> None:
-        self.timeline = timeline
+    def __init__(self, loop: VirtualLoop, seed: int) -> None:
         self.random = random.Random(f"network {seed}")
-        self.lines: dict[Line, None] = {}  # an ordered set
-        self._seed = seed
-        self._bytes_per_second = bytes_per_second
-        self._base_delay: dict[Edge, float] = {}
-        self._cuts: Counter[Edge] = Counter()
-        self._congestion: dict[Edge, float] = {}
+        self.watches: list[Watch] = []
+        self.dark: set[str] = set()  # places without power: nobody answers, not even with a refusal
+        self._loop = loop
+        self._outside = copy_context()  # of no process: what happens there outlives whoever caused it
+        self._served: dict[Address, _Served] = {}
+        self._num_ports = 0
+        self._ends: dict[End, None] = {}
+        self._cuts: Counter[tuple[str, str]] = Counter()  # by edge: how many faults close it
+        self._slowness: dict[tuple[str, str], float] = {}
+        self._latency: dict[tuple[str, str], float] = {}
+        self._hosts: dict[str, str] = {}
+        self._false_until: dict[str, float] = {}
 
-    # ------------------------------------------------------------------------------------------------ quality
-    def delay(self, source: str, target: str) -> float:
-        """One way, with jitter, seconds."""
+    # ----------------------------------------------------------------------------------------- time and space
+    @property
+    def now(self) -> float:
+        return self._loop.now
+
+    def at(self, moment: float, action: Callable[..., None], *arguments: object) -> None:
+        """Do something at a moment of the world's time."""
+        self._loop.call_at(moment, action, *arguments, context=self._outside)
+
+    def after(self, seconds: float, action: Callable[..., None], *arguments: object) -> None:
+        self.at(self.now + seconds, action, *arguments)
+
+    def host_of(self, place: str) -> str:
+        """The IP address of a place: a reserved one, and so none of this machine's own."""
+        return self._hosts.setdefault(place, f"192.0.2.{len(self._hosts) + 1}")
+
+    def new_port(self) -> int:
+        self._num_ports += 1
+        return 1000 + self._num_ports
+
+    def delay(self, source: str, target: str, num_bytes: int) -> float:
+        """Seconds until a frame that leaves now has arrived."""
         edge = (source, target)
-        base = self._base_delay.get(edge)
-        if base is None:
-            pair = random.Random(f"{self._seed} {min(edge)} {max(edge)}")
-            base = 0.003 * 50 ** pair.random()  # 3 to 150 ms, log-uniform, the same both ways
-            self._base_delay[edge] = base
-        return base * (1.0 + 0.5 * self.random.random() ** 4) * self._congestion.get(edge, 1.0)
+        latency = self._latency.setdefault(edge, self.random.choice([0.002, 0.02, 0.02, 0.08]))
+        jitter = self.random.expovariate(4 / latency)
+        return (latency + jitter + num_bytes / BYTES_PER_SECOND) * self._slowness.get(edge, 1.0)
 
-    def seconds(self, source: str, target: str, num_bytes: float) -> float:
-        """To bring bytes across, propagation included."""
-        rate = self._bytes_per_second / self._congestion.get((source, target), 1.0)
-        return self.delay(source, target) + num_bytes / rate
+    def retry_seconds(self) -> float:
+        """After a cut, until TCP sends again."""
+        return self.random.uniform(0.05, 1.0)
 
-    def open(self, source: str, target: str) -> bool:
-        return not self._cuts or not self._cuts.get((source, target))
+    # ---------------------------------------------------------------------------------------- what can happen
+    def is_open(self, source: str, target: str) -> bool:
+        return not self._cuts[source, target]
 
-    def both_ways(self, left: str, right: str) -> bool:
-        return self.open(left, right) and self.open(right, left)
+    def is_open_both_ways(self, one: str, other: str) -> bool:
+        return self.is_open(one, other) and self.is_open(other, one)
 
-    # ------------------------------------------------------------------------------------------------- faults
-    def cut(self, edges: Iterable[Edge]) -> None:
-        """Nothing passes any more; connections learn of it by their keepalive only."""
-        edges = list(edges)
-        for edge in edges:
-            self._cuts[edge] += 1
-        for line in self._over(edges):
-            line.watch()
+    def cut(self, edges: Sequence[tuple[str, str]]) -> None:
+        """Nothing passes along these edges any more; nobody is told."""
+        self._cuts.update(edges)
+        for end in list(self._ends):
+            if end.edge in edges or tuple(reversed(end.edge)) in edges:
+                end.look_after()
 
-    def heal(self, edges: Iterable[Edge]) -> None:
-        edges = list(edges)
-        for edge in edges:
-            self._cuts[edge] -= 1
-            if self._cuts[edge] <= 0:
-                del self._cuts[edge]
-        for line in self._over(edges):
-            line.resume()
+    def mend(self, edges: Sequence[tuple[str, str]]) -> None:
+        """Undo one `cut` of these edges."""
+        self._cuts.subtract(edges)
+        for end in list(self._ends):
+            if end.edge in edges and self.is_open(*end.edge):
+                end.resume()
 
-    def congest(self, edges: Iterable[Edge], factor: float) -> None:
-        """Slower by `factor`, in delay and in rate; 1 ends it."""
-        for edge in edges:
-            self._congestion[edge] = factor
+    def slow_down(self, edge: tuple[str, str], factor: float) -> None:
+        self._slowness[edge] = factor
 
-    def reset(self, left: str, right: str, one_end: bool) -> None:
-        """Break the connections between two places; with `one_end` only `left` learns of it at once."""
-        for line in self._over([(left, right), (right, left)]):
-            line.reset(left, one_end)
+    def reset(self, one: str, other: str, noticed_by_both: bool) -> None:
+        """Connections between two places are lost; perhaps only the first one notices."""
+        for end in list(self._ends):
+            if {one, other} == set(end.edge) and (noticed_by_both or end.edge[0] == one):
+                end.reset()
 
-    def _over(self, edges: list[Edge]) -> list["Line"]:
-        touched = set(edges)
-        return [line for line in self.lines if not touched.isdisjoint(line.edges)]
+    def serve_false_bytes(self, place: str, seconds: float) -> None:
+        """Bad memory: what a place sends in bulk may have a flipped bit."""
+        self._false_until[place] = self.now + seconds
 
-    # --------------------------------------------------------------------------------------- processes' fates
-    def process_ended(self, process: "Process", dark: bool) -> None:
-        for line in [line for line in self.lines if process in line.ends]:
-            line.owner_ended(process, dark)
+    def died(self, process: Process, dark: bool) -> None:
+        """A process is gone, with its services."""
+        self._served = {at: served for at, served in self._served.items() if served.process is not process}
+        for end in [end for end in self._ends if end.process is process]:
+            end.owner_died(dark)
 
-    def process_frozen(self, process: "Process") -> None:
-        for line in self.lines:
-            if process in line.ends:
-                line.watch()
+    # -------------------------------------------------------------------------------------------------- calls
+    def watch(self, sender: Process, receiver: str, message: Message) -> None:
+        for watch in list(self.watches):
+            watch(sender, receiver, message)
+
+    def as_served(self, process: Process, message: Message, frame: bytes) -> bytes:
+        """A frame as it leaves: altered, if the sender's memory is bad and it carries bulk."""
+        bad = self.now < self._false_until.get(process.name, 0.0)
+        if not bad or not isinstance(message, Piece | Found) or self.random.random() < 0.5:
+            return frame
+        at = self.random.randrange(len(frame) // 2, len(frame))  # of the bulk
+        return frame[:at] + bytes([frame[at] ^ 1 << self.random.randrange(8)]) + frame[at + 1 :]
+
+    def forget(self, end: End) -> None:
+        self._ends.pop(end, None)
+        self._ends.pop(end.other, None)
+
+    def serve(self, address: Address, served: _Served) -> None:
+        self._served[address] = served
+
+    async def connect(
+        self,
+        transport: "SimulatedTransport",
+        addresses: Sequence[Address],
+        peer: str,
+        service: Service[Any, Any],
+        seconds: float,
+    ) -> End:
+        """As a dial over TCP and TLS: it takes a way there and back."""
+        caller = transport.process
+        if not caller.alive:
+            raise Killed
+        where = f"{peer} at {', '.join(map(str, addresses))}"
+        found = (self._served.get(address) for address in addresses)
+        served = next((s for s in found if s is not None and s.process.name == peer), None)
+        there_and_back = self.delay(caller.name, peer, 500) + self.delay(peer, caller.name, 500)
+        silent = not self.is_open_both_ways(caller.name, peer) or peer in self.dark
+        if silent or (served is not None and served.process.frozen) or there_and_back > seconds:
+            await asyncio.sleep(seconds)
+            raise TransportError(f"{where}: no answer within {seconds:.1f} s")
+        await asyncio.sleep(there_and_back)
+        if not caller.alive:
+            raise Killed
+        handler = served.handlers.get(service) if served is not None else None
+        if served is None or handler is None or not served.process.alive:
+            raise TransportError(f"{where} cannot be reached")
+        near = End(self, transport, peer, service.caller_door)
+        far = End(self, served.transport, caller.name, service.server_door)
+        joined(near, far)
+        self._ends[near] = self._ends[far] = None
+        served.transport.tasks.append(served.process.start(_serve(handler, far)))
+        return near
+
+
+async def _serve(handler: Handler, stream: End) -> None:
+    try:
+        await handler(stream)
+    except TransportError:
+        pass
+    except Exception as error:
+        stream.process.defect(error)
+    finally:
+        await stream.close()
+
+
+class SimulatedTransport:
+    """One process's access to the network: production's `Transport`."""
+
+    def __init__(self, network: Network, process: Process) -> None:
+        self.sent_bytes = 0
+        self.tasks: list[asyncio.Task[None]] = []
+        self.process = process
+        self._network = network
+
+    async def connect(
+        self,
+        addresses: Sequence[Address],
+        peer: str,
+        service: Service[Any, Any],
+        seconds: float = DIAL_SECONDS,
+        lane: int = 0,
+    ) -> Stream[Any]:
+        return await self._network.connect(self, addresses, peer, service, seconds)
+
+    async def serve(self, listen: Address, handlers: Mapping[Service[Any, Any], Handler]) -> int:
+        port = listen.port or self._network.new_port()
+        address = Address(self._network.host_of(self.process.name), port)
+        self._network.serve(address, _Served(self, handlers))
+        return port
+
+    async def close(self) -> None:
+        if self.process.alive:
+            for task in self.tasks:
+                task.cancel()
+            self._network.died(self.process, dark=False)

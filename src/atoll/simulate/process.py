@@ -1,116 +1,202 @@
-"""A process: it lives, freezes, dies between any two of its effects, and reads a clock of its own."""
+"""A process of the simulated world: what lives, freezes, and dies between any two of its steps or effects."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import asyncio
+import contextlib
+import sys
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
 
-from atoll.simulate.timeline import Task, Work
+from atoll.files import DISK, Disk
+from atoll.swarm.identity import RANDOM_BYTES
 
-if TYPE_CHECKING:
-    from atoll.simulate.network import Network
-    from atoll.simulate.timeline import Timeline
+PROCESS: ContextVar["Process | None"] = ContextVar("process", default=None)
+TRACED = ("/atoll/agent/", "/atoll/coordinator/", "/atoll/swarm/", "/atoll/files.py")
 
 
-class Died(Exception):
-    """The process ends here, between two effects: nothing after it is carried out."""
+class Killed(BaseException):
+    """Raised where a process dies in the middle of a step: nothing that it would do after counts."""
+
+
+@dataclass(kw_only=True)
+class Clock:
+    """A process's clock: it may run fast or slow. `rate`: its seconds in a second of the world."""
+
+    rate: float = 1.0
+    offset: float = 0.0
+
+    def at(self, now: float) -> float:
+        """What it shows at a moment of the world."""
+        return now if self.rate == 1.0 and not self.offset else now * self.rate + self.offset
+
+    def when(self, shown: float) -> float:
+        """At which moment of the world it shows that."""
+        return shown if self.rate == 1.0 and not self.offset else (shown - self.offset) / self.rate
+
+    def set_rate(self, rate: float, now: float) -> None:
+        """Run at another rate from now on; what it shows now stays."""
+        shown = self.at(now)
+        self.rate, self.offset = rate, shown - now * rate
 
 
 class Process:
-    """Base of islands and coordinators. Whatever an incarnation scheduled dies with it."""
+    """One life of a process. A process that starts again is another `Process` of the same name."""
 
-    def __init__(self, name: str, timeline: "Timeline", network: "Network") -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        disk: Disk,
+        random_bytes: Callable[[int], bytes],
+        clock: Clock,
+        died: Callable[["Process"], None],
+        defect: Callable[["Process", BaseException], None],
+    ) -> None:
+        """`died` hears of its death, before it takes effect; `defect` of an exception that nobody foresaw."""
         self.name = name
-        self.timeline = timeline
-        self.network = network
-        self.up = False
-        self.dark = False  # its machine is off: nobody answers for it, not even to refuse
+        self.clock = clock
+        self.disk_slowness = 1.0
+        self.alive = True
         self.frozen = False
-        self.serving = True  # others can dial it
-        self.incarnation = 0
-        self.doom: int | None = None  # effects that it may still carry out
-        self.dies_dark = False
-        self.clock_offset = 0.0
-        self.clock_rate = 1.0
-        self._backlog: list[tuple[int, Callable[..., None], tuple[Any, ...]]] = []
+        self.dies_dark = False  # with its machine: nobody is told
+        self.parked: deque[asyncio.Handle] = deque()  # steps that wait for its thaw
+        self.doom: Doom | None = None
+        self._died, self._defect = died, defect
+        self._running = False
+        self._undo: Callable[[], None] | None = None  # what it did after its death
+        self._afterwards: Callable[[], None] | None = None
+        self.tasks: list[asyncio.Task[Any]] = []  # kept, so that what it left unfinished is not finished
+        self._num_kept = 64
+        self.context = copy_context()
+        self.context.run(PROCESS.set, self)
+        self.context.run(DISK.set, disk)
+        self.context.run(RANDOM_BYTES.set, random_bytes)
 
-    def clock(self) -> float:
-        """What this process takes for the time. Never runs back, as CLOCK_MONOTONIC."""
-        return self.timeline.now * self.clock_rate + self.clock_offset
+    def start(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        """Run a coroutine in this process."""
+        return asyncio.get_running_loop().create_task(work, context=self._own_context())
 
-    def set_clock_rate(self, rate: float) -> None:
-        self.clock_offset = self.clock() - self.timeline.now * rate
-        self.clock_rate = rate
+    def call(self, function: Callable[..., None], *arguments: object) -> None:
+        """Call a function in this process, as soon as it moves."""
+        asyncio.get_running_loop().call_soon(function, *arguments, context=self._own_context())
 
-    # ------------------------------------------------------------------------------------------ what it does
-    def later(self, seconds: float, action: Callable[..., None], *arguments: object) -> None:
-        """Do it after so many seconds of its own clock, or when it thaws, if it still lives then."""
-        self.timeline.after(seconds / self.clock_rate, self.do, self.incarnation, action, arguments)
+    def keep(self, task: "asyncio.Task[Any]") -> None:
+        """A task that this process has begun."""
+        self.tasks.append(task)
+        if len(self.tasks) > self._num_kept:
+            self.tasks = [task for task in self.tasks if not task.done()]
+            self._num_kept = 64 + 2 * len(self.tasks)
 
-    def do(self, incarnation: int, action: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-        if incarnation != self.incarnation or not self.up:
+    def _own_context(self) -> Context:
+        return self.context.run(copy_context)
+
+    def run(self, handle: asyncio.Handle) -> None:
+        """One step."""
+        if not self.alive:
             return
         if self.frozen:
-            self._backlog.append((incarnation, action, arguments))
+            self.parked.append(handle)
             return
+        self._running = True
         try:
-            action(*arguments)
-        except Died:
-            self.die(self.dies_dark)
+            if self.doom is None:
+                handle._run()
+            else:
+                self.doom.watch(handle._run)
+        finally:
+            self._running = False
+            for action in (self._undo, self._afterwards):
+                if action is not None:
+                    action()
+            self._undo = self._afterwards = None
 
-    def spawn(self, work: Work) -> Task:
-        return Task(self, work)
+    def die(self, undo: Callable[[], Callable[[], None]]) -> None:
+        """Die now. `undo` notes how things stand, and gives what restores that.
 
-    def survive(self) -> None:
-        """Called before each effect. Raises Died when the fault that was armed strikes here."""
-        if self.doom is not None:
-            if self.doom <= 0:
-                raise Died
-            self.doom -= 1
-
-    def dial(self, peer: "Process", seconds: float) -> Work:
-        """Open a connection: True; False when refused, or when nobody answered within `seconds`."""
-        round_trip = self.network.delay(self.name, peer.name) + self.network.delay(peer.name, self.name)
-        yield 2 * round_trip  # TCP, then TLS
-        reachable = self.network.both_ways(self.name, peer.name)
-        if reachable and not peer.dark and not peer.frozen:
-            return peer.up and peer.serving
-        yield max(0.0, seconds - 2 * round_trip)
-        return False
-
-    # ------------------------------------------------------------------------------------- what happens to it
-    def start(self) -> None:
-        self.up, self.dark, self.frozen, self.doom = True, False, False, None
-        self.incarnation += 1
-
-    def die(self, dark: bool = False) -> None:
-        """kill -9; `dark` also loses its machine's power, with what was not synced."""
-        if not self.up:
+        In the middle of a step of its own this raises `Killed`, and what `finally` blocks do on the way is
+        undone.
+        """
+        if not self.alive:
             return
-        self.up, self.dark, self.frozen, self.doom = False, dark, False, None
-        self.incarnation += 1
-        self._backlog = []
-        self.network.process_ended(self, dark)
-        self.died(dark)
+        if inside := self.is_running:
+            self._undo = undo()
+        self._died(self)
+        self.alive, self.doom = False, None
+        if inside:
+            raise Killed
 
-    def freeze(self) -> None:
-        self.frozen = True
-        self.network.process_frozen(self)
+    @property
+    def is_running(self) -> bool:
+        """Whether this is said in a step of its own."""
+        return self._running and PROCESS.get() is self
 
-    def thaw(self) -> None:
-        """Go on with what came meanwhile, in order."""
-        if not self.frozen:
+    def then(self, action: Callable[[], None]) -> None:
+        """Do something once its last step, in which it dies, is over and undone."""
+        self._afterwards = action
+
+    def exit(self) -> None:
+        """End by itself: its last step is done."""
+        if self.alive:
+            self._died(self)
+            self.alive, self.doom = False, None
+
+    def abandon(self) -> None:
+        """Let go of what it left unfinished; the world is over."""
+        for task in self.tasks:
+            if not task.done():
+                task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
+                with contextlib.suppress(BaseException):
+                    task.get_coro().close()  # pyright: ignore[reportOptionalMemberAccess]
+        self.tasks.clear()
+        self.parked.clear()
+
+    def defect(self, error: BaseException) -> None:
+        """An exception that nobody foresaw."""
+        if self.alive:
+            self._defect(self, error)
+
+
+class Doom:
+    """A death that comes after so many steps, lines of production's code, or effects on the disk."""
+
+    def __init__(self, kind: str, count: int, strike: Callable[[], None]) -> None:
+        """`kind`: "steps", "lines" or "syncs"; `strike` kills the process."""
+        self.kind, self.count = kind, count
+        self._strike = strike
+
+    def watch(self, step: Callable[[], None]) -> None:
+        """Do a step of the process."""
+        if self.kind == "steps":
+            self._count()
+        if self.kind != "lines":
+            step()
             return
-        self.frozen = False
-        backlog, self._backlog = self._backlog, []
-        for entry in backlog:
-            self.do(*entry)
-        self.network.process_frozen(self)
+        before = sys.gettrace()
+        sys.settrace(self._enter)
+        try:
+            step()
+        finally:
+            sys.settrace(before)
 
-    # ---------------------------------------------------------------------------- what subclasses have to say
-    def died(self, dark: bool) -> None:
-        """What the death did to what it leaves behind."""
+    def synced(self) -> None:
+        """It is about to make something durable, or has just done so."""
+        if self.kind == "syncs":
+            self._count()
 
-    def hear(self, line: Any, message: Any) -> None:
-        """A message came on a line."""
+    def _enter(self, frame: FrameType, event: str, argument: Any) -> Any:
+        ours = any(part in frame.f_code.co_filename for part in TRACED)
+        return self._line if ours else None
 
-    def line_broke(self, line: Any, reason: str) -> None:
-        """This end of a line is closed."""
+    def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if event == "line":
+            self._count()
+        return self._line
+
+    def _count(self) -> None:
+        self.count -= 1
+        if self.count < 0:
+            sys.settrace(None)
+            self._strike()

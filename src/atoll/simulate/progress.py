@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from atoll.simulate.network import COORDINATOR
+from atoll.swarm.identity import COORDINATOR
 
 if TYPE_CHECKING:
-    from atoll.simulate.island import Island
+    from atoll.simulate.site import Site
     from atoll.simulate.world import World
 
 
@@ -22,12 +22,14 @@ class Progress:
         self._calm_since: float | None = None
 
     def disturbed(self) -> None:
-        """A fault began or ended: a new stretch of calm begins, if it is one."""
-        self._note_gap()
-        self._calm_since = self._world.timeline.now if self._all_is_well() else None
+        """A fault began or ended, or a step is committed: a new stretch of calm begins, if it is one."""
+        self.worst_gap = max(self.worst_gap, self.gap())
+        self._calm_since = self._world.loop.now if self._all_is_well() else None
 
-    def committed(self) -> None:
-        self.disturbed()  # the new head may be held by nobody who is still there
+    def look(self) -> None:
+        """Time has passed: a process may have ended or begun meanwhile."""
+        if (self._calm_since is not None) != self._all_is_well():
+            self.disturbed()
 
     @property
     def is_calm(self) -> bool:
@@ -35,42 +37,56 @@ class Progress:
 
     def gap(self) -> float:
         """For how long it has been calm without a commit."""
-        return 0.0 if self._calm_since is None else self._world.timeline.now - self._calm_since
+        return 0.0 if self._calm_since is None else self._world.loop.now - self._calm_since
 
-    def _note_gap(self) -> None:
-        self.worst_gap = max(self.worst_gap, self.gap())
+    def left_behind(self) -> list[str]:
+        """Who works at the end, could have fetched the last state, and has not."""
+        world = self._world
+        well = [site for site in world.sites.values() if self.is_well(site)]
+        behind = [site for site in well if not self._world.is_over(site)]
+        reach = world.network.is_open_both_ways
+        return [
+            f"{site.name} is not at the last state, and {other.name} could have given it"
+            for site in behind
+            for other in well
+            if other not in behind and not other.dial_only and reach(site.name, other.name)
+        ]
 
     def _all_is_well(self) -> bool:
         world = self._world
-        leader = world.leader
-        if leader is None or leader.frozen or leader.doom is not None:
+        host = world.hosts.leader
+        if host is None or host.server is None or host.process.frozen or host.process.doom is not None:
             return False
-        members = [island for island in world.islands if island.begun and island.stopped is None]
-        well = [island for island in members if self._is_well(island)]
+        if world.hosts.database_full:
+            return False
+        members = [site for site in world.islands if site.begun and site.stopped is None]
+        well = [site for site in members if self.is_well(site)]
         if 2 * len(well) <= len(members):
             return False
-        if leader.protocol.doubt.awaited - {agent.name for agent in [*well, *world.relays]}:
+        if host.server.protocol.doubt.awaited - {site.name for site in [*well, *world.relays]}:
             return False  # a restored backup waits for these, or for its operator to declare them lost
-        able = [*well, *(relay for relay in world.relays if self._is_well(relay))]
-        return any(self._can_own(agent, well) and self._can_have_head(agent, able) for agent in able)
+        able = [*well, *(relay for relay in world.relays if self.is_well(relay))]
+        return any(self._can_own(site, well) and self._can_have_head(site, able) for site in able)
 
-    def _is_well(self, agent: "Island") -> bool:
-        works = agent.up and not agent.frozen and agent.doom is None and agent.stopped is None
-        trains = agent.stalled_until <= self._world.timeline.now
-        return works and trains and agent.network.both_ways(agent.name, COORDINATOR)
-
-    def _can_own(self, agent: "Island", participants: list["Island"]) -> bool:
-        return agent.serving and all(
-            agent.network.both_ways(agent.name, other.name) for other in participants
+    def is_well(self, site: "Site") -> bool:
+        """Whether a machine works, and reaches the host."""
+        now = self._world.loop.now
+        works = (
+            site.up and not site.frozen and not site.doomed and site.stopped is None and not site.disk.full
         )
+        trains = max(site.stalled_until, site.disk_slow_until) <= now
+        return works and trains and self._world.network.is_open_both_ways(site.name, COORDINATOR)
 
-    def _can_have_head(self, agent: "Island", others: list["Island"]) -> bool:
+    def _can_own(self, site: "Site", participants: list["Site"]) -> bool:
+        reach = self._world.network.is_open_both_ways
+        return not site.dial_only and all(reach(site.name, other.name) for other in participants)
+
+    def _can_have_head(self, site: "Site", others: list["Site"]) -> bool:
         """Whether an agent can be ready: it has the head, or can fetch it from another that has it."""
-        reach = agent.network.both_ways
-        return self._has_head(agent) or any(
-            self._has_head(other) and other.serving and reach(agent.name, other.name) for other in others
+        reach = self._world.network.is_open_both_ways
+        return self._has_head(site) or any(
+            self._has_head(other) and not other.dial_only and reach(site.name, other.name) for other in others
         )
 
-    def _has_head(self, agent: "Island") -> bool:
-        head, disk = len(self._world.database.commits), agent.disk
-        return disk.reached == head or (disk.reached == head - 1 and disk.committed(head - 1) is not None)
+    def _has_head(self, site: "Site") -> bool:
+        return self._world.invariants.can_reach_head(site)

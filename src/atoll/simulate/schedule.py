@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 class Setting:
     """What swarm is simulated."""
 
-    islands: int = 4
+    islands: int = 3
     relays: int = 1
     dial_only: int = 0  # of the islands: they cannot be reached
     late: int = 0  # of the islands: they join with an empty disk while the others are under way
     outer_steps: int = 5
-    inner_steps: int = 3
+    inner_steps: int = 2
     stages: int = 1  # of the mixture, equally long
-    checkpoint_every: int = 4
+    checkpoint_every: int = 2
     step_seconds: float = 0.5
+    codec: str = "fp32"
 
 
 @dataclass(kw_only=True)
@@ -26,13 +27,19 @@ class Result:
     seed: int
     commits: int = 0
     participations: int = 0  # of islands in commits
-    violations: list[str] = field(default_factory=list)  # of safety: what must never happen
-    stalls: list[str] = field(default_factory=list)  # of progress: calm for very long without a commit
-    laggards: list[str] = field(default_factory=list)  # up at the end, and not at the head
+    violations: list[str] = field(default_factory=list[str])  # of safety: what must never happen
+    stalls: list[str] = field(
+        default_factory=list[str]
+    )  # of progress: calm for very long without a commit, or left behind
     virtual_seconds: float = 0.0
     worst_gap_seconds: float = 0.0
-    events: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
-    reports: Counter[str] = field(default_factory=Counter)
-    fingerprint: str = ""  # equal for equal schedules, to the last event
-    story: list[str] = field(default_factory=list)
+    num_steps: int = 0  # of processes
+    faults: Counter[str] = field(default_factory=Counter[str])
+    reports: Counter[str] = field(default_factory=Counter[str])
+    fingerprint: str = ""  # equal for equal schedules, to the last step
+    story: list[str] = field(default_factory=list[str])
+
+    @property
+    def wrong(self) -> list[str]:
+        """All that must not be."""
+        return [*self.violations, *self.stalls]

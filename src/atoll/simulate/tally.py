@@ -23,5 +23,5 @@ class Tally:
         self.virtual_seconds += result.virtual_seconds
         self.progress_bound_seconds = max(self.progress_bound_seconds, result.worst_gap_seconds)
         self.faults += result.faults
-        if result.violations or result.stalls:
-            self.wrong[result.seed] = [*result.violations, *result.stalls]
+        if result.wrong:
+            self.wrong[result.seed] = result.wrong

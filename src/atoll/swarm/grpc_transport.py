@@ -112,16 +112,22 @@ class GrpcTransport:
     def __init__(self, credentials: Credentials) -> None:
         self.sent_bytes = 0
         self._credentials = credentials
-        self._channels: dict[tuple[Address, str, bool], grpc.aio.Channel] = {}
+        self._channels: dict[tuple[Address, str, str | int], grpc.aio.Channel] = {}
         self._worked: dict[str, Address] = {}  # by peer: where it was reached last
         self._servers: list[grpc.aio.Server] = []
         self._doorkeeper = Doorkeeper()
 
     async def connect(
-        self, addresses: Sequence[Address], peer: str, service: Service[Any, T], seconds: float = DIAL_SECONDS
+        self,
+        addresses: Sequence[Address],
+        peer: str,
+        service: Service[Any, T],
+        seconds: float = DIAL_SECONDS,
+        lane: int = 0,
     ) -> Stream[T]:
         async def dial(address: Address) -> GrpcStream[T]:
-            key = (address, peer, service is CONTROL)  # whose messages no bulk may delay
+            # No bulk may delay what the coordinator and its members say.
+            key = (address, peer, CONTROL.name if service is CONTROL else lane)
             if key not in self._channels:
                 self._channels[key] = _channel(address, peer, self._credentials.authority, self._credentials)
                 self._count(_HANDSHAKE_BYTES)

@@ -9,6 +9,8 @@ import base64
 import datetime
 import re
 import secrets
+from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +31,8 @@ OPERATOR = "operator"
 TICKET_PREFIX = "atoll-"
 _AUTHORITY_KEY, _AUTHORITY, _RECORD_KEY = "authority.key", "authority.pem", "record.key"
 _YEARS_VALID = 10
+# Where secrets come from; a simulated process has a source of its own.
+RANDOM_BYTES: ContextVar[Callable[[int], bytes]] = ContextVar("random_bytes", default=secrets.token_bytes)
 _PEM = serialization.Encoding.PEM
 _Key = TypeVar("_Key", ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)
 
@@ -215,7 +219,7 @@ def verify_record(record_key: bytes, data: bytes, signature: bytes) -> bool:
 
 def new_secret() -> str:
     """120 random bits, as 20 characters."""
-    return secrets.token_urlsafe(15)
+    return base64.urlsafe_b64encode(RANDOM_BYTES.get()(15)).decode()
 
 
 def _create_run_keys(run_name: str, directory: Path) -> None:

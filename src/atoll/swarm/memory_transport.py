@@ -133,7 +133,12 @@ class MemoryTransport:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def connect(
-        self, addresses: Sequence[Address], peer: str, service: Service[Any, T], seconds: float = DIAL_SECONDS
+        self,
+        addresses: Sequence[Address],
+        peer: str,
+        service: Service[Any, T],
+        seconds: float = DIAL_SECONDS,
+        lane: int = 0,
     ) -> MemoryStream[T]:
         found = (self.network.services.get(address) for address in addresses)
         served = next((served for served in found if served is not None and served[0].island == peer), None)

@@ -165,6 +165,7 @@ class Attempt(Message, frozen=True, kw_only=True):
     participants: tuple[Share, ...]  # sorted by island
     slices: tuple[Slice, ...]
     addresses: dict[str, Addresses]  # of the owners, by island
+    seconds: float = 0.0  # how long the reduction should take by what is known of the links; 0: nothing is
 
     @property
     def involved(self) -> list[str]:

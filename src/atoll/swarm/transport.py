@@ -66,11 +66,17 @@ class Transport(Protocol):
     sent_bytes: int
 
     async def connect(
-        self, addresses: Sequence[Address], peer: str, service: Service[Any, T], seconds: float = DIAL_SECONDS
+        self,
+        addresses: Sequence[Address],
+        peer: str,
+        service: Service[Any, T],
+        seconds: float = DIAL_SECONDS,
+        lane: int = 0,
     ) -> Stream[T]:
         """A stream to `service` of `peer`, whose identity is verified, at the first address that works.
 
-        What has worked for a peer is tried first from then on. Raises TransportError.
+        What has worked for a peer is tried first from then on. Streams of different lanes travel on
+        connections of their own. Raises TransportError.
         """
         ...
 

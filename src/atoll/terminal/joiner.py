@@ -61,7 +61,7 @@ class Joiner:
         self._terminal.clear()
         self._terminal.tell(
             f"the run is finished at outer step {summary.outer_steps}; here: {summary.inner_steps} inner "
-            f"steps, {human(summary.tokens)} tokens in {duration(summary.seconds)}"
+            f"steps, {human(summary.count)} {summary.counts} in {duration(summary.seconds)}"
         )
         if missing := summary.full_inner_steps - summary.inner_steps:
             self._terminal.tell(

@@ -50,17 +50,27 @@ def islands_table(status: RunStatus, width: int, names: dict[str, str] | None = 
     """A row for each island; `names` may give some another name than their contributor."""
     is_wide = width >= WIDE
     table = Table(box=None, pad_edge=False, expand=is_wide and width < FILE_WIDTH)
+    shows_links = is_wide and any(i.up_mbit for i in status.islands)
     has_looked = is_wide and any(i.metrics.heldout_loss is not None for i in status.islands)
     table.add_column("contributor", overflow="fold")
     table.add_column("island", no_wrap=True, min_width=16)
     table.add_column("is", no_wrap=True)
-    for name in ("inner step", "loss", *(["held-out"] if has_looked else []), "tokens/s", "committed"):
+    links = ["Mbit/s"] if shows_links else []
+    for name in (
+        "inner step",
+        "loss",
+        *(["held-out"] if has_looked else []),
+        "tokens/s",
+        "committed",
+        *links,
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     if is_wide:
         table.add_column("doing", no_wrap=True, overflow="ellipsis", ratio=1)
     for island in status.islands:
         name = (names or {}).get(island.island, island.contributor)
         cells = [name, island.island, state_of(island), *_figures(island, status.num_inner_steps, has_looked)]
+        cells += [link(island)] if shows_links else []
         table.add_row(*(Text(visible(cell)) for cell in (*cells, *([doing(island)] if is_wide else []))))
     return table
 
@@ -77,6 +87,11 @@ def state_of(island: IslandStatus) -> str:
 def doing(island: IslandStatus) -> str:
     """What it is doing, or why it is out."""
     return island.evicted or (island.note if island.present else "")
+
+
+def link(island: IslandStatus) -> str:
+    """What its link carries, up and down."""
+    return f"{island.up_mbit:.0f} up, {island.down_mbit:.0f} down" if island.up_mbit else ""
 
 
 def _figures(island: IslandStatus, num_inner_steps: int, has_looked: bool) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from atoll.metrics import Metrics
+from atoll.metrics import Exchange, Metrics, Rates
 from atoll.status import Overview
 from atoll.swarm.address import Addresses
 from atoll.swarm.bounds import (
@@ -170,10 +170,10 @@ class Beat(Message, frozen=True, kw_only=True):
     metrics: Metrics = Metrics()  # the island's newest
     sent_bytes: Count = 0
     note: Line = ""  # what the agent is doing, for people
-    attempt: Number = (
-        0  # the number of the attempt whose update is being put together here; 0 if there is none
-    )
+    # The number of the attempt whose update is being put together here; 0 if there is none.
+    attempt: Number = 0
     num_pieces: Number = 0  # of that update that are here already
+    rates: Rates = Rates()  # what its link carries
 
 
 class BeatHeard(Message, frozen=True):
@@ -203,6 +203,9 @@ class Propose(Message, frozen=True, kw_only=True):
     inner_steps: Number
     loss: float | None  # mean over the inner steps; None where no token had a label
     norm: float  # of what the payload decodes to
+    # What the loss is a mean over, by which the proposal is weighed: pairs of answers, or the tokens of
+    # chats that are trained on. None: its tokens.
+    count: Count | None = None
     compute_seconds: float = 0.0  # that its inner steps took
     handover_seconds: float = 0.0  # from its last inner step until this could be sent: copying, encoding
     metrics: Metrics = Metrics()  # of the island, when it began to encode
@@ -241,6 +244,14 @@ class Fault(Message, frozen=True, kw_only=True):
     text: Line  # for people
 
 
+class Exchanged(Message, frozen=True):
+    """An agent tells the coordinator what an attempt took of it; its `Held` follows."""
+
+    step: Number
+    number: Number  # of the attempt
+    exchange: Exchange
+
+
 class Held(Message, frozen=True):
     """An agent promises to keep an update, which is on its disk, until a record for its step is stored."""
 
@@ -257,7 +268,9 @@ class Committed(Message, frozen=True):
 
 
 # ------------------------------------------------------------------------------------------------------ doors
-ToCoordinator = Hello | WantRecords | Records | Ready | Beat | Propose | Reduced | Fault | Held | Tried
+ToCoordinator = (
+    Hello | WantRecords | Records | Ready | Beat | Propose | Reduced | Fault | Exchanged | Held | Tried
+)
 ToAgent = (
     Refused
     | Evicted

@@ -20,21 +20,26 @@ class Pong(Message, frozen=True):
 
 # ----------------------------------------------------------------------------------------------------- reduce
 class ReduceOpen(Message, frozen=True):
-    """A participant tells an owner that the pieces of its payload for one slice follow, in ascending order.
+    """A participant tells an owner that pieces of its payload for one slice follow, in ascending order.
 
-    The bulk of this frame is the table of all its payload's pieces: the digest and the size of each. Its root
-    is what was proposed.
+    Several streams, the lanes, share a slice's pieces. The bulk of this frame on lane 0 is the table of all
+    its payload's pieces: the digest and the size of each. Its root is what was proposed.
     """
 
     step: Number
     number: Number  # of the attempt
     slice: Number  # index among the attempt's slices
+    lane: Number = 0
 
 
 class Piece(Message, frozen=True):
     """One piece, whose bytes are the frame's bulk: a participant's own to the owner, a reduced one back."""
 
     index: Number  # among all pieces of the flat space
+
+
+class NoMorePieces(Message, frozen=True):
+    """The sender has no more pieces for this lane: the other lanes have taken the rest."""
 
 
 # ------------------------------------------------------------------------------------------------------ fetch
@@ -111,8 +116,8 @@ class Missing(Message, frozen=True):
 # ------------------------------------------------------------------------------------------------------ doors
 ToDonor = FetchHeader | FetchSliceTable | FetchPieces | FetchTable | FetchChunk | FetchManifest | FetchBlock
 ToFetcher = Found | Missing
-ToOwner = ReduceOpen | Piece
-ToParticipant = Piece
+ToOwner = ReduceOpen | Piece | NoMorePieces
+ToParticipant = Piece | NoMorePieces
 PINGED_DOOR: Door[Ping] = Door("an agent", "who pings it", Ping, DOOR_BYTES)
 PINGING_DOOR: Door[Pong] = Door("who pings an agent", "that agent", Pong, DOOR_BYTES)
 OWNER_DOOR: Door[ToOwner] = Door("an owner", "a participant", ToOwner, DOOR_BYTES)

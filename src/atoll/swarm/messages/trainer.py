@@ -44,6 +44,7 @@ class Proposed(Message, frozen=True, kw_only=True):
     loss: float | None  # mean over the inner steps; None where no token had a label
     compute_seconds: float  # since it was given the plan
     handover_seconds: float = 0.0  # since the last inner step
+    count: int | None = None  # as in Propose
     metrics: Metrics = Metrics()  # the trainer's part of them
 
 

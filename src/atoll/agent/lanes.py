@@ -1,0 +1,56 @@
+"""How many connections bulk travels on between two agents, and that these are up before they are needed.
+
+One TCP connection on a long way gives away the time in which it recovers from a lost packet; several lose one
+at a time. On a short way one is enough.
+"""
+
+import asyncio
+from collections.abc import Mapping
+
+from atoll.swarm.address import Addresses
+from atoll.swarm.messages import Ping
+from atoll.swarm.services import PING
+from atoll.swarm.transport import DIAL_SECONDS, Transport, TransportError
+
+MAX_LANES = 4  # of a pair: more gave nothing on links of 200 Mbit/s and 200 ms
+MAX_LANES_OF_ALL = 64  # that one agent opens
+LONG_SECONDS = 0.005  # a round trip that is longer is worth more than one connection
+
+
+class Lanes:
+    """What one agent knows of the ways to others. A way that was never tried is taken to be short."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._round_trip_seconds: dict[str, float] = {}  # by agent
+
+    def count(self, agent: str, num_agents: int) -> int:
+        """How many lanes to use to an agent, while as many others are served."""
+        if self._round_trip_seconds.get(agent, 0.0) < LONG_SECONDS:
+            return 1
+        return max(1, min(MAX_LANES, MAX_LANES_OF_ALL // max(num_agents, 1)))
+
+    async def warm(self, agents: Mapping[str, Addresses]) -> None:
+        """Dial agents that will be needed soon, and learn how far they are. Who cannot be reached is left."""
+        await asyncio.gather(*(self._try(agent, agents[agent], len(agents)) for agent in sorted(agents)))
+
+    async def _try(self, agent: str, addresses: Addresses, num_agents: int) -> None:
+        try:
+            await self._ping(agent, addresses, 0)
+            self._round_trip_seconds[agent] = await self._ping(agent, addresses, 0)  # on a line that is up
+            lanes = range(1, self.count(agent, num_agents))
+            await asyncio.gather(*(self._ping(agent, addresses, lane) for lane in lanes))
+        except TransportError:
+            self._round_trip_seconds.pop(agent, None)
+
+    async def _ping(self, agent: str, addresses: Addresses, lane: int) -> float:
+        """Seconds of a question and its answer."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        stream = await self._transport.connect(addresses, agent, PING, DIAL_SECONDS, lane)
+        try:
+            await stream.send(Ping())
+            await stream.receive(DIAL_SECONDS)
+        finally:
+            await stream.close()
+        return clock() - began

@@ -1,0 +1,124 @@
+"""What this agent's link carries, learned from what crosses it anyway.
+
+While an agent reduces, recovers or gives, what crossed its link is looked at a few times a second. The most
+that crossed within a window is what the link carries at least. When a reduction ends, its best windows move
+the estimate: at once where they are faster, or where the reduction took longer than planned; else slowly, as
+a link that had little to carry has shown nothing.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from atoll.agent.sockets import Crossed, crossed
+from atoll.files import write_unsynced
+from atoll.metrics import Rates
+
+FILE = "links.json"
+LOOK_SECONDS = 0.25
+WINDOW_SECONDS = 0.5  # shorter ones would take what a lost packet has held back for the link's own speed
+MIN_BYTES = 64 << 10  # in a window: less says nothing
+FORGET = 0.95  # times the estimate: what is left of it after a step that did not need the whole link
+NO_CAPS = Rates()
+LATE = 1.2  # times the planned seconds: a reduction that took longer was held up by some link
+
+
+class _Window:
+    """Bytes that crossed in one direction, and the most per second that did within WINDOW_SECONDS."""
+
+    def __init__(self) -> None:
+        self.best = 0.0
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def add(self, now: float, total: int) -> None:
+        self._seen.append((now, total))
+        while len(self._seen) > 1 and self._seen[1][0] <= now - WINDOW_SECONDS:
+            self._seen.popleft()
+        began, before = self._seen[0]
+        seconds = now - began
+        if seconds >= WINDOW_SECONDS and total - before >= MIN_BYTES:
+            self.best = max(self.best, (total - before) / seconds)
+
+    def forget(self) -> None:
+        self.best = 0.0
+
+
+class LinkRates:
+    """One agent's estimates; they survive its process."""
+
+    def __init__(
+        self, directory: Path, caps: Rates = NO_CAPS, look: Callable[[], dict[int, Crossed]] = crossed
+    ) -> None:
+        """`caps`: what people want to be used at most; 0: all that there is."""
+        self._path = directory / FILE
+        self._caps = caps
+        self._look = look
+        self._learned = _load(self._path)
+        self._counted: dict[int, Crossed] = {}
+        self._sent = self._received = 0
+        self._up, self._down = _Window(), _Window()
+
+    @property
+    def known(self) -> Rates:
+        """What the swarm may rely on."""
+        up, down = self._learned.up_bytes_per_second, self._learned.down_bytes_per_second
+        cap_up, cap_down = self._caps.up_bytes_per_second, self._caps.down_bytes_per_second
+        return Rates(
+            up_bytes_per_second=min(up, cap_up or up), down_bytes_per_second=min(down, cap_down or down)
+        )
+
+    @property
+    def crossed(self) -> Crossed:
+        """Bytes that have crossed the link since this process began."""
+        return Crossed(self._sent, self._received)
+
+    async def watch(self) -> str:
+        """Look at the link until cancelled."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            self.look(clock())
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def look(self, now: float) -> None:
+        """Count what has crossed since the last look."""
+        connections = self._look()
+        for inode, counts in connections.items():
+            before = self._counted.get(inode, Crossed(0, 0))
+            self._sent += max(0, counts.sent - before.sent)
+            self._received += max(0, counts.received - before.received)
+        self._counted = connections
+        self._up.add(now, self._sent)
+        self._down.add(now, self._received)
+
+    def began(self) -> None:
+        """A reduction begins: what crosses now counts for it."""
+        self._up.forget()
+        self._down.forget()
+
+    def ended(self, planned_seconds: float, seconds: float) -> None:
+        """A reduction has ended after so long; 0 planned: there was no plan."""
+        is_late = not planned_seconds or seconds > LATE * planned_seconds
+        learned = self._learned
+        self._learned = Rates(
+            up_bytes_per_second=_moved(learned.up_bytes_per_second, self._up.best, is_late),
+            down_bytes_per_second=_moved(learned.down_bytes_per_second, self._down.best, is_late),
+        )
+        if self._learned != learned:
+            write_unsynced(self._path, msgspec.json.encode(self._learned))
+
+
+def _moved(estimate: float, seen: float, is_late: bool) -> float:
+    if not seen:
+        return estimate
+    return seen if is_late else max(seen, FORGET * estimate)
+
+
+def _load(path: Path) -> Rates:
+    """What an earlier process has learned; nothing where that is damaged or not there."""
+    with contextlib.suppress(OSError, msgspec.DecodeError):
+        return msgspec.json.decode(path.read_bytes(), type=Rates)
+    return Rates()

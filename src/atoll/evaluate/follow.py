@@ -1,0 +1,7 @@
+"""`atoll evaluate RUN --follow`."""
+
+from atoll.evaluate.verb import Shown, Wanted
+
+
+def follow(wanted: Wanted, every: int, shown: Shown) -> None:
+    raise NotImplementedError

@@ -1,0 +1,70 @@
+"""A run's newest committed state as a checkpoint directory for the time that it is measured."""
+
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from atoll.agent import membership
+from atoll.agent.checkpoint import OuterCheckpoint
+from atoll.data.manifest import TOKENIZER_DIR, Manifest
+from atoll.data.tokenizer import Tokenizer
+from atoll.evaluate.checkpoint import Files
+from atoll.evaluate.results import Checkpoint
+from atoll.given import named
+from atoll.model import hf
+from atoll.publish.export import load_model, newest_state
+from atoll.recipe import Recipe
+from atoll.run.directory import RunDir
+
+
+class State:
+    """A committed state that is at hand, proven by the run's records."""
+
+    def __init__(self, run_dir: RunDir) -> None:
+        """The newest. Raises UserError where there is none."""
+        self._run_dir = run_dir
+        recipe, saved, ledger = newest_state(run_dir)
+        self.recipe: Recipe = recipe
+        self.saved: OuterCheckpoint = saved
+        self.tokens = sum(ledger.values())
+
+    @contextmanager
+    def as_checkpoint(self, inside: Path) -> Generator[tuple[Files, Checkpoint, hf.Model]]:
+        """Its files, written into a directory in `inside` that is gone afterwards; and its model."""
+        directory = inside / f".state-{self.saved.step:08}.tmp"
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        try:
+            model = load_model(self.recipe, Manifest.load(self._run_dir.data).vocab_size, self.saved)
+            tokenizer = Tokenizer.load(self._run_dir.data / TOKENIZER_DIR / "tokenizer.json")
+            hf.save_model(
+                directory,
+                model,
+                context_length=self.recipe.inner.context_length,
+                bos_token_id=tokenizer.bos_id,
+                eos_token_id=tokenizer.eos_ids,
+            )
+            tokenizer.save(directory)
+            files = Files(directory, named(self._run_dir.path))
+            yield files, self._described(files), model
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _described(self, files: Files) -> Checkpoint:
+        return Checkpoint(
+            name=files.name,
+            digest=files.digest(),
+            step=self.saved.step,
+            root=self.saved.root.hex(),
+            tokens=self.tokens,
+            run_id=run_id_of(self._run_dir),
+        )
+
+
+def run_id_of(run_dir: RunDir) -> str:
+    """The id of the run whose islands are in a directory; "" where there are none."""
+    for directory in sorted(run_dir.islands.glob("*")):
+        if (member := membership.load(directory)) is not None:
+            return member.run_id
+    return ""

@@ -1,0 +1,1 @@
+"""What post-training needs beside the training loop."""

@@ -79,6 +79,8 @@ class Standing:
         One of the two loses ownership. It takes no part any more if the fault is surely its own, if
         NUM_WITNESSES say the same of it, or if it accuses NUM_UNSHARED whom nobody else accuses.
         """
+        if self.is_out(accuser) or self.is_out(peer):
+            return  # it is known already whose fault this is
         self._num_charges.update({accuser, peer})
         if kind == "lost":  # the accuser's own payload is gone, as after a loss of its disk
             self._leave_out(accuser, 1, "its own payload is gone")

@@ -4,14 +4,16 @@
 
 As root; it needs `ip` and `gcc`. The product's own agents, with trainers that sleep, each at a site of its
 own behind an emulated link (`links/wan.c`): rates both ways with headers, delay, loss, queues of 200 ms that
-drop.
-One row a case and MTU; about a minute each.
+drop. One row a case and MTU; about a minute each.
 
 `seconds` is from an attempt's opening, which follows the last proposal, to the commit, both at the
-coordinator: the median of the steps after those of learning. `steps` are all of them, from the first.
-`bound` is the least time in which these links can carry these bytes with slices chosen best, and two round
-trips; `ratio` is one over the other, `asked` what it should be at most. `participation` is the share of all
-islands that took part, over all steps. Where `num_attempts` is more than there are steps, attempts were lost.
+coordinator, without what the slowest disk took: the median of the steps after those of learning. `steps`
+are all of them, from the first, with the disk. `bound` is the least time in which these links can carry
+these bytes with slices chosen best, and two round trips; `ratio` is one over the other, `asked` what it
+should be at most. `planned`, `reduce` and `hold` are what the coordinator expected of an attempt, and its
+parts. `participation` is the share of all islands that took part, over all steps. Where `num_attempts` is
+more than there are steps, attempts were lost. `scale` makes all links slower, for a machine that cannot
+carry them.
 """
 
 import itertools
@@ -157,8 +159,10 @@ def row(name: str, mtu: int, megabytes: float, scale: float, directory: Path) ->
             steps = reductions(swarm)
             opened = [event for event in swarm.events() if isinstance(event, AttemptOpened)]
             commits = [event for event in swarm.events() if isinstance(event, Committed)]
+    disks = [max(given.exchange.disk_seconds for given in c.participants.values()) for c in commits]
     present = [len(commit.participants) / len(names) for commit in commits]
-    seconds = statistics.median(steps[case.num_learning :])
+    network = [step - disk for step, disk in zip(steps, disks, strict=True)]
+    seconds = statistics.median(network[case.num_learning :])
     bound = least_seconds(num_bytes, sites(case)) + 2 * case.round_trip_ms / 1e3
     return {
         "case": name,
@@ -173,6 +177,7 @@ def row(name: str, mtu: int, megabytes: float, scale: float, directory: Path) ->
         "planned": [round(event.planned_seconds, 2) for event in opened],
         "reduce": [round(commit.reduce_seconds, 2) for commit in commits],
         "hold": [round(commit.hold_seconds, 2) for commit in commits],
+        "disk": [round(disk, 2) for disk in disks],
         "participation": round(statistics.mean(present), 3),
         "num_attempts": len(opened),
     }

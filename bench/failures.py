@@ -2,15 +2,13 @@
 
     python bench/failures.py [--only coordinator-held-kill]
 
-Plays the fault matrix of tests/worlds in memory, where time passes only while everything waits: work takes
-none of it, so the machine does not matter. One row for each victim and fault, over all phases; an outer step
-is 1 s. Where nothing goes on without the victim, the seconds contain how long it is down
-(tests/worlds/case.py). Some minutes.
+Plays the fault matrix of tests/worlds in the simulator, in virtual time, so the machine does not matter. One
+row for each victim and fault, over all phases; an outer step is about 1 s. Where nothing goes on without the
+victim, the seconds contain how long it is down (tests/worlds/case.py). Some minutes.
 """
 
 import statistics
 import sys
-import tempfile
 from collections import defaultdict
 from pathlib import Path
 
@@ -18,7 +16,6 @@ from harness.report import Report, arguments
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from worlds.case import DOWN_SECONDS, NEEDED
-from worlds.clock import run
 from worlds.test_matrix import CASES
 
 
@@ -32,8 +29,7 @@ def main() -> None:
     seconds: defaultdict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for case in CASES:
         if options.only in str(case):
-            with tempfile.TemporaryDirectory(prefix="atoll-bench-") as directory:
-                seconds[case.role, case.fault][case.phase] = run(case.play(Path(directory)))
+            seconds[case.role, case.fault][case.phase] = case.play()
     for (role, fault), by_phase in seconds.items():
         worst = max(by_phase, key=by_phase.__getitem__)
         report.add(

@@ -1,4 +1,4 @@
-"""The least time that links leave an all-reduce, whoever reduces how much: what `allreduce.py` is held to."""
+"""The least time that links leave an all-reduce, whoever owns how much: what it is compared with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -24,7 +24,7 @@ CONTROLS = Path("/proc/sys/net/ipv4")
 
 
 class Wan:
-    """Sites by name. Use as a context: leftovers of a killed run are removed first, ours at the end."""
+    """Sites by name. Use as a context: what a killed run left goes first, and all of ours at the end."""
 
     def __init__(self, mtu: int = 1500, congestion: str = "cubic") -> None:
         """`congestion` is the kernel's name of the congestion control that every site's TCP uses."""
@@ -83,7 +83,7 @@ class Wan:
     def set_edge(
         self, one: str, other: str, round_trip_ms: float, loss: float = 0.0, jitter_ms: float = 0.0
     ) -> None:
-        """What lies between two sites. A loss is a packet's probability, each way; 1: nothing comes."""
+        """What lies between two sites. A loss is a probability of each packet; 1: nothing comes through."""
         edge = f"{self._numbers[one]} {self._numbers[other]} {round_trip_ms / 2} {jitter_ms} {loss}"
         self._order(f"edge {edge}")
 

@@ -76,6 +76,41 @@ TABLES = {
             }
         ),
     ),
+    "allreduce": Measured(
+        bench="allreduce",
+        form=Lines(
+            columns={
+                "links": "{case}",
+                "MTU": "{mtu}",
+                "payload": "{megabytes:.1f} MB",
+                "rates times": "{scale:g}",
+                "seconds": "{seconds:.2f}",
+                "bound": "{bound:.2f}",
+                "ratio": "**{ratio:.2f}**",
+                "asked": "{asked:.2f}",
+                "participation": "{participation:.2f}",
+                "load": "{load}",
+            }
+        ),
+    ),
+    "plan": Measured(
+        bench="plan",
+        form=Lines(
+            columns={
+                "model": "{model}",
+                "links": "{mbit:,} Mbit/s",
+                "encode": "{encode_seconds:,.1f} s",
+                "reduce": "**{reduce_seconds:,.0f} s**",
+                "hold": "{hold_seconds:,.0f} s",
+                "adopt": "{adopt_seconds:,.0f} s",
+                "utilisation, reducing alone lost": "{utilisation_reduce:.1%}",
+                "end to end": "{utilisation:.1%}",
+                "sent a day": "{gb_sent_a_day:,} GB",
+                "disk": "{disk_gb:,} GB",
+                "memory": "{memory_gb:,} GB",
+            }
+        ),
+    ),
     "recovery": Measured(
         bench="recovery",
         form=Lines(

@@ -172,6 +172,10 @@ def disk_error(path: Path, error: Exception) -> Exception:
         return DiskError(f"{path}: this name is too long for the file system; choose another directory")
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return DiskError(f"{path}: a part of this path is a file, not a directory; choose another directory")
+    if error.errno == errno.EISDIR:
+        return DiskError(f"{path}: a directory is where this file should be; remove it, or choose another")
+    if error.errno == errno.ELOOP:
+        return DiskError(f"{path}: a part of this path is a link that leads to itself; mend or remove it")
     if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
         return DiskError(
             f"{path}: the file system here cannot do what is needed ({error.strerror}); choose a directory "

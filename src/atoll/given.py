@@ -1,5 +1,6 @@
 """Files that people give: where a path leads, and text that is what it seems to be."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -14,6 +15,15 @@ WIDE_MARKS = {  # longest first: that of UTF-32 begins with that of UTF-16
     b"\xfe\xff": "UTF-16",
 }
 HEAD_BYTES = len(POINTER)  # the beginning of a file that says all of this
+_REFUSALS = {
+    errno.EACCES: "this user may not use it; change its permissions, or give another path",
+    errno.EPERM: "this user may not use it; change its permissions, or give another path",
+    errno.EROFS: "this file system is read-only; give another path",
+    errno.ENAMETOOLONG: "this name is too long for the file system; give another",
+    errno.ENOTDIR: "a part of this path is a file, not a directory; give another path",
+    errno.EISDIR: "a directory is where a file should be; give another path",
+    errno.ELOOP: "a part of this path is a link that leads to itself; mend or remove it",
+}
 
 
 def expanded(path: str) -> Path:
@@ -62,6 +72,16 @@ def read_text(path: Path) -> str:
         return data.removeprefix(BYTE_ORDER_MARK).decode()
     except UnicodeDecodeError as error:
         raise UserError(f"{named(path)}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
+
+
+def refusal(error: OSError) -> UserError | None:
+    """A sentence about the path that an error names, or None where it is not the path that is at fault.
+
+    It says neither that the path was to be read nor that it was to be written: whoever knows that says more.
+    """
+    if error.filename is None or error.errno not in _REFUSALS:
+        return None
+    return UserError(f"{named(error.filename)}: {_REFUSALS[error.errno]}")
 
 
 def named(path: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""What an island measures, of its training and its link: one type carries each to who reads the run."""
+"""What is measured of a run: of an island's training and its link, and of the states that it leads to."""
 
 import math
 from typing import Annotated
@@ -69,3 +69,26 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Bytes per second of the slower direction; 0 if one is not known, or is no number."""
         least = min(self.up_bytes_per_second, self.down_bytes_per_second)
         return least if least > 0 and self.up_bytes_per_second > 0 else 0.0
+
+
+class Score(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a state reached on one task."""
+
+    value: float  # a share of 1 for accuracies
+    standard_error: float | None = None  # None where it is not known
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether no figure is NaN or infinite."""
+        return math.isfinite(self.value) and math.isfinite(self.standard_error or 0.0)
+
+
+def scores_text(scores: dict[str, Score], heldout_losses: dict[str, float]) -> str:
+    """Scores by task and held-out losses by source, as people read them; "" for none."""
+    parts = [
+        f"{task} {score.value:.4f}"
+        + ("" if score.standard_error is None else f" ± {score.standard_error:.4f}")
+        for task, score in sorted(scores.items())
+    ]
+    parts += [f"held-out {source} {loss:.3f}" for source, loss in sorted(heldout_losses.items())]
+    return ", ".join(parts)

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from atoll.metrics import Metrics
+from atoll.metrics import Metrics, Score
 from atoll.words import Line
 
-VERSION = 2  # of these structs: raise it with every change that a reader of before would misread
+VERSION = 3  # of these structs: raise it with every change that a reader of before would misread
 
 
 class IslandStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,6 +19,7 @@ class IslandStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     island: str  # its id
     contributor: str  # who gets the credit; "": nobody was named
+    place: str = ""  # where it stands, as its contributor says; "": that is not told
     relay: bool  # it has no trainer
     present: bool  # its line to the coordinator is up, and it is heard
     ready: bool  # it holds the head, and so does its trainer
@@ -44,6 +45,17 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """What a member says that a committed state reaches."""
+
+    time: float  # when it was told, in seconds since the epoch
+    step: int  # of the state
+    root: str  # of the state, in hex
+    island: str  # who has measured it; "": the machine of the coordinator
+    scores: dict[str, Score]  # by lm-eval's name of the task
+    heldout_losses: dict[str, float]  # by source: nats per token of text that is never trained on
+
+
 class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A run at one moment."""
 
@@ -67,6 +79,7 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
     ledger: dict[str, dict[str, int]]  # committed tokens by contributor, then source
     sent_bytes: int  # by the coordinator, since it started
     islands: tuple[IslandStatus, ...]  # sorted by id
+    evaluation: Evaluation | None  # the newest; None if no state was evaluated
     events: tuple[Told, ...]  # the last notable ones, oldest first
 
 

@@ -28,6 +28,7 @@ from atoll.island.profile import MIN_STEPS, profiled
 from atoll.island.step import InnerMetrics, Island
 from atoll.mesh import Adopt, ElasticDeviceMesh, Plan
 from atoll.model import hf
+from atoll.model.lora import check_base
 from atoll.recipe import Recipe
 from atoll.samples import num_samples
 
@@ -191,8 +192,8 @@ def own_batches(mesh: ElasticDeviceMesh, data: Loader, plan: Plan, recipe: Recip
 def build(mesh: ElasticDeviceMesh, recipe: Recipe, data: Loader) -> Island:
     """The island's model, sharded over its ranks, and its inner optimizers.
 
-    The weights get their values with the first adoption. Raises UserError when the ranks cannot share a
-    step's windows evenly.
+    What is trained gets its values with the first adoption. Raises UserError when the ranks cannot share a
+    step's windows evenly, or `island.base` holds other weights than the run's.
     """
     if recipe.windows_per_step % mesh.ranks.count:
         raise UserError(
@@ -202,8 +203,13 @@ def build(mesh: ElasticDeviceMesh, recipe: Recipe, data: Loader) -> Island:
     if recipe.island.threads:
         torch.set_num_threads(recipe.island.threads)
     local = mesh.place(recipe.island.device)
+    described = recipe.model
+    if recipe.island.base is not None:
+        described = msgspec.structs.replace(described, from_=recipe.island.base)
     with torch.device("meta"):
-        model = hf.build(recipe.model, data.manifest.vocab_size)
+        model = hf.build(described, data.manifest.vocab_size)
+    names = [tensor.name for tensor in mesh.swarm.run.layout.tensors]
+    check_base(model, names, described.checkpoint)
     objective = objectives.build(recipe, data.manifest.vocab_size)
     return Island(parallelize(model, local, recipe.island), objective, recipe, local)
 

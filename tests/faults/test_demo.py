@@ -17,7 +17,8 @@ from atoll.events.log import EventReader
 from atoll.island.heldout import heldout_loss
 from atoll.island.step import Island
 from atoll.objective import build
-from atoll.publish.export import load_model, newest_state
+from atoll.publish.export import load_model
+from atoll.publish.states import committed_state
 from atoll.run.directory import RunDir
 
 SHORT = [
@@ -83,7 +84,8 @@ def test_what_the_islands_measured_is_in_the_events_file(demo: Path) -> None:
 def test_transformers_measures_the_same_heldout_loss(demo: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    recipe, saved, _ = newest_state(RunDir(demo))
+    saved = committed_state(RunDir(demo))
+    recipe = saved.recipe
     data = Loader(demo / "data", recipe)
     batches = list(islice(data.heldout(1, num_windows=6), 12))
     weights = {"books": 0.5, "python": 0.5}

@@ -31,8 +31,8 @@ def lines(kind: str, count: int = 60) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def chat_recipe(directory: Path, objective: str, *overrides: str) -> Recipe:
-    """A recipe of a tiny model on tiny rows, which it writes into `directory`."""
+def chat_recipe(directory: Path, objective: str, *overrides: str, until: int = 8) -> Recipe:
+    """A recipe of a tiny model on tiny rows; both are written into `directory`, without the overrides."""
     kind = "pairs" if objective in ("dpo", "ipo", "simpo") else "chats"
     directory.mkdir(parents=True, exist_ok=True)
     (directory / f"{kind}.jsonl").write_text(lines(kind))
@@ -43,7 +43,7 @@ def chat_recipe(directory: Path, objective: str, *overrides: str) -> Recipe:
         model = {{ preset = "demo", {dimensions} }}
         tokenizer.train = 320
         sources.rows.jsonl = "{directory / kind}.jsonl"
-        stage = [{{ until = 8, mixture = {{ rows = 1 }} }}]
+        stage = [{{ until = {until}, mixture = {{ rows = 1 }} }}]
         objective.type = "{objective}"
         outer.inner_steps = 4
         inner = {{ context_length = 192, tokens_per_step = 768, optimizer = {{ type = "adamw", lr = 1e-2 }} }}

@@ -138,6 +138,13 @@ def test_chatml_is_for_tokenizers_that_have_its_markers_as_special_tokens(tokeni
         ChatEncoder(chatml).encode(WITH_TOOLS)
 
 
+def test_a_template_file_without_a_bos_is_refused_by_its_name_in_the_recipe(tokenizer, tmp_path):
+    with pytest.raises(
+        UserError, match=r"chat.template = '.*template.jinja': its chat template puts 0 <\|begin"
+    ):
+        with_template(tokenizer, tmp_path, CHATML.replace("{{- bos_token }}", ""))
+
+
 def test_llamas_template_is_refused_for_a_tokenizer_without_its_markers():
     engine = Engine(models.WordLevel({"<s>": 0, "text": 1}, unk_token="text"))
     engine.add_special_tokens(["<s>"])
@@ -176,6 +183,21 @@ def test_llamas_template_is_refused_for_a_tokenizer_without_its_markers():
 def test_a_template_that_cannot_be_trained_with_is_refused(tokenizer, tmp_path, template, message):
     with pytest.raises(UserError, match=message):
         ChatEncoder(with_template(tokenizer, tmp_path, template))
+
+
+def test_a_template_that_rewrites_earlier_answers_is_for_the_last_ones(tokenizer, tmp_path):
+    """As those of models that think aloud, and forget the thoughts once a further turn follows."""
+    forgets = CHAT_TEMPLATE.replace(
+        "{{- message['content'] | trim }}",
+        "{{- (message['content'] if loop.last else message['content'].split('</think>')[-1]) | trim }}",
+    )
+    forgetful = with_template(tokenizer, tmp_path, forgets)
+    chat = [dict(turn) for turn in CHAT]
+    chat[2]["content"], chat[4]["content"] = "hm</think>No.", "so</think>Yes."
+    with pytest.raises(BadChat, match="writes a chat differently once more turns follow"):
+        ChatEncoder(forgetful).encode(chat)
+    last = ChatEncoder(forgetful, "last").encode(chat)
+    assert decoded(tokenizer, last.tokens[last.trained]) == "so</think>Yes.<|eot_id|>"
 
 
 def test_a_row_that_a_template_does_not_take_is_a_bad_row(tokenizer):

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from atoll import recipe as recipes
 from atoll.data import hub
 from atoll.data.rows import BadRow, Document
 from atoll.data.shapes import Chats, Row
@@ -274,3 +275,46 @@ def test_a_text_of_broken_unicode_spoils_its_row_only_where_it_is_asked_for(tmp_
     bad, good = SourceReader("s", Source(jsonl=str(tmp_path / "a.jsonl")), form="chats")
     assert isinstance(bad, BadRow)
     assert Row.of(good.text).answers == [[ASK, ANSWER]]
+
+
+@pytest.mark.parametrize(("form", "name", "count"), [("chats", "chats", 480), ("pairs", "preferences", 240)])
+def test_the_rows_that_ship_are_whole(form, name, count):
+    items = list(SourceReader("s", Source(jsonl=f"package:{name}"), form=form))
+    assert len(items) == count
+    rows = [Row.of(item.text) for item in items]
+    assert all(row.prompt == [] for row in rows) == (form == "chats")
+    turns = [turn["role"] for row in rows for answer in row.answers for turn in answer]
+    assert set(turns) == ({"system", "user", "assistant", "tool"} if form == "chats" else {"assistant"})
+
+
+SHAREGPT = [{"from": "human", "value": "why?"}, {"from": "gpt", "value": "because"}]
+TULU = {"id": "1", "prompt": "why?", "messages": [ASK, ANSWER]}
+
+
+@pytest.mark.parametrize(
+    ("source", "row"),
+    [
+        ("evolkit", {"conversations": SHAREGPT}),
+        ("the-tomb", {"conversations": SHAREGPT}),
+        ("perfectblend", {"conversations": SHAREGPT, "source": "x"}),
+        ("agentinstruct", {"messages": [ASK, ANSWER], "split": "x"}),
+        ("autoif", {"messages": [ASK, ANSWER], "eval_funcs": []}),
+        (
+            "toolace",
+            {
+                "system": "be brief",
+                "conversations": [
+                    each | {"from": role} for each, role in zip(SHAREGPT, ("user", "assistant"), strict=True)
+                ],
+            },
+        ),
+        ("synthia-coder", {"system": "be brief", "instruction": "why?", "response": "because"}),
+        ("m2lingual", {"conversation": [ASK, ANSWER], "language": "English"}),
+        ("numina-tir", {"problem": "why?", "solution": "because", "messages": [ASK, ANSWER]}),
+        *((f"tulu-{name}", TULU) for name in ("code", "math", "grade", "algebra")),
+    ],
+)
+def test_the_column_maps_of_intellect_1_read_rows_of_its_data_sets(source, row):
+    wanted = recipes.load("intellect-1-sft").sources[source]
+    found = Row.of(Chats("chats", wanted.columns, source).text(row))
+    assert found.answers == [[SYSTEM, ASK, ANSWER] if "system" in row else [ASK, ANSWER]]

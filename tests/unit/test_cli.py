@@ -95,28 +95,36 @@ def test_a_model_that_cannot_be_is_refused_before_any_data_is_prepared(
 def test_a_run_directory_of_another_recipe_names_the_keys(capsys, tmp_path, recipe) -> None:
     RunDir(tmp_path / "run").claim(recipes.load(recipe))
     text = complaint(
-        capsys, "host", recipe, "objective.outer_lr=0.5", "inner.clip_norm=2", "--dir", tmp_path / "run"
+        capsys, "host", recipe, "outer.codec=fp32", "inner.clip_norm=2", "--dir", tmp_path / "run"
     )
-    assert "inner.clip_norm, objective.outer_lr" in text
+    assert "inner.clip_norm, outer.codec" in text
 
 
 def test_a_run_of_another_recipe_says_what_it_has_and_how_to_go_on_with_it(capsys, tmp_path, recipe) -> None:
     RunDir(tmp_path / "run").claim(recipes.load(recipe))
-    text = complaint(capsys, "host", recipe, "objective.outer_lr=0.5", "--dir", tmp_path / "run")
-    assert "(there: objective.outer_lr=0.7); give this directory in the recipe's place" in text
+    text = complaint(capsys, "host", recipe, "outer.codec=fp32", "--dir", tmp_path / "run")
+    assert '(there: outer.codec="int8"); give this directory in the recipe' in text
 
 
 def test_a_run_is_opened_by_its_directory(capsys, tmp_path, recipe) -> None:
     run_dir = RunDir(tmp_path / "my run")
-    run_dir.claim(recipes.load(recipe, ["objective.outer_lr=0.5"]))
+    run_dir.claim(recipes.load(recipe, ["outer.codec=fp32"]))
     loaded, found = opened(parse(cli.parser(), ["host", str(run_dir.path)]))
-    assert (loaded.objective.outer_lr, found.path) == (0.5, run_dir.path)
+    assert (loaded.outer.codec, found.path) == ("fp32", run_dir.path)
     assert "leave --dir out" in complaint(capsys, "host", run_dir.path, "--dir", tmp_path)
 
 
 def test_hosting_before_preparing_says_what_to_do_and_leaves_nothing(capsys, tmp_path, recipe) -> None:
     assert "atoll prepare" in complaint(capsys, "host", recipe, "--dir", tmp_path / "new" / "run")
     assert not (tmp_path / "new").exists()
+
+
+def test_one_island_alone_does_not_wait_for_others_for_ever(capsys, tmp_path, recipe) -> None:
+    place = ("--dir", tmp_path / "run")
+    assert "outer.min_participants = 2" in complaint(
+        capsys, "train", recipe, "outer.min_participants=2", *place
+    )
+    assert not (tmp_path / "run").exists()
 
 
 def test_preparing_that_is_refused_leaves_nothing(capsys, tmp_path, recipe) -> None:
@@ -180,6 +188,14 @@ def test_a_port_of_the_relay_in_use_is_named_before_a_ticket_is_made(capsys, tmp
         (("--advertise", "https://host"), "--advertise https://host: not HOST"),
         (("--advertise", "host:65534"), "at most 65533"),
         (("--advertise-relay-port", "17702"), "need --advertise"),
+        (("--advertise", "0.0.0.0"), "--advertise 0.0.0.0: means all addresses"),
+        (("--advertise", "[::]:7700"), "--advertise [::]:7700: means all addresses"),
+        (("--enrol-port", "-1"), "--enrol-port -1: must be from 0 to 65,535"),
+        (("--advertise", "h", "--advertise-enrol-port", "65536"), "--advertise-enrol-port 65536: must be"),
+        (("--enrol-port", "7702"), "0.0.0.0: port 7702 is given to enrolment and to the relay"),
+        (("--relay-port", "7700"), "0.0.0.0: port 7700 is given to members and to the relay"),
+        (("--advertise", "h:9", "--advertise-enrol-port", "9"), "h: port 9 is given to members and to enrol"),
+        (("--no-relay", "--relay-port", "7800"), "--no-relay: no relay needs a port"),
     ],
 )
 def test_ports_that_cannot_be_are_refused_with_what_to_say(capsys, tmp_path, recipe, options, said) -> None:
@@ -221,11 +237,40 @@ def test_a_ticket_that_came_in_pieces_is_put_together(capsys, tmp_path) -> None:
         whole[:30],
         whole[30:60],
         whole[60:],
-        "objective.outer_lr=1",
+        "outer.codec=fp32",
         "--dir",
         tmp_path / "run",
     )
     assert "outer" in text
+
+
+def test_a_host_without_a_relay_needs_no_port_for_one(capsys, tmp_path, recipe) -> None:
+    place = ("--dir", tmp_path / "run", "--listen", "127.0.0.1:65534", "--no-relay")
+    assert "atoll prepare" in complaint(capsys, "host", recipe, *place), "the ports are none of its faults"
+
+
+def test_a_ticket_is_put_together_wherever_it_was_broken() -> None:
+    """A piece may begin with a dash, as an option does."""
+    dashes = b"\xfb\xef\xbe" * 6  # in base64, where they begin at a multiple of three bytes
+    fingerprints = (dashes[begin : begin + 16] for begin in range(3))
+    hosts = (HostPorts("127.0.0.1", 1, 2, 3),)
+    whole = max(
+        (Ticket("tiny-0011", hosts, f, "secret").text() for f in fingerprints), key=lambda t: t.count("-")
+    )
+    assert whole.count("-") > 9
+    for at in range(len("atoll-"), len(whole)):
+        if whole[at:].startswith("--"):
+            continue  # an option, unless it is told where it ends
+        options = parse(cli.parser(), ["join", whole[:at], whole[at:], "--name", "bob"])
+        assert "".join([options.ticket, *options.overrides]) == whole
+        assert options.name == "bob"
+
+
+@pytest.mark.parametrize("mark", [" ", "\n", "\r\n  ", "\u00a0", "\u200b", "\ufeff", "\u2028"])
+def test_blanks_and_unseen_characters_in_a_ticket_do_no_harm(mark) -> None:
+    ticket = Ticket("tiny-0011", (HostPorts("127.0.0.1", 1, 2, 3),), b"0" * 16, "secret")
+    text = ticket.text()
+    assert Ticket.parse(mark.join(["", text[:9], text[9:50], text[50:], ""])) == ticket
 
 
 def test_a_malformed_ticket_is_refused(capsys) -> None:
@@ -236,7 +281,7 @@ def test_a_malformed_ticket_is_refused(capsys) -> None:
 
 def test_a_joiner_may_set_only_its_own_table(capsys, tmp_path) -> None:
     ticket = Ticket("tiny-0011", (HostPorts("127.0.0.1", 1, 2, 3),), b"0" * 16, "secret").text()
-    text = complaint(capsys, "join", ticket, "objective.outer_lr=1", "--dir", tmp_path / "run")
+    text = complaint(capsys, "join", ticket, "outer.codec=fp32", "--dir", tmp_path / "run")
     assert "outer" in text
 
 

@@ -177,3 +177,21 @@ def test_data_files_that_name_no_rows_are_refused(tmp_path, pattern):
 def test_a_home_that_nobody_has_is_refused(key):
     with pytest.raises(UserError, match=r"sources.s: ~nobody-of-that-name/x: .*no such home"):
         reader(**{key: "~nobody-of-that-name/x"})
+
+
+def test_data_files_begin_in_a_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path, "corpus/a.jsonl")
+    assert texts(dataset=tmp_path, data_files="~/corpus/*.jsonl") == ["corpus/a.jsonl"]
+
+
+def test_a_configuration_that_is_no_folder_is_refused_with_those_that_are(tmp_path):
+    write(tmp_path, "de/train.jsonl", "en/train.jsonl")
+    with pytest.raises(UserError, match="no folder 'fr'; there is: de and en"):
+        reader(dataset=tmp_path, config="fr")
+
+
+@pytest.mark.parametrize("kind", ["text", "code", "jsonl", "parquet"])
+def test_a_path_that_the_system_refuses_is_a_source_that_cannot_be_read(kind):
+    with pytest.raises(UserError, match=r"sources.s: x+: cannot be read: File name too long"):
+        reader(**{kind: "x" * 5000})

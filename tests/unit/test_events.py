@@ -9,7 +9,7 @@ from atoll import events
 from atoll.events import Event, Frozen, Joined, Refused, Thawed
 from atoll.events.log import VERSION, EventLog, EventReader
 from atoll.events.step import CAUSES, AttemptClosed, Cause, Contribution
-from atoll.metrics import Metrics
+from atoll.metrics import Metrics, Score
 
 KINDS = typing.get_args(Event)
 JOINED = Joined(island="a", step=3, contributor="ann", relay=True)
@@ -34,6 +34,10 @@ def example(kind: type) -> Event:
     values = {str: "abc", int: 3, float: 1.5, bool: True, tuple[str, ...]: ("a", "b", "c")}
     values[float | None] = 1.5
     values[dict[str, Contribution]] = {"a": contribution, "b": contribution}
+    values |= {
+        dict[str, Score]: {"arc": Score(0.25, 0.01), "gsm8k": Score(0.5)},
+        dict[str, float]: {"a": 4.5},
+    }
     fields = {
         field.name: typing.get_args(field.type)[0]
         if typing.get_origin(field.type) is typing.Literal
@@ -64,6 +68,9 @@ def test_the_sentence_is_made_from_the_fields() -> None:
     assert example(events.Committed).text == "step 3: 2 islands, 3 tokens, loss 1.500, root abc"
     assert example(events.AttemptOpened).text == (
         "step 3, attempt 3: 3 participants, 3 owners; without a, b and c"
+    )
+    assert example(events.Evaluated).text == (
+        "state 3 was evaluated: arc 0.2500 ± 0.0100, gsm8k 0.5000, held-out a 4.500"
     )
 
 

@@ -12,7 +12,7 @@ from atoll.demo.summary import Moment, Summary
 from atoll.events import Event, log
 from atoll.events.base import Occurrence
 from atoll.events.step import Cause, Contribution
-from atoll.metrics import Exchange, Metrics
+from atoll.metrics import Exchange, Metrics, Score
 
 PAGE = (Path(__file__).parents[2] / "docs" / "events.md").read_text("utf-8")
 STRUCTS = (
@@ -20,6 +20,8 @@ STRUCTS = (
     Contribution,
     Exchange,
     status.RunStatus,
+    status.Evaluation,
+    Score,
     status.IslandStatus,
     status.Told,
     Summary,

@@ -1,5 +1,6 @@
 """What people give on a command line: recipes as editors save them, names that are not UTF-8, and homes."""
 
+import errno
 import os
 import subprocess
 
@@ -7,7 +8,7 @@ import pytest
 
 from atoll import cli, recipe
 from atoll.errors import UserError
-from atoll.given import expanded, named
+from atoll.given import expanded, named, refusal
 from atoll.words import command
 
 RECIPE = """
@@ -67,3 +68,26 @@ def test_a_home_is_found_or_refused(monkeypatch):
 def test_a_name_that_is_no_utf_8_can_be_shown():
     assert named(ODD) == r"caf\xe9"
     assert named("größe") == "größe"
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.EACCES, "caf\\xe9: this user may not use it"),
+        (errno.ENAMETOOLONG, "caf\\xe9: this name is too long"),
+        (errno.ELOOP, "caf\\xe9: a part of this path is a link that leads to itself"),
+    ],
+)
+def test_what_the_system_refuses_for_its_path_is_said_of_the_path(number, told):
+    assert str(refusal(OSError(number, "", ODD))).startswith(told)
+
+
+def test_what_is_not_for_a_path_is_no_refusal():
+    assert refusal(OSError(errno.EIO, "", "x")) is None
+    assert refusal(OSError(errno.EACCES, "")) is None
+
+
+@pytest.mark.parametrize("verb", ["prepare", "host", "status", "train"])
+def test_a_name_that_is_too_long_is_said_to_be_and_no_other_directory_is_advised(verb, capsys):
+    assert cli.main([verb, "x" * 5000]) == 2
+    assert "this name is too long for the file system; give another\n" in capsys.readouterr().err

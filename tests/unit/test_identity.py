@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ from atoll.swarm.identity import (
     island_id,
     island_key,
     new_secret,
+    record_key_of,
     verify_record,
 )
 from atoll.swarm.layout import digest
@@ -248,3 +250,25 @@ def test_credentials_have_the_name_in_their_certificate(keys) -> None:
     assert keys.new_credentials("operator").name == "operator"
     assert isinstance(keys.authority_credentials(), Credentials)
     assert keys.authority_credentials().name == common_name(keys.authority)
+
+
+# ------------------------------------------------------------------------------------- the run's certificate
+def test_the_certificate_of_a_run_names_the_key_that_signs_its_records(keys: RunKeys) -> None:
+    assert record_key_of(keys.authority) == keys.record_key
+
+
+def test_a_certificate_that_is_not_of_a_run_names_no_record_key(keys: RunKeys) -> None:
+    of_a_member = keys.new_credentials("operator").certificate
+    for certificate in (b"", b"certificate", of_a_member):
+        with pytest.raises(UserError, match="not the certificate of a run"):
+            record_key_of(certificate)
+
+
+def test_no_changed_bit_of_a_certificate_names_another_record_key(keys: RunKeys) -> None:
+    der = x509.load_pem_x509_certificate(keys.authority).public_bytes(serialization.Encoding.DER)
+    at = der.index(keys.record_key)
+    changed = bytearray(der)
+    changed[at] ^= 1
+    pem = x509.load_der_x509_certificate(bytes(changed)).public_bytes(serialization.Encoding.PEM)
+    with pytest.raises(UserError, match="not the certificate of a run"):
+        record_key_of(pem)

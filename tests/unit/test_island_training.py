@@ -69,8 +69,9 @@ def test_a_loss_that_is_not_finite_names_its_step():
     next(iter(island.parameters().values()))[3] = torch.nan
     for step in (17, 18):
         island.inner_step([island.place(some_batch())], step)
-    with pytest.raises(LossNotFiniteError, match="inner step 17: loss nan"):
+    with pytest.raises(LossNotFiniteError, match="inner step 17: loss nan") as refusal:
         island.read()
+    assert isinstance(refusal.value, UserError), "a sentence at the command line, and no traceback"
 
 
 def test_metrics_are_the_same_whether_read_after_each_step_or_later():

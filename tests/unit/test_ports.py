@@ -28,6 +28,19 @@ def test_a_host_behind_a_router_is_told_what_to_forward() -> None:
     assert "forward 17700 to 192.168.1.5:7700, 17701 to 192.168.1.5:7701, 17702 to 192.168.1.5:7702" in text
 
 
+def test_a_host_that_has_the_advertised_address_itself_need_not_forward_anything() -> None:
+    """As a machine with several interfaces, which goes out by another one. (Its own address: 127.0.0.2.)"""
+    text = said(OWN, HostPorts("host.example", 7700, 7701, 7702), "203.0.113.5", "127.0.0.2")
+    assert "forward" not in text
+
+
+def test_a_machine_without_a_network_is_not_told_to_forward_to_loopback() -> None:
+    own = HostPorts("127.0.0.1", 7700, 7701, 7702)
+    text = said(own, PUBLIC, PUBLIC.host)
+    assert "7700 to this machine:7700" in text
+    assert "127.0.0.1" not in text
+
+
 def test_a_host_of_one_machine_says_so() -> None:
     own = HostPorts("127.0.0.1", 7700, 7701, 7702)
     assert "only islands on this machine" in said(own, own, "127.0.0.1")

@@ -196,15 +196,23 @@ def test_muon_has_bounds_as_well(key: str) -> None:
             "seed=9223372036854775808",
             "at seed: must be an integer of at most 64 bits, not 9223372036854775808",
         ),
+        ("island.threads=1000000", "at island.threads: must be an integer from 1 to 1024, not 1000000"),
+        ("objective.outer_lr=1e39", "at objective.outer_lr: must be a number from 1e-30 to 1000, not 1e+39"),
+        ("inner.clip_norm=1e-300", "at inner.clip_norm: must be a number from 1e-30 to 1e30, not 1e-300"),
+        ("inner.z_loss=1e300", "at inner.z_loss: must be a number from 0 to 1000, not 1e+300"),
+        (
+            "inner.optimizer.eps=1e-60",
+            "at inner.optimizer.eps: must be a number from 1e-30 to 1e30, not 1e-60",
+        ),
         ("outer.codec=int4", "at outer.codec: must be 'fp32', 'bf16' or 'int8', not 'int4'"),
         ("island.profile=1", "at island.profile: must be true or false, not 1"),
         ("inner=3", "at inner: must be a table, not 3"),
         ("model.from=[]", "at model.from: must be a path that is not empty and has no NUL, not []"),
         (
             "inner.optimizer={lr=1.0}",
-            "at inner.optimizer: must be a table with type = 'adamw' or a table with type = 'muon', "
-            "not {'lr': 1.0}",
+            "at inner.optimizer: missing required key `type`, which is 'adamw' or 'muon'",
         ),
+        ("inner.optimizer.type=sgd", "at inner.optimizer.type: must be 'adamw' or 'muon', not 'sgd'"),
         (
             "sources.books.keep.score=3",
             "at sources.books.keep.score: must be an array of at least one value or a table, not 3",

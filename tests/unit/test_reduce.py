@@ -23,7 +23,7 @@ from atoll.swarm.memory_transport import MemoryTransport, Network
 from atoll.swarm.messages import Fault, Propose, Reduced, ReduceOpen
 from atoll.swarm.records import Share, Slice
 from atoll.swarm.services import REDUCE
-from atoll.swarm.transport import Stream, expect
+from atoll.swarm.transport import Stream, TransportError, expect
 
 ALL = range(LAYOUT.num_pieces)
 PROPOSAL = Propose(step=0, parent=b"", lease=(), payload=b"", tokens=1, inner_steps=1, loss=0.0, norm=0.0)
@@ -60,7 +60,14 @@ class Participant:
 class World:
     """Two participants, "owner" and "other"; the first reduces everything."""
 
-    def __init__(self, directory: Path, owner: Participant, other: Participant) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        owner: Participant,
+        other: Participant,
+        num_lanes: int = 1,
+        seconds: float = 0.0,
+    ) -> None:
         self.said: dict[str, list[Reduced | Fault]] = {"owner": [], "other": []}
         both = sorted((owner, other), key=lambda one: one.name)
         shares = tuple(Share(one.name, root(one.payload.pieces.table), 1, 0.5) for one in both)
@@ -69,13 +76,16 @@ class World:
             participants=shares,
             slices=(Slice("owner", 0, LAYOUT.num_pieces),),
             addresses={"owner": ()},
+            seconds=seconds,
         )
         self.reductions: dict[str, Reduction] = {}
         for one in both:
             (directory / one.name).mkdir()
             assembly = Assembly(directory / one.name, LAYOUT, self.attempt)
             report = self._reporter(one.name)
-            self.reductions[one.name] = Reduction(one.name, self.attempt, assembly, one.payload, 0.2, report)
+            self.reductions[one.name] = Reduction(
+                one.name, self.attempt, assembly, one.payload, 0.2, report, lambda _: num_lanes
+            )
 
     def _reporter(self, name: str) -> Callable[[Reduced | Fault], object]:
         async def report(message: Reduced | Fault) -> None:
@@ -117,6 +127,42 @@ def test_pieces_of_different_sizes_are_reduced_and_arrive(tmp_path) -> None:
     norms = [float(np.sum(values.astype(np.float64) ** 2)) for values in (floats(1), floats(0))]
     assert reduced.squared_norms == pytest.approx(norms)
     assert world.said["other"] == []
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.2])
+def test_several_lanes_share_the_pieces_of_a_slice_and_all_arrive(tmp_path, seconds) -> None:
+    world = World(tmp_path, Participant("owner", floats(0)), Participant("other", floats(1)), 4, seconds)
+    opened: list[int] = []
+    serve = world.reductions["owner"].serve
+
+    async def watched(stream: Stream, opening: ReduceOpen, table: bytes) -> None:
+        opened.append(opening.lane)
+        assert bool(table) == (opening.lane == 0)
+        await serve(stream, opening, table)
+
+    world.reductions["owner"].serve = watched
+    asyncio.run(world.run())
+    mine, theirs = (world.reductions[name].assembly.pieces for name in ("owner", "other"))
+    assert sorted(opened) == [0, 1, 2, 3]
+    assert mine.table == theirs.table
+    assert [said.digest for said in world.said["owner"] if isinstance(said, Reduced)] == [root(mine.table)]
+    assert (len(world.said["owner"]), world.said["other"]) == (1, [])
+
+
+def test_a_lane_that_is_opened_twice_or_is_none_is_refused(tmp_path) -> None:
+    world = World(tmp_path, Participant("owner", floats(0)), Participant("other", floats(1)))
+    owner = world.reductions["owner"]
+
+    class Peer:
+        peer = "other"
+
+    async def main() -> None:
+        owner._served.add((0, "other", 1))
+        for lane in (1, -1, 4):
+            with pytest.raises(TransportError, match=f"lane {lane}"):
+                await owner.serve(Peer(), ReduceOpen(0, 1, 0, lane), b"")  # type: ignore[arg-type]
+
+    asyncio.run(main())
 
 
 def swapped(piece: bytes) -> bytes:

@@ -9,16 +9,18 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from rich.console import Console
 
 import examples
 from atoll import events
 from atoll.events.step import Contribution
-from atoll.metrics import Metrics
-from atoll.status import IslandStatus, Overview, RunStatus, Told
+from atoll.metrics import Metrics, Score
+from atoll.status import Evaluation, IslandStatus, Overview, RunStatus, Told
 from atoll.swarm.messages import Pulse
 from atoll.terminal import Host, Joiner, Names, Picture, Relay, Terminal, spark, status_table
+from atoll.terminal.joiner import Pace
 from atoll.terminal.news import Kind, News, Situation, situation
 
 CAPTURES = Path(__file__).parents[1] / "captures"
@@ -111,6 +113,7 @@ def a_status(*islands: IslandStatus, **changes: object) -> RunStatus:
         "ledger": {"ann": {"books": 200_000, "python": 34_567}, "bob": {"books": 200_000, "python": 34_567}},
         "sent_bytes": 0,
         "islands": islands,
+        "evaluation": None,
         "events": (Told(time=NOON, kind="joined", text=f"{IDS['ann']} joined as an island"),),
     }
     return RunStatus(**{**plain, **changes})
@@ -162,6 +165,20 @@ def test_a_host_shows_joins_deaths_commits_a_stall_and_the_end_a_line_each(width
     for event in STORY:
         speaker.hears(event)
     assert is_as_captured(f"host-{width}", file.getvalue())
+
+
+def test_a_status_tells_the_newest_evaluation() -> None:
+    found = Evaluation(
+        time=NOON,
+        step=6,
+        root="ab",
+        island=IDS["ann"],
+        scores={"arc_challenge": Score(0.25, 0.01)},
+        heldout_losses={"books": 4.5},
+    )
+    terminal, file = screen(120)
+    terminal.console.print(status_table(msgspec.structs.replace(SWARM, evaluation=found), 120))
+    assert "state 6 was evaluated: arc_challenge 0.2500 ± 0.0100, held-out books 4.500" in file.getvalue()
 
 
 def test_a_quiet_host_shows_nothing_of_it() -> None:
@@ -316,6 +333,18 @@ def test_a_joiner_says_why_it_waits_and_leaves_nothing_of_a_bar(tty) -> None:
         assert is_as_captured("joiner", shown)
 
 
+def test_the_time_that_is_left_follows_from_the_pace_of_inner_steps_however_they_are_reported() -> None:
+    """Ten at once every five seconds, as an island reports them: 0.5 s each."""
+    pace, paces = Pace(), list[float]()
+    for burst in range(3):
+        for number in range(1, 11):
+            pace.hears(7, 10 * burst + number, 5.0 * burst + 0.001 * number)
+        paces.append(pace.seconds)
+    assert paces == [0.0, pytest.approx(0.5, abs=0.001), pytest.approx(0.5, abs=0.001)]
+    pace.hears(8, 1, 60.0)
+    assert pace.seconds == paces[-1], "until the next plan has one of its own"
+
+
 @pytest.mark.parametrize(("inner_steps", "told"), [(600, ""), (450, "150 of the 600 inner steps")])
 def test_what_was_not_done_is_said_at_the_end(inner_steps, told) -> None:
     terminal, file = screen(120)
@@ -338,6 +367,18 @@ def test_a_slow_islands_row_says_how_much_it_was_planned() -> None:
     terminal, file = screen(120)
     terminal.console.print(status_table(a_status(an_island("bob", planned_inner_steps=9)), 120))
     assert "7/9 of 10" in file.getvalue()
+
+
+@pytest.mark.parametrize("width", [40, 50, 60, 75])
+def test_names_and_ids_are_whole_on_a_narrow_terminal(width) -> None:
+    terminal, file = screen(width)
+    rows = (an_island("ann"), an_island("bob", contributor="somebody"))
+    terminal.console.print(status_table(a_status(*rows), width))
+    shown = file.getvalue()
+    assert IDS["ann"] in shown
+    assert IDS["bob"] in shown
+    assert "ann" in shown
+    assert "somebo" in shown, "whole or folded, but never left out"
 
 
 def test_a_relay_tells_commits_and_what_stands_in_their_way() -> None:

@@ -1,15 +1,11 @@
 """One case of the fault matrix: a fault in one phase of an outer step, and what must hold after it."""
 
-import asyncio
-from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
 
-from worlds.swarm import Swarm
-from worlds.trainer import TRAINER
-
-from atoll.samples import merge
+from atoll.simulate import Fault, Setting, World
+from atoll.simulate.process import Process
+from atoll.simulate.site import TRAINER
 from atoll.swarm import messages as m
 from atoll.swarm.identity import COORDINATOR
 from atoll.swarm.records import Assembled, CommitRecord, Message, Plan
@@ -30,20 +26,22 @@ RECOVERIES: dict[str, type[Message]] = {"state": m.FetchChunk, "updates": m.Fetc
 # A cut edge is silent: nothing arrives, and nobody is told. A broken edge ends its streams at once. Over
 # neither can a new stream be opened.
 FAULTS = ("kill", "freeze", "cut", "break")
+P, A, B, R = "i000", "i001", "i002", "relay0"  # P only dials out
 VICTIMS = {
-    "participant": {"p"},
-    "owner": {"a"},
-    "trainer": {"a" + TRAINER},
-    "holder": {"r"},
-    "relay": {"r"},
+    "participant": {P},
+    "owner": {A},
+    "trainer": {A + TRAINER},
+    "holder": {R},
+    "relay": {R},
     "coordinator": {COORDINATOR},
-    "swarm": {"r", "a", "b", "p"},
-    "everything": {COORDINATOR, "r", "a", "b", "p"},
-    "edge": {"a"},
+    "swarm": {R, A, B, P},
+    "everything": {COORDINATOR, R, A, B, P},
+    "edge": {A},
 }
 NEEDED = {"relay", "coordinator", "swarm", "everything"}  # no step can be committed before these are back
 DOWN_SECONDS = {"kill": 1.0, "freeze": 14.0, "cut": 14.0, "break": 4.0}
 STEPS_BEFORE, BEHIND = 3, 10  # a joiner that is BEHIND steps late takes a whole state, not updates
+AWAY_STEPS = 3  # for which a laggard is away: it takes updates
 RESUME_SECONDS = 12.0  # until the next commit without the victim: an owner waits 10 s for a piece
 BOUND_SECONDS = 30.0  # for anything else that must happen
 
@@ -60,159 +58,196 @@ class Case:
     def __str__(self) -> str:
         return f"{self.role}-{self.phase}-{self.fault}" + (f"-{self.nth}" if self.nth > 1 else "")
 
-    async def play(self, directory: Path) -> float:
-        """Strike, see the others go on, lift the fault, see all take part again, and check the whole history.
+    def play(self) -> float:
+        """Strike, see the others go on, lift the fault, and see all take part again.
 
-        Returns the virtual seconds from the fault to the next commit.
+        Returns the virtual seconds from the fault to the next commit. What may never happen is looked at all
+        the while by the world itself.
         """
-        swarm = Swarm(directory, num_outer_steps=1000)
-        await swarm.start_coordinator()
-        try:
-            return await self._play(swarm)
-        finally:
-            await swarm.stop()
-
-    async def _play(self, swarm: Swarm) -> float:
-        everybody = self._start(swarm)
-        await swarm.until_step(STEPS_BEFORE, BOUND_SECONDS)
-        if self.phase in RECOVERIES:
-            everybody |= await self._fall_behind(swarm)
-        victims, history = await self._strike(swarm)
-        clock = asyncio.get_running_loop().time
-        struck = clock()
-        if self.role in NEEDED:
-            await asyncio.sleep(DOWN_SECONDS[self.fault])
-            await self._lift(swarm, victims)
-        await swarm.until_step(len(history) + 1, BOUND_SECONDS if self.role in NEEDED else RESUME_SECONDS)
-        seconds = clock() - struck
-        if self.role not in NEEDED:
-            await swarm.until_step(len(history) + 2, BOUND_SECONDS)
-            if self.role != "edge":
-                await self._lift(swarm, victims)
-        back = swarm.head
-        await swarm.until(
-            lambda: everybody - {"r"} <= taking_part(swarm, back), "all take part again", BOUND_SECONDS
+        # A relay needs a while to hold what it did not take part in: another island gives the head as well.
+        num_dial_only = 0 if self.phase in RECOVERIES else 1
+        setting = Setting(
+            islands=4 if self.phase == "state" else 3,
+            relays=1,
+            dial_only=3 if self.role == "relay" else num_dial_only,
+            inner_steps=4,
+            outer_steps=1000,
+            step_seconds=0.25,
         )
-        await swarm.until(lambda: everybody == swarm.ready(), "all are ready", BOUND_SECONDS)
-        check(swarm)
-        assert swarm.store.commits()[: len(history)] == history, "a committed step changed"
-        return seconds
+        world = _Struck(self, setting)
+        result = world.play()
+        assert result.wrong == [], result.wrong
+        assert world.goal == "", f"not in time: {world.goal}"
+        return world.resumed_at - world.struck_at
 
-    def _start(self, swarm: Swarm) -> set[str]:
-        """Start a relay and three islands; if the relay is the victim, it is the only one that can own."""
-        swarm.start("r", relay=True)
-        for name in ("a", "b", "p"):
-            swarm.start(name, step_seconds=0.25, dial_only=name == "p" or self.role == "relay")
-        return {"r", "a", "b", "p"}
 
-    async def _fall_behind(self, swarm: Swarm) -> set[str]:
-        """Start a joiner that needs a whole state, or a laggard that needs a few updates."""
-        if self.phase == "state":
-            await swarm.until_step(BEHIND, BOUND_SECONDS)
-            asyncio.get_running_loop().call_soon(lambda: swarm.start("j", step_seconds=0.25))
-            return {"j"}
-        await swarm.kill("b")
-        await swarm.until_step(swarm.head + 3, BOUND_SECONDS)
-        asyncio.get_running_loop().call_soon(lambda: swarm.start_again("b"))
-        return {"b"}
+class _Struck(World):
+    """A world that plays one case, goal after goal."""
 
-    async def _strike(self, swarm: Swarm) -> tuple[set[str], list[CommitRecord]]:
-        """Wait for the phase's message and strike; return the victims, and what was committed until then."""
-        struck: list[tuple[set[str], list[CommitRecord]]] = []
+    def __init__(self, case: Case, setting: Setting) -> None:
+        super().__init__(1, setting, [_Beginning(0.0, case)])
+        self.case = case
+        self.goal = "the moment of the case"  # what is awaited; "" once all has been seen
+        self.struck_at = self.resumed_at = 0.0
+        self.num_struck = 0  # commits when it struck
+        self._deadline = 4 * BOUND_SECONDS
+        self._lifted: Callable[[], None] = lambda: None
+        self._taken_part: set[str] = set()
+
+    def committed(self, record: CommitRecord) -> None:
+        super().committed(record)
+        self._taken_part |= record.islands
+        if self.goal == "a commit" and not self.resumed_at:
+            self.resumed_at = self.loop.now
+
+    def strike_now(self, victims: set[str]) -> None:
+        """The fault strikes; this may be in the middle of a step of a victim's."""
+        needed = self.case.role in NEEDED
+        self.struck_at, self.num_struck = self.loop.now, len(self.invariants.history)
+        self.story("fault", str(self.case))
+        self._await("a commit", DOWN_SECONDS[self.case.fault] + BOUND_SECONDS if needed else RESUME_SECONDS)
+        if needed:
+            self.network.after(DOWN_SECONDS[self.case.fault], self._lift)
+        self._hit(victims)
+
+    def has_ended(self) -> bool:
+        """Go from goal to goal."""
+        head = len(self.invariants.history)
+        if self.goal == "a commit" and head > self.num_struck:
+            self._await("another commit")
+        elif self.goal == "another commit" and head > self.num_struck + 1:
+            if self.case.role not in NEEDED | {"edge"}:
+                self._lift()
+            self._taken_part.clear()
+            self._await("all take part again")
+        elif self.goal == "all take part again" and self._taken_part >= {site.name for site in self.islands}:
+            self._await("all are ready")
+        elif self.goal == "all are ready" and self._are_all_ready():
+            self.goal = ""
+        return self.goal == "" or self.loop.now > self._deadline
+
+    def _await(self, goal: str, seconds: float = BOUND_SECONDS) -> None:
+        self.goal, self._deadline = goal, self.loop.now + seconds
+
+    def _are_all_ready(self) -> bool:
+        leader = self.hosts.leader
+        if leader is None or leader.server is None:
+            return False
+        protocol = leader.server.protocol
+        return {member.island for member in protocol.members.ready(protocol.head)} == set(self.sites)
+
+    # --------------------------------------------------------------------------------------------- the fault
+    def _processes(self, victim: str) -> list[Process]:
+        if victim == COORDINATOR:
+            return [host.process for host in self.hosts.living]
+        site = self.sites[victim.removesuffix(TRAINER)]
+        if victim.endswith(TRAINER):
+            return [site.trainer_process] if site.trainer_process is not None else []
+        return [p for p in (site.trainer_process, site.agent_process) if p is not None and p.alive]
+
+    def _edges(self, victims: set[str]) -> list[tuple[str, str]]:
+        if self.case.role == "edge":
+            return [(A, P), (P, A)]
+        pairs = [(v, other) for v in sorted(victims) for other in self.place_names if other != v]
+        return [edge for a, b in pairs for edge in ((a, b), (b, a))]
+
+    def _hit(self, victims: set[str]) -> None:
+        match self.case.fault:
+            case "kill":
+                struck = [p for victim in sorted(victims) for p in self._processes(victim)]
+                self._lifted = lambda: self._start(victims)
+                for process in sorted(
+                    struck, key=lambda p: p.is_running
+                ):  # the one that this is said in: last
+                    self.kill(process, False)
+            case "freeze":
+                struck = [self._processes(victim)[-1] for victim in sorted(victims)]
+                for process in struck:
+                    process.frozen = True
+                self._lifted = lambda: [self.thaw(process) for process in struck] and None
+            case _:
+                edges = self._edges(victims)
+                self.network.cut(edges)
+                self._lifted = lambda: self.network.mend(edges)
+                if self.case.fault == "break":
+                    for a, b in edges:
+                        self.network.reset(a, b, True)
+
+    def _lift(self) -> None:
+        self._lifted()
+
+    def _start(self, victims: set[str]) -> None:
+        """What was killed is started again by the same command."""
+        for victim in sorted(victims):
+            if victim == COORDINATOR:
+                self.hosts.start_if_none()
+            else:
+                self.sites[victim.removesuffix(TRAINER)].start()
+
+
+@dataclass(frozen=True)
+class _Beginning(Fault):
+    """Begins to watch for the moment of a case, once the swarm has come that far."""
+
+    case: Case
+
+    def strike(self, world: World) -> None:
+        assert isinstance(world, _Struck)
+        if self.case.phase == "state":
+            joiner = world.sites["i003"]
+            joiner.stopped = "not yet"  # until the others are far
+            joiner.has_state = False
+        self._when(world, STEPS_BEFORE, lambda: self._prepare(world))
+
+    def _when(self, world: World, head: int, action: Callable[[], None]) -> None:
+        """Do something as soon as so many steps are committed."""
+        if len(world.invariants.history) >= head:
+            action()
+        else:
+            world.network.after(0.02, self._when, world, head, action)
+
+    def _prepare(self, world: "_Struck") -> None:
+        """Have a joiner that needs a whole state, or a laggard that needs updates, where they are hit."""
+        if self.case.phase == "state":
+            self._when(world, BEHIND, lambda: self._begin(world, "i003"))
+        elif self.case.phase == "updates":
+            world.sites[B].kill_trainer()
+            world.sites[B].kill_agent()
+            head = len(world.invariants.history) + AWAY_STEPS
+            self._when(world, head, lambda: self._begin(world, B))
+        else:
+            self._watch(world)
+
+    def _begin(self, world: "_Struck", name: str) -> None:
+        self._watch(world)
+        world.sites[name].stopped = None
+        world.sites[name].start()
+
+    def _watch(self, world: "_Struck") -> None:
         num_seen = 0
 
-        def watch(sender: str, receiver: str, message: Message) -> None:
+        def watch(sender: Process, receiver: str, message: Message) -> None:
             nonlocal num_seen
-            if not struck and (victims := self._victims(sender, receiver, message)):
+            if victims := self._victims(sender.name, receiver, message):
                 num_seen += 1
-                if num_seen == self.nth:
-                    struck.append((victims, swarm.store.commits()))
-                    for victim in sorted(victims):
-                        self._strike_one(swarm, victim)
+                if num_seen == self.case.nth:
+                    world.network.watches.remove(watch)
+                    world.strike_now(victims)
 
-        swarm.network.watches.append(watch)
-        await swarm.until(lambda: struck, f"the moment of {self}", BOUND_SECONDS)
-        swarm.network.watches.remove(watch)
-        return struck[0]
+        world.network.watches.append(watch)
 
     def _victims(self, sender: str, receiver: str, message: Message) -> set[str]:
         """The victims, if this message is one of the phase; else nobody."""
-        if kind := RECOVERIES.get(self.phase):
-            who = {"joiner": sender, "donor": receiver, "coordinator": COORDINATOR}[self.role]
+        role, phase = self.case.role, self.case.phase
+        if kind := RECOVERIES.get(phase):
+            who = {"joiner": sender, "donor": receiver, "coordinator": COORDINATOR}[role]
             return {who} if isinstance(message, kind) else set()
-        victims, kind = VICTIMS[self.role], PHASES[self.phase]
-        if self.role == "trainer":
-            kind = TO_TRAINERS.get(self.phase, kind)
+        victims, kind = VICTIMS[role], PHASES[phase]
+        if role == "trainer":
+            kind = TO_TRAINERS.get(phase, kind)
         ends = {sender, receiver} | {sender + TRAINER, receiver + TRAINER}
-        if self.role == "edge":
-            fits = kind is not m.Piece or ends >= {"a", "p"}
+        if role == "edge":
+            fits = kind is not m.Piece or ends >= {A, P}
         else:  # a coordinator sees no pieces, a relay no plans: for these roles any agent's message will do
-            fits = bool(victims & ends) or self.role in NEEDED | {"holder"}
+            fits = bool(victims & ends) or role in NEEDED | {"holder"}
         return victims if isinstance(message, kind) and fits else set()
-
-    def _strike_one(self, swarm: Swarm, victim: str) -> None:
-        if self.fault in ("cut", "break"):
-            end_edge = swarm.network.silence if self.fault == "cut" else swarm.network.cut_edge
-            for other in {"p"} if self.role == "edge" else self._others(swarm, victim):
-                end_edge(victim, other)
-        elif self.fault == "freeze":
-            swarm.freeze(victim)
-        elif victim == COORDINATOR:
-            swarm.end_coordinator()
-        elif victim.endswith(TRAINER):
-            swarm.trainers[victim.removesuffix(TRAINER)].die()
-        else:
-            swarm.end(victim)
-
-    async def _lift(self, swarm: Swarm, victims: set[str]) -> None:
-        """End the fault; what was killed is started again by the same command."""
-        for victim in sorted(victims):
-            if self.fault in ("cut", "break"):
-                for other in self._others(swarm, victim):
-                    swarm.network.mend_edge(victim, other)
-            elif self.fault == "freeze":
-                swarm.thaw(victim)
-            elif victim == COORDINATOR:
-                await swarm.start_coordinator()
-            else:
-                name = victim.removesuffix(TRAINER)
-                await swarm.kill(name)
-                swarm.start_again(name)
-
-    def _others(self, swarm: Swarm, victim: str) -> set[str]:
-        return ({COORDINATOR} | set(swarm.agents)) - {victim}
-
-
-def taking_part(swarm: Swarm, since: int) -> set[str]:
-    """The participants of all commits from step `since` on."""
-    return {share.island for record in swarm.store.commits(since) for share in record.participants}
-
-
-def check(swarm: Swarm) -> None:
-    """Check that there is one history, that all agents hold it to the bit, and that no sample is lost."""
-    records, protocol = swarm.store.commits(), swarm.coordinator.protocol
-    leases = protocol.plans.leases
-    roots = [swarm.genesis_root, *(record.next_root for record in records)]
-    for step, record in enumerate(records):
-        assert (record.step, record.parent) == (step, roots[step])
-        assert abs(sum(share.weight for share in record.participants) - 1) < 1e-6
-    assert all(right.previous == left.digest() for left, right in pairwise(records))
-    for name, agent in swarm.agents.items():
-        assert agent.work.log.records == records[: agent.work.log.head], f"{name} has another history"
-    for name, ready in swarm.claims:
-        assert ready.root == roots[ready.step], f"{name} held other bits at {ready.step}"
-        assert ready.loaded in (b"", roots[ready.step]), f"{name}'s trainer loaded other bits at {ready.step}"
-    swarm.assert_equal_roots()
-    assert not [e.text for e in swarm.events() if e.kind in ("unequal", "refused")]
-    tokens = Counter[str]()
-    for record in records:
-        spent_by = dict(record.leases)
-        for share in record.participants:
-            tokens[share.island] += share.tokens
-            assert share.tokens == 8 * sum(count for _, count in spent_by[share.island])
-            assert share.weight > 0
-    assert protocol.history.tokens == tokens
-    spent = [span for record in records for _, lease in record.leases for span in lease]
-    leased = [span for plan in protocol.plans.values() for span in plan.lease]
-    places = merge([*spent, *leased, *leases._free])
-    assert places == ((0, leases.first_fresh()),), "a sample is in no place, or in two"

@@ -101,6 +101,7 @@ def test_islands_of_one_contributor_are_one_line_and_an_unnamed_island_is_its_ow
         ledger=by_contributor,
         sent_bytes=0,
         islands=(),
+        evaluation=None,
         events=(),
     )
     shown = io.StringIO()

@@ -1,11 +1,13 @@
 """What the operator asks of a coordinator, and what its files know when it does not run."""
 
+import msgspec
 import pytest
 from worlds.clock import run
 from worlds.network import FaultyTransport
 from worlds.swarm import HOST, Swarm
 
 from atoll.errors import UserError
+from atoll.metrics import Score
 from atoll.run.directory import RunDir
 from atoll.run.kept import kept_in
 from atoll.swarm import messages as m
@@ -54,6 +56,64 @@ def test_an_invitation_without_sense_is_refused_at_the_door(tmp_path, request_) 
         swarm = Swarm(tmp_path, num_outer_steps=4)
         await swarm.start_coordinator()
         assert isinstance(await asked(swarm, request_), m.RequestRefused)
+        await swarm.stop()
+
+    run(main())
+
+
+def test_what_a_member_measured_of_a_state_is_in_the_events_file_and_in_the_status(tmp_path) -> None:
+    async def main() -> None:
+        swarm = Swarm(tmp_path, num_outer_steps=2)
+        await swarm.start_coordinator()
+        assert swarm.board.status().evaluation is None
+        for name in ("r", "a", "b"):
+            swarm.start(name, relay=name == "r", step_seconds=0.01)
+        await swarm.until_finished("a", "b")
+        scores = {"arc_challenge": Score(0.25, 0.0125)}
+        told = m.TellEvaluation(
+            step=2, root=swarm.coordinator.protocol.head_root, scores=scores, heldout_losses={"books": 4.5}
+        )
+        assert await asked(swarm, told) == m.EvaluationTold()
+        event = swarm.events()[-1]
+        assert event.text == "state 2 was evaluated: arc_challenge 0.2500 ± 0.0125, held-out books 4.500"
+        found = swarm.board.status().evaluation
+        assert found is not None
+        assert (found.step, found.scores, found.root) == (
+            2,
+            scores,
+            swarm.coordinator.protocol.head_root.hex(),
+        )
+        await swarm.stop()
+        await swarm.start_coordinator()
+        assert swarm.board.status().evaluation == found, "the next coordinator knows it from the file"
+        await swarm.stop()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"step": 1}, "no state 1 with root"),
+        ({"step": -1}, "no state -1 with root"),
+        ({"root": b"other"}, "no state 0 with root"),
+        ({"scores": {}}, "needs a figure"),
+        ({"scores": {"x": Score(float("nan"))}}, "needs a figure"),
+        ({"scores": {"x": Score(1.0, float("inf"))}}, "needs a figure"),
+        ({"heldout_losses": {"books": float("inf")}}, "needs a figure"),
+        ({"scores": {str(n): Score(1.0) for n in range(65)}}, "nothing to ask"),
+        ({"scores": {"a\nb": Score(1.0)}}, "nothing to ask"),
+    ],
+)
+def test_an_evaluation_of_no_state_or_without_sense_is_refused(tmp_path, changes, reason) -> None:
+    async def main() -> None:
+        swarm = Swarm(tmp_path, num_outer_steps=4)
+        await swarm.start_coordinator()
+        told = m.TellEvaluation(step=0, root=swarm.genesis_root, scores={"x": Score(1.0)}, heldout_losses={})
+        refused = await asked(swarm, msgspec.structs.replace(told, **changes))
+        assert isinstance(refused, m.RequestRefused)
+        assert reason in refused.reason
+        assert await asked(swarm, told) == m.EvaluationTold()
         await swarm.stop()
 
     run(main())

@@ -18,8 +18,9 @@ from atoll.agent.trainer import SocketTrainer
 from atoll.errors import UserError
 from atoll.files import DirectoryLock, disk_error, remove_leftovers
 from atoll.run.processes import LEASH
-from atoll.swarm.grpc_transport import GrpcTransport
+from atoll.swarm.grpc_transport import Caps, GrpcTransport
 from atoll.swarm.identity import Ticket, check_clock
+from atoll.swarm.limiter import Limiter
 from atoll.swarm.messages import Pulse, Stopped
 from atoll.swarm.transport import TransportError
 from atoll.words import one_line
@@ -56,7 +57,9 @@ async def run(settings: Settings, ticket: str, handle: int, show: Show = lambda 
             remove_leftovers(settings.directory / part)
         (settings.directory / "agent.pid").write_text(str(os.getpid()))
         recipe = recipes.parse(member.run.recipe, member.run_id)
-        transport = GrpcTransport(member.credentials(settings.directory))
+        up, down = settings.caps.up_bytes_per_second, settings.caps.down_bytes_per_second
+        caps = Caps(Limiter(up), Limiter(down))
+        transport = GrpcTransport(member.credentials(settings.directory), caps)
         settings = msgspec.structs.replace(settings, coordinators=member.addresses)
         agent = Agent(settings, member.island, member.run, recipe, transport, trainer, show)
         return await agent.run()
@@ -80,7 +83,7 @@ async def _enrol(settings: Settings, ticket: str, waits: Callable[[str], None]) 
     deadline, told = time.monotonic() + ENROL_SECONDS, ""
     while True:
         try:
-            return await membership.enrol(settings.directory, parsed, settings.contributor)
+            return await membership.enrol(settings.directory, parsed, settings.contributor, settings.place)
         except TransportError as error:
             if time.monotonic() > deadline:
                 raise UserError(

@@ -1,6 +1,11 @@
-"""The donor's side of Fetch: an agent answers from what it has, and never pauses anything else for it."""
+"""The donor's side of Fetch: an agent answers from what it has, and never pauses anything else for it.
+
+While it reduces, state and data for others take little of its link, and all of it otherwise. What somebody
+lacks of the update in the making goes out at once: a step waits for it.
+"""
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable
 
@@ -18,17 +23,30 @@ MAX_PIECES = 256  # per request: bounds what one answer can hold a donor to
 IDLE_SECONDS = 3_600.0
 READ_SECONDS = 15.0  # for a frame of an answer: who does not read is let go
 ANSWERS_AT_ONCE = 6  # to one member: more of its requests wait, and take no memory
+# Between two frames, while a reduction runs: it is hardly noticed, and an asker sees that we live.
+YIELD_SECONDS = 1.0
 DataBlock = Callable[[str, int], bytes | None]  # (file, block) of the prepared data; file "" is the manifest
 
 
 class Donor:
     """Answers Fetch requests from what this agent has; never pauses anything else."""
 
-    def __init__(self, state: OuterState, log: UpdateLog, genesis_root: bytes, data_block: DataBlock) -> None:
+    def __init__(
+        self,
+        state: OuterState,
+        log: UpdateLog,
+        genesis_root: bytes,
+        data_block: DataBlock,
+        metered: bool = False,
+    ) -> None:
+        """A `metered` one gives only what its own slices of the newest update are."""
         self.state = state
         self.log = log
         self.genesis_root = genesis_root
         self.data_block = data_block
+        self.metered = metered
+        self._clear = asyncio.Event()  # no reduction runs
+        self._clear.set()
         self.assembly: tuple[r.Attempt, Assembly] | None = None  # the update in the making, if any
         # By who asks.
         self._turns = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(ANSWERS_AT_ONCE))
@@ -41,16 +59,28 @@ class Donor:
         attempt, assembly = self.assembly
         return attempt.number, assembly.num_pieces
 
+    def give_way(self, reducing: bool) -> None:
+        """A reduction begins here, or has ended."""
+        if reducing:
+            self._clear.clear()
+        else:
+            self._clear.set()
+
     async def serve(self, stream: Stream[peers.ToDonor]) -> None:
         """Answer one request after the other until the peer closes."""
         while True:
             request, _ = await stream.receive(IDLE_SECONDS)
             async with self._turns[stream.peer]:
-                await self._answer(stream, await asyncio.to_thread(self._find, request))
+                answer = await asyncio.to_thread(self._find, request)
+                is_urgent = isinstance(request, m.FetchHeader | m.FetchSliceTable | m.FetchPieces)
+                await self._answer(stream, answer, is_urgent)
 
-    async def _answer(self, stream: Stream[peers.ToDonor], answer: tuple[bytes, int] | m.Missing) -> None:
-        """Send an answer. Raises TransportError for who does not read it, at least a frame every
-        READ_SECONDS.
+    async def _answer(
+        self, stream: Stream[peers.ToDonor], answer: tuple[bytes, int] | m.Missing, is_urgent: bool
+    ) -> None:
+        """Send an answer; what is not urgent gives way to a reduction.
+
+        Raises TransportError for who does not read it, at least a frame every READ_SECONDS.
         """
         if isinstance(answer, m.Missing):
             await stream.send(answer)
@@ -58,12 +88,18 @@ class Donor:
         data, step = answer
         view = memoryview(data)
         for start in range(0, len(view) or 1, m.FRAME_BYTES):  # of nothing there is one frame too
+            if not is_urgent and not self._clear.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(YIELD_SECONDS):
+                        await self._clear.wait()
             frame = stream.send(m.Found(len(view), step), view[start : start + m.FRAME_BYTES])
             await within(READ_SECONDS, frame, stream.peer)
 
     def _find(self, request: peers.ToDonor) -> tuple[bytes, int] | m.Missing:
         data: bytes | None = None
         step = -1
+        if self.metered and not isinstance(request, m.FetchSliceTable | m.FetchPieces):
+            return m.Missing("this island's link is metered: it gives no state and no data")
         match request:
             case m.FetchHeader():
                 update = self.log.update(request.step, request.update)
@@ -100,7 +136,7 @@ class Donor:
             for part in attempt.slices:
                 if attempt.step == step and assembly.whole(part, slice_root):
                     return assembly.pieces, part.pieces
-        for update in self.log.updates_of_step(step):
+        for update in () if self.metered else self.log.updates_of_step(step):
             for first, count, found in update.header.slices:
                 if found == slice_root:
                     return update.pieces, range(first, first + count)

@@ -23,6 +23,7 @@ from atoll.agent.codecs import codec_named
 from atoll.agent.pieces import PIECE_ROW_BYTES, Pieces, check_piece, piece_rows, slots_bytes
 from atoll.errors import UserError
 from atoll.files import write_atomic, write_unsynced
+from atoll.swarm.chain import objection
 from atoll.swarm.identity import verify_record
 from atoll.swarm.layout import Layout, root
 from atoll.swarm.records import CommitRecord, Message, Rewind, UpdateHeader, decode, encode, is_valid_after
@@ -95,15 +96,7 @@ class UpdateLog:
 
     def objection(self, record: CommitRecord) -> str:
         """Why a record cannot be the next one; empty if it can."""
-        if record.step != self.head:
-            return f"it is for step {record.step}, not {self.head}"
-        if self.records and record.previous != self.records[-1].digest():
-            return "it does not continue the chain of records"
-        if not is_valid_after(record, self.rewinds):
-            return "it is of a branch that was abandoned, or that this island does not know"
-        if not verify_record(self.record_key, record.unsigned(), record.signature):
-            return "its signature is not the run's"
-        return ""
+        return objection(record, self.records, self.rewinds, self.record_key)
 
     def append(self, record: CommitRecord) -> None:
         """Store the next record durably; raises ValueError with the objection to it."""

@@ -109,6 +109,6 @@ def map_generation(directory: Path) -> npt.NDArray[np.uint64]:
     return np.memmap(directory / GENERATION, np.uint64, "r+", shape=(1,))
 
 
-def as_bytes(values: Floats) -> memoryview:
-    """The bytes of fp32 values, without a copy where they are contiguous."""
+def as_bytes(values: npt.NDArray[np.generic]) -> memoryview:
+    """The bytes of an array's values, without a copy where they are contiguous."""
     return np.ascontiguousarray(values).view(np.uint8).data

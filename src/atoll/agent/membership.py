@@ -44,8 +44,10 @@ def load(directory: Path) -> Membership | None:
         ) from error
 
 
-async def enrol(directory: Path, ticket: Ticket, contributor: str) -> Membership:
+async def enrol(directory: Path, ticket: Ticket, contributor: str, place: str = "") -> Membership:
     """Turn a ticket into a membership, or give back the one kept here; idempotent.
+
+    `contributor` and `place` are told to the run's host, once, for good.
 
     Raises UserError when the ticket is not good or the directory belongs to another run; TransportError when
     the coordinator cannot be reached.
@@ -62,7 +64,7 @@ async def enrol(directory: Path, ticket: Ticket, contributor: str) -> Membership
     _, _, csr = island_key(directory)
     line = await enrolment_line(ticket)
     try:
-        await line.stream.send(Enroll(ticket.secret, csr, contributor))
+        await line.stream.send(Enroll(ticket.secret, csr, contributor, place))
         enrolled, _ = await line.stream.receive(10.0)
         if isinstance(enrolled, TicketRefused):
             raise UserError(enrolled.reason)

@@ -6,7 +6,7 @@ full queue drops has to be sent again. So each flow of a reduction is spread ove
 
 import asyncio
 
-PROBE_SECONDS, PROBE_GAIN = 0.75, 1.25  # at first a flow is faster: or a link that is faster stays unknown
+PROBE_SECONDS, PROBE_GAIN = 1.0, 1.25  # at first a flow is faster: or a link that is faster stays unknown
 CATCH_UP = 1.3  # times its rate is the most that a flow makes good with, which has fallen behind
 
 
@@ -16,14 +16,15 @@ class Pacer:
     def __init__(self, num_pieces: int, seconds: float) -> None:
         """`num_pieces` are to leave within `seconds`; 0: as fast as may be."""
         self._interval_seconds = seconds / max(num_pieces, 1)
-        self._began = self._due = self._last = 0.0
+        self._began: float | None = None
+        self._due = self._last = 0.0
 
     async def turn(self) -> None:
         """Wait until the next piece is due."""
         if not self._interval_seconds:
             return
         now = asyncio.get_running_loop().time()
-        if not self._began:
+        if self._began is None:
             self._began = self._due = now
             self._last = now - self._interval_seconds
         at = max(self._due, self._last + self._interval_seconds / CATCH_UP)

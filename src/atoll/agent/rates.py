@@ -8,6 +8,7 @@ a link that had little to carry has shown nothing.
 
 import asyncio
 import contextlib
+import heapq
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -21,17 +22,21 @@ from atoll.metrics import Rates
 FILE = "links.json"
 LOOK_SECONDS = 0.25
 WINDOW_SECONDS = 0.5  # shorter ones would take what a lost packet has held back for the link's own speed
-MIN_BYTES = 64 << 10  # in a window: less says nothing
+NUM_BEST = 3
+MIN_BYTES = 16 << 10  # in a window: less says nothing
 FORGET = 0.95  # times the estimate: what is left of it after a step that did not need the whole link
 NO_CAPS = Rates()
 LATE = 1.2  # times the planned seconds: a reduction that took longer was held up by some link
 
 
 class _Window:
-    """Bytes that crossed in one direction, and the most per second that did within WINDOW_SECONDS."""
+    """Bytes that crossed in one direction, and the most per second that did within WINDOW_SECONDS.
+
+    A burst out of a buffer is in two windows, since these overlap by half: so the third best one counts.
+    """
 
     def __init__(self) -> None:
-        self.best = 0.0
+        self._best: list[float] = []
         self._seen: deque[tuple[float, int]] = deque()
 
     def add(self, now: float, total: int) -> None:
@@ -41,10 +46,17 @@ class _Window:
         began, before = self._seen[0]
         seconds = now - began
         if seconds >= WINDOW_SECONDS and total - before >= MIN_BYTES:
-            self.best = max(self.best, (total - before) / seconds)
+            self._best = heapq.nlargest(NUM_BEST, (*self._best, (total - before) / seconds))
+
+    @property
+    def best(self) -> float:
+        return min(self._best, default=0.0)
 
     def forget(self) -> None:
-        self.best = 0.0
+        """From now on only what crosses from now on counts."""
+        self._best = []
+        while len(self._seen) > 1:
+            self._seen.popleft()
 
 
 class LinkRates:

@@ -150,6 +150,9 @@ class Reduction:
                 except TransportError as error:
                     await self._fault(share.island, "silent", str(error))
                     return
+                except FalsePieces as error:
+                    await self._fault(self.me, "lost", str(error))
+                    return
                 try:
                     copy = np.frombuffer(data, np.uint8)
                     squares[at] += codec.add_decoded(copy, np.float32(share.weight), values)
@@ -170,10 +173,16 @@ class Reduction:
         await self._report(reduced)
 
     async def _copy(self, number: int, island: str, index: int) -> memoryview:
-        """A participant's copy of one piece. Raises TransportError when nothing of it comes any more."""
+        """A participant's copy of one piece.
+
+        Raises TransportError when nothing of it comes any more, FalsePieces for a damaged one of our own.
+        """
         if island == self.me:
             assert self._payload is not None
-            return self._payload.pieces[index]
+            own = self._payload.pieces
+            if not check_piece(own.table, index, own[index]):  # what an owner would say of another's
+                raise FalsePieces(index, "this island's own copy is damaged")
+            return own[index]
         intake = self._intakes[number, island]
         while True:
             before = intake.num_arrived

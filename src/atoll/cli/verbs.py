@@ -8,6 +8,8 @@ from pathlib import Path
 from atoll.errors import UserError
 
 Verb = Callable[[argparse.Namespace], int | None]
+TICKET = "ticket"  # the argument that may come in several pieces, where it was pasted with line breaks
+PIECE = re.compile(r"-(?!-)")  # of a ticket that was broken before a dash
 OVERRIDE = re.compile(r"[\w-]+(\.[\w-]+)*=", re.ASCII)
 
 
@@ -29,6 +31,7 @@ class Verbs:
         text = "a TOML file, the name of a built-in recipe (demo), or the directory of a run that there is"
         self.add_overrides(added, "recipe", text, "KEY=VALUE", "outer.inner_steps=50")
         added.add_argument("--dir", type=Path, help="the run's directory (default runs/NAME)")
+        added.add_argument("--variant", default="", help="which of the recipe's variants, if it has some")
         return added
 
     def add_overrides(
@@ -38,6 +41,11 @@ class Verbs:
         added.add_argument(first, help=text)
         added.add_argument("overrides", nargs="*", metavar=metavar, help=f"for instance {example}")
         added.set_defaults(first=first)
+
+    def add_start(self, added: argparse.ArgumentParser) -> None:
+        """Let a verb take the run whose end another begins from."""
+        text = "begin from the newest committed state of this run: its directory on this machine"
+        added.add_argument("--from", dest="start", type=Path, metavar="RUN", help=text)
 
     def add_with_run(
         self, function: Verb, text: str, where: str = "the run's directory"
@@ -55,8 +63,10 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argpa
     """
     options, late = parser.parse_known_args(arguments)
     takes_overrides = hasattr(options, "overrides")
-    if late and (not takes_overrides or any(word.startswith("-") for word in late)):
-        options.parser.error(f"unrecognized arguments: {' '.join(late)}")
+    takes_ticket = getattr(options, "first", "") == TICKET
+    wrong = [word for word in late if word.startswith("-") and not (takes_ticket and PIECE.match(word))]
+    if wrong or (late and not takes_overrides):
+        options.parser.error(f"unrecognized arguments: {' '.join(wrong or late)}")
     if takes_overrides:
         options.overrides = [*options.overrides, *late]
         _put_first(options)

@@ -8,18 +8,20 @@ has shown, until it has kept to its plans for a while.
 from collections.abc import Mapping
 
 from atoll.coordinator.attempts import OpenAttempt
+from atoll.coordinator.edges import DeadEdges
 from atoll.coordinator.members import Members
 from atoll.coordinator.owners import owner_groups
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.split import LinkPlan, Site, Split, equal, slices, solve
 from atoll.coordinator.standing import Standing
+from atoll.swarm.messages import Fault
 
 ENOUGH_GAIN = 1.02  # more owners, or other ones, must make it faster by so much
 USED_SHARE = 0.97  # of what links carry: a queue that fills costs more than a link that idles
 LATE = (
     1.5  # times the planned time, and LATE_SECONDS: an owner that needs longer has a slower link than it says
 )
-LATE_SECONDS = 2.0
+LATE_SECONDS = 0.5
 REGAIN = 1.5  # times what it is believed: what an owner that was late gains with each step that it keeps
 
 
@@ -29,6 +31,7 @@ class Links:
     def __init__(self, rules: Rules, members: Members) -> None:
         self._rules = rules
         self._members = members
+        self.edges = DeadEdges()
         self._shown: dict[str, float] = {}  # bytes per second of owners that were late, and are not believed
 
     def rate(self, island: str) -> float:
@@ -43,16 +46,18 @@ class Links:
         Links of which nothing is known are taken for as slow as the slowest; if that is not known either, all
         participants that may own get equal slices.
         """
-        peers, relays, others = owner_groups(participants, self._members, step, standing)
+        groups = owner_groups(participants, self._members, step, standing)
+        whole = tuple([i for i in group if self.edges.serve(i, participants)] for group in groups)
+        peers, relays, others = whole if any(whole) else groups
         rates = {island: self.rate(island) for island in (*participants, *relays)}
         known = [rate for island, rate in rates.items() if rate and island in participants]
         if not known or not self._rules.payload_bytes:
             owners = peers or relays or others
             return LinkPlan(slices(equal(owners), self._rules.num_pieces), 0.0) if owners else None
         rates = {island: rate or min(known) for island, rate in rates.items()}
-        groups = [peers, relays, [*peers, *relays]] if peers or relays else [others]
-        rates |= {island: self.rate(island) or min(known) for island in groups[0]}
-        found = [split for group in groups if (split := _solved(participants, group, rates)) is not None]
+        choices = [peers, relays, [*peers, *relays]] if peers or relays else [others]
+        rates |= {island: self.rate(island) or min(known) for island in choices[0]}
+        found = [split for group in choices if (split := _solved(participants, group, rates)) is not None]
         if not found:
             return None
         least = min(split.seconds_per_byte for split in found)
@@ -61,6 +66,16 @@ class Links:
         return LinkPlan(
             slices(best.shares, self._rules.num_pieces), seconds if len(participants) > 1 else 0.0
         )
+
+    def note_fault(self, accuser: str, fault: Fault) -> None:
+        """Remember an edge that did not carry an exchange."""
+        if fault.kind == "unreachable" and fault.peer not in ("", accuser):
+            self.edges.note(accuser, fault.peer)
+
+    def note_committed(self, attempt: OpenAttempt, now: float) -> None:
+        """An attempt has ended with a commit, and the step with it."""
+        self.learn(attempt, now)
+        self.edges.next_step()
 
     def learn(self, attempt: OpenAttempt, now: float) -> None:
         """An attempt is over: compare what its owners did with what their links were planned for."""

@@ -183,7 +183,8 @@ class Members(dict[str, Member]):
         """
         if len(self.donors) == MAX_DONORS and all(self.is_ready(island, step) for island in self.donors):
             return False
-        able = self._by_turns_of_hands([m for m in self.ready(step) if m.addresses])
+        giving = [m for m in self.ready(step) if m.addresses and not m.hello.metered]
+        able = self._by_turns_of_hands(giving)
         donors = {member.island: member.addresses for member in able[:MAX_DONORS]}
         if not donors:
             donors = {i: addresses for i, addresses in self.donors.items() if self.is_connected(i)}

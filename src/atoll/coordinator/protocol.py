@@ -137,6 +137,7 @@ class Coordinator:
         member = self.members.add(island, hello, now, event.ticket)
         self.doubt.awaited.discard(island)
         self.standing.restore_ownership(island)
+        self.links.edges.restore(island)
         rewinds = self.history.rewinds
         if hello.num_rewinds < len(rewinds):
             self._do.send(island, m.Rewound(rewinds[hello.num_rewinds :]))
@@ -253,9 +254,8 @@ class Coordinator:
             for member in self.members.ready(self.head):
                 if not member.relay and member.island not in self.plans:
                     self._plan(member, now)  # it came during an attempt, which has since been closed
-            if not self._do.too_early(self.plans.meant_end, now) and self.plans.half_are_done(
-                self.members, now
-            ):
+            is_due = not self._do.too_early(self.plans.meant_end, now)
+            if is_due and self.plans.half_are_done(self.members, now):
                 for member in self.plans.called(self.members, now):
                     self._plan(member, now)  # which tells them how much time is left to them
             self._maybe_open(now)
@@ -328,6 +328,7 @@ class Coordinator:
             return False
         if not self.evidence.hear(member.island, fault, attempt, self._do):
             return False
+        self.links.note_fault(member.island, fault)
         if fault.kind != "failed" and attempt is self.attempt:
             self._close("fault", (member.island, fault.peer or member.island), now)
         return True
@@ -377,7 +378,7 @@ class Coordinator:
         self.history.add(record)
         self.members.shorten_probation(record.islands)
         self.evidence.note_committed(record.islands, attempt.proposals)
-        self.links.learn(attempt, now)
+        self.links.note_committed(attempt, now)
         self.plans.reductions.observe(now - attempt.opened_at)
         self.plans.close_step(attempt.inner_steps, self.members, now)
         self.number = 0

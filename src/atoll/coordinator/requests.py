@@ -1,10 +1,12 @@
 """What people ask of a coordinator: membership, the run's status, another ticket, an eviction."""
 
+import math
+
 from atoll.coordinator.server import HELLO_SECONDS, CoordinatorServer
 from atoll.coordinator.status import StatusBoard
 from atoll.coordinator.store import Enrolment
 from atoll.errors import UserError
-from atoll.events import Enrolled, Evicted, Readmitted
+from atoll.events import Enrolled, Evaluated, Evicted, Readmitted
 from atoll.swarm import messages as m
 from atoll.swarm.address import HostPorts
 from atoll.swarm.identity import OPERATOR, Ticket, common_name, fingerprint
@@ -39,16 +41,18 @@ class Requests:
         try:
             certificate = server.keys.issue(request.csr)
             island = common_name(certificate)
-            kept = server.store.redeem(request.secret, island, request.contributor, certificate)
+            kept = server.store.redeem(
+                request.secret, island, request.contributor, certificate, request.place
+            )
         except UserError as error:
             await stream.send(m.TicketRefused(str(error)))
             return
-        server.events.write(Enrolled(island=island, contributor=request.contributor))
+        server.events.write(Enrolled(island=island, contributor=request.contributor, place=request.place))
         server.reach.enrolled(island, stream.peer_host)
         await stream.send(m.Enrolled(kept, server.run))
 
     async def operate(self, stream: Stream[operator.ToCoordinator]) -> None:
-        """Status, for any member; invite and evict, for whoever holds the run's keys."""
+        """Status and evaluations, for any member; invite and evict, for whoever holds the run's keys."""
         try:
             request, _ = await stream.receive(HELLO_SECONDS)
         except NotUnderstood as error:
@@ -59,6 +63,8 @@ class Requests:
     def _answer(self, request: operator.ToCoordinator, peer: str) -> operator.ToOperator:
         if isinstance(request, m.StatusRequest):
             return m.StatusReply(self._board.status())
+        if isinstance(request, m.TellEvaluation):
+            return self._evaluated(request, "" if peer == OPERATOR else peer)
         if peer != OPERATOR:
             return m.RequestRefused("only the run's operator may do this: use the machine that hosts the run")
         try:
@@ -71,6 +77,30 @@ class Requests:
                     return self._readmit(*self._found(request.island))
         except UserError as error:
             return m.RequestRefused(str(error))
+
+    def _evaluated(self, told: m.TellEvaluation, island: str) -> operator.ToOperator:
+        server = self._server
+        is_finite = all(map(math.isfinite, told.heldout_losses.values()))
+        is_finite = is_finite and all(score.is_finite for score in told.scores.values())
+        if not is_finite or not (told.scores or told.heldout_losses):
+            return m.RequestRefused("an evaluation needs a figure, and none may be infinite or no number")
+        if told.step == 0:
+            root = server.run.genesis_root
+        else:
+            records = server.store.commits(told.step - 1, 1) if told.step > 0 else []
+            root = records[0].next_root if records else b""
+        if told.root != root:
+            return m.RequestRefused(f"the run has no state {told.step} with root {told.root.hex()[:12]}")
+        server.events.write(
+            Evaluated(
+                step=told.step,
+                island=island,
+                root=root.hex(),
+                scores=told.scores,
+                heldout_losses=told.heldout_losses,
+            )
+        )
+        return m.EvaluationTold()
 
     def _found(self, called: str) -> tuple[str, Enrolment]:
         """The one island that people call so: by its id, the beginning of it, or its contributor.

@@ -7,6 +7,7 @@ import msgspec
 from atoll.swarm.records import Slice
 
 NUM_BISECTIONS = 50
+NEGLIGIBLE_SHARE = 1e-6  # what a bisection leaves of nothing
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,12 +47,13 @@ def solve(sites: Mapping[str, Site]) -> Split | None:
         room = _room(sites, middle)
         low, high = (low, middle) if room is not None and sum(room.values()) >= 1 else (middle, high)
     room = _room(sites, high) or {}
+    room = {island: share for island, share in room.items() if share > NEGLIGIBLE_SHARE}
     total = sum(room.values())
-    return Split({island: share / total for island, share in room.items() if share > 0}, high)
+    return Split({island: share / total for island, share in room.items()}, high)
 
 
 def _room(sites: Mapping[str, Site], seconds_per_byte: float) -> dict[str, float] | None:
-    """The largest share that each could own in that time; None if somebody could not even take part."""
+    """The share that each could own in that time, perhaps over 1; None if one could not even take part."""
     num_participants = sum(site.participant for site in sites.values())
     room: dict[str, float] = {}
     for island, site in sites.items():
@@ -63,7 +65,7 @@ def _room(sites: Mapping[str, Site], seconds_per_byte: float) -> dict[str, float
         elif carried < own:
             return None
         elif site.may_own:
-            room[island] = min(1.0, (carried - own) / per_share) if per_share else 1.0
+            room[island] = (carried - own) / per_share if per_share else 1.0
     return room
 
 

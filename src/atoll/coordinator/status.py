@@ -13,15 +13,15 @@ from atoll.coordinator.members import Member
 from atoll.coordinator.overview import overview
 from atoll.coordinator.server import CoordinatorServer
 from atoll.coordinator.store import Enrolment, Store
-from atoll.events import Event
+from atoll.events import Evaluated, Event
 from atoll.metrics import Metrics
 from atoll.samples import Ranges
-from atoll.status import IslandStatus, RunStatus, Told, ledger
+from atoll.status import Evaluation, IslandStatus, RunStatus, Told, ledger
 from atoll.swarm.records import CommitRecord, Plan, RunInfo, decode
 
 CountSamples = Callable[[Ranges, tuple[int, ...]], Mapping[str, int]]
 MBIT_PER_BYTE = 8e-6
-NOBODY = Enrolment("", "")
+NOBODY = Enrolment("", "", "")
 
 
 def count_nothing(ranges: Ranges, stage_starts: tuple[int, ...]) -> Mapping[str, int]:
@@ -95,14 +95,22 @@ class StatusBoard:
             ledger=ledger(islands),
             sent_bytes=server.transport.sent_bytes,
             islands=islands,
+            evaluation=_evaluation(server.events.evaluated),
             events=_told(server.events.notable),
         )
 
 
 def kept_status(
-    store: Store, run: RunInfo, count_samples: CountSamples, notable: Iterable[Event]
+    store: Store,
+    run: RunInfo,
+    count_samples: CountSamples,
+    notable: Iterable[Event],
+    evaluated: Evaluated | None,
 ) -> RunStatus:
-    """The run as its database knows it, while no coordinator leads it; `notable`: events from its file."""
+    """The run as its database knows it, while no coordinator leads it.
+
+    `notable`, `evaluated`: the last events, and the newest evaluation, in its events file.
+    """
     recipe = recipes.parse(run.recipe, run.run_id)
     history, committed = History(run.genesis_root), Committed(count_samples)
     for record in store.commits():
@@ -139,6 +147,7 @@ def kept_status(
         ledger=ledger(islands),
         sent_bytes=0,
         islands=islands,
+        evaluation=_evaluation(evaluated),
         events=_told(notable),
     )
 
@@ -161,6 +170,7 @@ def island_status(
     return IslandStatus(
         island=island,
         contributor=kept.contributor,
+        place=kept.place,
         relay=bool(member and member.relay),
         present=bool(member and member.present),
         ready=bool(member and member.is_ready(history.head)),
@@ -187,6 +197,19 @@ def kept_run(store: Store) -> RunInfo | None:
 
 def _evicted(enrolled: Mapping[str, Enrolment]) -> set[str]:
     return {island for island, kept in enrolled.items() if kept.evicted}
+
+
+def _evaluation(event: Evaluated | None) -> Evaluation | None:
+    if event is None:
+        return None
+    return Evaluation(
+        time=event.time,
+        step=event.step,
+        root=event.root,
+        island=event.island,
+        scores=event.scores,
+        heldout_losses=event.heldout_losses,
+    )
 
 
 def _told(events: Iterable[Event]) -> tuple[Told, ...]:

@@ -54,6 +54,7 @@ class Enrolment(NamedTuple):
 
     contributor: str  # "": nobody was named
     evicted: str  # why it is out; "": it is not
+    place: str  # where it stands, as its contributor says; "": that is not told
 
 
 class Store:
@@ -82,6 +83,11 @@ class Store:
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def sync_level(self) -> int:
+        """How hard SQLite tries to have a commit on disk before it returns: 2 stands for FULL."""
+        with self._engine.connect() as db:
+            return int(db.exec_driver_sql("PRAGMA synchronous").scalar_one())
 
     # ------------------------------------------------------------------------------------------------ the run
     def claim(self, info: bytes) -> str:
@@ -241,7 +247,9 @@ class Store:
             db.execute(TICKET.insert().values(**values, revoked=False))
         return secret
 
-    def redeem(self, secret: str, island: str, contributor: str, certificate: bytes) -> bytes:
+    def redeem(
+        self, secret: str, island: str, contributor: str, certificate: bytes, place: str = ""
+    ) -> bytes:
         """Use a ticket for an island; return `certificate`, or the one that the island already has.
 
         An island that has one needs no ticket. Raises UserError if it was evicted, or the ticket is unknown,
@@ -273,6 +281,7 @@ class Store:
             values = {
                 "id": island,
                 "contributor": contributor,
+                "place": place,
                 "ticket": ticket_hash,
                 "certificate": certificate,
                 "revoked": "",
@@ -323,9 +332,10 @@ class Store:
 
     def enrolled(self) -> dict[str, Enrolment]:
         """What is kept of each island that has enrolled, by its id."""
-        query = sql.select(ISLAND.c.id, ISLAND.c.contributor, ISLAND.c.revoked)
+        query = sql.select(ISLAND.c.id, ISLAND.c.contributor, ISLAND.c.revoked, ISLAND.c.place)
         with self._transaction() as db:
-            return {row.id: Enrolment(row.contributor, row.revoked) for row in db.execute(query)}
+            rows = db.execute(query)
+            return {row.id: Enrolment(row.contributor, row.revoked, row.place) for row in rows}
 
 
 def _ticket_of(db: sql.Connection, island: str) -> bytes:

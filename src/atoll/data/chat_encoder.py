@@ -52,6 +52,7 @@ class ChatEncoder:
         if tokenizer.template is None:
             raise UserError("chat.template: the tokenizer has no chat template; name one")
         self._tokenizer, self._template, self._only_last = tokenizer, tokenizer.template, train_on == "last"
+        self.template_text = tokenizer.template_text
         by_length = sorted(tokenizer.special, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, by_length)))
         # What a text spells is kept apart by encoding it apart, which must not change how it is encoded.
@@ -79,6 +80,10 @@ class ChatEncoder:
             raise BadChat(
                 f"the chat template does not take it: {error}", f"not taken by the template: {error}"
             ) from error
+
+    def is_special(self, tokens: np.ndarray) -> np.ndarray:
+        """[num_tokens] bool: which tokens are markup."""
+        return self._tokenizer.is_special(tokens)
 
     def _encode(
         self, turns: list[Turn], parted: list[Turn], tools: list[Any] | None, num_given: int, mark: str

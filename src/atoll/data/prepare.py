@@ -157,7 +157,7 @@ def _tokenizer(recipe: Recipe, cuts: Cuts, progress: Report) -> Tokenizer:
     if recipe.objective.rows == "stream":
         return tokenizer
     tokenizer = tokenizer.with_template(recipe.chat.template)
-    ChatEncoder(tokenizer)  # refuses a template that cannot be trained with
+    ChatEncoder(tokenizer, recipe.chat.train_on)  # refuses a template that cannot be trained with
     return tokenizer
 
 

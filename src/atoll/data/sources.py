@@ -95,12 +95,7 @@ class SourceReader:
         if not num_documents and start == START:
             names = [file for file, _ in self.files] or [self._source.dataset]
             where = names[0] if len(names) == 1 else f"{len(names)} files"
-            why = "there is no text in it"
-            if bad:
-                why = f"no row of it can be used; the first that cannot is row {bad.origin.row}: {bad.reason}"
-            elif num_unwanted:
-                why = f"keep leaves out all {num_unwanted:,} rows"
-            raise UserError(f"sources.{self._name}: {where}: {why}")
+            raise UserError(f"sources.{self._name}: {where}: {_why_no_text(num_unwanted, bad)}")
 
     def _rows(self, read_file: ReadFile, path: Path, skip: int) -> Iterator[Item]:
         try:
@@ -112,6 +107,14 @@ class SourceReader:
 
     def _count_bytes(self, num_bytes: float) -> None:
         self._bytes_read += num_bytes
+
+
+def _why_no_text(num_unwanted: int, bad: BadRow | None) -> str:
+    """Why a source has no document: so many of its rows are unwanted, and `bad` is the first that is not."""
+    if bad is None:
+        return f"keep leaves out all {num_unwanted:,} rows" if num_unwanted else "there is no text in it"
+    left_out = f" (keep leaves out {num_unwanted:,})" if num_unwanted else ""
+    return f"no row of it can be used{left_out}; the first that cannot is {bad.origin}: {bad.reason}"
 
 
 def _unreadable(name: str, path: str | Path, error: OSError) -> UserError:
@@ -137,6 +140,9 @@ def _find(name: str, source: Source) -> tuple[Found, ReadFile]:
         return _dataset(source), _read_table
     except UserError as error:
         raise UserError(f"sources.{name}: {error}") from error
+    except OSError as error:  # a name that is too long, a folder above that may not be entered
+        where = next(str(getattr(source, kind)) for kind in source.kinds)
+        raise _unreadable(name, error.filename or where, error) from error
 
 
 def _dataset(source: Source) -> Found:

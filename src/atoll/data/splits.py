@@ -7,7 +7,7 @@ from pathlib import Path
 from atoll.data.folder import Found, files_below, files_matching, left_out
 from atoll.data.kinds import is_table, may_be_table, stem
 from atoll.errors import UserError
-from atoll.given import named
+from atoll.given import expanded, named
 from atoll.recipe import Source
 from atoll.words import listed
 
@@ -30,10 +30,11 @@ def local_files(folder: Path, source: Source) -> Found:
     Raises UserError where the split that is asked for could be any of several.
     """
     if source.data_files is not None:
-        return files_matching(folder, source.data_files, may_be_table)
+        return files_matching(folder, str(expanded(source.data_files)), may_be_table)
+    if source.config is not None and not (folder / source.config).is_dir():
+        there = sorted(named(path.name) for path in folder.iterdir() if path.is_dir())
+        raise UserError(f"{named(folder)}: no folder {source.config!r}; there is: {listed(there) or 'none'}")
     folder = folder / (source.config or "")
-    if not folder.is_dir():
-        return Found()
     found = files_below(folder, is_table)
     splits = {path: split_of(path.relative_to(folder)) for path in found.files}
     if source.split == "train" and not any(splits.values()):

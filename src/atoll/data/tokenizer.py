@@ -80,9 +80,8 @@ class Tokenizer:
         # The ids of the tokens at which a model stops: end of text and end of turn, where it has them.
         self.eos_ids = eos_ids(engine, eos, origin)
         self.template: Template | None = None  # of chats
-        source = chat_template or template_in(config, origin)
-        if source is not None:
-            self.template = Template(source, str(engine.id_to_token(self.bos_id)), eos or "", origin)
+        if (text := self.template_text) is not None:
+            self.template = Template(text, str(engine.id_to_token(self.bos_id)), eos or "", origin)
             end_of_turn = self.special.get(self.template.end_of_turn(self.special))
             if end_of_turn is not None and end_of_turn not in self.eos_ids:
                 self.eos_ids.append(end_of_turn)
@@ -165,10 +164,19 @@ class Tokenizer:
 
         Raises UserError where there is no such template, or it does not fit the tokens.
         """
-        own = self._chat_template or template_in(self._config, self._origin)
-        source = wanted_template(wanted, own, set(self.special), self._origin)
+        source = wanted_template(wanted, self.template_text, set(self.special), self._origin)
+        bos, eos = (
+            str(self._engine.id_to_token(self.bos_id)),
+            token_of(self._config, "eos_token", self._origin),
+        )
+        Template(source, bos, eos or "", f"chat.template = {wanted!r}")  # so that an error names the recipe's
         config = {key: value for key, value in self._config.items() if key != "chat_template"}
         return Tokenizer(self._engine, self._origin, config, source)
+
+    @property
+    def template_text(self) -> str | None:
+        """The chat template as Jinja text, where there is one."""
+        return self._chat_template or template_in(self._config, self._origin)
 
     @property
     def vocab_size(self) -> int:

@@ -1,9 +1,7 @@
 """`atoll demo`: three islands on this machine learn together, one dies and comes back, a model comes out."""
 
 import contextlib
-import os
 import shutil
-import signal
 import time
 from pathlib import Path
 
@@ -21,8 +19,7 @@ from atoll.files import write_atomic
 from atoll.run import operate
 from atoll.run.directory import RunDir
 from atoll.run.genesis import check_model, prepare
-from atoll.run.host import kept_ticket, wait_for_ticket
-from atoll.run.processes import Child
+from atoll.run.local import LocalSwarm
 from atoll.status import IslandStatus, RunStatus
 from atoll.terminal import Host, Picture, Preparing, Terminal, clock
 
@@ -83,9 +80,8 @@ class Demo:
         self.terminal = terminal
         self.story = Story()
         self.picture = Picture()
-        self._host: Child | None = None
-        self._islands: dict[int, Child] = {}
-        self._ticket = ""
+        threads = f"island.threads={recipe.island.threads or 1}"
+        self._swarm = LocalSwarm(run_dir, [threads, f"island.micro_batch={recipe.island.micro_batch}"])
         self._speaker = Host(terminal, recipe.num_outer_steps)
         self._events = EventReader(run_dir.events)
         self._status: RunStatus | None = None  # the last that the coordinator gave
@@ -95,12 +91,7 @@ class Demo:
 
     def start(self) -> None:
         """Start the coordinator, then the islands: a process for each trainer and each agent."""
-        log = self.run_dir.coordinator / "host.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        before = kept_ticket(self.run_dir.coordinator / "ticket")
-        arguments = ["atoll", "host", str(self.run_dir.path), "--listen", "127.0.0.1:0"]
-        self._host = Child(arguments, log=log)
-        self._ticket = wait_for_ticket(self.run_dir.coordinator / "ticket", self._host, before)
+        self._swarm.host()
         for number in range(1, NUM_ISLANDS + 1):
             self._start_island(number)
 
@@ -109,8 +100,8 @@ class Demo:
         with Keys() as keys:
             if keys.there:
                 self.picture.keys = f"keys: 1-{NUM_ISLANDS} kill an island, Ctrl-C ends the demo"
-            while any(child.alive for child in self._islands.values()):
-                self._check_health()
+            while self._swarm.trains:
+                self._swarm.check()
                 self._read_events()
                 self._read_status()
                 self._kill_or_revive(self._answered(keys.pressed()))
@@ -119,16 +110,11 @@ class Demo:
             self._read_events()
             self._read_status()
         self.terminal.clear()
-        self._check_health()
+        self._swarm.check()
 
     def stop(self) -> None:
         """End everything that was started, however far it came."""
-        for child in self._islands.values():
-            child.socket.close()  # all at once; then wait
-        for child in self._islands.values():
-            child.stop()
-        if self._host is not None:
-            self._host.stop()
+        self._swarm.stop()
         self._read_events()
         if complaint := self._events.complaint:
             self.terminal.tell(complaint)
@@ -184,53 +170,16 @@ class Demo:
 
     def _kill(self, number: int) -> None:
         """SIGKILL to trainer and agent at once, as a power cut would."""
-        directory = self.run_dir.islands / f"island-{number}"
-        ids = [island for island, name in self.names.items() if name == directory.name]
+        ids = [island for island, name in self.names.items() if name == f"island-{number}"]
         if not ids:
             return  # it has not even joined
         self._doomed, self.story.watched = number, ids[0]
         self._note(f"killing island-{number} (SIGKILL to its trainer and its agent)")
         self.story.killed_at = time.time()
-        os.kill(int((directory / "agent.pid").read_text()), signal.SIGKILL)
-        self._islands[number].kill()
+        self._swarm.kill(number)
 
     def _start_island(self, number: int) -> None:
-        name = f"island-{number}"
-        log = self.run_dir.islands / name / "trainer.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        own = [
-            f"island.threads={self.recipe.island.threads or 1}",
-            f"island.micro_batch={self.recipe.island.micro_batch}",
-        ]
-        if number == 1:
-            own.append("island.evaluate_every=1")
-        arguments = [
-            "atoll",
-            "join",
-            self._ticket,
-            *own,
-            "--dir",
-            str(self.run_dir.path),
-            "--name",
-            name,
-            "--contributor",
-            name,
-            "--listen",
-            "127.0.0.1:0",
-        ]
-        # Several trainers share the cores: a second thread each would make all of them ten times slower.
-        self._islands[number] = Child(arguments, log=log, environment={"OMP_NUM_THREADS": "1"})
-
-    def _check_health(self) -> None:
-        if self._host is not None and not self._host.alive:
-            raise RuntimeError(f"the coordinator died; see {self.run_dir.coordinator / 'host.log'}")
-        for number, child in self._islands.items():
-            dead = not child.alive and child.process.returncode != 0
-            killed = number == self._doomed and not self.story.restarted_at
-            if dead and not killed:
-                raise RuntimeError(
-                    f"island-{number} died; see {self.run_dir.islands / f'island-{number}' / 'trainer.log'}"
-                )
+        self._swarm.join(number, *(["island.evaluate_every=1"] if number == 1 else []))
 
     # ------------------------------------------------------------------------------------------------ looking
     def _read_events(self) -> None:

@@ -18,15 +18,17 @@ import numpy as np
 import torch
 from lm_eval import evaluator
 from lm_eval.api.model import hash_args
-from lm_eval.models.huggingface import HFLM
+from lm_eval.models import huggingface
 from lm_eval.tasks import TaskManager
 
 from atoll.errors import UserError
 from atoll.evaluate.answers import Answers, Batch
 from atoll.evaluate.progress import Pace, Report
 from atoll.evaluate.suites import Question
+from atoll.evaluate.tokens import beginning, end_ids, end_of_turn, lacks_bos
 from atoll.words import listed
 
+HFLM: Any = huggingface.HFLM  # the decorator around it hides its type
 SEED, OTHER_SEED = 0, 1234  # lm-eval's own: of Python; of numpy, of torch and of the choice of examples
 NUM_SHOWN = 3  # names of data sets in a sentence
 
@@ -72,28 +74,20 @@ class Tasks:
 
     def data_of(self, task: str) -> list[str]:
         """The names on the hub of the data sets that a task, or each of a group, reads; sorted."""
-        return sorted(set(self._data_of(task, {})))
+        return sorted(set(self._data_of(task)))
 
-    def _data_of(self, name: str | dict[str, Any], above: dict[str, Any]) -> Iterator[str]:
-        """`above`: what the group around it sets for its tasks."""
-        config = dict(above)
-        if isinstance(name, dict):
-            config |= name
-            name = name.get("task") or name.get("group") or ""
-        if isinstance(name, list):
-            for member in name:
-                yield from self._data_of(member, config)
-            return
-        entry = self._manager.task_index.get(name)
-        if entry is None:
-            return
-        for member in sorted(entry.tags) if entry.cfg is None else ():
-            yield from self._data_of(member, above)
-        config = {**(entry.cfg or {}), **above}
-        members = (entry.cfg or {}).get("task")
-        for member in members if isinstance(members, list) else ():
-            yield from self._data_of(member, above)
-        if path := config.get("dataset_path"):
+    def _data_of(self, member: Any) -> Iterator[str]:
+        """`member`: a name, or what a group has in its place: a name with settings, or an inner group."""
+        given: dict[str, Any] = member if isinstance(member, dict) else {"task": member}
+        name: Any = given.get("task") or given.get("group")
+        entry = None if isinstance(name, list) else self._manager.task_index.get(name)
+        known: dict[str, Any] = (entry.cfg or {}) if entry else {}
+        members: Any = name if isinstance(name, list) else known.get("task")
+        if entry is not None and entry.cfg is None:  # a tag
+            members = sorted(entry.tags)
+        for each in members if isinstance(members, list) else ():
+            yield from self._data_of(each)
+        if path := given.get("dataset_path") or known.get("dataset_path"):
             yield str(path)
 
     def load(self, question: Question, data_dir: Path) -> dict[str, Any]:
@@ -298,25 +292,12 @@ class Model(HFLM):
 
     # ------------------------------------------------------------------------------- first and last tokens
     def _beginning(self, attribute: str, request: Any) -> str:
-        """How a request begins, for people; from now on one that lacks its BOS gets it.
-
-        A tokenizer whose BOS is its end of text, as GPT-NeoX's, has no BOS of its own, and gets none. Raises
-        UserError where there is more than one, or it is not the first.
-        """
-        bos = self.tokenizer.bos_token_id
+        """How a request begins, for people; from now on one that lacks its BOS gets it. Raises UserError."""
         ids = self._first_ids(attribute, request)
-        if bos is None or (bos == self.tokenizer.eos_token_id and bos not in ids):
-            return "no BOS"
-        if bos not in ids and not self._adds_bos:
+        if lacks_bos(self.tokenizer, ids) and not self._adds_bos:
             self._adds_bos = True
             ids = self._first_ids(attribute, request)
-        if ids[0] != bos or ids.count(bos) != 1:
-            raise UserError(
-                f"{request.task_name}: the first request has {ids.count(bos)} BOS, and begins with "
-                f"{self.tokenizer.convert_ids_to_tokens(ids[:3])}; it must begin with one and have no other: "
-                "look at the checkpoint's tokenizer and chat template"
-            )
-        return "one BOS, added" if self._adds_bos else "one BOS"
+        return beginning(self.tokenizer, ids, request.task_name, self._adds_bos)
 
     def _first_ids(self, attribute: str, request: Any) -> list[int]:
         """The tokens that the model reads first of a request, without the cut of one that is too long."""
@@ -332,20 +313,12 @@ class Model(HFLM):
         return text if text.startswith(bos) else bos + text
 
     def _end_ids(self) -> list[int]:
-        """The tokens that end what the model generates by itself."""
-        ends = self.model.generation_config.eos_token_id
-        if ends is None:
-            ends = self.tokenizer.eos_token_id
-        return [] if ends is None else [int(end) for end in (ends if isinstance(ends, list) else [ends])]
+        return end_ids(self.tokenizer, self.model.generation_config)
 
     def _stop_at_end_of_turn(self) -> None:
         """From now on generation ends where the template ends a turn, also if the checkpoint forgot that."""
-        turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
-        after = self.tokenizer.apply_chat_template(turns, tokenize=False).rpartition("answer")[2]
-        ids = self.tokenizer.encode(after, add_special_tokens=False)
-        added = self.tokenizer.added_tokens_decoder
-        end = next((token for token in ids if token in added and added[token].special), None)
-        if end is not None and end not in (ends := self._end_ids()):
+        end, ends = end_of_turn(self.tokenizer), self._end_ids()
+        if end is not None and end not in ends:
             self.model.generation_config.eos_token_id = [*ends, end]
 
 

@@ -1,6 +1,5 @@
 """Ask checkpoints the questions of a suite or of a list of tasks, unless the answers are known already."""
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from atoll.evaluate.data import DataSets
 from atoll.evaluate.progress import Report
 from atoll.evaluate.results import Checkpoint, Measured, Result, Settings
 from atoll.evaluate.suites import Question
+from atoll.evaluate.tokens import ONE_BOS
 from atoll.files import DirectoryLock
 from atoll.words import listed
 
@@ -119,9 +119,6 @@ class Measuring:
         """The questions that can be asked, by what lm-eval and the data sets have."""
         if self._tasks is None:
             self._say("lm-eval reads its tasks …")
-            # Both are read at the import: bars of other libraries would break our lines.
-            os.environ.setdefault("TQDM_DISABLE", "1")
-            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
             from atoll.evaluate.harness import Tasks
 
             self._tasks = Tasks()
@@ -175,7 +172,7 @@ class Measuring:
             self._say(
                 f"{question.task}: {result.num_cut:,} of {result.num_requests:,} requests are longer than "
                 f"the {result.max_length:,} tokens that this model reads; lm-eval cuts them on the left"
-                + (", and so their BOS is gone" if "one BOS" in result.starts_with else "")
+                + (", and so their BOS is gone" if ONE_BOS in result.starts_with else "")
             )
         return result
 

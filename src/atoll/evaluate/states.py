@@ -5,15 +5,14 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from atoll.agent import membership
-from atoll.agent.checkpoint import OuterCheckpoint
 from atoll.data.manifest import TOKENIZER_DIR, Manifest
 from atoll.data.tokenizer import Tokenizer
 from atoll.evaluate.checkpoint import Files
 from atoll.evaluate.results import Checkpoint
 from atoll.given import named
 from atoll.model import hf
-from atoll.publish.export import load_model, newest_state
+from atoll.publish.export import load_model
+from atoll.publish.states import CommittedState, committed_state
 from atoll.recipe import Recipe
 from atoll.run.directory import RunDir
 
@@ -24,10 +23,9 @@ class State:
     def __init__(self, run_dir: RunDir) -> None:
         """The newest. Raises UserError where there is none."""
         self._run_dir = run_dir
-        recipe, saved, ledger = newest_state(run_dir)
-        self.recipe: Recipe = recipe
-        self.saved: OuterCheckpoint = saved
-        self.tokens = sum(ledger.values())
+        self.saved: CommittedState = committed_state(run_dir)
+        self.recipe: Recipe = self.saved.recipe
+        self.tokens = sum(self.saved.tokens.values())
 
     @contextmanager
     def as_checkpoint(self, inside: Path) -> Generator[tuple[Files, Checkpoint, hf.Model]]:
@@ -58,13 +56,5 @@ class State:
             step=self.saved.step,
             root=self.saved.root.hex(),
             tokens=self.tokens,
-            run_id=run_id_of(self._run_dir),
+            run_id=self.saved.member.run_id,
         )
-
-
-def run_id_of(run_dir: RunDir) -> str:
-    """The id of the run whose islands are in a directory; "" where there are none."""
-    for directory in sorted(run_dir.islands.glob("*")):
-        if (member := membership.load(directory)) is not None:
-            return member.run_id
-    return ""

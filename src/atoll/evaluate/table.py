@@ -24,7 +24,8 @@ class Table:
         """The table and its notes, as a model card has them."""
         lines = [self.header, ["---", *["---:" for _ in self.header[1:]]], *self.rows]
         text = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
-        return text + "".join(f"\n\n{note}" for note in self.notes) + "\n"
+        notes = (note.replace(AT_CHANCE, f"\\{AT_CHANCE}") for note in self.notes)  # no item of a list
+        return text + "".join(f"\n\n{note}" for note in notes) + "\n"
 
 
 def figure_of(result: Result) -> tuple[str, Measured] | None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from atoll.evaluate import results
 from atoll.evaluate.checkpoint import Files
@@ -12,12 +13,15 @@ from atoll.evaluate.figure import draw, refuse_other
 from atoll.evaluate.hub import fetched
 from atoll.evaluate.measure import Asked, Measuring
 from atoll.evaluate.results import Checkpoint, Result
-from atoll.evaluate.states import State
 from atoll.evaluate.table import table
 from atoll.given import named
-from atoll.run.directory import RunDir
 from atoll.terminal import Terminal
 from atoll.terminal.scores import Scores
+
+if TYPE_CHECKING:  # what reads a run's states takes a second to import, and only a run needs it
+    from atoll.evaluate.states import State
+
+RECIPE = "recipe.json"  # in the directory of a run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +85,7 @@ def measured(wanted: Wanted, shown: Shown) -> list[Result]:
 def default_directory(models: Sequence[str]) -> Path:
     """Where results are kept: with a run if it is the only thing that is measured, else here."""
     path = Path(models[0])
-    if len(models) == 1 and RunDir(path).recipe.is_file():
+    if len(models) == 1 and (path / RECIPE).is_file():
         return path / results.DIRECTORY
     return Path(results.DIRECTORY)
 
@@ -89,14 +93,17 @@ def default_directory(models: Sequence[str]) -> Path:
 class _Model:
     """One of the models: a checkpoint, or a run's newest state."""
 
+    _given: "Files | State"
+
     def __init__(self, model: str) -> None:
         """Raises UserError where it is neither."""
-        run_dir = RunDir(Path(model))
-        self._given: Files | State
-        if run_dir.recipe.is_file():
-            self._given = State(run_dir)
-        else:
+        if not (Path(model) / RECIPE).is_file():
             self._given = Files(fetched(model), name=model)
+            return
+        from atoll.evaluate.states import State
+        from atoll.run.directory import RunDir
+
+        self._given = State(RunDir(Path(model)))
 
     def measured(self, measuring: Measuring, directory: Path) -> list[Result]:
         if isinstance(self._given, Files):

@@ -21,6 +21,7 @@ from atoll.events.step import (
     AttemptClosed,
     AttemptOpened,
     Committed,
+    Evaluated,
     Excluded,
     Fault,
     Finished,
@@ -54,6 +55,7 @@ Event = (
     | Resumed
     | Thin
     | Committed
+    | Evaluated
     | Finished
     | ReignBegan
     | Deposed

@@ -3,12 +3,12 @@
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
-from atoll.events import Event
+from atoll.events import Evaluated, Event
 from atoll.files import disk_error
 
 VERSION = 1  # of the file's format: raise it with every change that a reader of before would misread
@@ -23,17 +23,21 @@ class EventLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._hear = hear
         self.notable: deque[Event] = deque(maxlen=NUM_NOTABLE)  # the last that were not routine
+        self.evaluated: Evaluated | None = None  # the newest, of earlier coordinators too
         self.failure: Exception | None = None  # why an event could not be written
         self._path = path
         self._file = path.open("ab", buffering=0)
-        if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
-            os.write(self._file.fileno(), b"\n")  # ends a line that a crash cut off
+        if before := path.read_bytes():
+            self.evaluated = newest_evaluated(EventReader(path).read()) if _EVALUATED in before else None
+            if not before.endswith(b"\n"):
+                os.write(self._file.fileno(), b"\n")  # ends a line that a crash cut off
 
     def write(self, event: Event) -> None:
         """Append an event; its time is now. One that cannot be written is lost, and `failure` says why."""
         event = msgspec.structs.replace(event, time=time.time())
         if not event.routine:
             self.notable.append(event)
+        self.evaluated = event if isinstance(event, Evaluated) else self.evaluated
         line = {"version": VERSION, **msgspec.to_builtins(event), "text": event.text}
         try:
             self._file.write(msgspec.json.encode(line) + b"\n")
@@ -85,4 +89,11 @@ class EventReader:
         )
 
 
+def newest_evaluated(events: Iterable[Event]) -> Evaluated | None:
+    """The last evaluation among events, oldest first; None if there is none."""
+    found = [event for event in events if isinstance(event, Evaluated)]
+    return found[-1] if found else None
+
+
+_EVALUATED = b'"kind":"evaluated"'  # a file without it need not be decoded for it
 _decoder = msgspec.json.Decoder(Event)

@@ -11,6 +11,7 @@ class Enrolled(Occurrence, frozen=True, kw_only=True):
     routine: ClassVar[bool] = True
 
     contributor: str  # who gets the credit; "": nobody was named
+    place: str = ""  # where it stands, as its contributor says; "": that is not told
 
     @property
     def text(self) -> str:

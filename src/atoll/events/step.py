@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import msgspec
 
 from atoll.events.base import Occurrence
-from atoll.metrics import Exchange, Metrics
+from atoll.metrics import Exchange, Metrics, Score, scores_text
 from atoll.words import listed
 
 ROOT_DIGITS = 12  # of a root's hex digits: enough for people to tell states apart
@@ -169,6 +169,18 @@ class Committed(Occurrence, frozen=True, kw_only=True):
         counts = f"{len(self.participants)} islands, {self.tokens:,} tokens"
         loss = "no label" if self.loss is None else f"loss {self.loss:.3f}"
         return f"step {self.step}: {counts}, {loss}, root {self.root[:ROOT_DIGITS]}"
+
+
+class Evaluated(Occurrence, frozen=True, kw_only=True):
+    """A member has measured state `step`. What it says is not proven; the root is the one of that state."""
+
+    root: str  # of the state, in hex
+    scores: dict[str, Score]  # by lm-eval's name of the task
+    heldout_losses: dict[str, float]  # by source: nats per token of text that is never trained on
+
+    @property
+    def text(self) -> str:
+        return f"state {self.step} was evaluated: {scores_text(self.scores, self.heldout_losses)}"
 
 
 class Finished(Occurrence, frozen=True, kw_only=True):

@@ -17,9 +17,11 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from atoll.errors import UserError
 from atoll.island import optim
 from atoll.island.schedule import factor, rewarmed
 from atoll.model.hf import Model
+from atoll.model.lora import trained
 from atoll.objective import MicroBatch, Objective, Placed, place
 from atoll.recipe import Recipe
 
@@ -47,7 +49,7 @@ class Unread(NamedTuple):
     learning_rate: float
 
 
-class LossNotFiniteError(ArithmeticError):
+class LossNotFiniteError(UserError):
     """The loss or the gradient norm is NaN or infinite, so the weights in memory are useless.
 
     The swarm's outer state and the inner checkpoint are not affected.
@@ -164,8 +166,8 @@ class Island:
         return loss_sum, count
 
     def parameters(self) -> dict[str, Tensor]:
-        """The trained parameters by name, in state-dict order: detached, but sharing the model's memory."""
-        return {name: value.detach() for name, value in self.model.named_parameters() if value.requires_grad}
+        """As `model.lora.trained`: what islands exchange."""
+        return trained(self.model)
 
     def load(self, parameters: Mapping[str, Tensor | np.ndarray]) -> None:
         """Copy values into the trained parameters. Raises ValueError unless names and shapes match."""

@@ -4,6 +4,7 @@ Parameters keep the names that they have in `transformers`. Shapes: B windows, L
 D = hidden_size.
 """
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from atoll.model.attention import Mask
 from atoll.model.weights import check_finite
 
 PROBE_TOKENS = 8
+CACHES = ("cache", "past_key_values")  # what a base model's cache is called, in new versions and in old ones
 TOLERANCE = 1e-3  # relative to the largest logit: room for another order of the same sums, and no more
 
 
@@ -77,16 +79,41 @@ class Foreign(nn.Module):
         ]
         return torch.cat(hidden).view(*tokens.shape, -1).clone()  # FSDP2 warns of a view
 
+    def read(self, tokens: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """(hidden states [B, L, D] of tokens [B, L] that follow what is in the cache, the cache after them).
+
+        The cache is one of `transformers`; None for the beginning. Raises UserError for a model without one.
+        """
+        base = self.get_submodule(self._base)
+        known = inspect.signature(base.forward).parameters
+        name = next((each for each in CACHES if each in known), None)
+        if name is None:
+            raise UserError(
+                f"a {type(self._causal).__name__} has no key-value cache; write text with transformers itself"
+            )
+        read = base(input_ids=tokens, use_cache=True, **{name: cache})
+        return read.last_hidden_state, getattr(read, name)
+
     def train(self, mode: bool = True) -> "Foreign":
         """Set only this module's flag: its children stay in evaluation mode, without dropout."""
         self.training = mode
         return self
 
-    def save(self, directory: Path, bos_token_id: int | None, eos_token_id: int | list[int] | None) -> None:
-        """Write into `directory`, which exists, the files that `from_pretrained` loads."""
+    def save(
+        self,
+        directory: Path,
+        bos_token_id: int | None,
+        eos_token_id: int | list[int] | None,
+        dtype: torch.dtype = torch.float32,
+        shard_bytes: int = 5_000_000_000,
+    ) -> None:
+        """Write into `directory`, which exists, the files that `from_pretrained` loads.
+
+        The model itself is left in `dtype`.
+        """
         for config in (self._causal.config, self._causal.generation_config):
             config.bos_token_id, config.eos_token_id = bos_token_id, eos_token_id
-        self._causal.save_pretrained(directory)
+        self._causal.to(dtype).save_pretrained(directory, max_shard_size=shard_bytes)
 
 
 def from_config(directory: Path) -> Foreign:
@@ -139,6 +166,35 @@ def load(directory: Path) -> Foreign:
     if not (ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max():
         raise _unsupported(causal, directory)
     return model
+
+
+def logits_of(directory: Path, tokens: Tensor) -> Tensor:
+    """The logits [B, L, vocab_size], in fp32, of what `transformers` itself loads from a directory."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    causal: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True)
+    with torch.no_grad():
+        return causal.eval()(input_ids=tokens, use_cache=False).logits
+
+
+def chat_tokens(directory: Path, messages: list[dict[str, str]]) -> list[int]:
+    """The ids of a conversation, up to where the assistant answers, by the chat template in a directory.
+
+    Raises UserError where there is none, or it cannot be used.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        # The template has put the BOS there already.
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    except Exception as error:  # a template is a program: whatever it runs into
+        raise UserError(
+            f"{directory}: no chat template that can be used ({_first_line(error)}); leave --chat out"
+        ) from error
 
 
 def _unsupported(causal: Any, where: Path) -> UserError:

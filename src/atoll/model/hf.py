@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -15,14 +14,14 @@ from atoll import recipe
 from atoll.errors import UserError
 from atoll.files import open_to_readers
 from atoll.given import read_text, refuse_pointer
-from atoll.model import foreign
+from atoll.model import foreign, lora
 from atoll.model.foreign import Foreign
 from atoll.model.llama import Llama
-from atoll.model.presets import ForeignError, LlamaConfig, read_config, resolve
+from atoll.model.presets import ForeignError, LlamaConfig, config_tree, published, read_config, resolve
 from atoll.model.weights import check_finite, check_names
 
 SHARD_BYTES = 5_000_000_000
-INDEX_NAME = "model.safetensors.index.json"
+WEIGHTS_NAME, INDEX_NAME = "model.safetensors", "model.safetensors.index.json"
 Model = Llama | Foreign  # both have forward(tokens, mask) -> hidden states, head_weight and blocks
 
 
@@ -30,12 +29,18 @@ def build(described: recipe.Model, vocab_size: int) -> Model:
     """The model of a recipe, with arbitrary weights, for a tokenizer of `vocab_size` tokens.
 
     A Llama is on torch's default device, which may be meta. A foreign model is on the CPU, since it computes
-    buffers when it is made. Raises UserError where there is no such model, or its vocabulary is too small.
+    buffers when it is made; so is one with adapters, whose other weights are those of its checkpoint. Raises
+    UserError where there is no such model, or its vocabulary is too small.
     """
-    try:
-        return Llama(resolve(described, vocab_size))
-    except ForeignError:
-        model = foreign.from_config(described.checkpoint)
+    if described.lora is not None:
+        with torch.device("cpu"):
+            model = open_model(described.checkpoint)
+        lora.adapt(model, described.lora, described.checkpoint)
+    else:
+        try:
+            return Llama(resolve(described, vocab_size))
+        except ForeignError:
+            model = foreign.from_config(described.checkpoint)
     if vocab_size > len(model.head_weight):
         raise UserError(
             f"model.from: the tokenizer has {vocab_size} tokens, the model only {len(model.head_weight)}; "
@@ -68,17 +73,26 @@ def save_model(
     context_length: int,
     bos_token_id: int | None,
     eos_token_id: int | list[int] | None,
+    dtype: torch.dtype = torch.float32,
+    shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write into `directory`, which exists, the files that `from_pretrained` loads.
 
-    `context_length`: how far the model was trained, so how many positions its config gives at least.
+    `context_length`: how far the model was trained, so how many positions its config gives at least. `dtype`:
+    of the tensors in the files; more than `shard_bytes` of them become several files and an index.
     """
     if isinstance(model, Foreign):
-        model.save(directory, bos_token_id, eos_token_id)
+        model.save(directory, bos_token_id, eos_token_id, dtype, shard_bytes)
         return
-    positions = max(context_length, model.config.max_position_embeddings)
-    config = msgspec.structs.replace(model.config, max_position_embeddings=positions)
-    save(directory, config, model.state_dict(), bos_token_id=bos_token_id, eos_token_id=eos_token_id)
+    save(
+        directory,
+        published(model.config, context_length),
+        model.state_dict(),
+        bos_token_id=bos_token_id,
+        eos_token_id=eos_token_id,
+        dtype=dtype,
+        shard_bytes=shard_bytes,
+    )
 
 
 def save(
@@ -88,37 +102,39 @@ def save(
     *,
     bos_token_id: int | None = None,
     eos_token_id: int | list[int] | None = None,
+    dtype: torch.dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write config.json, generation_config.json and safetensors files into `directory`, which exists.
 
-    The tensors keep their dtype. More than `shard_bytes` of them become several files and an index. Raises
-    OSError when a file cannot be written.
+    The tensors keep their dtype, unless one is given. More than `shard_bytes` of them become several files
+    and an index. Raises OSError when a file cannot be written.
     """
     # Written even where None: without them transformers assumes Llama 2's ids 1 and 2, and stops at token 2.
     special = {"bos_token_id": bos_token_id, "eos_token_id": eos_token_id}
-    dtype = str(next(iter(state_dict.values())).dtype).removeprefix("torch.")
-    _write_json(directory / "config.json", {**_config_tree(config, dtype), **special})
+    name_of_dtype = str(dtype or next(iter(state_dict.values())).dtype).removeprefix("torch.")
+    _write_json(directory / "config.json", {**config_tree(config, name_of_dtype), **special})
     _write_json(directory / "generation_config.json", {"do_sample": True, **special})
 
-    shards: list[dict[str, Tensor]] = [{}]
+    sizes = {name: tensor.numel() * (dtype or tensor.dtype).itemsize for name, tensor in state_dict.items()}
+    shards: list[list[str]] = [[]]
     num_bytes = 0  # in the last shard
-    for name, tensor in state_dict.items():
-        if shards[-1] and num_bytes + tensor.nbytes > shard_bytes:
-            shards.append({})
+    for name, size in sizes.items():
+        if shards[-1] and num_bytes + size > shard_bytes:
+            shards.append([])
             num_bytes = 0
-        shards[-1][name] = tensor.detach().contiguous()
-        num_bytes += tensor.nbytes
-    if len(shards) == 1:
-        _save_tensors(directory / "model.safetensors", shards[0])
-        return
+        shards[-1].append(name)
+        num_bytes += size
     weight_map: dict[str, str] = {}
-    for number, shard in enumerate(shards, start=1):
-        name = f"model-{number:05}-of-{len(shards):05}.safetensors"
-        _save_tensors(directory / name, shard)
-        weight_map |= dict.fromkeys(shard, name)
-    total_size = sum(tensor.nbytes for tensor in state_dict.values())
-    _write_json(directory / INDEX_NAME, {"metadata": {"total_size": total_size}, "weight_map": weight_map})
+    for number, names in enumerate(shards, start=1):
+        file = f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else WEIGHTS_NAME
+        # One shard at a time is converted, so that memory holds no second model.
+        tensors = {name: state_dict[name].detach() for name in names}
+        _save_tensors(directory / file, {n: t.to(dtype or t.dtype).contiguous() for n, t in tensors.items()})
+        weight_map |= dict.fromkeys(names, file)
+    if len(shards) > 1:
+        tree = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+        _write_json(directory / INDEX_NAME, tree)
 
 
 def load(directory: Path) -> tuple[LlamaConfig, dict[str, Tensor]]:
@@ -134,7 +150,7 @@ def load(directory: Path) -> tuple[LlamaConfig, dict[str, Tensor]]:
     except (ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{index}: damaged; copy the checkpoint again") from error
     state_dict: dict[str, Tensor] = {}
-    for name in sorted(names or {"model.safetensors"}):
+    for name in sorted(names or {WEIGHTS_NAME}):
         try:
             refuse_pointer(directory / name)
             state_dict |= load_file(directory / name)
@@ -163,25 +179,6 @@ def load(directory: Path) -> tuple[LlamaConfig, dict[str, Tensor]]:
     return config, state_dict
 
 
-def _config_tree(config: LlamaConfig, dtype: str) -> dict[str, Any]:
-    """config.json with the rope keys of transformers 4 (rope_theta, rope_scaling) and 5 (rope_parameters)."""
-    tree: dict[str, Any] = msgspec.to_builtins(config)
-    scaling = {"rope_type": "llama3", **tree["rope_scaling"]} if config.rope_scaling else None
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        **tree,
-        "rope_scaling": scaling,
-        "rope_parameters": {"rope_theta": config.rope_theta, **(scaling or {"rope_type": "default"})},
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "pretraining_tp": 1,
-        "torch_dtype": dtype,
-        "dtype": dtype,
-    }
-
-
 def _write_json(path: Path, tree: dict[str, Any]) -> None:
     path.write_text(json.dumps(tree, indent=2) + "\n", "utf-8")
 
@@ -189,3 +186,11 @@ def _write_json(path: Path, tree: dict[str, Any]) -> None:
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
     open_to_readers(path)
+
+
+def save_adapter(directory: Path, model: Model, described: recipe.Model) -> None:
+    """Write a model's adapters into `directory`, which exists, as peft loads them beside `model.from`."""
+    assert described.lora is not None
+    tensors, config = lora.adapter_files(model, described.lora, str(described.checkpoint))
+    _save_tensors(directory / "adapter_model.safetensors", tensors)
+    _write_json(directory / "adapter_config.json", config)

@@ -187,6 +187,34 @@ def read_config(directory: Path) -> LlamaConfig:
         raise UserError(f"{path}: {error}") from error
 
 
+def published(config: LlamaConfig, context_length: int) -> LlamaConfig:
+    """The dimensions of a model's export: as many positions at least as it was trained on."""
+    positions = max(context_length, config.max_position_embeddings)
+    return msgspec.structs.replace(config, max_position_embeddings=positions)
+
+
+def config_tree(config: LlamaConfig, dtype: str) -> dict[str, Any]:
+    """config.json, with the rope keys of transformers 4 (rope_theta, rope_scaling) and 5 (rope_parameters).
+
+    Only the ids of special tokens are left out, which are the tokenizer's.
+    """
+    tree: dict[str, Any] = msgspec.to_builtins(config)
+    scaling = {"rope_type": "llama3", **tree["rope_scaling"]} if config.rope_scaling else None
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        **tree,
+        "rope_scaling": scaling,
+        "rope_parameters": {"rope_theta": config.rope_theta, **(scaling or {"rope_type": "default"})},
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "pretraining_tp": 1,
+        "torch_dtype": dtype,
+        "dtype": dtype,
+    }
+
+
 def _overridden(preset: LlamaConfig, overrides: dict[str, Any]) -> LlamaConfig:
     """The preset with some dimensions replaced, and head_dim adapted. Raises UserError if they do not fit."""
     config = msgspec.structs.replace(preset, **overrides)

@@ -1,1 +1,1 @@
-"""What post-training needs beside the training loop."""
+"""What is made of models after they are trained: merges, evolved instructions, and the pipeline of it all."""

@@ -5,7 +5,7 @@ of three forms. The second and third are lossy, and need the configuration that 
 
 raw         `token_ids` and `top_values` [n, k] legacy      `packed_indices` int64, as many ids in each as
 fit; `exact_values`; `coeffs` of a polynomial of the rest.
-            Its values are logits, so nothing is known of the tail
+            Its values are logits, so the k tokens are taken for all that there are
 compressed  `bytepacked_indices` and `compressed_logprobs`, bytes: ids of equally many bits; exact values,
 coefficients
             of a polynomial of the rest, and its residuals
@@ -74,9 +74,11 @@ class PublishedRows:
         self._codec = _read_codec(codec) if codec is not None else None
         self._offsets: dict[bytes, int] = {}
         try:
-            self._file = path.open("rb")
-            while line := self._line(at := self._file.tell()):
-                self._offsets.setdefault(_key(line["input_ids"]), at)
+            with path.open("rb") as file:
+                at = 0
+                for line in file:
+                    self._offsets.setdefault(_key(self._row(line, at)["input_ids"]), at)
+                    at += len(line)
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
         if not self._offsets:
@@ -103,7 +105,9 @@ class PublishedRows:
                 f"{self._path}: a capture of other rows: none has the {len(tokens)} tokens of the prepared "
                 f"row that begins with {tokens[:8].tolist()}"
             )
-        return self._decoded(self._line(at))
+        with self._path.open("rb") as file:
+            file.seek(at)
+            return self._decoded(self._row(file.readline(), at))
 
     def _decoded(self, row: dict[str, Any]) -> Decoded:
         if {"token_ids", "top_values"} <= row.keys():
@@ -117,12 +121,8 @@ class PublishedRows:
             "or are compressed in one that --codec does not describe"
         )
 
-    def _line(self, at: int) -> dict[str, Any]:
-        """The row at this byte; {} at the end of the file."""
-        self._file.seek(at)
-        line = self._file.readline()
-        if not line.strip():
-            return {}
+    def _row(self, line: bytes, at: int) -> dict[str, Any]:
+        """The row of the line that begins at this byte."""
         try:
             row = msgspec.json.decode(line, type=dict[str, Any])
             row["input_ids"][0]

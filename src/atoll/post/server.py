@@ -1,7 +1,4 @@
-"""A teacher behind an OpenAI-compatible server that returns `prompt_logprobs`, as vLLM does.
-
-Only this file imports `openai`.
-"""
+"""A teacher behind an OpenAI-compatible server that returns `prompt_logprobs`, as vLLM does."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import msgspec
 import torch
-from blake3 import blake3
 
 from atoll.data.loader import Loader
 from atoll.data.manifest import TOKENIZER_DIR
@@ -13,6 +12,7 @@ from atoll.errors import UserError
 from atoll.files import digest_file
 from atoll.island.parallelize import device
 from atoll.model import hf
+from atoll.model.lora import digest_of
 from atoll.objective import build
 from atoll.post.capture import Part, Report, capture
 from atoll.post.published import PublishedRows
@@ -82,7 +82,7 @@ def _says(recipe: Recipe, loader: Loader, asked: Asked) -> tuple[Says, str]:
     """Who says the distributions, and what names them."""
     if asked.teacher is not None:
         model = _ready(hf.open_model(asked.teacher), recipe)
-        return LocalModel(model, loader.manifest.vocab_size, recipe.island.micro_batch), _digest(
+        return LocalModel(model, loader.manifest.vocab_size, recipe.island.micro_batch), digest_of(
             asked.teacher
         )
     if asked.server:
@@ -111,9 +111,3 @@ def _ready(model: hf.Model, recipe: Recipe) -> hf.Model:
     if recipe.island.threads:
         torch.set_num_threads(recipe.island.threads)
     return model.to(where) if where.type == "cpu" else model.to(where, torch.bfloat16)
-
-
-def _digest(directory: Path) -> str:
-    """What names a checkpoint: a digest of its config and weights."""
-    files = sorted([directory / "config.json", *directory.glob("*.safetensors")])
-    return blake3(b"".join(bytes.fromhex(digest_file(path)) for path in files)).hexdigest()

@@ -1,29 +1,138 @@
-"""`atoll export`: the newest outer state that commit records prove, as a checkpoint for `transformers`."""
+"""`atoll export`: a committed state as a checkpoint for `transformers`, with its card and its proof."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from atoll import recipe as recipes
-from atoll.agent import checkpoint, membership
-from atoll.agent.log import UpdateLog
+from atoll.agent.checkpoint import OuterCheckpoint
 from atoll.data.manifest import TOKENIZER_DIR, Manifest
 from atoll.data.tokenizer import Tokenizer
 from atoll.errors import UserError
 from atoll.files import atomic_dir
-from atoll.model import hf
-from atoll.publish.card import card
+from atoll.model import hf, lora
+from atoll.model.attention import Mask
+from atoll.model.foreign import logits_of
+from atoll.publish import proof
+from atoll.publish.card import write_card
+from atoll.publish.gather import facts_of
+from atoll.publish.states import CommittedState, committed_state
+from atoll.publish.verify import verify
 from atoll.recipe import Recipe
 from atoll.run.directory import RunDir
 
+Dtype = Literal["fp32", "bf16"]
+DTYPES: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PROBE_TOKENS = 48  # on which the export's logits are compared with ours
+LOGIT_TOLERANCE = 1e-4
 
-def export(run_dir: RunDir, out: Path) -> tuple[Path, checkpoint.OuterCheckpoint]:
-    """Write model, tokenizer and card to `out`, whole or not at all; return `out` and the outer checkpoint.
 
-    Raises UserError when `out` is not empty, or there is no outer checkpoint that the records prove.
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written."""
+
+    directory: Path
+    state: CommittedState
+    logits_difference: float  # the largest, between ours and those of `transformers`
+    is_proven: bool  # it carries a proof, which was verified
+
+
+def export(
+    run_dir: RunDir,
+    out: Path,
+    *,
+    step: int | None = None,
+    dtype: Dtype = "fp32",
+    shard_bytes: int = hf.SHARD_BYTES,
+    say: Callable[[str], None] = lambda _: None,
+) -> Exported:
+    """Write model, tokenizer, card and proof to `out`, whole or not at all.
+
+    `step`: of the state; the newest at hand, without one. Before it is done, `transformers` has loaded what
+    was written and computed our logits with it, and the proof was verified. Raises UserError when `out` is
+    not empty, or the state is not at hand.
     """
+    _check_room(out)
+    state = committed_state(run_dir, step)
+    recipe = state.recipe
+    if recipe.model.own:
+        raise UserError(
+            f"{run_dir.path}: this run trains a module of its own, which transformers cannot load; its outer "
+            f"checkpoints are in {run_dir.islands}/*/outer"
+        )
+    manifest = Manifest.load(run_dir.data)
+    tokenizer = Tokenizer.load(run_dir.data / TOKENIZER_DIR / "tokenizer.json")
+    model = load_model(recipe, manifest.vocab_size, state)
+    with atomic_dir(out) as temporary:
+        difference = write_model(temporary, model, recipe, tokenizer, dtype, shard_bytes)
+        is_proven = proof.write(temporary, state)
+        write_card(temporary, facts_of(run_dir, state, temporary, is_proven))
+        if is_proven:
+            verify(temporary, state.member.authority)
+        else:
+            say("transformers stores the tensors of this model in another form: the export carries no proof")
+    return Exported(directory=out, state=state, logits_difference=difference, is_proven=is_proven)
+
+
+def write_model(
+    directory: Path,
+    model: hf.Model,
+    recipe: Recipe,
+    tokenizer: Tokenizer,
+    dtype: Dtype,
+    shard_bytes: int,
+) -> float:
+    """Write the files that `transformers` loads; the largest difference of its logits from those of `model`.
+
+    The model's weights are rounded to `dtype` first. Raises RuntimeError for logits that differ.
+    """
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.to(DTYPES[dtype]))
+    vocab_size, length = len(model.head_weight), min(PROBE_TOKENS, recipe.inner.context_length)
+    tokens = torch.randint(vocab_size, (2, length), generator=torch.Generator().manual_seed(0))
+    tokens[:, 0] = tokenizer.bos_id
+    with torch.no_grad():
+        ours = model.eval()(tokens, Mask.causal(*tokens.shape)) @ model.head_weight.T
+    hf.save_model(
+        directory,
+        model,
+        context_length=recipe.inner.context_length,
+        bos_token_id=tokenizer.bos_id,
+        eos_token_id=tokenizer.eos_ids,
+        dtype=DTYPES[dtype],
+        shard_bytes=shard_bytes,
+    )
+    tokenizer.save(directory)
+    difference = float((logits_of(directory, tokens) - ours).abs().max())
+    if not difference <= LOGIT_TOLERANCE:
+        raise RuntimeError(
+            f"our logits and those of transformers differ by {difference}: the export is wrong, and not kept"
+        )
+    return difference
+
+
+def load_model(recipe: Recipe, vocab_size: int, saved: CommittedState | OuterCheckpoint) -> hf.Model:
+    """The recipe's model with the weights of an outer state, adapters merged, in fp32 on the CPU."""
+    model = hf.build(recipe.model, vocab_size)
+    parameters: dict[str, Any] = dict(model.named_parameters())
+    lora.check_base(model, [tensor.name for tensor in saved.layout.tensors], recipe.model.checkpoint)
+    with torch.no_grad():
+        for tensor, where in saved.layout.tensor_slices():
+            if tensor.name.startswith(lora.BASE):
+                continue
+            values = np.array(saved.parameters[where]).reshape(tensor.shape)
+            parameters[tensor.name].copy_(torch.from_numpy(values))
+    if recipe.model.lora is not None:
+        lora.merge(model)
+    return model
+
+
+def _check_room(out: Path) -> None:
+    """Raises UserError unless `out` can become a whole export."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: already there and not empty; choose another directory or empty this one")
     if out.exists() and (out.is_symlink() or out.is_mount() or out.samefile(Path.cwd())):
@@ -31,70 +140,3 @@ def export(run_dir: RunDir, out: Path) -> tuple[Path, checkpoint.OuterCheckpoint
             f"{out}: a link, a mounted file system or the current directory cannot be replaced by a whole "
             f"checkpoint; name a new directory, as in {out / 'model'}"
         )
-    recipe, saved, ledger = newest_state(run_dir)
-    model = load_model(recipe, Manifest.load(run_dir.data).vocab_size, saved)
-    tokenizer = Tokenizer.load(run_dir.data / TOKENIZER_DIR / "tokenizer.json")
-    with atomic_dir(out) as temporary:
-        hf.save_model(
-            temporary,
-            model,
-            context_length=recipe.inner.context_length,
-            bos_token_id=tokenizer.bos_id,
-            eos_token_id=tokenizer.eos_ids,
-        )
-        tokenizer.save(temporary)
-        (temporary / "README.md").write_text(card(recipe, saved.step, saved.root, ledger))
-    return out, saved
-
-
-def newest_state(run_dir: RunDir) -> tuple[Recipe, checkpoint.OuterCheckpoint, dict[str, int]]:
-    """(recipe, newest proven outer checkpoint of the islands in `run_dir`, committed tokens by island id).
-
-    Proven: its root is the one that the island's signed commit records give for its step, and its bytes have
-    that root. Raises UserError where there is none.
-    """
-    try:
-        return _newest_state(run_dir)
-    except PermissionError as error:
-        raise UserError(
-            f"{error.filename}: not permitted to read; export as the user whose run this is"
-        ) from error
-
-
-def _newest_state(run_dir: RunDir) -> tuple[Recipe, checkpoint.OuterCheckpoint, dict[str, int]]:
-    damaged = ""
-    candidates: list[tuple[checkpoint.OuterCheckpoint, membership.Membership, Path]] = []
-    # `glob` would pass over a directory that may not be read.
-    for directory in sorted(run_dir.islands.iterdir()) if run_dir.islands.exists() else []:
-        member = membership.load(directory)
-        if member is not None:
-            candidates += [(saved, member, directory) for saved in checkpoint.newest([directory / "outer"])]
-    for saved, member, directory in sorted(candidates, key=lambda c: -c[0].step):
-        log = UpdateLog(directory / "log", saved.layout, member.run.record_key)
-        if saved.step > log.head or log.root(saved.step, member.run.genesis_root) != saved.root:
-            continue
-        try:
-            saved.verify()
-        except UserError as error:
-            damaged = f" ({error})"
-            continue
-        ledger: dict[str, int] = {}
-        for record in log.records[: saved.step]:
-            for share in record.participants:
-                ledger[share.island] = ledger.get(share.island, 0) + share.tokens
-        return recipes.parse(member.run.recipe, member.run_id), saved, ledger
-    raise UserError(
-        f"{run_dir.path}: no outer checkpoint here that the run's commit records prove{damaged}; "
-        "let the run commit some steps first"
-    )
-
-
-def load_model(recipe: Recipe, vocab_size: int, saved: checkpoint.OuterCheckpoint) -> hf.Model:
-    """The recipe's model with the weights of an outer state, in fp32 on the CPU."""
-    model = hf.build(recipe.model, vocab_size)
-    parameters: dict[str, Any] = dict(model.named_parameters())
-    with torch.no_grad():
-        for tensor, where in saved.layout.tensor_slices():
-            values = np.array(saved.parameters[where]).reshape(tensor.shape)
-            parameters[tensor.name].copy_(torch.from_numpy(values))
-    return model

@@ -13,10 +13,15 @@ MAX_INT = 2**63 - 1
 MAX_FLOAT = sys.float_info.max
 
 PositiveInt = Annotated[int, Meta(ge=1, le=MAX_INT, description="an integer >= 1")]
+# With some hundred thousand, a machine can start no other process.
+NumThreads = Annotated[int, Meta(ge=1, le=1024, description="an integer from 1 to 1024")]
 NonNegativeInt = Annotated[int, Meta(ge=0, le=MAX_INT, description="an integer >= 0")]
 Int64 = Annotated[int, Meta(ge=-MAX_INT - 1, le=MAX_INT, description="an integer of at most 64 bits")]
 
-PositiveFloat = Annotated[float, Meta(gt=0, le=MAX_FLOAT, description="a finite number > 0")]
+# What a model is computed with, in single precision: there 1e-46 is nothing, and 1e39 infinite.
+PositiveFloat = Annotated[float, Meta(ge=1e-30, le=1e30, description="a number from 1e-30 to 1e30")]
+Rate = Annotated[float, Meta(ge=1e-30, le=1e3, description="a number from 1e-30 to 1000")]  # of an optimizer
+Strength = Annotated[float, Meta(ge=0, le=1e3, description="a number from 0 to 1000")]  # of a penalty
 NonNegativeFloat = Annotated[float, Meta(ge=0, le=MAX_FLOAT, description="a finite number >= 0")]
 FiniteFloat = Annotated[float, Meta(ge=-MAX_FLOAT, le=MAX_FLOAT, description="a finite number")]
 Decay = Annotated[float, Meta(ge=0, lt=1, description="a number >= 0 and < 1")]  # momentum, Adam's betas

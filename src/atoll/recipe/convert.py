@@ -33,10 +33,27 @@ def convert(tree: object, wanted: type[Wanted], where: str, path: str = "") -> W
 def _fault(value: Any, hint: Any, path: str) -> Fault:
     """The fault of a value that the type `hint` refuses: of its first part that is refused, or of itself."""
     meant = _meant(value, hint)
+    if meant is None and isinstance(value, dict) and (kinds := _tags(hint)):
+        return _fault_of_tag(value, kinds, path)
     for name, part, part_hint in _parts(value, meant):
         if _is_refused(part, part_hint):
             return _fault(part, part_hint, joined(path, name))
     return Fault(path, _fault_of_keys(value, meant) or _fault_of_all(value, hint))
+
+
+def _fault_of_tag(value: Any, kinds: dict[str, str], path: str) -> Fault:
+    """The fault of a table that is of none of the kinds allowed; `kinds`: the key that tells it, by tag."""
+    key = next(iter(kinds.values()))
+    there = listed(map(repr, kinds), "or")
+    if key not in value:
+        return Fault(path, f"missing required key `{key}`, which is {there}")
+    return Fault(joined(path, key), f"must be {there}, not {shown(value[key])}")
+
+
+def _tags(hint: Any) -> dict[str, str]:
+    """The key that tells the kinds of the tables that a type allows, by kind; none for tables of one kind."""
+    configs = (choice.__struct_config__ for choice in map(bare, members(hint)) if _is_struct(choice))
+    return {str(config.tag): config.tag_field for config in configs if config.tag_field is not None}
 
 
 def _is_refused(value: Any, hint: Any) -> bool:

@@ -2,26 +2,26 @@
 
 from typing import Literal
 
-from atoll.recipe.bounds import Decay, Factor, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from atoll.recipe.bounds import Decay, Factor, NonNegativeInt, PositiveFloat, PositiveInt, Rate, Strength
 from atoll.recipe.table import Table
 
 
 class AdamW(Table, frozen=True, tag_field="type", tag="adamw"):
     """AdamW for everything; weights decay in matrices only."""
 
-    lr: PositiveFloat = 1e-3
+    lr: Rate = 1e-3
     betas: tuple[Decay, Decay] = (0.9, 0.95)
     eps: PositiveFloat = 1e-8
-    weight_decay: NonNegativeFloat = 0.1
+    weight_decay: Strength = 0.1
 
 
 class Muon(Table, frozen=True, tag_field="type", tag="muon"):
     """Muon for the matrices of the hidden layers; AdamW at the rate `adamw_lr` for the rest."""
 
-    lr: PositiveFloat = 0.02
+    lr: Rate = 0.02
     momentum: Decay = 0.95
-    weight_decay: NonNegativeFloat = 0.1
-    adamw_lr: PositiveFloat = 1e-3
+    weight_decay: Strength = 0.1
+    adamw_lr: Rate = 1e-3
 
 
 class Schedule(Table, frozen=True):
@@ -41,4 +41,4 @@ class Inner(Table, frozen=True, kw_only=True):
     optimizer: AdamW | Muon = AdamW()
     schedule: Schedule = Schedule()
     clip_norm: PositiveFloat = 1.0
-    z_loss: NonNegativeFloat = 0.0  # weight of max-z-loss; 0: none
+    z_loss: Strength = 0.0  # weight of max-z-loss; 0: none

@@ -6,7 +6,7 @@ where consecutive updates are nearly parallel, momentum multiplies the rate (doc
 
 from typing import ClassVar, Literal
 
-from atoll.recipe.bounds import Decay, Factor, HalfShare, PositiveFloat
+from atoll.recipe.bounds import Decay, Factor, HalfShare, PositiveFloat, Rate
 from atoll.recipe.table import Table
 
 REFERENCE = "reference"  # column by document: its log-probability under the model that the run starts from
@@ -21,7 +21,7 @@ class Objective(Table, frozen=True, kw_only=True, tag_field="type"):
     columns: ClassVar[tuple[str, ...]] = ()  # what `atoll capture` must have added to the prepared data
     has_z_loss: ClassVar[bool] = False  # whether inner.z_loss has an effect
 
-    outer_lr: PositiveFloat = 0.7
+    outer_lr: Rate = 0.7
     outer_momentum: Decay = 0.9
 
 
@@ -43,7 +43,7 @@ class Preference(Objective, frozen=True, kw_only=True):
 
     rows: ClassVar[Rows] = "pairs"
 
-    outer_lr: PositiveFloat = 1.0
+    outer_lr: Rate = 1.0
     outer_momentum: Decay = 0.0
 
 

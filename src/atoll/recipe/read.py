@@ -5,7 +5,7 @@ Whatever is wrong with a recipe ends in a UserError of the form `WHERE: at KEY.P
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,27 +16,47 @@ from atoll.recipe.island import Island
 from atoll.recipe.overrides import override
 from atoll.recipe.recipe import Recipe
 from atoll.recipe.rules import check
+from atoll.recipe.variants import choose, taken_out
 
+Whole = TypeVar("Whole")
 BUILT_IN_DIR = Path(__file__).parents[1] / "recipes"
 
 
-def load(source: str | Path, overrides: list[str] | None = None) -> Recipe:
+def load(source: str | Path, overrides: list[str] | None = None, variant: str = "") -> Recipe:
     """The recipe in a TOML file, or a run's own recipe.json, or built in under a bare name; with overrides.
 
-    Raises UserError for a file that is not there or cannot be read, an override that leads nowhere, and
-    whatever `parse` refuses.
+    `variant`: which of the recipe's variants, if it has some. Raises UserError for a file that is not there
+    or cannot be read, an override that leads nowhere, a variant that it does not have, and whatever `parse`
+    refuses.
     """
     path = find(source)
+    tree = _tree(path)
+    choose(tree, taken_out(tree, str(path)), variant, str(path))
+    for text in overrides or []:
+        override(tree, text)
+    return parse(tree, str(path))
+
+
+def parse_as(source: str | Path, wanted: type[Whole]) -> Whole:
+    """A TOML file of another kind than a recipe, as a struct of the type `wanted`. Raises UserError."""
+    path = find(source)
+    return convert(_tree(path), wanted, str(path))
+
+
+def variants(source: str | Path) -> list[str]:
+    """The names of a recipe's variants; [] where it is one run. Raises UserError as `load` does."""
+    path = find(source)
+    return [variant.name for variant in taken_out(_tree(path), str(path))]
+
+
+def _tree(path: Path) -> dict[str, Any]:
     try:
         text = read_text(path)
-        tree = msgspec.json.decode(text) if path.suffix == ".json" else tomllib.loads(text)
+        return msgspec.json.decode(text) if path.suffix == ".json" else tomllib.loads(text)
     except (ValueError, msgspec.DecodeError) as error:  # not the format, or endless digits
         raise UserError(
             f"{path}: not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}"
         ) from error
-    for text in overrides or []:
-        override(tree, text)
-    return parse(tree, str(path))
 
 
 def find(source: str | Path) -> Path:

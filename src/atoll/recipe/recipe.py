@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
+from atoll.recipe.about import About
 from atoll.recipe.bounds import Int64, RunName, Share, SourceName, Url
 from atoll.recipe.chat import Chat
 from atoll.recipe.data import Source, Stages, Tokenizer
@@ -32,6 +33,7 @@ class Recipe(Table, frozen=True, kw_only=True):
     seed: Int64 = 0  # of the initial weights and the order of samples
     heldout_fraction: Share = 0.02  # of documents that are never trained on
     data_url: Url | None = None  # where islands that lack the prepared data find it; none given: their peers
+    about: About = About()
     island: Island = Island()
 
     @property

@@ -32,6 +32,11 @@ def a_model_is_one_of_three_things(recipe: Recipe) -> Iterator[Fault]:
     yield from _exactly_one("model", given)
 
 
+def only_a_copy_has_a_base_model(recipe: Recipe) -> Iterator[Fault]:
+    if recipe.about.base_model is not None and recipe.model.from_ is None:
+        yield Fault("about.base_model", "only a model that begins with model.from has one; leave it out")
+
+
 def only_a_preset_has_dimensions_to_choose(recipe: Recipe) -> Iterator[Fault]:
     if recipe.model.preset is None:
         for name in recipe.model.dimensions:
@@ -41,6 +46,11 @@ def only_a_preset_has_dimensions_to_choose(recipe: Recipe) -> Iterator[Fault]:
 def adapters_are_of_a_checkpoint(recipe: Recipe) -> Iterator[Fault]:
     if recipe.model.lora is not None and recipe.model.from_ is None:
         yield Fault("model.lora", "adapters are trained beside a checkpoint's weights; give model.from")
+
+
+def a_base_is_of_a_checkpoint(recipe: Recipe) -> Iterator[Fault]:
+    if recipe.island.base is not None and recipe.model.from_ is None:
+        yield Fault("island.base", "has no effect without model.from; leave it out")
 
 
 # -------------------------------------------------------------------------------------------------- objective
@@ -217,8 +227,10 @@ def samples_can_be_numbered(recipe: Recipe) -> Iterator[Fault]:
 
 RULES: tuple[Rule, ...] = (
     a_model_is_one_of_three_things,
+    only_a_copy_has_a_base_model,
     only_a_preset_has_dimensions_to_choose,
     adapters_are_of_a_checkpoint,
+    a_base_is_of_a_checkpoint,
     an_own_loop_has_an_objective_of_its_own,
     z_loss_is_part_of_a_cross_entropy,
     a_module_of_your_own_has_samples_of_its_own,

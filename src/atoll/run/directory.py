@@ -10,6 +10,8 @@ import msgspec
 
 from atoll import recipe as recipes
 from atoll.agent import checkpoint, membership
+from atoll.data.journal import FILE_NAME as JOURNAL_NAME
+from atoll.data.manifest import TOKENIZER_DIR
 from atoll.errors import UserError
 from atoll.files import LOCK_NAME, DirectoryLock, write_atomic
 from atoll.recipe import Recipe
@@ -43,10 +45,12 @@ class RunDir:
             if keys := recipes.differing_keys(known, recipe):
                 values = leaves(known.shared())
                 there = ", ".join(f"{key}={_toml(values.get(key))}" for key in keys[:MAX_SHOWN_KEYS])
+                advice = "give this directory in the recipe's place to go on with its run"
+                if (self.data / JOURNAL_NAME).exists():
+                    advice = f"it was not prepared to its end: remove {self.path} to begin anew"
                 raise UserError(
                     f"{self.path}: this directory is of a run with another recipe; these keys differ: "
-                    f"{', '.join(keys)} (there: {there}); give this directory in the recipe's place to go on "
-                    "with its run, or choose another --dir"
+                    f"{', '.join(keys)} (there: {there}); {advice}, or choose another --dir"
                 )
         else:
             write_atomic(self.recipe, msgspec.json.encode(recipe.shared()))
@@ -58,9 +62,8 @@ class RunDir:
         self.claim(recipe)
         try:
             yield
-        except UserError:
-            made = [path for path in self.path.rglob("*") if path.is_file() and path.name != LOCK_NAME]
-            if is_new and made == [self.recipe]:
+        except (UserError, OSError):
+            if is_new and not self._has_work():
                 self.recipe.unlink()
                 for path in (self.data, self.private):
                     if path not in before:
@@ -87,6 +90,12 @@ class RunDir:
         """Which of its directories, of its islands' and of those above it there are."""
         own = (self.data, self.private, self.islands, self.path, *self.islands.glob("*"))
         return {path for path in (*own, *self.path.parents) if path.exists()}
+
+    def _has_work(self) -> bool:
+        """Whether anything here would take time to make again: more than recipe, tokenizer and journal."""
+        quick = (self.recipe, self.data / JOURNAL_NAME, *(self.data / TOKENIZER_DIR).glob("*"))
+        found = (path for path in self.path.rglob("*") if path.is_file() and path.name != LOCK_NAME)
+        return any(path not in quick for path in found)
 
     def state_0(self) -> checkpoint.OuterCheckpoint:
         """State 0 as `atoll prepare` kept it. Raises UserError if there is none, or it is damaged."""

@@ -202,16 +202,18 @@ def _describe(recipe: Recipe, run_dir: RunDir, keys: RunKeys) -> tuple[RunInfo, 
     """What members are told of the run, and its rules. Raises UserError if it is not prepared, or damaged."""
     state_0 = run_dir.state_0()
     state_0.verify()
-    data_digest = "" if recipe.model.own else Manifest.load(run_dir.data).digest()
+    manifest = None if recipe.model.own else Manifest.load(run_dir.data)
     run = RunInfo(
         run_id=common_name(keys.authority),
         name=recipe.name,
         recipe=recipe.shared(),
         genesis_root=state_0.root,
         layout=state_0.layout,
-        data_digest=data_digest,
+        data_digest=manifest.digest() if manifest else "",
         record_key=keys.record_key,
+        tokenizer=manifest.tokenizer if manifest else "",
     )
+    run = msgspec.structs.replace(run, signature=keys.sign(run.unsigned()))
     layout = state_0.layout
     payload_bytes = slots_bytes(layout, codec_named(recipe.outer.codec))
     rules = Rules.of(recipe, diloco.self_test(), state_0.root, layout.num_pieces, payload_bytes)

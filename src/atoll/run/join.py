@@ -34,16 +34,19 @@ class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = ""  # of the island's directory; "": the first that is not locked
     contributor: str = ""  # who gets the credit
+    place: str = ""  # where this machine stands, for the map of the model card
     listen: Address = Address("0.0.0.0", 0)  # where the agent listens for peers; port 0: any that is free
     advertise: Addresses = ()  # where peers reach it, besides at the host that it dials from
     dial_only: bool = False  # the agent does not listen
     relay: bool = False  # there is no trainer
+    metered: bool = False  # the agent gives no state and no data
 
-    def agent(self, run_dir: RunDir, directory: Path) -> Settings:
+    def agent(self, run_dir: RunDir, directory: Path, own: recipes.Island) -> Settings:
         """The settings of the agent in `directory`, which takes state 0 and data from `run_dir` if it can."""
         return Settings(
             directory=directory,
             contributor=self.contributor,
+            place=self.place,
             relay=self.relay,
             listen=self.listen,
             advertise=self.advertise,
@@ -51,6 +54,9 @@ class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
             checkpoint_dirs=(run_dir.genesis,),
             data_dirs=(run_dir.data,),
             private_dir=run_dir.private,
+            metered=self.metered,
+            upload_mbit=own.upload_mbit,
+            download_mbit=own.download_mbit,
         )
 
 
@@ -62,7 +68,7 @@ def join(
     `own` is this machine's part of the recipe. Raises UserError for what cannot be used.
     """
     if settings.relay:
-        _relay(ticket, run_dir, settings, terminal)
+        _relay(ticket, run_dir, settings, own, terminal)
         return
     from atoll.island.ranks import Ranks
 
@@ -70,12 +76,17 @@ def join(
         _train(ranks, ticket, run_dir, settings, own, terminal)
 
 
-def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal) -> None:
+def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal, start: RunDir | None = None) -> None:
     """Train a swarm of one until its run is finished. All ranks call this.
 
-    It is the same loop, with a coordinator of its own on the loopback interface. Raises UserError for what
-    cannot be used.
+    It is the same loop, with a coordinator of its own on the loopback interface. `start`: the run whose end
+    it begins from. Raises UserError for what cannot be used.
     """
+    if (needed := recipe.outer.min_participants) > 1:
+        raise UserError(
+            f"outer.min_participants = {needed}: one island alone makes no such update; set it to 1, or "
+            "host the run (`atoll host`) and let others join"
+        )
     from atoll.island.ranks import Ranks
     from atoll.run.host import kept_ticket, wait_for_ticket
 
@@ -90,7 +101,7 @@ def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal) -> None:
 
         def host() -> str:
             preparing = Preparing(terminal)
-            preparing.done(prepare(recipe, run_dir, preparing.report))
+            preparing.done(prepare(recipe, run_dir, preparing.report, terminal.tell, start=start))
             check_captured(recipe, run_dir)
             log = run_dir.coordinator / "host.log"
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -108,13 +119,17 @@ def train_alone(recipe: Recipe, run_dir: RunDir, terminal: Terminal) -> None:
         _train(ranks, ticket, run_dir, settings, recipe.island, terminal, check)
 
 
-def _relay(ticket: str, run_dir: RunDir, settings: JoinSettings, terminal: Terminal) -> None:
+def _relay(
+    ticket: str, run_dir: RunDir, settings: JoinSettings, own: recipes.Island, terminal: Terminal
+) -> None:
     from atoll.agent.__main__ import relay
 
     speaker = Relay(terminal)
     directory = run_dir.islands / (settings.name or "relay")
     with run_dir.member(directory, run_dir.existing()):
-        relay(settings.agent(run_dir, directory), ticket, lambda pulse: speaker.hears(pulse, time.time()))
+        relay(
+            settings.agent(run_dir, directory, own), ticket, lambda pulse: speaker.hears(pulse, time.time())
+        )
 
 
 def _train(
@@ -145,7 +160,7 @@ def _train(
         terminal.say(f"island directory {directory}; its agent's log is {log}")
         speaker.starts()
         swarm = Swarm.start(
-            ranks, settings.agent(run_dir, directory), ticket, log, terminal.say, check, speaker.hears
+            ranks, settings.agent(run_dir, directory, own), ticket, log, terminal.say, check, speaker.hears
         )
         mesh = stack.enter_context(ElasticDeviceMesh(ranks, swarm))
         speaker.joined(mesh.swarm.island, mesh.swarm.run)

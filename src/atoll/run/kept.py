@@ -9,7 +9,7 @@ from atoll.coordinator.store import UNREADABLE, Store
 from atoll.data.manifest import Manifest
 from atoll.data.mixture import Mixture
 from atoll.errors import UserError
-from atoll.events.log import NUM_NOTABLE, EventReader
+from atoll.events.log import NUM_NOTABLE, EventReader, newest_evaluated
 from atoll.run.directory import RunDir
 from atoll.status import RunStatus
 
@@ -23,7 +23,8 @@ def kept_in(run_dir: RunDir) -> RunStatus | None:
     path = sqlite_path(run_dir.coordinator)
     if not path.is_file():
         return None
-    events = [event for event in EventReader(run_dir.events).read() if not event.routine]
+    events = EventReader(run_dir.events).read()
+    notable = [event for event in events if not event.routine]
     with contextlib.closing(Store.kept(path)) as store:
         try:
             if (run := kept_run(store)) is None:
@@ -31,6 +32,6 @@ def kept_in(run_dir: RunDir) -> RunStatus | None:
             recipe = recipes.parse(run.recipe, run.run_id)
             has_own_module = bool(recipe.model.own)  # its samples are of no source
             count = count_nothing if has_own_module else Mixture.of(recipe, Manifest.load(run_dir.data)).count
-            return kept_status(store, run, count, events[-NUM_NOTABLE:])
+            return kept_status(store, run, count, notable[-NUM_NOTABLE:], newest_evaluated(events))
         except UNREADABLE as error:
             raise UserError(f"{path}: this database cannot be read: {error}") from error

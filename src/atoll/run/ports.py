@@ -2,7 +2,7 @@
 
 import socket
 
-from atoll.coordinator.reach import Scope
+from atoll.coordinator.reach import Scope, is_this_machine
 from atoll.swarm.address import WILDCARDS, Address, HostPorts, is_local, is_loopback
 from atoll.swarm.dial import resolve
 from atoll.swarm.transport import TransportError
@@ -73,11 +73,12 @@ def advice(own: HostPorts, advertised: HostPorts, ips: list[str], has_relay: boo
             f"others, forward these ports of your router to {own.host}, and say where they find the router: "
             "--advertise ADDRESS"
         )
-    elif own.host not in ips:
+    elif own.host not in ips and not any(map(is_this_machine, ips)):
         pairs = [(advertised.members, own.members), (advertised.enrolment, own.enrolment)]
         if has_relay:
             pairs.append((advertised.relay, own.relay))
-        forwards = ", ".join(f"{outside} to {own.host}:{inside}" for outside, inside in pairs)
+        here = "this machine" if is_loopback(own.host) else own.host  # loopback: no network was found
+        forwards = ", ".join(f"{outside} to {here}:{inside}" for outside, inside in pairs)
         said.append(
             f"{advertised.host} is not this machine's own address: its router must forward {forwards}"
         )

@@ -23,9 +23,12 @@ class Child:
         arguments: list[str],
         *,
         log: Path | None = None,
+        output: Path | None = None,
         environment: dict[str, str] | None = None,
     ) -> None:
         """Start `python -m` with `arguments`, its output appended to the file `log`.
+
+        With `output`, standard output goes there instead, and the file is replaced.
 
         The child learns the number of its end of the socket pair from LEASH. It watches that end
         (`watch_leash`), or uses the socket for more, as an agent does.
@@ -33,21 +36,23 @@ class Child:
         self.log = log
         self.socket, childs_end = socket.socketpair()
         handle = childs_end.fileno()
-        output = log.open("ab") if log is not None else None
+        messages = log.open("ab") if log is not None else None
+        printed = output.open("wb") if output is not None else messages
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *arguments],
                 pass_fds=[handle],
                 env={**os.environ, **(environment or {}), LEASH: str(handle)},
                 stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
+                stdout=printed,
+                stderr=messages,
                 start_new_session=True,  # Ctrl-C reaches only the parent, which then ends the child
             )
         finally:
             childs_end.close()
-            if output is not None:
-                output.close()
+            for file in (messages, printed):
+                if file is not None:
+                    file.close()
 
     @property
     def alive(self) -> bool:

@@ -27,6 +27,7 @@ class ForgetfulDisk(Disk):
     def __init__(self, directory: Path, seed: str) -> None:
         self.directory = directory
         self.full = False
+        self.is_rotten = False  # a bit has flipped at some time
         self._random = random.Random(f"disk {seed}")
         # Hard links to all files that were ever synced, so that no inode is used twice.
         self._kept_dir = directory.with_name(f"{directory.name}.kept")
@@ -125,6 +126,7 @@ class ForgetfulDisk(Disk):
         self._synced[inode] = path.read_bytes()
 
     def _flip(self, path: Path) -> None:
+        self.is_rotten = True
         with path.open("r+b") as file:
             file.seek(at := self._random.randrange(path.stat().st_size))
             byte = file.read(1)[0] ^ 1 << self._random.randrange(8)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from atoll.simulate.fault import Fault
+from atoll.simulate.fault import NOW, Fault, Moment
 
 if TYPE_CHECKING:
     from atoll.simulate.world import World
@@ -31,6 +31,7 @@ class Rot(Fault):
 
     who: int
     state: bool = False
+    moment: Moment = NOW
 
     def strike(self, world: "World") -> None:
         site = world.site(self.who)
@@ -40,7 +41,11 @@ class Rot(Fault):
             world.story(site.name, f"a bit flips in {site.disk.rot_state()}")
             world.after(1.0, site.start)
         else:
-            world.story(site.name, f"a bit flips in {site.disk.rot()}")
+            world.arm(self.moment, site.agent_process, site.name, lambda: self._flip(world))
+
+    def _flip(self, world: "World") -> None:
+        site = world.site(self.who)
+        world.story(site.name, f"a bit flips in {site.disk.rot()}")
 
 
 @dataclass(frozen=True)

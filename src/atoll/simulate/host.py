@@ -9,8 +9,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sql
-
 from atoll.coordinator.database import sqlite_path, sqlite_url
 from atoll.coordinator.effects import Record
 from atoll.coordinator.server import CoordinatorServer
@@ -40,13 +38,11 @@ class WatchedStore(Store):
     def __init__(self, world: "World", host: "Host") -> None:
         super().__init__(sqlite_url(world.database_dir), clock=lambda: world.loop.now)
         self._world, self._host = world, host
-        with self._engine.connect() as db:
-            level = db.execute(sql.text("PRAGMA synchronous")).scalar()
-        if level != SYNCHRONOUS_FULL:
+        if self.sync_level() != SYNCHRONOUS_FULL:
             world.invariants.violated("the database does not sync what it commits")
 
     @contextmanager
-    def _transaction(self) -> Generator[sql.Connection]:
+    def _transaction(self) -> Generator[Any]:
         if not self._host.process.alive:
             raise Killed
         if self._world.hosts.database_full:

@@ -14,6 +14,7 @@ from atoll.samples import Ranges, merge
 from atoll.simulate import bits
 from atoll.simulate.bits import Floats, State
 from atoll.simulate.process import Process
+from atoll.simulate.promises import STATE_FILES, Promises
 from atoll.swarm import messages as m
 from atoll.swarm.identity import verify_record
 from atoll.swarm.records import (
@@ -34,17 +35,6 @@ if TYPE_CHECKING:
     from atoll.simulate.world import World
 
 
-STATE_FILES = ("parameters.f32", "momentum.f32")
-
-
-class Entry(msgspec.Struct):
-    """What lies beside a held update on an island's disk."""
-
-    header: UpdateHeader
-    piece_table: bytes
-    next_table: bytes
-
-
 class Invariants:
     """An observer that knows the one true history, and the bits that each state must have."""
 
@@ -52,25 +42,26 @@ class Invariants:
         self.violations: list[str] = []
         self.history: list[CommitRecord] = []
         self.rewinds: list[Rewind] = []
-        self._world = world
+        self.world = self._world = world
         self._layout, self._codec = world.layout, world.setting.codec
         self._genesis = genesis
         self._genesis_root = genesis.root(self._layout)
-        self._states = {self._genesis_root: genesis}  # all that ever were committed, by root
-        self._records: set[bytes] = set()  # digests of all records that ever were
-        self._payloads: dict[bytes, list[bytes]] = {}  # the pieces of every payload, by root
+        self.states = {self._genesis_root: genesis}  # all that ever were committed, by root
+        self.records: set[bytes] = set()  # digests of all records that ever were
+        self.payloads: dict[bytes, list[bytes]] = {}  # the pieces of every payload, by root
         self._trained_on: dict[bytes, Ranges] = {}
         self._plans: dict[tuple[int, str], list[Plan]] = {}
-        self._attempts: dict[tuple[int, int, bytes], Attempt] = {}  # by step, number, parent
+        self.attempts: dict[tuple[int, int, bytes], Attempt] = {}  # by step, number, parent
         self._durable: set[bytes] = set()  # encodings of records that the database has
-        self._ready_at: dict[str, bytes] = {}
+        self.promises = Promises(self, self._layout)
 
     def violated(self, text: str) -> None:
         """Note a violation."""
         self.violations.append(f"{self._world.loop.now:.3f} s: {text}")
         self._world.story("violation", text)
 
-    def _must(self, holds: object, text: str) -> None:
+    def must(self, holds: object, text: str) -> None:
+        """Note a violation unless something holds."""
         if not holds:
             self.violated(text)
 
@@ -87,7 +78,7 @@ class Invariants:
                     self._durable.add(encode(_untimed(record)))
                     self._plans.setdefault((record.step, record.island), []).append(record)
                     known = record.step <= len(self.history)
-                    self._must(
+                    self.must(
                         known and record.parent == self.root_at(record.step),
                         f"a plan of step {record.step} from another state",
                     )
@@ -107,16 +98,16 @@ class Invariants:
             host.was_thin = False
 
     def _attempted(self, attempt: Attempt) -> None:
-        self._attempts[attempt.step, attempt.number, attempt.parent] = attempt
-        behind = sorted(i for i in attempt.involved if self._ready_at.get(i) != attempt.parent)
-        self._must(
+        self.attempts[attempt.step, attempt.number, attempt.parent] = attempt
+        behind = sorted(i for i in attempt.involved if self.promises.ready_at.get(i) != attempt.parent)
+        self.must(
             not behind,
             f"attempt {attempt.number} of step {attempt.step} counts on {behind}, not at the head",
         )
 
     def _rewound(self, rewind: Rewind) -> None:
         ours = rewind.branch == len(self.rewinds) + 1 and rewind.step < len(self.history)
-        self._must(ours and rewind.root == self.root_at(rewind.step), "a rewind to a state that never was")
+        self.must(ours and rewind.root == self.root_at(rewind.step), "a rewind to a state that never was")
         if ours:
             self.rewinds.append(rewind)
             del self.history[rewind.step :]
@@ -125,36 +116,36 @@ class Invariants:
         step = len(self.history)
         if record.step != step:  # a restored backup may be told again what was; but nothing else
             known = record.step < step and self.history[record.step] == record
-            self._must(known, f"step {record.step} is committed again, as something else")
+            self.must(known, f"step {record.step} is committed again, as something else")
             return
-        imported = record.digest() in self._records
+        imported = record.digest() in self.records
         previous = self.history[-1].digest() if self.history else b""
         chained = record.previous == previous and record.parent == self.root_at(step)
-        self._must((chained and record.branch == len(self.rewinds)) or imported, "the chain is broken")
+        self.must((chained and record.branch == len(self.rewinds)) or imported, "the chain is broken")
         signed = verify_record(self._world.keys.record_key, record.unsigned(), record.signature)
-        self._must(signed, "a commit without the run's signature")
+        self.must(signed, "a commit without the run's signature")
         if not imported:
             self._participants_are_right(record)
             self._bits_are_right(record)
             self._held_durably(host, record)
-        self._records.add(record.digest())
+        self.records.add(record.digest())
         self.history.append(record)
         self._world.committed(record)
 
     def _participants_are_right(self, record: CommitRecord) -> None:
         names = [share.island for share in record.participants]
-        self._must(names == sorted(set(names)) and names, "participants are not a sorted set")
-        self._must(
+        self.must(names == sorted(set(names)) and names, "participants are not a sorted set")
+        self.must(
             [s.weight for s in record.participants] == bits.weights(record.participants),
             "weights are not of the reduced set",
         )
-        self._must([i for i, _ in record.leases] == names, "leases are not the participants'")
+        self.must([i for i, _ in record.leases] == names, "leases are not the participants'")
         for share, (island, lease) in zip(record.participants, record.leases, strict=True):
             plans = self._plans.get((record.step, island), [])
             of_plan = any(p.used_lease(n + 1) == lease for p in plans for n in range(p.inner_steps))
-            self._must(of_plan, f"{island}'s lease is not of the first samples of its plan")
+            self.must(of_plan, f"{island}'s lease is not of the first samples of its plan")
             used = self._trained_on.get(share.payload)
-            self._must(used == lease, f"{share.island} trained on the samples {used}, but {lease} are spent")
+            self.must(used == lease, f"{share.island} trained on the samples {used}, but {lease} are spent")
         try:
             merge([*self._spent, *(span for _, lease in record.leases for span in lease)])
         except ValueError as error:
@@ -162,16 +153,16 @@ class Invariants:
 
     def _bits_are_right(self, record: CommitRecord) -> None:
         """The update is the weighted sum of exactly these payloads, and the next state what it leads to."""
-        attempt = self._attempts.get((record.step, record.number, record.parent))
+        attempt = self.attempts.get((record.step, record.number, record.parent))
         if attempt is None or attempt.participants != record.participants:
             self.violated("a commit names others than its attempt")
             return
-        unknown = [share.island for share in record.participants if share.payload not in self._payloads]
+        unknown = [share.island for share in record.participants if share.payload not in self.payloads]
         if unknown:
             self.violated(f"a payload of {unknown} that its trainer never made is committed")
             return
         weights = bits.weights(record.participants)
-        parts = [(w, self._payloads[s.payload]) for w, s in zip(weights, record.participants, strict=True)]
+        parts = [(w, self.payloads[s.payload]) for w, s in zip(weights, record.participants, strict=True)]
         pieces = bits.weighted_sum(self._codec, self._layout, parts)
         slices = tuple(
             (
@@ -191,22 +182,22 @@ class Invariants:
             slices=slices,
         )
         right = header.digest() == record.update
-        self._must(right, f"the update of step {record.step} is not the sum of its payloads")
+        self.must(right, f"the update of step {record.step} is not the sum of its payloads")
         gradient = bits.decoded(self._codec, self._layout, pieces)
-        before = self._states[record.parent]
+        before = self.states[record.parent]
         state = before.after(gradient, self._world.rules.lr, self._world.rules.momentum)
         leads_to = state.root(self._layout)
-        self._states[leads_to] = state
-        self._must(leads_to == record.next_root, f"step {record.step} leads to other bits than it must")
+        self.states[leads_to] = state
+        self.must(leads_to == record.next_root, f"step {record.step} leads to other bits than it must")
 
     def _held_durably(self, host: "Host", record: CommitRecord) -> None:
         holders = {
             site.name
             for site in self._world.sites.values()
-            if self.holds(site, record.step, record.update, record.next_root)
+            if self.promises.holds(site, record.step, record.update, record.next_root)
         }
         majority = 2 * len(holders & record.islands) > len(record.islands)
-        self._must(
+        self.must(
             holders and (majority or host.was_thin),
             f"step {record.step} is committed, held by {sorted(holders)}",
         )
@@ -222,7 +213,7 @@ class Invariants:
         except ValueError as error:
             self.violated(f"leases overlap: {error}")
             return
-        self._must(
+        self.must(
             places in ((), ((0, leases.first_fresh()),)),
             f"leases have a gap: {places}, cursor {leases.first_fresh()}",
         )
@@ -246,96 +237,35 @@ class Invariants:
     # ------------------------------------------------------------------------------------------------ islands
     def trained(self, site: "Site", plan: Plan, lease: Ranges, local: Floats) -> None:
         """A trainer hands over what its inner steps made of state `plan.parent`."""
-        outer = self._states.get(plan.parent)
+        outer = self.states.get(plan.parent)
         if outer is None:
             self.violated(f"{site.name} was planned from a state that never was")
             return
         pieces = bits.encoded(self._codec, self._layout, outer.parameters - local)
         root = bits.hash_of(bits.piece_table(pieces))
-        self._payloads[root], self._trained_on[root] = pieces, lease
+        self.payloads[root], self._trained_on[root] = pieces, lease
 
     def loaded(self, site: "Site", order: m.Adopt, loaded: bytes, taken: Floats) -> None:
         """A trainer says what it holds."""
-        state = self._states.get(order.root)
+        state = self.states.get(order.root)
         if loaded == order.root:
             right = state is not None and np.array_equal(state.parameters, taken)
-            self._must(right, f"{site.name}'s trainer takes other bits for state {order.step}")
+            self.must(right, f"{site.name}'s trainer takes other bits for state {order.step}")
 
     def heard(self, sender: Process, receiver: str, message: Message) -> None:
         """A message leaves."""
         site = self._world.sites.get(sender.name)
         if site is not None:
-            self._island_says(site, message)
+            self.promises.said(site, message)
         elif isinstance(message, Plan):
             durable = encode(_untimed(message)) in self._durable
-            self._must(durable, f"{receiver} is told a plan that is not durable")
+            self.must(durable, f"{receiver} is told a plan that is not durable")
         elif isinstance(message, Attempt | Assembled):
             durable = encode(message) in self._durable
-            self._must(durable, f"{receiver} is told what is not durable: {type(message).__name__}")
+            self.must(durable, f"{receiver} is told what is not durable: {type(message).__name__}")
         elif isinstance(message, m.Committed):
             durable = encode(message.record) in self._durable
-            self._must(durable, f"{receiver} is told a commit that is not durable")
-
-    def _island_says(self, site: "Site", message: Message) -> None:
-        match message:
-            case m.Ready():
-                self._says_ready(site, message)
-            case m.Held():
-                kept = self.holds(site, message.step, message.update, message.next_root)
-                over = (site.directory / "log" / f"{message.step:08d}.commit").exists()
-                self._must(
-                    kept or over,
-                    f"{site.name} promised to hold an update of step {message.step} that is not durable "
-                    "on its disk",
-                )
-            case m.Propose():
-                self._must(
-                    message.payload in self._payloads,
-                    f"{site.name} proposes a payload that is not its trainer's",
-                )
-            case _:
-                pass
-
-    def _says_ready(self, site: "Site", message: m.Ready) -> None:
-        self._ready_at[site.name] = message.root
-        state = self._states.get(message.root)
-        right = state is not None and state.step == message.step
-        self._must(right, f"{site.name} is ready at {message.step} with another root than the committed one")
-        self._must(message.loaded in (b"", message.root), f"{site.name}'s trainer loaded other bits")
-        if state is None or (site.directory / "log" / f"{message.step:08d}.commit").exists():
-            return  # it is moving on
-        self._must(
-            self.has_state(site, state), f"{site.name} says that it is ready with bits that it has not"
-        )
-        for step in range(message.step):
-            raw = site.disk.durable(site.directory / "log" / f"{step:08d}.commit")
-            known = raw is not None and bits.hash_of(raw) in self._records
-            self._must(known, f"{site.name} is ready at {message.step} without the true record of {step}")
-
-    def has_state(self, site: "Site", state: State) -> bool:
-        """Whether the files of a site are this state."""
-        parts = zip(STATE_FILES, (state.parameters, state.momentum), strict=True)
-        return all((site.directory / "state" / name).read_bytes() == part.tobytes() for name, part in parts)
-
-    def holds(self, site: "Site", step: int, update: bytes, next_root: bytes) -> bool:
-        """Whether an update, and the table that it leads to, would survive a power cut there."""
-        stem = site.directory / "log" / f"{step:08d}-{update[:8].hex()}"
-        raw, data = (site.disk.durable(stem.with_suffix(suffix)) for suffix in (".entry", ".update"))
-        if raw is None or data is None:
-            return False
-        try:
-            entry = msgspec.msgpack.decode(raw, type=Entry)
-        except msgspec.DecodeError:
-            return False
-        if entry.header.digest() != update or bits.hash_of(entry.next_table) != next_root:
-            return False
-        slot = len(data) // self._layout.num_pieces
-        sizes = [
-            int.from_bytes(entry.piece_table[36 * i + 32 : 36 * i + 36], "little")
-            for i in range(self._layout.num_pieces)
-        ]
-        pieces = [data[i * slot : i * slot + size] for i, size in enumerate(sizes)]
-        return bits.piece_table(pieces) == entry.piece_table
+            self.must(durable, f"{receiver} is told a commit that is not durable")
 
     def can_reach_head(self, site: "Site") -> bool:
         """Whether a site has the newest state, or can make it of what is on its disk alone."""
@@ -345,7 +275,7 @@ class Invariants:
         except FileNotFoundError:
             return False
         for step in range(head, max(-1, head - 3), -1):
-            state = self._states[self.root_at(step)]
+            state = self.states[self.root_at(step)]
             for chunk in sorted(left):
                 part = self._layout.chunk(chunk)
                 have = [file[4 * part.start : 4 * part.stop] for file in files]
@@ -356,7 +286,7 @@ class Invariants:
             if not step:
                 return False
             record = self.history[step - 1]
-            if not self.holds(site, record.step, record.update, record.next_root):
+            if not self.promises.holds(site, record.step, record.update, record.next_root):
                 return False
         return False
 

@@ -42,6 +42,9 @@ class Progress:
     def left_behind(self) -> list[str]:
         """Who works at the end, could have fetched the last state, and has not."""
         world = self._world
+        leader = world.hosts.leader
+        if leader is None or leader.server is None or leader.server.protocol.doubt.is_open:
+            return []  # perhaps for good: an operator says who does not come back
         well = [site for site in world.sites.values() if self.is_well(site)]
         behind = [site for site in well if not self._world.is_over(site)]
         reach = world.network.is_open_both_ways

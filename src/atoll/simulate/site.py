@@ -44,7 +44,7 @@ class Site:
         self._disk_slowness = 1.0
         self.lives: list[Process] = []  # all processes that ever lived here
         self._socket: Socket | None = None
-        self._has_state = has_state
+        self.has_state = has_state
 
     # ---------------------------------------------------------------------------------------- what lives here
     @property
@@ -161,7 +161,7 @@ class Site:
                 relay=self.relay,
                 listen=Address(world.network.host_of(self.name), 0),
                 dial_only=self.dial_only,
-                checkpoint_dirs=(world.genesis_dir,) if self._has_state else (),
+                checkpoint_dirs=(world.genesis_dir,) if self.has_state else (),
             )
             transport = SimulatedTransport(world.network, process)
             self.agent = Agent(settings, self.name, world.run, world.recipe, transport, socket)

@@ -17,6 +17,9 @@ MESSAGES = (
     *("FetchChunk", "FetchTable", "FetchHeader", "FetchPieces", "FetchSliceTable", "Found", "Donors"),
 )
 
+# Before bytes are read that have lain on a disk for a while.
+BEFORE_READING = ("Attempt", "Assembled", "Committed", "Hello", "FetchChunk", "FetchPieces", "Plan")
+
 
 def swarm(seed: int) -> Setting:
     """A small swarm; the same for the same seed."""
@@ -71,7 +74,7 @@ def _fault(rng: random.Random, span_seconds: float) -> Fault:
         lambda: f.GoBack(at, rng.choice([1, 1, 2, 3])),
         lambda: f.Takeover(at, rng.random() < 0.6),
         lambda: f.Freeze(at, who, seconds),
-        lambda: n.Cut(at, who, other, seconds, rng.random() < 0.4),
+        lambda: n.Cut(at, who, other, rng.choice([seconds, seconds, 400.0]), rng.random() < 0.4),
         lambda: n.Partition(at, rng.randrange(1, 256), seconds),
         lambda: n.Congestion(at, who, other, rng.choice([3.0, 10.0, 40.0]), seconds),
         lambda: n.Reset(at, who, other, rng.random() < 0.5),
@@ -80,7 +83,8 @@ def _fault(rng: random.Random, span_seconds: float) -> Fault:
         lambda: f.ClockRate(at, who, rng.choice([0.9, 1.01, 1.1])),
         lambda: f.Leave(at, who),
         lambda: d.FalseBytes(at, who, seconds),
-        *[lambda: d.Rot(at, who, rng.random() < 0.4)] * 2,
+        lambda: d.Rot(at, who, state=True),
+        *[lambda: d.Rot(at, who, moment=Moment(rng.choice(BEFORE_READING), rng.randrange(3)))] * 2,
         lambda: d.FullDisk(at, who, round(seconds / 4, 1)),
         lambda: d.FullDatabase(at, round(seconds / 6, 1)),
         lambda: d.SlowDisk(at, who, seconds),

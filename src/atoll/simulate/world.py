@@ -4,6 +4,7 @@ import asyncio
 import random
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -37,8 +38,9 @@ from atoll.swarm.layout import BLOCK, Layout, TensorSpec
 from atoll.swarm.records import CommitRecord, Message, RunInfo
 
 STUCK_SECONDS = 200.0  # calm for so long without a commit: never
-LOST_SECONDS = 150.0  # after the last fault: a swarm that is not calm by then will not be
-SETTLE_SECONDS = 110.0  # after the last commit and fault: a restored backup waits 60 s
+LOST_SECONDS = 150.0  # without a change: a swarm that is not calm by then will not be for long
+SETTLE_SECONDS = 110.0  # after the last commit: a restored backup waits 60 s
+CATCH_UP_SECONDS = 60.0  # after the last change: time to fetch the last state
 LOOK_SECONDS = 0.25
 LAYOUT = Layout(
     (TensorSpec("a", (3, BLOCK)), TensorSpec("b", (100,)), TensorSpec("c", (2, BLOCK))), 2 * BLOCK, BLOCK
@@ -55,7 +57,7 @@ class World:
         self._faults = faults
         self._fingerprint = blake3()
         self._num_processes = 0
-        self._last_fault = 0.0
+        self._last_change = 0.0  # when a fault last began or ended
         self.loop = VirtualLoop(seed)
         self.loop.begin()
         self.directory = Path(tempfile.mkdtemp(prefix="atoll-world-", dir=_memory_dir()))
@@ -110,15 +112,19 @@ class World:
             self.network.at(fault.at, self._strike, fault)
         try:
             self.loop.end()
-            self.loop.run_until_complete(self._live())
+            with warnings.catch_warnings():  # coroutines that a dead process made and never began
+                warnings.simplefilter("ignore", RuntimeWarning)
+                self.loop.run_until_complete(self._live())
             return self._summary()
         finally:
             self.close()
 
     async def _live(self) -> None:
         done_at = float("inf")
-        while not self.invariants.violations:
+        while True:
             await asyncio.sleep(LOOK_SECONDS)
+            if self.invariants.violations or self.has_ended():
+                return
             self.progress.look()
             head = len(self.invariants.history)
             if head < self.setting.outer_steps:
@@ -133,8 +139,12 @@ class World:
                 continue
             done_at = min(done_at, self.loop.now)
             over = all(self.is_over(site) for site in self.sites.values())
-            if over or self.loop.now > max(done_at, self._last_fault) + SETTLE_SECONDS:
+            if over or self.loop.now > done_at + SETTLE_SECONDS:
                 return
+
+    def has_ended(self) -> bool:
+        """Whether a world has been seen enough of; for those that are played for something else."""
+        return False
 
     def is_over(self, site: Site) -> bool:
         """Whether a machine has nothing more to do: an island has ended, a relay holds the last state."""
@@ -146,12 +156,13 @@ class World:
     def _is_lost(self) -> bool:
         """Whether nothing more can be expected: all islands left, or what is needed is gone for good."""
         gone = all(site.stopped is not None for site in self.islands)
-        return gone or (self.loop.now > self._last_fault + LOST_SECONDS and not self.progress.is_calm)
+        return gone or (self.loop.now > self._last_change + LOST_SECONDS and not self.progress.is_calm)
 
     def _summary(self) -> Result:
         result = self.result
         result.commits, result.violations = len(self.invariants.history), self.invariants.violations
-        if result.commits == self.setting.outer_steps and not result.wrong:
+        had_time = self.loop.now > self._last_change + CATCH_UP_SECONDS
+        if result.commits == self.setting.outer_steps and had_time and not result.wrong:
             result.stalls += self.progress.left_behind()
         result.virtual_seconds, result.num_steps = self.loop.now, self.loop.num_steps
         result.worst_gap_seconds = self.progress.worst_gap
@@ -214,9 +225,9 @@ class World:
     # ------------------------------------------------------------------------------------------- what happens
     def after(self, seconds: float, action: Callable[..., None], *arguments: object) -> None:
         """The end of a fault."""
-        self._last_fault = max(self._last_fault, self.loop.now + seconds)
 
         def end() -> None:
+            self._last_change = self.loop.now
             action(*arguments)
             self.progress.disturbed()
 
@@ -225,22 +236,26 @@ class World:
     def nothing(self) -> None:
         """The end of a fault that ends by itself."""
 
-    def arm(self, moment: Moment, victim: Process | None, place: str, die: Callable[[], None]) -> None:
-        """Let `die` kill a process at a moment."""
+    def arm(self, moment: Moment, victim: Process | None, place: str, act: Callable[[], None]) -> None:
+        """Let `act` do its harm to a process at a moment, once."""
         if victim is None or not victim.alive or moment.kind == "now":
-            die()
+            act()
             return
+        is_over = False
+
+        def once() -> None:
+            nonlocal is_over
+            if not is_over and victim.alive:
+                is_over = True
+                act()
+
         if moment.kind in ("steps", "lines", "syncs"):
-            victim.doom = Doom(moment.kind, moment.count, die)
+            victim.doom = Doom(moment.kind, moment.count, once)
         else:
-            self._aim(moment, victim, place, die)
-        self.network.after(ARMED_SECONDS, self._strike_anyway, victim, die)
+            self._aim(moment, victim, place, once)
+        self.network.after(ARMED_SECONDS, once)
 
-    def _strike_anyway(self, victim: Process, die: Callable[[], None]) -> None:
-        if victim.alive:
-            die()
-
-    def _aim(self, moment: Moment, victim: Process, place: str, die: Callable[[], None]) -> None:
+    def _aim(self, moment: Moment, victim: Process, place: str, act: Callable[[], None]) -> None:
         """Strike as the message of that kind leaves the victim, or another for it."""
         left = moment.count
 
@@ -251,8 +266,7 @@ class World:
             left -= 1
             if left < 0:
                 self.network.watches.remove(watch)
-                if victim.alive:
-                    die()
+                act()
 
         self.network.watches.append(watch)
 
@@ -290,7 +304,7 @@ class World:
 
     def _strike(self, fault: Fault) -> None:
         self.result.faults[type(fault).__name__] += 1
-        self._last_fault = max(self._last_fault, self.loop.now)
+        self._last_change = self.loop.now
         self.story("fault", str(fault))
         fault.strike(self)
         self.progress.disturbed()

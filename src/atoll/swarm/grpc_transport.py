@@ -15,6 +15,7 @@ from atoll.errors import UserError
 from atoll.swarm.address import Address, HostPorts
 from atoll.swarm.dial import certificate_at, first_to_answer
 from atoll.swarm.identity import Credentials, Ticket, check_clock, fingerprint
+from atoll.swarm.limiter import Limiter
 from atoll.swarm.limits import Doorkeeper
 from atoll.swarm.messages import enrolment
 from atoll.swarm.messages.door import Door
@@ -57,6 +58,16 @@ def wire_bytes(size: int) -> int:
     return size + _FRAME_OVERHEAD * (1 + size // 16_384)
 
 
+class Caps(NamedTuple):
+    """What all bulk of one member together may take of its link."""
+
+    up: Limiter
+    down: Limiter
+
+
+NO_CAPS = Caps(Limiter(), Limiter())
+
+
 class GrpcStream(Generic[T]):
     """One call, at either end: both of gRPC's call objects read and write alike."""
 
@@ -65,6 +76,7 @@ class GrpcStream(Generic[T]):
     ) -> None:
         self.peer = peer
         self.peer_host = peer_host
+        self.caps = NO_CAPS
         self._call = call
         self._door = door
         self._count = count
@@ -73,6 +85,7 @@ class GrpcStream(Generic[T]):
         frame = pack(message, bulk)
         if len(frame) > MAX_FRAME_BYTES:
             raise TransportError(f"a frame of {len(frame)} bytes is over the bound")
+        await self.caps.up.turn(len(frame))
         await self._guard(self._call.write(frame))
         self._count(wire_bytes(len(frame)))
 
@@ -80,6 +93,7 @@ class GrpcStream(Generic[T]):
         frame = await self._guard(within(seconds, self._call.read(), self.peer))
         if not isinstance(frame, bytes):  # gRPC's end-of-stream mark
             raise TransportError(f"{self.peer}: the other end closed the stream")
+        await self.caps.down.turn(len(frame))  # what is not read is not sent for long
         return unpack(frame, self._door)
 
     async def close(self) -> None:
@@ -109,9 +123,11 @@ class GrpcStream(Generic[T]):
 class GrpcTransport:
     """Dials and serves with one member's credentials."""
 
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(self, credentials: Credentials, caps: Caps = NO_CAPS) -> None:
+        """`caps` hold for everything but what members and their coordinator say."""
         self.sent_bytes = 0
         self._credentials = credentials
+        self._caps = caps
         self._channels: dict[tuple[Address, str, str | int], grpc.aio.Channel] = {}
         self._worked: dict[str, Address] = {}  # by peer: where it was reached last
         self._servers: list[grpc.aio.Server] = []
@@ -131,7 +147,9 @@ class GrpcTransport:
             if key not in self._channels:
                 self._channels[key] = _channel(address, peer, self._credentials.authority, self._credentials)
                 self._count(_HANDSHAKE_BYTES)
-            return await _open(self._channels[key], address, peer, service, seconds, self._count)
+            stream = await _open(self._channels[key], address, peer, service, seconds, self._count)
+            stream.caps = NO_CAPS if service is CONTROL else self._caps
+            return stream
 
         ordered = sorted(addresses, key=lambda address: address != self._worked.get(peer))
         self._worked[peer], stream = await first_to_answer(ordered, dial, GrpcStream[T].close)
@@ -203,7 +221,9 @@ class GrpcTransport:
             host = _seen_host(str(context.peer()))
             try:
                 peer = names[0].decode()
-                await handler(GrpcStream(context, service.server_door, peer, host, self._count))
+                stream = GrpcStream(context, service.server_door, peer, host, self._count)
+                stream.caps = NO_CAPS if service is CONTROL else self._caps
+                await handler(stream)
             except TransportError:
                 return  # the peer broke off or broke a rule; it sees the end of the stream
 

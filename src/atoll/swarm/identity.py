@@ -33,6 +33,8 @@ _AUTHORITY_KEY, _AUTHORITY, _RECORD_KEY = "authority.key", "authority.pem", "rec
 _YEARS_VALID = 10
 # Where secrets come from; a simulated process has a source of its own.
 RANDOM_BYTES: ContextVar[Callable[[int], bytes]] = ContextVar("random_bytes", default=secrets.token_bytes)
+# Of the certificate's extension that holds the record key: an arc for private use, made from a random UUID.
+_RECORD_KEY_OID = x509.ObjectIdentifier("2.25.236742806185936458209213470591366871295")
 _PEM = serialization.Encoding.PEM
 _Key = TypeVar("_Key", ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)
 
@@ -57,11 +59,11 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
 
     @staticmethod
     def parse(text: str) -> "Ticket":
-        """The ticket in a text that `text` made, whatever line breaks came into it on its way.
+        """The ticket in a text that `text` made, whatever blanks and unseen characters came into it.
 
         Raises UserError for any other text.
         """
-        text = "".join(text.split())
+        text = "".join(letter for letter in text if letter.isprintable() and not letter.isspace())
         wrong = UserError(
             f"{text[:24]}…: not a ticket, or not all of one; copy the whole line that `atoll host` printed"
         )
@@ -169,6 +171,23 @@ def fingerprint(certificate: bytes) -> bytes:
     return digest(x509.load_pem_x509_certificate(certificate).public_bytes(serialization.Encoding.DER))[:16]
 
 
+def record_key_of(certificate: bytes) -> bytes:
+    """The public half of the key that signs a run's records, which the run's certificate (PEM) names.
+
+    Raises UserError for a certificate that is none, or not of a run, or whose own signature is false.
+    """
+    try:
+        found = x509.load_pem_x509_certificate(certificate)
+        found.verify_directly_issued_by(found)
+        extension = found.extensions.get_extension_for_oid(_RECORD_KEY_OID).value
+    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound) as error:
+        raise UserError(
+            "not the certificate of a run; it is coordinator/authority.pem in the directory of the run's host"
+        ) from error
+    assert isinstance(extension, x509.UnrecognizedExtension)
+    return extension.value
+
+
 def check_clock(certificate: bytes, now: datetime.datetime | None = None) -> None:
     """Raise UserError if a certificate (PEM) is not valid now: this clock is wrong, or its maker's was."""
     found = x509.load_pem_x509_certificate(certificate)
@@ -224,8 +243,9 @@ def new_secret() -> str:
 
 def _create_run_keys(run_name: str, directory: Path) -> None:
     """Make `directory` with all of a run's keys in it, whole or not at all."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    key, record_key = ec.generate_private_key(ec.SECP256R1()), ed25519.Ed25519PrivateKey.generate()
     name = f"{run_name}-{secrets.token_hex(4)}"
+    named = x509.UnrecognizedExtension(_RECORD_KEY_OID, record_key.public_key().public_bytes_raw())
     usage = x509.KeyUsage(
         digital_signature=True,
         content_commitment=False,
@@ -241,11 +261,12 @@ def _create_run_keys(run_name: str, directory: Path) -> None:
         _builder(name, key.public_key(), _subject(name))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
+        .add_extension(named, critical=False)
         .sign(key, hashes.SHA256())
     )
     with atomic_dir(directory) as made:
         write_private(made / _AUTHORITY_KEY, _private_pem(key))
-        write_private(made / _RECORD_KEY, _private_pem(ed25519.Ed25519PrivateKey.generate()))
+        write_private(made / _RECORD_KEY, _private_pem(record_key))
         write_atomic(made / _AUTHORITY, certificate.public_bytes(_PEM))
 
 

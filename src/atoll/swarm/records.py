@@ -62,7 +62,13 @@ class RunInfo(Message, frozen=True, kw_only=True):
     genesis_root: bytes  # of state 0
     layout: Layout
     data_digest: str  # of the prepared data's manifest; empty where a run has none
-    record_key: bytes  # Ed25519 public key that signs commit records
+    record_key: bytes  # Ed25519 public key that signs commit records; the run's certificate names it too
+    tokenizer: str = ""  # BLAKE3 of its tokenizer.json, hex; empty where a run has none
+    signature: bytes = b""  # by the record key: so whoever has the certificate can believe a copy
+
+    def unsigned(self) -> bytes:
+        """The bytes that the signature covers."""
+        return encode(msgspec.structs.replace(self, signature=b""))
 
 
 class Plan(Message, frozen=True, kw_only=True):

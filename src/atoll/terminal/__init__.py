@@ -2,10 +2,12 @@
 
 `Terminal` prints lines, and keeps at most one picture below them up to date. The speakers turn what happens
 into lines: `Host` from a run's events, `Joiner` and `Relay` from what an agent says of the run, `Preparing`
-from the progress of `atoll prepare`. `status.py` and `picture.py` show a run at one moment. What strangers
-wrote reaches the terminal through `Terminal` and `words.visible` only, and never as markup.
+and `Evolving` from the progress of `atoll prepare` and `evolve`. `status.py` and `picture.py` show a run at
+one moment. What strangers wrote reaches the terminal through `Terminal` and `words.visible` only, and never
+as markup.
 """
 
+from atoll.terminal.evolving import Evolving
 from atoll.terminal.figures import clock, duration, human, spark
 from atoll.terminal.host import Host
 from atoll.terminal.joiner import Joiner
@@ -17,6 +19,7 @@ from atoll.terminal.status import status_table
 from atoll.terminal.terminal import Terminal
 
 __all__ = [
+    "Evolving",
     "Host",
     "Joiner",
     "Names",

@@ -14,6 +14,27 @@ from atoll.terminal.terminal import Terminal
 from atoll.words import visible
 
 BAR_WIDTH = 24
+BURST_SECONDS = 0.1  # inner steps that are reported within so little time were read from the device together
+
+
+class Pace:
+    """How long an inner step takes, by the times at which steps are reported: some at once, then a pause."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0  # of an inner step; 0: not known yet
+        self._plan = -1
+        self._newest = (0.0, 0)  # when, and which: the step that was reported last
+        self._since: tuple[float, int] | None = None  # the last step of the plan's first burst
+
+    def hears(self, plan: int, number: int, now: float) -> None:
+        """Inner step `number` of the plan of this outer step is reported, at a time in seconds."""
+        if plan != self._plan:
+            self._plan, self._since = plan, None
+        elif self._since is None and now - self._newest[0] > BURST_SECONDS:
+            self._since = self._newest
+        if self._since is not None:
+            self.seconds = (now - self._since[0]) / (number - self._since[1])
+        self._newest = now, number
 
 
 class Joiner:
@@ -23,8 +44,7 @@ class Joiner:
         self._terminal = terminal
         self._news = News()
         self._situation = Situation(Kind.STARTING, "starting this island's agent")
-        self._step = -1  # of the plan whose inner steps are shown
-        self._began = 0.0  # when they did
+        self._pace = Pace()
 
     def starts(self) -> None:
         """The agent is being started, and may take a while to speak."""
@@ -49,8 +69,7 @@ class Joiner:
 
     def inner_step(self, plan: Any, number: int, metrics: Any) -> None:
         """Inner step `number` of `plan` is done."""
-        if plan.step != self._step:
-            self._step, self._began = plan.step, time.monotonic()
+        self._pace.hears(plan.step, number, time.monotonic())
         if self._terminal.is_live:
             self._terminal.show(self._bar(plan, number, metrics))
         elif number == plan.inner_steps:
@@ -71,12 +90,13 @@ class Joiner:
 
     def _bar(self, plan: Any, number: int, metrics: Any) -> Group:
         """How far the plan is; below it, how far the run is."""
-        left = (time.monotonic() - self._began) / number * (plan.inner_steps - number)
+        left = self._pace.seconds * (plan.inner_steps - number)
         row = Table.grid(padding=(0, 1))
         row.add_row(
             f"training, outer step {plan.step}",
             ProgressBar(plan.inner_steps, number, BAR_WIDTH),
-            f"{number}/{plan.inner_steps}, {loss_of(metrics.loss)}, {duration(left)} left",
+            f"{number}/{plan.inner_steps}, {loss_of(metrics.loss)}"
+            + (f", {duration(left)} left" if left else ""),
         )
         below = Text(visible(self._situation.text), style="dim", no_wrap=True, overflow="ellipsis")
         return Group(row, below)

@@ -4,6 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from atoll.metrics import scores_text
 from atoll.status import IslandStatus, RunStatus
 from atoll.terminal.figures import clock, duration, human
 from atoll.terminal.names import Names
@@ -11,6 +12,7 @@ from atoll.terminal.terminal import FILE_WIDTH
 from atoll.words import visible
 
 WIDE = 110  # columns, from which on there is room for what each island is doing
+NARROW = 80  # columns, below which there is room for names, ids and what was committed only
 
 
 def status_table(status: RunStatus, width: int, now: float = 0.0) -> Group:
@@ -32,6 +34,14 @@ def status_table(status: RunStatus, width: int, now: float = 0.0) -> Group:
     if status.islands:
         parts.append(islands_table(status, width))
     parts += _ledger_table(status.ledger)
+    if (found := status.evaluation) is not None:
+        parts.append(
+            Text(
+                visible(
+                    f"state {found.step} was evaluated: {scores_text(found.scores, found.heldout_losses)}"
+                )
+            )
+        )
     names = Names()
     for island in status.islands:
         names.learn(island.island, island.contributor)
@@ -50,27 +60,18 @@ def islands_table(status: RunStatus, width: int, names: dict[str, str] | None = 
     """A row for each island; `names` may give some another name than their contributor."""
     is_wide = width >= WIDE
     table = Table(box=None, pad_edge=False, expand=is_wide and width < FILE_WIDTH)
-    shows_links = is_wide and any(i.up_mbit for i in status.islands)
-    has_looked = is_wide and any(i.metrics.heldout_loss is not None for i in status.islands)
-    table.add_column("contributor", overflow="fold")
+    table.add_column("contributor", overflow="fold", min_width=6)
     table.add_column("island", no_wrap=True, min_width=16)
     table.add_column("is", no_wrap=True)
-    links = ["Mbit/s"] if shows_links else []
-    for name in (
-        "inner step",
-        "loss",
-        *(["held-out"] if has_looked else []),
-        "tokens/s",
-        "committed",
-        *links,
-    ):
+    shown = _shown_figures(status, width)
+    for name in shown:
         table.add_column(name, justify="right", no_wrap=True)
     if is_wide:
         table.add_column("doing", no_wrap=True, overflow="ellipsis", ratio=1)
     for island in status.islands:
         name = (names or {}).get(island.island, island.contributor)
-        cells = [name, island.island, state_of(island), *_figures(island, status.num_inner_steps, has_looked)]
-        cells += [link(island)] if shows_links else []
+        figures = _figures(island, status.num_inner_steps)
+        cells = [name, island.island, state_of(island), *(figures[name] for name in shown)]
         table.add_row(*(Text(visible(cell)) for cell in (*cells, *([doing(island)] if is_wide else []))))
     return table
 
@@ -94,17 +95,27 @@ def link(island: IslandStatus) -> str:
     return f"{island.up_mbit:.0f} up, {island.down_mbit:.0f} down" if island.up_mbit else ""
 
 
-def _figures(island: IslandStatus, num_inner_steps: int, has_looked: bool) -> list[str]:
-    """The figures of one island's row; empty where there is nothing to tell."""
+def _shown_figures(status: RunStatus, width: int) -> list[str]:
+    """Which figures of islands there is room for, and something to show of, by the names of their columns."""
+    if width < NARROW:
+        return ["committed"]
+    is_wide = width >= WIDE
+    has_looked = is_wide and any(i.metrics.heldout_loss is not None for i in status.islands)
+    links = ["Mbit/s"] if is_wide and any(i.up_mbit for i in status.islands) else []
+    return ["inner step", "loss", *(["held-out"] if has_looked else []), "tokens/s", "committed", *links]
+
+
+def _figures(island: IslandStatus, num_inner_steps: int) -> dict[str, str]:
+    """The figures of one island's row by the names of their columns; empty where there is nothing to tell."""
     working, measured = island.present and not island.relay, island.metrics
-    heldout = f"{measured.heldout_loss:.3f}" if working and measured.heldout_loss is not None else ""
-    return [
-        _inner_step(island, num_inner_steps) if working else "",
-        f"{measured.loss:.3f}" if working and measured.loss is not None else "",
-        *([heldout] if has_looked else []),
-        human(measured.tokens_per_second) if working else "",
-        human(island.committed_tokens) if island.committed_tokens else "",
-    ]
+    return {
+        "inner step": _inner_step(island, num_inner_steps) if working else "",
+        "loss": f"{measured.loss:.3f}" if working and measured.loss is not None else "",
+        "held-out": f"{measured.heldout_loss:.3f}" if working and measured.heldout_loss is not None else "",
+        "tokens/s": human(measured.tokens_per_second) if working else "",
+        "committed": human(island.committed_tokens) if island.committed_tokens else "",
+        "Mbit/s": link(island),
+    }
 
 
 def _inner_step(island: IslandStatus, num_inner_steps: int) -> str:

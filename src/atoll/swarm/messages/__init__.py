@@ -46,6 +46,7 @@ from atoll.swarm.messages.enrolment import (
     TicketRefused,
 )
 from atoll.swarm.messages.operator import (
+    EvaluationTold,
     EvictIsland,
     Invite,
     Invited,
@@ -55,6 +56,7 @@ from atoll.swarm.messages.operator import (
     RequestRefused,
     StatusReply,
     StatusRequest,
+    TellEvaluation,
 )
 from atoll.swarm.messages.peers import (
     FRAME_BYTES,
@@ -102,6 +104,7 @@ __all__ = [
     "Donors",
     "Enroll",
     "Enrolled",
+    "EvaluationTold",
     "EvictIsland",
     "Evicted",
     "Exchanged",
@@ -143,6 +146,7 @@ __all__ = [
     "StatusReply",
     "StatusRequest",
     "Stopped",
+    "TellEvaluation",
     "TicketRefused",
     "Tried",
     "TryToReach",

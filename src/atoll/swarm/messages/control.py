@@ -55,6 +55,7 @@ class Hello(Message, frozen=True, kw_only=True):
     # The newest of these records and rewinds: they prove, by the run's signature, what it says that it knows.
     newest_record: CommitRecord | None = None
     newest_rewind: Rewind | None = None
+    metered: bool = False  # it is no donor: what it sends costs
     # Number by name, SOURCE/NAME, of what it holds of private sources.
     partitions: Partitions = msgspec.field(default_factory=dict[str, int])
 

@@ -20,6 +20,7 @@ class Enroll(Message, frozen=True):
     secret: Label  # of its ticket
     csr: Annotated[bytes, Meta(max_length=MAX_REQUEST_BYTES)]  # certificate signing request, PEM
     contributor: Name  # whom the island's tokens are credited to
+    place: Name = ""  # where it stands, as its contributor says; "": that is not told
 
 
 class Enrolled(Message, frozen=True):

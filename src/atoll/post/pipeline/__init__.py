@@ -1,0 +1,5 @@
+"""`atoll pipeline`: steps that make models and data out of one another, each done once."""
+
+from atoll.post.pipeline.pipeline import Finished, load, run
+
+__all__ = ["Finished", "load", "run"]

@@ -1,0 +1,262 @@
+"""How pieces flow between agents: paced, over lanes, within room; and what a link is seen to carry."""
+
+import asyncio
+import itertools
+import socket
+
+import pytest
+from worlds import clock
+from worlds.swarm import LAYOUT
+
+from atoll.agent.donor import YIELD_SECONDS, Donor
+from atoll.agent.intake import Intake
+from atoll.agent.lanes import LONG_SECONDS, MAX_LANES, MAX_LANES_OF_ALL, Lanes
+from atoll.agent.log import UpdateLog
+from atoll.agent.pacer import PROBE_SECONDS, Pacer
+from atoll.agent.rates import LOOK_SECONDS, LinkRates
+from atoll.agent.sockets import Crossed, crossed
+from atoll.agent.state import OuterState
+from atoll.metrics import Rates
+from atoll.swarm import messages as m
+from atoll.swarm.address import Address
+from atoll.swarm.limiter import BURST_SECONDS, Limiter
+from atoll.swarm.memory_transport import MemoryTransport, Network
+from atoll.swarm.services import PING
+from atoll.swarm.transport import Stream, TransportError
+
+PIECE = memoryview(b"piece")
+
+
+# -------------------------------------------------------------------------------------------------- the pacer
+def leaves_at(num_pieces: int, seconds: float, stalls: dict[int, float] | None = None) -> list[float]:
+    """When each piece leaves; `stalls` are seconds that sending one takes."""
+
+    async def main() -> list[float]:
+        pacer, loop = Pacer(num_pieces, seconds), asyncio.get_running_loop()
+        moments: list[float] = []
+        for number in range(num_pieces):
+            await pacer.turn()
+            moments.append(loop.time())
+            await asyncio.sleep((stalls or {}).get(number, 0.0))
+        return moments
+
+    return clock.run(main())
+
+
+def test_a_flow_is_spread_over_its_planned_time() -> None:
+    moments = leaves_at(100, 50.0)
+    assert 0.95 * 50.0 < moments[-1] - moments[0] < 50.0
+    gaps = [after - before for before, after in itertools.pairwise(moments)]
+    assert max(gaps) < 0.6
+
+
+def test_a_flow_is_faster_at_first_so_that_a_faster_link_shows() -> None:
+    moments = leaves_at(1000, 10.0)
+    early = sum(moment <= moments[0] + PROBE_SECONDS for moment in moments)
+    assert early > 1.2 * 1000 * PROBE_SECONDS / 10.0
+
+
+def test_a_flow_that_was_held_up_makes_good_with_the_time_but_not_at_once() -> None:
+    moments = leaves_at(100, 50.0, stalls={40: 5.0})
+    assert moments[-1] - moments[0] < 50.0
+    gaps = [after - before for before, after in itertools.pairwise(moments[42:])]
+    assert min(gaps) > 0.5 / 1.4
+
+
+def test_without_a_plan_nothing_is_held_back() -> None:
+    assert leaves_at(100, 0.0)[-1] == 0.0
+
+
+# ----------------------------------------------------------------------------------------------------- intake
+def test_pieces_that_come_out_of_order_leave_in_order() -> None:
+    async def main() -> None:
+        intake = Intake(range(3, 6), 8)
+        for index in (5, 3, 4):
+            await intake.put(index, memoryview(bytes([index])))
+        assert [bytes(await intake.take()) for _ in range(3)] == [b"\3", b"\4", b"\5"]
+
+    clock.run(main())
+
+
+def test_a_piece_far_ahead_waits_for_room_and_the_next_one_does_not() -> None:
+    async def main() -> None:
+        intake = Intake(range(10), 2)
+        await intake.put(1, PIECE)
+        ahead = asyncio.create_task(intake.put(2, PIECE))
+        await asyncio.sleep(1)
+        assert not ahead.done()
+        await intake.put(0, PIECE)
+        await intake.take()
+        await asyncio.sleep(1)
+        assert ahead.done()
+
+    clock.run(main())
+
+
+@pytest.mark.parametrize("index", [0, 1, 9])
+def test_a_piece_that_came_before_or_is_of_another_slice_is_refused(index: int) -> None:
+    async def main() -> None:
+        intake = Intake(range(4), 8)
+        await intake.put(0, PIECE)
+        await intake.put(1, PIECE)
+        await intake.take()
+        with pytest.raises(TransportError, match="still to come"):
+            await asyncio.wait_for(intake.put(index if index < 9 else 7, PIECE), 5)
+
+    clock.run(main())
+
+
+# ------------------------------------------------------------------------------------------------------ lanes
+def lanes_after(delay_seconds: float, num_agents: int) -> int:
+    """How many lanes to an agent whose answers take so long."""
+
+    async def main() -> int:
+        network = Network()
+
+        async def pong(stream: Stream) -> None:
+            await stream.receive(5)
+            await asyncio.sleep(delay_seconds)
+            await stream.send(m.Pong())
+
+        port = await MemoryTransport(network, "far").serve(Address("memory", 0), {PING: pong})
+        lanes = Lanes(MemoryTransport(network, "me"))
+        await lanes.warm({"far": (Address("memory", port),), "gone": (Address("memory", 99),)})
+        assert lanes.count("gone", num_agents) == 1
+        return lanes.count("far", num_agents)
+
+    return clock.run(main())
+
+
+def test_a_long_way_has_several_lanes_a_short_one_has_one_and_many_agents_share_them() -> None:
+    assert lanes_after(LONG_SECONDS / 2, 3) == 1
+    assert lanes_after(2 * LONG_SECONDS, 3) == MAX_LANES
+    assert lanes_after(2 * LONG_SECONDS, MAX_LANES_OF_ALL // 2) == 2
+    assert lanes_after(2 * LONG_SECONDS, 2 * MAX_LANES_OF_ALL) == 1
+
+
+# ------------------------------------------------------------------------------------------------------ rates
+class Link:
+    """An agent's link in virtual time: `flows` gives bytes each way to a connection."""
+
+    def __init__(self, directory, caps: Rates = Rates()) -> None:  # noqa: B008 (frozen)
+        self.open: dict[int, Crossed] = {}
+        self.now = 0.0
+        self.rates = LinkRates(directory, caps, lambda: dict(self.open))
+        self.rates.look(self.now)
+
+    def flows(self, up: float, down: float, seconds: float, inode: int = 1) -> None:
+        """So many bytes per second, for so long, over one connection."""
+        for _ in range(round(seconds / LOOK_SECONDS)):
+            self.now += LOOK_SECONDS
+            before = self.open.get(inode, Crossed(0, 0))
+            sent, received = round(up * LOOK_SECONDS), round(down * LOOK_SECONDS)
+            self.open[inode] = Crossed(before.sent + sent, before.received + received)
+            self.rates.look(self.now)
+
+    def step(self, up: float, down: float, planned: float, seconds: float) -> tuple[float, float]:
+        self.rates.began()
+        self.flows(up, down, seconds)
+        self.rates.ended(planned, seconds)
+        return self.rates.known.up_bytes_per_second, self.rates.known.down_bytes_per_second
+
+
+def test_a_link_is_known_after_the_first_reduction_and_by_an_agent_that_starts_again(tmp_path) -> None:
+    assert Link(tmp_path).step(1e6, 2e6, 0.0, 4.0) == pytest.approx((1e6, 2e6))
+    assert Link(tmp_path).rates.known.up_bytes_per_second == pytest.approx(1e6)
+
+
+def test_a_faster_link_is_believed_at_once_and_an_idle_one_forgets_slowly(tmp_path) -> None:
+    link = Link(tmp_path)
+    link.step(1e6, 1e6, 0.0, 4.0)
+    assert link.step(1.25e6, 1e6, 4.0, 4.0)[0] == pytest.approx(1.25e6)
+    assert 1.1e6 < link.step(0.2e6, 0.2e6, 4.0, 4.0)[0] < 1.25e6
+
+
+def test_a_link_at_a_tenth_of_its_rate_is_known_after_one_late_reduction(tmp_path) -> None:
+    link = Link(tmp_path)
+    link.step(1e6, 1e6, 0.0, 4.0)
+    assert link.step(1e5, 1e5, 4.0, 40.0) == pytest.approx((1e5, 1e5))
+
+
+def test_a_reduction_without_traffic_changes_nothing(tmp_path) -> None:
+    link = Link(tmp_path)
+    link.step(1e6, 1e6, 0.0, 4.0)
+    assert link.step(0, 0, 4.0, 40.0) == pytest.approx((1e6, 1e6))
+
+
+def test_a_connection_that_closes_takes_nothing_back(tmp_path) -> None:
+    link = Link(tmp_path)
+    link.flows(1e6, 1e6, 2.0, inode=1)
+    del link.open[1]
+    link.rates.began()
+    link.flows(1e6, 1e6, 2.0, inode=2)
+    link.rates.ended(0.0, 2.0)
+    assert link.rates.known.up_bytes_per_second == pytest.approx(1e6)
+
+
+def test_what_people_want_to_keep_of_their_link_is_not_given_to_the_swarm(tmp_path) -> None:
+    link = Link(tmp_path, Rates(up_bytes_per_second=3e5))
+    assert link.step(1e6, 1e6, 0.0, 4.0) == pytest.approx((3e5, 1e6))
+
+
+def test_a_damaged_file_of_rates_counts_as_none(tmp_path) -> None:
+    (tmp_path / "links.json").write_text('{"up_bytes_per_second": -1')
+    assert LinkRates(tmp_path).known == Rates()
+
+
+def test_connections_within_this_machine_are_not_its_link() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = socket.create_connection(server.getsockname())
+        far, _ = server.accept()
+        with near, far:
+            near.sendall(b"x" * 1000)
+            far.recv(1000, socket.MSG_WAITALL)
+            assert not crossed()
+
+
+# ------------------------------------------------------------------------------------------------------- caps
+def test_a_cap_lets_so_many_bytes_a_second_pass_and_none_lets_all() -> None:
+    async def seconds_of(limiter: Limiter) -> float:
+        for _ in range(100):
+            await limiter.turn(1000)
+        return asyncio.get_running_loop().time()
+
+    assert clock.run(seconds_of(Limiter(10_000))) == pytest.approx(10.0, abs=2 * BURST_SECONDS)
+    assert clock.run(seconds_of(Limiter())) == 0.0
+
+
+def test_a_donor_gives_way_to_a_reduction_and_the_update_in_the_making_does_not(tmp_path) -> None:
+    block = bytes(3 * m.FRAME_BYTES)
+    state, log = OuterState(tmp_path / "state", LAYOUT), UpdateLog(tmp_path / "log", LAYOUT, b"")
+    donor = Donor(state, log, b"", lambda *_: block)
+
+    class Asker:
+        def __init__(self) -> None:
+            self.moments: list[float] = []
+            self.asked = False
+
+        async def receive(self, _: float) -> tuple[m.FetchManifest, memoryview]:
+            if self.asked:
+                raise TransportError("gone")
+            self.asked = True
+            return m.FetchManifest(), memoryview(b"")
+
+        async def send(self, message: object, bulk: object = b"") -> None:
+            self.moments.append(asyncio.get_running_loop().time())
+
+    async def main(reducing: bool) -> float:
+        asker = Asker()
+        donor.give_way(reducing)
+        with pytest.raises(TransportError):
+            await donor.serve(asker)  # type: ignore[arg-type]
+        return asker.moments[-1]
+
+    assert clock.run(main(False)) == 0.0
+    assert clock.run(main(True)) == pytest.approx(3 * YIELD_SECONDS)
+
+
+def test_a_metered_donor_gives_no_state_and_no_data(tmp_path) -> None:
+    state, log = OuterState(tmp_path / "state", LAYOUT), UpdateLog(tmp_path / "log", LAYOUT, b"")
+    donor = Donor(state, log, b"", lambda *_: b"data", metered=True)
+    for request in (m.FetchManifest(), m.FetchBlock("a", 0), m.FetchChunk(0)):
+        assert isinstance(donor._find(request), m.Missing)

@@ -1,0 +1,130 @@
+"""Pipelines: what is done once is not done again, and what fails can go on."""
+
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+from test_merge import checkpoint, weights
+
+from atoll.errors import UserError
+from atoll.post.pipeline import Finished, load, run
+
+TEXT = """
+name = "p"
+[[step]]
+name = "mean"
+do = "merge"
+models = ["{a}", "{b}"]
+settings = {{ method = "linear" }}
+[[step]]
+name = "further"
+do = "merge"
+models = ["@mean", "{c}"]
+settings = {{ method = "linear", weights = [0.25, 0.75] }}
+[[step]]
+name = "out"
+do = "export"
+of = "@further"
+to = "{out}"
+[summary]
+chosen = "further.best"
+"""
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> list[Path]:
+    return [checkpoint(tmp_path / name, seed) for seed, name in enumerate("abc")]
+
+
+def written(tmp_path: Path, models: list[Path], text: str = TEXT) -> Path:
+    file = tmp_path / "p.toml"
+    a, b, c = models
+    file.write_text(text.format(a=a, b=b, c=c, out=tmp_path / "exported"))
+    return file
+
+
+def done(file: Path, tmp_path: Path) -> tuple[Finished, list[str]]:
+    said: list[str] = []
+    return run(load(file), tmp_path / "work", say=said.append), said
+
+
+def test_steps_make_models_out_of_one_another(models: list[Path], tmp_path: Path) -> None:
+    finished, _ = done(written(tmp_path, models), tmp_path)
+    a, b, c, out = (weights(path)["model.norm.weight"] for path in (*models, tmp_path / "exported"))
+    assert (out - (0.125 * a + 0.125 * b + 0.75 * c)).abs().max() < 1e-6
+    kept = msgspec.json.decode((tmp_path / "work" / "summary.json").read_bytes())
+    assert kept["export_dir"] == str(tmp_path / "exported")
+    assert kept["chosen"].startswith("linear weights=[0.25, 0.75]")
+    lines = finished.picture.splitlines()
+    assert [line.split()[:3] for line in lines[1:]] == [
+        ["1", "mean", "-"],
+        ["2", "further", "1"],
+        ["3", "out", "2"],
+    ]
+
+
+def test_what_has_not_changed_is_not_done_again(models: list[Path], tmp_path: Path) -> None:
+    file = written(tmp_path, models)
+    done(file, tmp_path)
+    _, said = done(file, tmp_path)
+    assert [line.split(": ")[1] for line in said] == ["unchanged"] * 3
+
+
+def test_a_change_does_again_what_depends_on_it(models: list[Path], tmp_path: Path) -> None:
+    done(written(tmp_path, models), tmp_path)
+    _, said = done(written(tmp_path, models, TEXT.replace("[0.25, 0.75]", "[0.5, 0.5]")), tmp_path)
+    assert [line for line in said if "unchanged" in line] == ["1/3 mean: unchanged"]
+    assert sum("done in" in line for line in said) == 2
+
+
+def test_another_input_model_is_a_change(models: list[Path], tmp_path: Path) -> None:
+    done(written(tmp_path, models), tmp_path)
+    shutil.rmtree(models[0])
+    checkpoint(models[0], 7)
+    _, said = done(written(tmp_path, models), tmp_path)
+    assert not [line for line in said if "unchanged" in line]
+
+
+def test_a_product_that_was_changed_by_hand_is_a_change(models: list[Path], tmp_path: Path) -> None:
+    done(written(tmp_path, models), tmp_path)
+    (tmp_path / "work" / "mean" / "model" / "generation_config.json").write_text("{}")
+    _, said = done(written(tmp_path, models), tmp_path)
+    assert [line for line in said if "unchanged" in line] == ["1/3 mean: unchanged"]
+
+
+def test_after_a_failure_the_same_command_goes_on(models: list[Path], tmp_path: Path) -> None:
+    file = written(tmp_path, models)
+    aside = models[2].rename(tmp_path / "aside")
+    with pytest.raises(UserError, match=r"step further: .*no checkpoint is here.*goes on from here"):
+        done(file, tmp_path)
+    aside.rename(models[2])
+    _, said = done(file, tmp_path)
+    assert said[0] == "1/3 mean: unchanged" and (tmp_path / "exported" / "config.json").is_file()
+
+
+def test_nothing_else_is_overwritten(models: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="not from a pipeline"):
+        done(written(tmp_path, models), tmp_path)
+    assert (tmp_path / "exported" / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"@mean"', '"@maen"', "@maen is no step before it; did you mean @mean?"),
+        ('"@mean"', '"@further"', "@further is no step before it"),
+        ('name = "further"', 'name = "mean"', "two of this name"),
+        ('"further.best"', '"nobody.best"', "there is no step nobody"),
+        ('"further.best"', '"further.worst"', "has found no 'worst'; there is: best"),
+        ('do = "export"', 'do = "exprot"', "step.2"),
+        ('"@mean"', '"@mean:x"', "there is: one only"),
+    ],
+)
+def test_what_is_wrong_in_a_pipeline_is_said(
+    old: str, new: str, words: str, models: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=words.replace("?", r"\?")):
+        done(written(tmp_path, models, TEXT.replace(old, new)), tmp_path)

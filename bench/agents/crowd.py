@@ -103,7 +103,17 @@ class Scripted:
             case r.Attempt():
                 self._attempt = message
                 own = [k for k, part in enumerate(message.slices) if part.owner == self.island]
-                return [m.Reduced(message.step, message.number, k, digest(b"slice %d" % k)) for k in own]
+                norms = (1.0,) * len(message.participants)
+                return [
+                    m.Reduced(
+                        step=message.step,
+                        number=message.number,
+                        slice=k,
+                        digest=digest(b"slice %d" % k),
+                        squared_norms=norms,
+                    )
+                    for k in own
+                ]
             case r.Assembled() if self._attempt is not None and self._attempt.number == message.number:
                 update = _update(self._attempt, message)
                 return [m.Held(message.step, message.number, update, _next_root(message.step))]

@@ -42,14 +42,17 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return all(figure is None or math.isfinite(figure) for figure in figures)
 
 
+Bytes = Annotated[int, Meta(ge=0, le=2**53)]  # exact as a float too
+
+
 class Exchange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one attempt took of an island, up to the update that it holds. Its agent measures."""
 
     send_seconds: float = 0.0  # from the attempt's arrival until its payload had left
     reduce_seconds: float = 0.0  # from the attempt's arrival until all that comes of reducing was there
     disk_seconds: float = 0.0  # computing the next table, and writing it and the update to disk
-    sent_bytes: int = 0  # from the attempt's arrival until then, by all that its agent does
-    received_bytes: int = 0
+    sent_bytes: Bytes = 0  # from the attempt's arrival until then, by all that its agent does
+    received_bytes: Bytes = 0
 
 
 Rate = Annotated[float, Meta(ge=0, le=1e12)]  # bytes per second

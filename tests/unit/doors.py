@@ -10,7 +10,7 @@ from typing import Any
 from atoll.swarm import messages
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message
-from atoll.swarm.services import Service
+from atoll.swarm.services import Limit, Service
 
 PLANES: list[ModuleType] = [
     importlib.import_module(f"{messages.__name__}.{file.name}")
@@ -31,4 +31,4 @@ DOORS: dict[str, Door[Any]] = {
     if isinstance(door, Door)
 }
 ANYTHING: Door[Any] = Door("a test", "a test", reduce(or_, MESSAGES))
-ECHO = Service("Echo", ANYTHING, ANYTHING)
+ECHO = Service("Echo", ANYTHING, ANYTHING, Limit(100))

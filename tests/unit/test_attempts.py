@@ -31,6 +31,8 @@ def attempt() -> OpenAttempt:
         ("a", "nobody", "silent", False),
         ("a", "a", "lost", True),
         ("b", "b", "refused", True),
+        ("c", "b", "failed", True),  # it got the slice of this owner from nobody
+        ("c", "a", "failed", False),
         ("c", "c", "lost", False),
         ("c", "c", "failed", True),
     ],
@@ -50,7 +52,7 @@ def test_only_the_ends_of_an_edge_are_heard_about_each_other(attempt, accuser, p
     ],
 )
 def test_one_owner_alone_does_not_vouch_for_its_update(attempt, holders, ready, kept) -> None:
-    assert attempt.is_held_by_others(holders, ready) == kept
+    assert attempt.is_held_by_others(holders, ready, Members()) == kept
 
 
 def test_who_cannot_hold_is_not_waited_for(attempt) -> None:

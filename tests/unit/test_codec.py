@@ -110,14 +110,59 @@ def test_a_piece_fits_a_frame_with_room_to_spare(codec) -> None:
 
 
 @pytest.mark.parametrize("codec", EVERY)
-@pytest.mark.parametrize("values", [RANDOM, 0 * RANDOM, np.nan * RANDOM, np.inf * RANDOM])
+@pytest.mark.parametrize("values", [RANDOM, 0 * RANDOM, -RANDOM])
 def test_whatever_is_encoded_is_of_a_size_within_the_bounds_and_decodes(codec, values) -> None:
-    """Also what a hostile participant made of a sum: then the values are undefined, and nothing fails."""
+    out = np.empty(codec.max_bytes(len(values)), np.uint8)
+    size = codec.encode(values, out)
+    assert codec.min_bytes(len(values)) <= size <= codec.max_bytes(len(values))
+    assert len(codec.decode(out[:size], len(values))) == len(values)
+
+
+@pytest.mark.parametrize("codec", EVERY)
+def test_decoding_tells_the_squared_norm(codec) -> None:
+    out = np.empty(codec.max_bytes(len(RANDOM)), np.uint8)
+    data = out[: codec.encode(RANDOM, out)]
+    square = codec.add_decoded(data, np.float32(0.5), np.zeros_like(RANDOM))
+    expected = np.sum(codec.decode(data, len(RANDOM)).astype(np.float64) ** 2)
+    assert square == pytest.approx(expected, rel=1e-6)
+
+
+NAN_BITS = np.array([0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001], np.uint32).view(np.float32)
+SPECIAL = [np.float32(np.inf), np.float32(-np.inf), *NAN_BITS, np.float32(1e38), np.float32(-3.4e38)]
+
+
+@pytest.mark.parametrize("codec", EVERY)
+@pytest.mark.parametrize("special", SPECIAL)
+def test_a_value_that_is_not_finite_or_overflows_a_sum_never_passes_for_a_number(codec, special) -> None:
+    """Encoded like any other, among honest values, it is refused by whoever decodes it."""
+    values = RANDOM.copy()
+    values.view(np.uint32)[7] = special.view(np.uint32)  # a copy as a float would change some NaNs
+    out = np.empty(codec.max_bytes(len(values)), np.uint8)
     with np.errstate(all="ignore"):
-        out = np.empty(codec.max_bytes(len(values)), np.uint8)
-        size = codec.encode(values, out)
-        assert codec.min_bytes(len(values)) <= size <= codec.max_bytes(len(values))
-        assert len(codec.decode(out[:size], len(values))) == len(values)
+        data = out[: codec.encode(values, out)]
+        with pytest.raises(ValueError, match="not finite, or too large"):
+            codec.decode(data, len(values))
+
+
+@pytest.mark.parametrize("scale", [*SPECIAL, np.float32(2.7e36)])
+@pytest.mark.parametrize("element", [0, 127, -128])
+def test_no_scale_makes_int8_values_that_are_not_finite(scale, element) -> None:
+    data = np.full(BLOCK + 4, element, np.int8).view(np.uint8)
+    data[:4] = np.frombuffer(scale.tobytes(), np.uint8)
+    try:
+        decoded = CODECS["int8"].decode(data, BLOCK)
+    except ValueError:
+        return
+    assert np.isfinite(decoded).all()
+    assert element == 0
+
+
+@pytest.mark.parametrize("special", ["ffff", "7fff", "807f", "80ff", "817f"])
+def test_no_bits_of_bf16_decode_to_a_value_that_is_not_finite(special: str) -> None:
+    data = np.zeros(2 * BLOCK, np.uint8)
+    data[100:102] = np.frombuffer(bytes.fromhex(special), np.uint8)
+    with pytest.raises(ValueError, match="not finite"):
+        CODECS["bf16"].decode(data, BLOCK)
 
 
 @pytest.mark.parametrize("codec", EVERY)

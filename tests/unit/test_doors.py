@@ -2,7 +2,7 @@
 
 from collections import Counter
 from types import UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 import pytest
@@ -10,13 +10,15 @@ from unit.doors import DOORS, MESSAGES, PLANES
 from worlds.swarm import LAYOUT
 
 from atoll.swarm import messages, records
-from atoll.swarm.layout import Layout
+from atoll.swarm.bounds import Digest
+from atoll.swarm.layout import DIGEST_BYTES, Layout
 from atoll.swarm.messages import trainer
 from atoll.swarm.records import CommitRecord, Rewind, RunInfo, UpdateHeader
 from atoll.swarm.services import SERVICES
 from atoll.swarm.transport import NotUnderstood, pack, unpack
 
 GIVEN: dict[Any, Any] = {bool: True, int: 7, float: 0.5, str: "x", bytes: b"x", Any: 7, Layout: LAYOUT}
+GIVEN[Digest] = b"x" * DIGEST_BYTES
 # Records that travel only inside a message or as its bulk, or not at all.
 NEVER_ALONE = {CommitRecord, Rewind, RunInfo, UpdateHeader}
 
@@ -30,7 +32,7 @@ def example(wanted: Any) -> Any:
         return example(arguments[0])
     if origin is Literal:
         return arguments[0]
-    if origin is UnionType:
+    if origin in (UnionType, Union):
         return example(arguments[0])
     if origin is tuple:
         return tuple(example(argument) for argument in arguments)

@@ -39,6 +39,8 @@ def rows(heading: str) -> list[list[str]]:
 
 def json_type(annotation: typing.Any) -> str:
     """What JSON makes of a field, in the page's words."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return json_type(typing.get_args(annotation)[0])
     choices = [a for a in typing.get_args(annotation) if a is not type(None)]
     if type(None) in typing.get_args(annotation):
         return f"{json_type(choices[0])} or null"

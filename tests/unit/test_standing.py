@@ -133,11 +133,17 @@ def test_lost_ownership_comes_back_after_some_steps_or_with_a_new_connection() -
     standing = charged(("c", "a", "unreachable"))
     num_steps = 0
     while not owners(standing, reachable="a"):
-        standing, num_steps = standing.of_next_step(), num_steps + 1
+        standing.begin_step()
+        num_steps += 1
     assert num_steps == OWNERLESS_STEPS
-    standing = charged(("c", "a", "unreachable")).of_next_step()
+    standing = charged(("c", "a", "unreachable"))
+    standing.begin_step()
     standing.restore_ownership("a")
     assert owners(standing, reachable="a") == ["a"]
+
+
+def reduced(part: int) -> m.Reduced:
+    return m.Reduced(step=0, number=1, slice=part, digest=b"d" * 32, squared_norms=(0.5, 0.5))
 
 
 class Step:
@@ -228,8 +234,8 @@ def test_a_slice_that_does_not_exist_cannot_be_reported() -> None:
     step = Step()
     step.propose("a")
     step.propose("b")
-    step.hear("b", m.Reduced(0, 1, -1, b"d" * 32))
-    step.hear("b", m.Reduced(0, 1, 1, b"d" * 32))
+    step.hear("b", reduced(-1))
+    step.hear("b", reduced(1))
     assert step.coordinator.attempt and step.coordinator.attempt.assembled is None
 
 
@@ -237,7 +243,7 @@ def test_a_slice_of_another_owner_cannot_be_reported() -> None:
     step = Step()
     step.propose("a")
     step.propose("b")
-    step.hear("a", m.Reduced(0, 1, 0, b"d" * 32))
-    step.hear("a", m.Reduced(0, 1, 1, b"d" * 32))
-    step.hear("a", m.Reduced(0, 1, 2, b"d" * 32))
+    step.hear("a", reduced(0))
+    step.hear("a", reduced(1))
+    step.hear("a", reduced(2))
     assert step.coordinator.attempt and step.coordinator.attempt.assembled is None

@@ -39,7 +39,7 @@ class Sparse(Codec):
         out[4 * count : 8 * count].view(np.float32)[:] = values[positions]
         return 8 * count
 
-    def _add(self, data: Bytes, weight: np.float32, total: Floats) -> None:
+    def _add(self, data: Bytes, weight: np.float32, total: Floats) -> float:
         if len(data) % 8:
             raise ValueError(f"{len(data)} bytes are no pairs of position and value")
         half = len(data) // 2
@@ -47,6 +47,7 @@ class Sparse(Codec):
         if (np.diff(positions.astype(np.int64)) <= 0).any() or (positions >= len(total)).any():
             raise ValueError("its positions are not ascending, or lie beyond the piece")
         total[positions] += weight * values
+        return float(np.sum(values.astype(np.float64) ** 2))
 
 
 class Forgetful(Sparse):

@@ -6,6 +6,7 @@ lacks of the update in the making goes out at once: a step waits for it.
 
 import asyncio
 import contextlib
+from collections import defaultdict
 from collections.abc import Callable
 
 from atoll.agent.assembly import Assembly
@@ -16,10 +17,12 @@ from atoll.agent.state import OuterState
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 from atoll.swarm.messages import peers
-from atoll.swarm.transport import Stream
+from atoll.swarm.transport import Stream, within
 
 MAX_PIECES = 256  # per request: bounds what one answer can hold a donor to
 IDLE_SECONDS = 3_600.0
+READ_SECONDS = 15.0  # for a frame of an answer: who does not read is let go
+ANSWERS_AT_ONCE = 6  # to one member: more of its requests wait, and take no memory
 # Between two frames, while a reduction runs: it is hardly noticed, and an asker sees that we live.
 YIELD_SECONDS = 1.0
 DataBlock = Callable[[str, int], bytes | None]  # (file, block) of the prepared data; file "" is the manifest
@@ -45,6 +48,8 @@ class Donor:
         self._clear = asyncio.Event()  # no reduction runs
         self._clear.set()
         self.assembly: tuple[r.Attempt, Assembly] | None = None  # the update in the making, if any
+        # By who asks.
+        self._turns = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(ANSWERS_AT_ONCE))
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -65,19 +70,30 @@ class Donor:
         """Answer one request after the other until the peer closes."""
         while True:
             request, _ = await stream.receive(IDLE_SECONDS)
-            answer = await asyncio.to_thread(self._find, request)
-            if isinstance(answer, m.Missing):
-                await stream.send(answer)
-                continue
-            data, step = answer
-            view = memoryview(data)
-            is_urgent = isinstance(request, m.FetchHeader | m.FetchSliceTable | m.FetchPieces)
-            for start in range(0, len(view) or 1, m.FRAME_BYTES):  # of nothing there is one frame too
-                if not is_urgent and not self._clear.is_set():
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(YIELD_SECONDS):
-                            await self._clear.wait()
-                await stream.send(m.Found(len(view), step), view[start : start + m.FRAME_BYTES])
+            async with self._turns[stream.peer]:
+                answer = await asyncio.to_thread(self._find, request)
+                is_urgent = isinstance(request, m.FetchHeader | m.FetchSliceTable | m.FetchPieces)
+                await self._answer(stream, answer, is_urgent)
+
+    async def _answer(
+        self, stream: Stream[peers.ToDonor], answer: tuple[bytes, int] | m.Missing, is_urgent: bool
+    ) -> None:
+        """Send an answer; what is not urgent gives way to a reduction.
+
+        Raises TransportError for who does not read it, at least a frame every READ_SECONDS.
+        """
+        if isinstance(answer, m.Missing):
+            await stream.send(answer)
+            return
+        data, step = answer
+        view = memoryview(data)
+        for start in range(0, len(view) or 1, m.FRAME_BYTES):  # of nothing there is one frame too
+            if not is_urgent and not self._clear.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(YIELD_SECONDS):
+                        await self._clear.wait()
+            frame = stream.send(m.Found(len(view), step), view[start : start + m.FRAME_BYTES])
+            await within(READ_SECONDS, frame, stream.peer)
 
     def _find(self, request: peers.ToDonor) -> tuple[bytes, int] | m.Missing:
         data: bytes | None = None

@@ -1,5 +1,6 @@
 """An island's own contribution: its pseudo-gradient, encoded once, named by a digest before it is sent."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -58,13 +59,17 @@ def make(
     pieces = Pieces(layout, coder, slots)
     residual = NextResidual(directory, layout, coder, settled) if coder.num_residuals else None
     difference = np.empty(layout.piece_elements, np.float32)
-    square = 0.0
+    square = sent_square = 0.0
     for index in range(layout.num_pieces):
         elements = layout.piece(index)
         values = difference[: elements.stop - elements.start]
         square += float(pseudo_gradient(state.parameters[elements], state.local[elements], values))
         left_over = residual.piece(elements) if residual is not None else None
+        before = left_over.sum(0) if left_over is not None else 0.0  # what is sent besides the values
         pieces.seal(index, coder.encode(values, pieces.slot(index), left_over))
+        if left_over is not None:
+            sent = values + before - left_over.sum(0)
+            sent_square += float(np.sum(sent.astype(np.float64) ** 2))
     if not np.isfinite(square):
         raise ValueError("the pseudo-gradient is not finite: a parameter of this island is NaN or infinite")
     pieces.flush()
@@ -72,8 +77,9 @@ def make(
     if residual is not None:
         residual.keep(proposal.step, root(table))
     handover_seconds = proposal.handover_seconds + clock() - began
+    norm = math.sqrt(square if residual is None else sent_square)
     proposal = msgspec.structs.replace(
-        proposal, payload=root(table), norm=float(square**0.5), handover_seconds=handover_seconds
+        proposal, payload=root(table), norm=norm, handover_seconds=handover_seconds
     )
     kept = Kept(proposal, codec, table)
     write_atomic(directory / "payload.kept", msgspec.msgpack.encode(kept))

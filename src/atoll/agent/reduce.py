@@ -19,6 +19,7 @@ from atoll.agent.assembly import Assembly
 from atoll.agent.intake import Intake
 from atoll.agent.lanes import MAX_LANES
 from atoll.agent.pacer import Pacer
+from atoll.agent.patience import Patience
 from atoll.agent.payload import Payload
 from atoll.agent.pieces import FalsePieces, check_piece, check_table
 from atoll.swarm.layout import root
@@ -135,15 +136,17 @@ class Reduction:
 
     async def _own(self, number: int, part: Slice) -> None:
         """Reduce a slice that this agent owns, until a piece does not come or cannot be decoded."""
-        codec = self.assembly.codec
+        codec, participants = self.assembly.codec, self.attempt.participants
         total = np.empty(self._layout.piece_elements, np.float32)
+        squares = [0.0] * len(participants)
+        patience = Patience(self.progress_seconds)
         for index in part.pieces:
             elements = self._layout.piece(index)
             values = total[: elements.stop - elements.start]
             values[:] = 0
-            for share in self.attempt.participants:
+            for at, share in enumerate(participants):
                 try:
-                    data = await self._copy(number, share.island, index)
+                    data = await patience.wait(share.island, self._copy(number, share.island, index))
                 except TransportError as error:
                     await self._fault(share.island, "silent", str(error))
                     return
@@ -151,15 +154,23 @@ class Reduction:
                     await self._fault(self.me, "lost", str(error))
                     return
                 try:
-                    codec.add_decoded(np.frombuffer(data, np.uint8), np.float32(share.weight), values)
+                    copy = np.frombuffer(data, np.uint8)
+                    squares[at] += codec.add_decoded(copy, np.float32(share.weight), values)
                 except ValueError as error:  # what was proposed, and so its sender's own doing
                     await self._fault(share.island, "refused", f"piece {index} cannot be decoded: {error}")
                     return
-            reduced = np.empty(codec.max_bytes(len(values)), np.uint8)
-            size = codec.encode(values, reduced)
-            await self.assembly.put(index, reduced[:size].data)
+            out = np.empty(codec.max_bytes(len(values)), np.uint8)
+            size = codec.encode(values, out)
+            await self.assembly.put(index, out[:size].data)
         digest = root(self.assembly.slice_table(part))
-        await self._report(Reduced(self.attempt.step, self.attempt.number, number, digest))
+        reduced = Reduced(
+            step=self.attempt.step,
+            number=self.attempt.number,
+            slice=number,
+            digest=digest,
+            squared_norms=tuple(squares),
+        )
+        await self._report(reduced)
 
     async def _copy(self, number: int, island: str, index: int) -> memoryview:
         """A participant's copy of one piece.

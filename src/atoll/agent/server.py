@@ -155,7 +155,7 @@ class Agent:
 
     # --------------------------------------------------------------------------------------- the coordinator
     def _hello(self) -> m.Hello:
-        machine = self.machine
+        machine, log = self.machine, self.work.log
         return m.Hello(
             session=self._session,
             version=m.VERSION,
@@ -168,7 +168,9 @@ class Agent:
             head=machine.head,
             head_root=machine.head_root,
             term=machine.term,
-            num_rewinds=len(self.work.log.rewinds),
+            num_rewinds=len(log.rewinds),
+            newest_record=log.records[-1] if log.records else None,
+            newest_rewind=log.rewinds[-1] if log.rewinds else None,
             partitions=self._partitions,
             metered=self.settings.metered,
         )
@@ -184,6 +186,8 @@ class Agent:
                 self._show_pulse()
             case m.Donors():
                 self.work.told_donors(message.addresses)
+            case m.Revoked():
+                self._transport.revoke(message.islands)
             case m.Coordinators():
                 self.coordinators = self._known_coordinators(message.addresses)
                 keep_coordinators(self.settings.directory, message.addresses)
@@ -203,7 +207,7 @@ class Agent:
         try:
             await call(self._transport, asked.addresses, asked.island, PING, m.Ping(), DIAL_SECONDS)
         except TransportError as error:
-            reason = str(error)
+            reason = one_line(str(error))
         self._link.send(m.Tried(asked.island, reason))
 
     def _link_changed(self, reason: str) -> None:

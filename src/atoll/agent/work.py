@@ -199,10 +199,12 @@ class BackgroundWork:
             return
         assembly = reduction.assembly
         donors = self._others({**self.donors, **attempt.addresses})
+        owner = ""  # of the slice that is asked for
         try:
             await self.tasks.ended("reduce")  # its own waits have deadlines
             for part, slice_root in zip(attempt.slices, work.assembled.digests, strict=True):
                 if not assembly.whole(part, slice_root):
+                    owner = part.owner if part.owner != self._island else ""
                     await fetch_slice(donors, attempt.step, part, slice_root, assembly, part.pieces)
             async with self._state_lock:
                 self._accounts.say(f"holding step {attempt.step}")
@@ -216,7 +218,10 @@ class BackgroundWork:
             return
         except DiskError:
             raise
-        except (NobodyHas, UserError) as error:
+        except NobodyHas as error:  # the owner has named it, and gave it to nobody who could give it to us
+            self._report(e.Failed(work, owner, str(error)))
+            return
+        except UserError as error:
             self._report(e.Failed(work, "", str(error)))
             return
         finally:

@@ -78,7 +78,10 @@ def add_to(verbs: Verbs) -> None:
     )
 
     added = verbs.add(join, "become an island of a run")
-    text = "the line that `atoll host` or `atoll invite` printed"
+    text = (
+        "the line that `atoll host` or `atoll invite` printed; or, so that no process list shows it: a file "
+        "with that line, - for standard input, or env for the variable ATOLL_TICKET"
+    )
     verbs.add_overrides(added, TICKET, text, "island.KEY=VALUE", "island.threads=2")
     added.add_argument("--name", default="", help="directory of this island (default: the first free one)")
     added.add_argument("--dir", type=Path, help="the run's directory (default runs/NAME)")
@@ -187,6 +190,7 @@ def join(options: argparse.Namespace) -> None:
         from atoll import recipe
         from atoll.run.directory import RunDir
         from atoll.run.join import join as join_run
+        from atoll.run.ticket import given_ticket
         from atoll.swarm.identity import Ticket
         from atoll.terminal import Terminal
         from atoll.words import MAX_NAME_LENGTH, one_line
@@ -197,7 +201,8 @@ def join(options: argparse.Namespace) -> None:
                 f"{option}: not a name on one line, of at most {MAX_NAME_LENGTH} characters that can be seen"
             )
     # A ticket that was pasted with its line breaks has come in several arguments.
-    ticket = "".join([options.ticket, *(part for part in options.overrides if "=" not in part)])
+    given = "".join([options.ticket, *(part for part in options.overrides if "=" not in part)])
+    ticket = given_ticket(given)
     own = recipe.own_island([part for part in options.overrides if "=" in part])
     run_dir = RunDir(options.dir or Path("runs") / Ticket.parse(ticket).run_name)
     settings = join_settings(options)

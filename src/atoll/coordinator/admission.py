@@ -1,12 +1,21 @@
-"""Who may be a member, and which proposals count: what a `Hello` and a `Propose` must satisfy."""
+"""Who may be a member, and which proposals count: what a `Hello` and a `Propose` must satisfy, and how large
+a pseudo-gradient may be beside the others' and beside this island's own of before.
+"""
 
 import math
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
+from statistics import median
 
 from atoll.coordinator.rules import Rules
 from atoll.samples import HASH_BITS, first_sample, num_samples, private_source, source_of
 from atoll.swarm.layout import DIGEST_BYTES
 from atoll.swarm.messages import VERSION, Hello, Propose
-from atoll.swarm.records import Plan
+from atoll.swarm.records import Plan, Term
+
+NUM_REMEMBERED = 64  # norms of one island
+MIN_OTHERS, MIN_PAST = 2, 3  # norms that are compared with
+MAX_EXCESS, TINY = 1.05, 1e-12  # of a measured norm over the one that its maker said: encoding rounds
 
 
 def objection_to_hello(rules: Rules, hello: Hello) -> str:
@@ -30,6 +39,32 @@ def objection_to_hello(rules: Rules, hello: Hello) -> str:
     return ""
 
 
+def unproven_claim(
+    hello: Hello, term: Term, num_commits: int, num_rewinds: int, is_signed: Callable[[bytes, bytes], bool]
+) -> str:
+    """What an agent says that it knows, this coordinator does not, and the run has not signed; else empty.
+
+    A coordinator that believed it would stop, since its database may be an old backup. `is_signed` tells of
+    (bytes, signature) whether the signature is the run's.
+    """
+    record, rewind = hello.newest_record, hello.newest_rewind
+    if not term.may_follow(hello.term) and not is_signed(hello.term.unsigned(), hello.term.signature):
+        return f"term {hello.term.counter}"
+    if hello.head > num_commits and (
+        record is None
+        or (record.step + 1, record.next_root) != (hello.head, hello.head_root)
+        or not is_signed(record.unsigned(), record.signature)
+    ):
+        return f"{hello.head} commits"
+    if hello.num_rewinds > num_rewinds and (
+        rewind is None
+        or rewind.branch != hello.num_rewinds
+        or not is_signed(rewind.unsigned(), rewind.signature)
+    ):
+        return f"{hello.num_rewinds} rewinds"
+    return ""
+
+
 def objection_to_proposal(rules: Rules, plan: Plan, proposal: Propose) -> str:
     """Why the proposal of the island that has this plan cannot count; empty if it can."""
     if not 0 < proposal.inner_steps <= plan.inner_steps:
@@ -45,8 +80,61 @@ def objection_to_proposal(rules: Rules, plan: Plan, proposal: Propose) -> str:
     seconds = proposal.compute_seconds, proposal.handover_seconds
     if not all(map(math.isfinite, (proposal.norm, proposal.loss or 0.0, *seconds))):
         return "a norm, loss or duration that is not finite"
+    if proposal.norm < 0:
+        return "a negative norm"
     if not proposal.metrics.is_finite:
         return "a measurement that is not finite"
     if min(seconds) < 0:
         return "a negative duration"
     return ""
+
+
+class Admission:
+    """How large the islands' pseudo-gradients are, as they say at first, and as owners then measure."""
+
+    def __init__(self, max_norm_ratio: float) -> None:
+        """`max_norm_ratio`: a norm is refused beyond so many times what is usual."""
+        self._max_ratio = max_norm_ratio
+        self._past: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=NUM_REMEMBERED))
+
+    def objection_to_norm(self, island: str, proposals: Mapping[str, Propose]) -> str:
+        """Why a proposal is too large to count among these; empty if it is not."""
+        expected = self._expected(island, proposals)
+        norm = proposals[island].norm
+        if norm <= self._max_ratio * expected:
+            return ""
+        return f"a norm of {norm:.3g}, over {self._max_ratio:g} times the {expected:.3g} that is usual"
+
+    def witnesses(self, proposal: Propose, squares: Mapping[str, float]) -> set[str]:
+        """The owners by whose measure a payload is larger than its maker said; empty if it is not.
+
+        `squares`: the squared norm of what each has decoded. These are the fewest who must be wrong if its
+        maker is right, the largest measures first.
+        """
+        limit = (MAX_EXCESS * proposal.norm) ** 2 + TINY
+        left, found = sum(squares.values()), set[str]()
+        for owner in sorted(squares, key=lambda owner: squares[owner], reverse=True):
+            if left <= limit:
+                break
+            found.add(owner)
+            left -= squares[owner]
+        return found
+
+    def note_committed(self, proposals: Mapping[str, Propose]) -> None:
+        """These were of sizes that are to be expected again."""
+        for island, proposal in proposals.items():
+            self._past[island].append(proposal.norm / proposal.inner_steps)
+
+    def _expected(self, island: str, proposals: Mapping[str, Propose]) -> float:
+        """The norm that is usual for as many inner steps as an island has done; infinite while none is known.
+
+        That is the median of the others, where there are two or more, and else the island's own median of
+        before. A norm grows with the inner steps, at most in proportion.
+        """
+        others = [p for other, p in proposals.items() if other != island]
+        inner_steps, past = proposals[island].inner_steps, self._past[island]
+        if len(others) >= MIN_OTHERS:
+            usual_steps = median(p.inner_steps for p in others)
+            usual = median(p.norm for p in others) * max(1.0, inner_steps / usual_steps)
+            return usual or math.inf
+        return median(past) * inner_steps if len(past) >= MIN_PAST else math.inf

@@ -1,10 +1,13 @@
 """One attempt to make the open step's update, as the coordinator sees it."""
 
+import math
+from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
 
 from atoll import events
+from atoll.coordinator.deadlines import doubled
 from atoll.coordinator.holders import Holders
 from atoll.coordinator.members import Members
 from atoll.coordinator.rules import Rules
@@ -15,6 +18,7 @@ from atoll.swarm import messages as m
 from atoll.swarm.messages import FaultKind
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Share, Term, header
 
+MAX_SLOWNESS = 4.0  # of an owner beside the others
 # An update comes in so many parts at most, each of which may take a deadline: who drips is not waited for.
 PARTS_OF_PROGRESS = 256
 
@@ -33,6 +37,8 @@ class OpenAttempt:
         self.assembled_at = 0.0
         self.holders = Holders()
         self.not_holding = dict.fromkeys(share.island for share in record.participants)  # an ordered set
+        self._heard: set[tuple[str, str]] = set()  # (accuser, peer): whoever has told of an edge
+        self._squares: dict[int, tuple[float, ...]] = {}  # by number of the slice: of each participant
         self._num_pieces = sum(part.num_pieces for part in record.slices)
         self._unable: set[str] = set()  # they have said that they cannot hold the update
         self._slice_roots: dict[int, bytes] = {}  # by number of the slice
@@ -97,7 +103,10 @@ class OpenAttempt:
         slices = self.record.slices
         if self.assembled or not 0 <= message.slice < len(slices) or slices[message.slice].owner != island:
             return False
+        if len(message.squared_norms) != len(self.record.participants):
+            return False  # as one that has not said what it has decoded, its owner is late
         self._slice_roots[message.slice] = message.digest
+        self._squares[message.slice] = message.squared_norms
         self.reduced_at[message.slice] = now
         if len(self._slice_roots) < len(slices):
             return False
@@ -120,14 +129,26 @@ class OpenAttempt:
         """Whether an island has all of the update, as far as its beats tell."""
         return self._progress.get(island, (0, 0.0))[0] >= self._num_pieces
 
-    def late_owners(self, limit_seconds: float, now: float) -> tuple[set[str], float]:
-        """(owners whose unfinished slices have not advanced for so long, when the first one is late)."""
+    def late_owners(self, limit_seconds: float, usual_seconds: float, now: float) -> tuple[set[str], float]:
+        """(owners that are late with their slices, when the first one is).
+
+        Late is a slice that has not advanced for `limit_seconds`, and one that advances far more slowly than
+        others: it takes MAX_SLOWNESS times as long as half of the slices did, or as was planned, or as a
+        reduction usually does (`usual_seconds`; 0: not known), and a third of the limit. That doubles with
+        each attempt.
+        """
         at_work = {
             part.owner
             for number, part in enumerate(self.record.slices)
             if part.num_pieces and number not in self._slice_roots
         }
-        due = {i: self._progress.get(i, (0, self.opened_at))[1] + limit_seconds for i in at_work}
+        done = sorted(self.reduced_at.values())
+        half = (len(self.record.slices) + 1) // 2
+        half_seconds = done[half - 1] - self.opened_at if len(done) >= half else 0.0
+        others_seconds = max(half_seconds, self.record.seconds) or usual_seconds or math.inf
+        patience = doubled(MAX_SLOWNESS * others_seconds + limit_seconds / 3, self.record.number)
+        last = self.opened_at + patience
+        due = {i: min(last, self._progress.get(i, (0, self.opened_at))[1] + limit_seconds) for i in at_work}
         return {owner for owner, at in due.items() if now >= at}, min(due.values())
 
     def note_held(self, island: str, held: m.Held) -> bool:
@@ -147,13 +168,17 @@ class OpenAttempt:
         awaited = ready if too_few else ready & self.participants
         return sorted(awaited - self.holders.keys() - self._unable)
 
-    def is_held_by_others(self, holders: set[str], ready: set[str]) -> bool:
-        """Whether more than one owner alone vouches for the update, or nobody else is there to do so.
+    def is_held_by_others(self, holders: set[str], ready: set[str], members: Members) -> bool:
+        """Whether more than one owner, or one owner's hand, vouches for the update; or nobody else is there.
 
-        An owner may name a slice that it gives to nobody, and so be the only one that holds the update.
+        An owner may name a slice that it gives to nobody but itself and its other identities.
         """
-        only_an_owner = len(holders) == 1 and all(map(self.record.has_owner, holders))
-        return not only_an_owner or ready <= holders
+        if not any(map(self.record.has_owner, holders)):
+            return True
+        if len(holders) == 1:
+            return ready <= holders
+        hands = set(members.hands(holders).values())
+        return len(hands) > 1 or set(members.hands(self.participants).values()) <= hands
 
     def note_unable(self, island: str) -> None:
         """Note that an island could not complete or write the update: it is not waited for as a holder."""
@@ -163,12 +188,29 @@ class OpenAttempt:
     def is_heard(self, accuser: str, peer: str, kind: FaultKind) -> bool:
         """Whether `accuser` can know of such a fault: it is its own, or of an edge of this attempt.
 
-        An edge is between an owner and a participant; only its two ends are heard about each other.
+        An edge is between an owner and a participant; only its two ends are heard about each other, each
+        once. Anybody may say that it got an owner's slice from nobody.
         """
-        if accuser == peer:
-            return kind == "failed" or accuser in self.record.involved
+        if (accuser, peer) in self._heard:
+            return False
         owns, takes_part = self.record.has_owner, self.participants
-        return (owns(accuser) and peer in takes_part) or (owns(peer) and accuser in takes_part)
+        if accuser == peer:
+            heard = kind == "failed" or accuser in self.record.involved
+        elif kind == "failed":
+            heard = owns(peer)
+        else:
+            heard = (owns(accuser) and peer in takes_part) or (owns(peer) and accuser in takes_part)
+        if heard:
+            self._heard.add((accuser, peer))
+        return heard
+
+    def measured(self, island: str) -> dict[str, float]:
+        """The squared norm of what each owner has decoded of a participant, by owner."""
+        at = next(k for k, share in enumerate(self.record.participants) if share.island == island)
+        squares: defaultdict[str, float] = defaultdict(float)
+        for number, by_participant in self._squares.items():
+            squares[self.record.slices[number].owner] += by_participant[at]
+        return dict(squares)
 
 
 def contribution(proposal: m.Propose, exchange: Exchange) -> Contribution:

@@ -20,6 +20,7 @@ class Joined(msgspec.Struct, frozen=True):
 
     island: str
     hello: m.Hello
+    ticket: bytes = b""  # by which it came: the hash of its secret; empty where it is not known
 
 
 class Reached(msgspec.Struct, frozen=True):
@@ -132,6 +133,9 @@ class Effects(list[Effect]):
         if ready.step and member.ready_step < 0:
             seconds = now - member.joined_at
             self.report(events.Recovered(island=member.island, recovery_seconds=seconds))
+
+    def refuse_proposal(self, island: str, reason: str) -> None:
+        self.report(events.Refused(island=island, what="proposal", reason=f"it names {reason}"))
 
     def report(self, event: events.Event) -> None:
         """For people, at the outer step that was open when this began."""

@@ -15,10 +15,14 @@ from atoll.swarm.messages import Held
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """`held` is to be committed, since these islands hold it; None: the attempt has failed by them."""
+    """`held` is to be committed, since these islands hold it; None: the attempt has failed by them.
+
+    If not `is_equal`, they name another next root than the largest group of holders.
+    """
 
     held: Held | None
     islands: set[str]
+    is_equal: bool = True
 
 
 class Holding:
@@ -45,9 +49,12 @@ class Holding:
             return None
         held, holders = attempt.holders.largest_group(self._members)
         if (num_roots := len(attempt.holders.groups())) > 1:
-            do.report(events.Unequal(num_roots=num_roots))
-        many = enough(holders, attempt.participants, len(ready))
-        kept = self._members.any_reachable(holders) and attempt.is_held_by_others(holders, ready)
+            others = attempt.holders.keys() - holders if held is not None else set[str]()
+            do.report(events.Unequal(num_roots=num_roots, islands=tuple(sorted(others))))
+            return Verdict(None, others, is_equal=False)
+        many = enough(holders, attempt.participants, len(ready), self._members)
+        kept = self._members.any_reachable(holders)
+        kept = kept and attempt.is_held_by_others(holders, ready, self._members)
         if held is not None and kept and (many or self._num_misses):
             if not many:
                 do.report(events.Thin(holders=tuple(sorted(holders))))

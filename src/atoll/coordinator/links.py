@@ -14,6 +14,7 @@ from atoll.coordinator.owners import owner_groups
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.split import LinkPlan, Site, Split, equal, slices, solve
 from atoll.coordinator.standing import Standing
+from atoll.swarm.messages import Fault
 
 ENOUGH_GAIN = 1.02  # more owners, or other ones, must make it faster by so much
 USED_SHARE = 0.97  # of what links carry: a queue that fills costs more than a link that idles
@@ -65,6 +66,16 @@ class Links:
         return LinkPlan(
             slices(best.shares, self._rules.num_pieces), seconds if len(participants) > 1 else 0.0
         )
+
+    def note_fault(self, accuser: str, fault: Fault) -> None:
+        """Remember an edge that did not carry an exchange."""
+        if fault.kind == "unreachable" and fault.peer not in ("", accuser):
+            self.edges.note(accuser, fault.peer)
+
+    def note_committed(self, attempt: OpenAttempt, now: float) -> None:
+        """An attempt has ended with a commit, and the step with it."""
+        self.learn(attempt, now)
+        self.edges.next_step()
 
     def learn(self, attempt: OpenAttempt, now: float) -> None:
         """An attempt is over: compare what its owners did with what their links were planned for."""

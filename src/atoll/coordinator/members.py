@@ -1,6 +1,7 @@
 """The members: one `Member` for each island that has said Hello to this coordinator."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -24,6 +25,7 @@ class Member:
     hello: Hello
     joined_at: float
     last_heard_at: float
+    ticket: bytes = b""  # by which it came; empty where that is not known
     addresses: Addresses = ()  # where peers reach it; none while they cannot
     connected: bool = True
     frozen: bool = False  # connected, but silent for too long
@@ -91,19 +93,33 @@ class Members(dict[str, Member]):
         self.donors: dict[str, Addresses] = {}  # by island: where those are that give state
         self._last_check_at = 0.0  # when `mark_frozen` was last called
 
-    def add(self, island: str, hello: Hello, now: float) -> Member:
+    def add(self, island: str, hello: Hello, now: float, ticket: bytes = b"") -> Member:
         """Return the new member that a Hello makes, even of an island that is known: its connection is new.
 
         Flaps and probation are kept; the pace too if the agent's process is still the same.
         """
         before = self.get(island)
-        member = Member(island=island, hello=hello, joined_at=now, last_heard_at=now, advanced_at=now)
+        member = Member(
+            island=island, hello=hello, ticket=ticket, joined_at=now, last_heard_at=now, advanced_at=now
+        )
         if before is not None:
             member.num_flaps, member.probation_steps = before.num_flaps, before.probation_steps
             if before.hello.session == hello.session:
                 member.pace = before.pace
         self[island] = member
         return member
+
+    def hand(self, island: str) -> str:
+        """The hand that an island is of: islands that came by one ticket count as one.
+
+        Not those that name one contributor: a name is chosen freely, and would join the hands of strangers.
+        """
+        member = self.get(island)
+        return member.ticket.hex() if member and member.ticket else island
+
+    def hands(self, islands: Iterable[str]) -> dict[str, str]:
+        """The hand of each of these islands."""
+        return {island: self.hand(island) for island in islands}
 
     def set_addresses(self, island: str, session: str, addresses: Addresses) -> None:
         """Note where an agent can be reached, unless it has been started again since."""
@@ -161,19 +177,29 @@ class Members(dict[str, Member]):
         return untold
 
     def update_donors(self, step: int) -> bool:
-        """Choose who gives state `step`, relays first; return whether `donors` has changed.
+        """Choose who gives state `step`, of as many hands as there are; return whether `donors` has changed.
 
         While no member that can be reached is ready, the last donors stay, as far as they are connected.
         """
         if len(self.donors) == MAX_DONORS and all(self.is_ready(island, step) for island in self.donors):
             return False
-        giving = (m for m in self.ready(step) if m.addresses and not m.hello.metered)
-        able = sorted(giving, key=lambda m: (not m.relay, m.island))
+        giving = [m for m in self.ready(step) if m.addresses and not m.hello.metered]
+        able = self._by_turns_of_hands(giving)
         donors = {member.island: member.addresses for member in able[:MAX_DONORS]}
         if not donors:
             donors = {i: addresses for i, addresses in self.donors.items() if self.is_connected(i)}
         before, self.donors = self.donors, donors
         return donors != before
+
+    def _by_turns_of_hands(self, members: list[Member]) -> list[Member]:
+        """The first of each hand, then the second of each, and so on; relays first in each turn."""
+        turns: Counter[str] = Counter()
+        ranked: list[tuple[int, bool, str, Member]] = []
+        for member in sorted(members, key=lambda m: (not m.relay, m.island)):
+            hand = self.hand(member.island)
+            ranked.append((turns[hand], not member.relay, member.island, member))
+            turns[hand] += 1
+        return [member for *_, member in sorted(ranked, key=lambda rank: rank[:3])]
 
     def mark_frozen(self, now: float, limit_seconds: float) -> tuple[list[Member], float]:
         """Mark members that have been silent for too long; to be called every second.

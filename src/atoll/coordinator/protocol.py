@@ -5,9 +5,9 @@ its own state: no I/O, no clock, no randomness. Effects are carried out in order
 `Persist` before it is durable. After a restart `restore` folds the durable records into the same state.
 
 The methods stand in the order of an outer step: membership, plan and propose, attempt, commit. Rooms of their
-own: admission (what a message must satisfy to count), plans and leases, owners and slices, the open attempt
-and who holds its update, standing (who lost a right by faults), deadlines, history (what is committed), and
-doubt (whether this database may be an old backup).
+own: admission (what a message must satisfy to count), plans and leases, owners and slices, the open attempt,
+how long it waits until it is held, evidence and standing (who lost a right, and by what), deadlines, history
+(what is committed), and doubt (whether this database may be an old backup).
 """
 
 from collections.abc import Callable, Iterable
@@ -21,6 +21,7 @@ from atoll.coordinator.admission import objection_to_hello, objection_to_proposa
 from atoll.coordinator.attempts import OpenAttempt, make_attempt
 from atoll.coordinator.deadlines import doubled
 from atoll.coordinator.doubt import Doubt
+from atoll.coordinator.evidence import Evidence
 from atoll.coordinator.finish import Finish
 from atoll.coordinator.history import History
 from atoll.coordinator.holding import Holding
@@ -29,7 +30,6 @@ from atoll.coordinator.members import Member, Members
 from atoll.coordinator.plans import Plans
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.stall import Stall
-from atoll.coordinator.standing import Standing
 from atoll.coordinator.start import Start
 from atoll.events.step import Cause
 from atoll.swarm import messages as m
@@ -46,7 +46,8 @@ class Coordinator:
         self.term = term
         self.history = History(rules.genesis_root)
         self.members = Members()
-        self.plans, self.standing = Plans(rules), Standing()
+        self.plans, self.evidence = Plans(rules), Evidence(rules.max_norm_ratio, self.members.hand)
+        self.standing = self.evidence.standing
         self.doubt = Doubt(self.history, self.plans, self.members, rules.doubt_seconds)
         self.holding = Holding(rules, self.members)
         self.start, self.stall = Start(self.members, rules.num_awaited), Stall(self.members, self.doubt)
@@ -70,7 +71,8 @@ class Coordinator:
     def _begin_step(self) -> None:
         self.proposals: dict[str, m.Propose] = {}
         self.attempt: OpenAttempt | None = None
-        self.standing = self.standing.of_next_step()
+        self._closed = self.attempt  # until the next opens: its faults are still evidence
+        self.evidence.begin_step()
         self._reopen_at = 0.0
         self.holding.begin_step()
 
@@ -132,7 +134,7 @@ class Coordinator:
             self._do.report(events.Refused(island=island, what="island", reason=reason))
             self._do.send(island, m.Refused(reason))
             return
-        member = self.members.add(island, hello, now)
+        member = self.members.add(island, hello, now, event.ticket)
         self.doubt.awaited.discard(island)
         self.standing.restore_ownership(island)
         self.links.edges.restore(island)
@@ -221,8 +223,9 @@ class Coordinator:
         if plan is None or (proposal.step, proposal.parent) != (self.head, self.head_root):
             return False  # too late: the island drops it and goes on from the head
         if reason := objection_to_proposal(self.rules, plan, proposal):
-            reason = f"it names {reason}"
-            self._do.report(events.Refused(island=member.island, what="proposal", reason=reason))
+            self._do.report(
+                events.Refused(island=member.island, what="proposal", reason=f"it names {reason}")
+            )
             return False
         is_first = member.island not in self.proposals
         self.proposals[member.island] = proposal
@@ -232,13 +235,8 @@ class Coordinator:
     def _awaits(self, island: str, now: float) -> bool:
         """Whether the step waits for the proposal of an island that has a plan."""
         returning = now < self._grace_until
-        return island not in self.standing.excluded and self.members.is_waited_for(island, returning, now)
-
-    def _call(self, now: float) -> None:
-        """Once half of the islands are done, tell the others how much time is left to them."""
-        if self.plans.half_are_done(self.members, now):
-            for member in self.plans.called(self.members, now):
-                self._plan(member, now)
+        is_out = self.standing.is_out(island)
+        return not is_out and self.members.is_waited_for(island, returning, now)
 
     # ----------------------------------------------------------------------------------- attempt, assembled
     def _decide(self, now: float) -> None:
@@ -256,20 +254,21 @@ class Coordinator:
             for member in self.members.ready(self.head):
                 if not member.relay and member.island not in self.plans:
                     self._plan(member, now)  # it came during an attempt, which has since been closed
-            if not self._do.too_early(self.plans.meant_end, now):
-                self._call(now)
+            is_due = not self._do.too_early(self.plans.meant_end, now)
+            if is_due and self.plans.half_are_done(self.members, now):
+                for member in self.plans.called(self.members, now):
+                    self._plan(member, now)  # which tells them how much time is left to them
             self._maybe_open(now)
 
     def _maybe_open(self, now: float) -> None:
         """Open an attempt once all that are waited for have proposed, or enough of them at the deadline."""
         if self._do.too_early(self._reopen_at, now):
             return
-        out = self.standing.excluded
-        ready = {member.island for member in self.members.ready(self.head)}
+        out, ready = self.standing.excluded, {member.island for member in self.members.ready(self.head)}
         able = {island: p for island, p in self.proposals.items() if island in ready and island not in out}
         if not able or len(able) < self.rules.min_participants:
-            if out and not able:
-                self.standing = Standing()  # nobody is left: everybody gets another chance
+            if out & self.proposals.keys() and not able and not any(self._awaits(i, now) for i in self.plans):
+                self.standing.forgive()  # nobody else is left: everybody gets another chance
                 self._reopen_at = now + self.rules.forgive_seconds
                 self._do.append(e.Timer(self._reopen_at))
             return
@@ -280,29 +279,27 @@ class Coordinator:
 
     def _open(self, able: dict[str, m.Propose], now: float) -> None:
         """Open an attempt with these proposals, if there is anybody to reduce them."""
+        if len(self.evidence.admitted(able, self._do)) < len(able):
+            self._maybe_open(now)  # without whom that leaves out
+            return
         links = self.links.plan(list(able), self.head, self.standing)
         if links is None:
-            self._exclude_worst(sorted(able), now)
+            if not self.evidence.exclude_worst(sorted(able), self._do):
+                self.stall.note_no_owner()
+            self._reopen_at = now + self.rules.stuck_seconds
             return
         self.number += 1
-        number, parent = self.number, self.head_root
-        attempt = make_attempt(self.term, self.head, number, parent, able, links, self.members, self.rules)
-        self.attempt = OpenAttempt(attempt, able, now)
+        at = (self.term, self.head, self.number, self.head_root)
+        attempt = make_attempt(*at, able, links, self.members, self.rules)
+        self.attempt, self._closed = OpenAttempt(attempt, able, now), None
         self._do.append(e.Persist(attempt))
         self._do.send_all(self.members.ready(self.head), attempt)
         self._do.report(self.attempt.opened_event(self.plans))
 
-    def _exclude_worst(self, participants: list[str], now: float) -> None:
-        """Nobody may own: leave out the participant with most failed exchanges; the others can go on."""
-        if worst := self.standing.exclude_worst(participants):
-            self._do.report(events.Excluded(island=worst))
-        else:
-            self.stall.note_no_owner()
-        self._reopen_at = now + self.rules.stuck_seconds
-
     def _watch(self, attempt: OpenAttempt, now: float) -> None:
         """Close an attempt that somebody has left, or whose owners make no progress."""
-        late, due = attempt.late_owners(self.rules.stall_seconds, now)
+        usual_seconds = self.plans.reductions.median_seconds
+        late, due = attempt.late_owners(self.rules.stall_seconds, usual_seconds, now)
         if gone := [i for i in attempt.record.involved if not self.members.is_ready(i, self.head)]:
             self._close("left", gone, now)
         elif not self._do.too_early(due, now):
@@ -312,30 +309,28 @@ class Coordinator:
     def _reduced(self, member: Member, reduced: m.Reduced, now: float) -> bool:
         """An owner's slice is done. With the last one the update is fixed, and everybody is told."""
         attempt = self.attempt
-        if attempt is None or not attempt.is_about(reduced):
+        if attempt is None or not (
+            attempt.is_about(reduced) and attempt.note_reduced(member.island, reduced, now)
+        ):
             return False
-        if not attempt.note_reduced(member.island, reduced, now) or attempt.assembled is None:
-            return False
+        assert attempt.assembled is not None
+        if false := self.evidence.charge_false_norms(attempt, self._do):
+            self._close("refused", false, now)
+            return True
         self._do.append(e.Persist(attempt.assembled))
         self._do.send_all(self.members.ready(self.head), attempt.assembled)
         return True
 
     def _fault(self, member: Member, fault: m.Fault, now: float) -> bool:
         """Two agents could not exchange, or one could not hold the update, and is not waited for."""
-        attempt = self.attempt
+        attempt = self.attempt or self._closed
         if attempt is None or not attempt.is_about(fault):
             return False
-        accuser, peer = member.island, fault.peer or member.island
-        if not attempt.is_heard(accuser, peer, fault.kind):
+        if not self.evidence.hear(member.island, fault, attempt, self._do):
             return False
-        self._do.report(events.Fault(island=accuser, peer=peer, fault=fault.kind, detail=fault.text))
-        if fault.kind == "failed" and accuser == peer:
-            attempt.note_unable(accuser)
-        else:
-            self.standing.charge(accuser, peer, fault.kind, attempt.record)
-            if fault.kind == "unreachable" and accuser != peer:
-                self.links.edges.note(accuser, peer)
-            self._close("fault", (accuser, peer), now)
+        self.links.note_fault(member.island, fault)
+        if fault.kind != "failed" and attempt is self.attempt:
+            self._close("fault", (member.island, fault.peer or member.island), now)
         return True
 
     def _close(self, cause: Cause, islands: Iterable[str], now: float) -> None:
@@ -344,7 +339,7 @@ class Coordinator:
         self._do.report(events.AttemptClosed(number=self.number, cause=cause, islands=names))
         if self.attempt is not None:
             self.links.learn(self.attempt, now)
-        self.attempt = None
+        self.attempt, self._closed = None, self.attempt
         self._reopen_at = now + doubled(self.rules.fault_seconds, self.number)
 
     # ------------------------------------------------------------------------------------------ held, commit
@@ -357,7 +352,9 @@ class Coordinator:
     def _held(self, member: Member, held: m.Held, now: float) -> bool:
         """A member has the assembled update on disk."""
         attempt = self.attempt
-        if not (attempt and attempt.is_about(held) and attempt.note_held(member.island, held)):
+        if attempt is None or not attempt.is_about(held) or self.standing.is_out(member.island):
+            return False
+        if not attempt.note_held(member.island, held):
             return False
         self.holding.observe(attempt, member.island, now)
         return not any(self.members.is_ready(island, self.head) for island in attempt.not_holding)
@@ -367,9 +364,12 @@ class Coordinator:
         verdict = self.holding.verdict(attempt, self.head, now, self._do)
         if verdict is not None and verdict.held is not None:
             self._commit(attempt, verdict.held, verdict.islands, now)
-        elif verdict is not None:
+        elif verdict is not None and verdict.is_equal:
             self.standing.charge_late(verdict.islands)
             self._close("not held", verdict.islands, now)
+        elif verdict is not None:
+            self.evidence.convict_dissenting(sorted(verdict.islands), self._do)
+            self._close("unequal", verdict.islands, now)
 
     def _commit(self, attempt: OpenAttempt, held: m.Held, holders: set[str], now: float) -> None:
         """The one decision about this step: durable, then told to everybody."""
@@ -377,8 +377,8 @@ class Coordinator:
         self._do.append(e.Persist(record))
         self.history.add(record)
         self.members.shorten_probation(record.islands)
-        self.links.learn(attempt, now)
-        self.links.edges.next_step()
+        self.evidence.note_committed(record.islands, attempt.proposals)
+        self.links.note_committed(attempt, now)
         self.plans.reductions.observe(now - attempt.opened_at)
         self.plans.close_step(attempt.inner_steps, self.members, now)
         self.number = 0

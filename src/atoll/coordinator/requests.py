@@ -128,9 +128,9 @@ class Requests:
         server = self._server
         num_others = server.store.evict(island, reason)
         server.protocol.doubt.awaited.discard(island)  # a member that is lost for good is not waited for
-        server.tell(
-            island, m.Evicted(f"the operator has evicted this island{': ' if reason else ''}{reason}")
-        )
+        why = f": {reason}" if reason else ""
+        server.tell(island, m.Evicted(f"the operator has evicted this island{why}"))
+        server.tell_revoked()
         server.events.write(Evicted(island=island, reason=reason))
         return m.IslandEvicted(island, kept.contributor, num_others)
 
@@ -138,5 +138,6 @@ class Requests:
         if not kept.evicted:
             raise UserError(f"{island} is not evicted from this run; there is nothing to undo")
         self._server.store.readmit(island)
+        self._server.tell_revoked()
         self._server.events.write(Readmitted(island=island))
         return m.IslandReadmitted(island, kept.contributor)

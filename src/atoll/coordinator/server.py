@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from atoll import __version__, events
+from atoll.coordinator.admission import unproven_claim
 from atoll.coordinator.effects import (
     Doubted,
     Event,
@@ -23,6 +24,7 @@ from atoll.coordinator.effects import (
     Tick,
     Timer,
 )
+from atoll.coordinator.outbox import Outbox
 from atoll.coordinator.overview import OverviewBoard
 from atoll.coordinator.protocol import Coordinator
 from atoll.coordinator.reach import Reach
@@ -67,7 +69,7 @@ class CoordinatorServer:
         self.deposed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
         self._begun = False
-        self._outboxes: dict[str, asyncio.Queue[ToAgent]] = {}  # by island: what its line is to send
+        self._outboxes: dict[str, Outbox] = {}  # by island: what its line is to send
         self._addresses: Addresses = ()  # of all coordinators: where islands look when this one is gone
         self._wake = asyncio.Event()  # something may be due earlier than was thought
         self._next_tick = 0.0
@@ -78,7 +80,7 @@ class CoordinatorServer:
         `restored`: the operator says that they are from an old backup. `rewind`: the operator goes back to
         that state; raises UserError when the run has none of that number.
         """
-        self.protocol.term = self.store.begin_term()
+        self.protocol.term = self._signed(self.store.begin_term())
         if rewind is not None:
             self._rewind(rewind)
         if restored:
@@ -88,6 +90,12 @@ class CoordinatorServer:
         self._begun = True
         term, head = self.protocol.term.counter, self.protocol.head
         self.events.write(events.ReignBegan(step=head, run_id=self.run.run_id, term=term))
+
+    def _signed(self, term: Term) -> Term:
+        return msgspec.structs.replace(term, signature=self.keys.sign(term.unsigned()))
+
+    def _is_signed(self, data: bytes, signature: bytes) -> bool:
+        return verify_record(self.run.record_key, data, signature)
 
     def _rewind(self, step: int) -> None:
         """Open a new branch at an older state, by a signed record that islands follow."""
@@ -150,7 +158,7 @@ class CoordinatorServer:
         if addresses != self._addresses:
             self._addresses = addresses
             for outbox in self._outboxes.values():
-                outbox.put_nowait(m.Coordinators(addresses))
+                outbox.put(m.Coordinators(addresses))
 
     def _depose(self, error: Exception) -> None:
         """End this reign; whoever runs us hears why."""
@@ -195,8 +203,19 @@ class CoordinatorServer:
 
     def tell(self, island: str, message: ToAgent) -> None:
         """Send a message to a member; if its line is down it hears what it needs when it dials again."""
-        if (outbox := self._outboxes.get(island)) is not None:
-            outbox.put_nowait(message)
+        if (outbox := self._outboxes.get(island)) is None:
+            return
+        if isinstance(message, m.Refused | m.Evicted):
+            outbox.close(message, "it was sent away")
+        else:
+            outbox.put(message)
+
+    def tell_revoked(self) -> None:
+        """Tell all members who is one no more: they, too, end its streams and serve it no others."""
+        evicted = self.store.evicted()
+        self.transport.revoke(evicted)
+        for outbox in self._outboxes.values():
+            outbox.put(m.Revoked(evicted))
 
     def _persist(self, records: list[Any]) -> bool:
         try:
@@ -224,23 +243,31 @@ class CoordinatorServer:
         if reason := self.store.eviction_reason(island):
             await stream.send(m.Refused(f"{island} was evicted from this run: {reason}"))
             return
-        outbox: asyncio.Queue[ToAgent] = asyncio.Queue()
-        self._outboxes[island] = outbox
+        protocol = self.protocol
+        num_rewinds = len(protocol.history.rewinds)
+        if claim := unproven_claim(hello, protocol.term, protocol.head, num_rewinds, self._is_signed):
+            refused = events.Refused(island=island, what="island", reason=f"it shows no proof of {claim}")
+            self.events.write(refused)
+            await stream.send(m.Refused(refused.text))
+            return
+        before = self._outboxes.get(island)
+        outbox = self._outboxes[island] = before.replace() if before is not None else Outbox()
+        outbox.put(m.Revoked(self.store.evicted()))
         if self._addresses:
-            outbox.put_nowait(m.Coordinators(self._addresses))
+            outbox.put(m.Coordinators(self._addresses))
         if not self.protocol.term.may_follow(hello.term):
             # Another coordinator leads, or this database has forgotten a reign that the island remembers.
             self._renew()
             if self.deposed.done() or hello.term.counter > self.protocol.term.counter + MAX_FORGOTTEN_TERMS:
                 raise TransportError(f"{island} knows a term that this coordinator cannot outrank")
-            self._step(Reign(self.store.begin_term(above=hello.term.counter)))
-        self._step(Joined(island, hello))
+            self._step(Reign(self._signed(self.store.begin_term(above=hello.term.counter))))
+        self._step(Joined(island, hello, self.store.ticket_of(island)))
         reason = "its line closed"
         self.reach.entered(island, stream.peer_host)
         try:
             await together(
                 self._read(stream, island, outbox),
-                self._write(stream, outbox),
+                outbox.send(stream),
                 self.reach.follow(island, hello, stream.peer_host),
             )
         except TransportError as error:
@@ -251,32 +278,22 @@ class CoordinatorServer:
                 del self._outboxes[island]
                 self._step(Left(island, hello.session, reason))
 
-    async def _read(
-        self, stream: Stream[ToCoordinator], island: str, outbox: "asyncio.Queue[ToAgent]"
-    ) -> None:
+    async def _read(self, stream: Stream[ToCoordinator], island: str, outbox: Outbox) -> None:
         while True:
             message, _ = await stream.receive(QUIET_SECONDS)
+            if outbox.is_closed:
+                return  # what comes after an eviction counts no more
             if isinstance(message, m.WantRecords):
-                records = self.store.commits(max(0, message.since), m.RECORDS_AT_ONCE)
-                outbox.put_nowait(m.Records.first_of(records))
+                await outbox.until_read()
+                outbox.put(m.Records.first_of(self.store.commits(message.since, m.RECORDS_AT_ONCE)))
             elif isinstance(message, m.Tried):
                 self.reach.heard(island, message)
             else:
                 if isinstance(message, m.Beat):
-                    outbox.put_nowait(m.BeatHeard(self._overview.at(self._loop.time())))
+                    outbox.put(m.BeatHeard(self._overview.at(self._loop.time())))
                 if not isinstance(message, m.Records) or self._vouched(message):
                     self._step(Received(island, message))
 
     def _vouched(self, records: m.Records) -> bool:
         """Whether every one of them is signed with the run's key."""
-        return all(
-            verify_record(self.run.record_key, record.unsigned(), record.signature)
-            for record in records.records
-        )
-
-    async def _write(self, stream: Stream[ToCoordinator], outbox: "asyncio.Queue[ToAgent]") -> None:
-        while True:
-            message = await outbox.get()
-            await stream.send(message)
-            if isinstance(message, m.Evicted | m.Refused):
-                raise TransportError("it was sent away")
+        return all(self._is_signed(record.unsigned(), record.signature) for record in records.records)

@@ -71,6 +71,7 @@ class StatusBoard:
                 self._committed.tokens_by_source(island, protocol.rules.context_length),
                 protocol.members.get(island),
                 protocol.plans.get(island),
+                protocol.standing.reasons.get(island, ""),
             )
             for island in sorted(known)
         )
@@ -158,9 +159,14 @@ def island_status(
     tokens_by_source: dict[str, int],
     member: Member | None = None,
     plan: Plan | None = None,
+    left_out: str = "",
 ) -> IslandStatus:
-    """One row of a status; `member` is None for an island that is known from the database alone."""
+    """One row of a status; `member` is None for an island that is known from the database alone.
+
+    `left_out`: why it takes no part in the open step; empty where it may.
+    """
     beat = member.beat if member else None
+    note = f"left out of step {history.head}: {left_out}" if left_out else beat.note if beat else ""
     return IslandStatus(
         island=island,
         contributor=kept.contributor,
@@ -170,7 +176,7 @@ def island_status(
         ready=bool(member and member.is_ready(history.head)),
         evicted=kept.evicted,
         addresses=tuple(map(str, member.addresses)) if member else (),
-        note=beat.note if beat else "",
+        note=note,
         inner_step=(member and member.inner_steps_done(history.head)) or 0,
         planned_inner_steps=plan.inner_steps if plan else 0,
         metrics=beat.metrics if beat else Metrics(),

@@ -319,6 +319,17 @@ class Store:
         with self._transaction() as db:
             return db.execute(sql.select(ISLAND.c.revoked).where(ISLAND.c.id == island)).scalar() or ""
 
+    def ticket_of(self, island: str) -> bytes:
+        """The hash of the ticket by which an island came; empty if it has not enrolled here."""
+        with self._transaction() as db:
+            return bytes(db.execute(sql.select(ISLAND.c.ticket).where(ISLAND.c.id == island)).scalar() or b"")
+
+    def evicted(self) -> tuple[str, ...]:
+        """The islands that are evicted, sorted."""
+        query = sql.select(ISLAND.c.id).where(ISLAND.c.revoked != "").order_by(ISLAND.c.id)
+        with self._transaction() as db:
+            return tuple(db.execute(query).scalars())
+
     def enrolled(self) -> dict[str, Enrolment]:
         """What is kept of each island that has enrolled, by its id."""
         query = sql.select(ISLAND.c.id, ISLAND.c.contributor, ISLAND.c.revoked, ISLAND.c.place)

@@ -38,12 +38,14 @@ class Unequal(Occurrence, frozen=True, kw_only=True):
     """Bits differ that must not: a member's state from the head, or the next roots of an update's holders."""
 
     num_roots: int = 2  # different ones
+    islands: tuple[str, ...] = ()  # that hold another root than most; empty where there is no such most
 
     @property
     def text(self) -> str:
         if self.island:
             return f"{self.island} holds other bits than the swarm at step {self.step}"
-        return f"step {self.step}: {self.num_roots} different next roots are held"
+        of = f", another than most by {listed(self.islands)}" if self.islands else ""
+        return f"step {self.step}: {self.num_roots} different next roots are held{of}"
 
 
 class AttemptOpened(Occurrence, frozen=True, kw_only=True, tag="attempt"):
@@ -76,12 +78,14 @@ class Fault(Occurrence, frozen=True, kw_only=True):
         return f"{self.island} about {self.peer}: {self.detail}"
 
 
-Cause = Literal["term", "left", "stalled", "fault", "not held"]
+Cause = Literal["term", "left", "stalled", "fault", "refused", "unequal", "not held"]
 CAUSES: dict[Cause, str] = {
     "term": "a higher term begins",
     "left": "{islands} left before the update was assembled",
     "stalled": "{islands} made no progress with reducing",
     "fault": "{islands} could not exchange",
+    "refused": "{islands} sent more than they said",
+    "unequal": "the update of {islands} leads to another state",
     "not held": "{islands} did not hold the update in time",
 }
 
@@ -100,11 +104,13 @@ class AttemptClosed(Occurrence, frozen=True, kw_only=True, tag="attempt closed")
 
 
 class Excluded(Occurrence, frozen=True, kw_only=True):
-    """A participant is left out of this step, because no owner was left that could exchange with it."""
+    """A participant is left out of this step, and perhaps of some more, on account of what it did."""
+
+    reason: str
 
     @property
     def text(self) -> str:
-        return f"{self.island} is left out of step {self.step}: no owner can reach it"
+        return f"{self.island} is left out of step {self.step}: {self.reason}"
 
 
 class Stalled(Occurrence, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from atoll.recipe.bounds import PositiveInt
+from atoll.recipe.bounds import PositiveFloat, PositiveInt
 from atoll.recipe.table import Table
 
 
@@ -12,4 +12,7 @@ class Outer(Table, frozen=True, kw_only=True):
     inner_steps: PositiveInt  # H of the DiLoCo paper
     codec: Literal["fp32", "bf16", "int8"] = "int8"
     min_participants: PositiveInt = 1  # no update is made of fewer islands
+    # A pseudo-gradient of more than so many times the usual norm is refused. What is usual is the median of
+    # the others or, where there are fewer than two, that of the island itself before.
+    max_norm_ratio: PositiveFloat = 10.0
     checkpoint_every: PositiveInt = 10  # outer steps between outer checkpoints

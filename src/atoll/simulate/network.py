@@ -6,7 +6,7 @@ A place is a machine: its processes share its cuts. Edges are pairs of places, w
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from atoll.simulate.loop import VirtualLoop
 from atoll.simulate.process import Killed, Process
 from atoll.simulate.stream import End, joined
 from atoll.swarm.address import Address
+from atoll.swarm.limits import Doorkeeper
 from atoll.swarm.messages import Piece
 from atoll.swarm.messages.peers import Found
 from atoll.swarm.records import Message
@@ -197,6 +198,7 @@ class SimulatedTransport:
         self.tasks: list[asyncio.Task[None]] = []
         self.process = process
         self._network = network
+        self._doorkeeper = Doorkeeper()
 
     async def connect(
         self,
@@ -211,8 +213,12 @@ class SimulatedTransport:
     async def serve(self, listen: Address, handlers: Mapping[Service[Any, Any], Handler]) -> int:
         port = listen.port or self._network.new_port()
         address = Address(self._network.host_of(self.process.name), port)
-        self._network.serve(address, _Served(self, handlers))
+        limited = {service: self._doorkeeper.within_limits(service, h) for service, h in handlers.items()}
+        self._network.serve(address, _Served(self, limited))
         return port
+
+    def revoke(self, peers: Iterable[str]) -> None:
+        self._doorkeeper.revoke(peers)
 
     async def close(self) -> None:
         if self.process.alive:

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 from urllib.parse import unquote
 
@@ -16,6 +16,7 @@ from atoll.swarm.address import Address, HostPorts
 from atoll.swarm.dial import certificate_at, first_to_answer
 from atoll.swarm.identity import Credentials, Ticket, check_clock, fingerprint
 from atoll.swarm.limiter import Limiter
+from atoll.swarm.limits import Doorkeeper
 from atoll.swarm.messages import enrolment
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message
@@ -45,6 +46,7 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.use_local_subchannel_pool", 1),  # else two channels to one peer share one connection
     ("grpc.enable_http_proxy", 0),
+    ("grpc.server_handshake_timeout_ms", 5_000),  # else a stranger holds a handle for two minutes
     ("grpc.so_reuseport", 0),  # else two processes take the same port and each gets half the calls
 ]
 _HANDSHAKE_BYTES = 3_000  # of a mutual TLS handshake, one way
@@ -129,6 +131,7 @@ class GrpcTransport:
         self._channels: dict[tuple[Address, str, str | int], grpc.aio.Channel] = {}
         self._worked: dict[str, Address] = {}  # by peer: where it was reached last
         self._servers: list[grpc.aio.Server] = []
+        self._doorkeeper = Doorkeeper()
 
     async def connect(
         self,
@@ -162,7 +165,11 @@ class GrpcTransport:
     async def serve_strangers(self, listen: Address, handlers: Mapping[Service[Any, Any], Handler]) -> int:
         """Like `serve`, for peers that have no certificate yet: the enrolment port."""
         own = self._credentials
-        return await self._serve(listen, handlers, grpc.ssl_server_credentials([(own.key, own.certificate)]))
+        secure = grpc.ssl_server_credentials([(own.key, own.certificate)])
+        return await self._serve(listen, handlers, secure, enrolment.FRAME_BYTES)
+
+    def revoke(self, peers: Iterable[str]) -> None:
+        self._doorkeeper.revoke(peers)
 
     async def close(self) -> None:
         for server in self._servers:
@@ -175,11 +182,19 @@ class GrpcTransport:
         self.sent_bytes += size
 
     async def _serve(
-        self, listen: Address, handlers: Mapping[Service[Any, Any], Handler], secure: Any
+        self,
+        listen: Address,
+        handlers: Mapping[Service[Any, Any], Handler],
+        secure: Any,
+        max_bytes: int = MAX_FRAME_BYTES,
     ) -> int:
-        server = grpc.aio.server(options=_OPTIONS)
+        """`max_bytes`: of a frame that it receives."""
+        received: list[tuple[str, Any]] = [("grpc.max_receive_message_length", max_bytes)]
+        server = grpc.aio.server(options=received + [o for o in _OPTIONS if o[0] != received[0][0]])
         methods: dict[str, Any] = {
-            service.name: grpc.stream_stream_rpc_method_handler(self._method(service, handler))
+            service.name: grpc.stream_stream_rpc_method_handler(
+                self._method(service, self._doorkeeper.within_limits(service, handler))
+            )
             for service, handler in handlers.items()
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("atoll", methods),))

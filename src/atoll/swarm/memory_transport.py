@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from atoll.errors import UserError
 from atoll.swarm.address import Address
+from atoll.swarm.limits import Doorkeeper
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message
 from atoll.swarm.services import Service
@@ -128,6 +129,7 @@ class MemoryTransport:
         self.network = network
         self.island = island
         self.sent_bytes = 0
+        self._doorkeeper = Doorkeeper()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def connect(
@@ -168,8 +170,12 @@ class MemoryTransport:
         address = listen.with_port(port)
         if address in self.network.services:
             raise UserError(f"{address} is in use; choose another port")
-        self.network.services[address] = (self, handlers)
+        limited = {service: self._doorkeeper.within_limits(service, h) for service, h in handlers.items()}
+        self.network.services[address] = (self, limited)
         return port
+
+    def revoke(self, peers: Iterable[str]) -> None:
+        self._doorkeeper.revoke(peers)
 
     def _add(self, size: int) -> None:
         self.sent_bytes += size

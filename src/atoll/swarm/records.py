@@ -7,12 +7,24 @@ outer step: update `step` turns state `step` into state `step + 1`.
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from atoll.samples import Ranges, merge, num_samples, number_of, split
 from atoll.swarm.address import Addresses
+from atoll.swarm.bounds import (
+    MAX_PARTICIPANTS,
+    MAX_STAGES,
+    Count,
+    Index,
+    Label,
+    Lease,
+    Number,
+    Root,
+    Signature,
+)
 from atoll.swarm.layout import Layout, digest
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
@@ -23,10 +35,18 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True)
 
 
 class Term(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The number of a coordinator's reign; the nonce tells apart two reigns that took the same number."""
+    """The number of a coordinator's reign; the nonce tells apart two reigns that took the same number.
 
-    counter: int = 0
-    nonce: str = ""
+    The run signs it, so that a coordinator need not believe whoever says that a higher one has begun.
+    """
+
+    counter: Number = 0
+    nonce: Label = ""
+    signature: Signature = b""
+
+    def unsigned(self) -> bytes:
+        """The bytes that the signature covers."""
+        return _encoder.encode(("term", self.counter, self.nonce))
 
     def may_follow(self, other: "Term") -> bool:
         """Whether this reign is `other`, or began after it. Two with one number do not follow each other."""
@@ -119,9 +139,9 @@ class Plan(Message, frozen=True, kw_only=True):
 class Share(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One participant of an update, and its weight."""
 
-    island: str
-    payload: bytes  # root of its pieces' digests
-    tokens: int
+    island: Label
+    payload: Root  # root of its pieces' digests
+    tokens: Count
     weight: float  # normalised over the participants; exactly representable in fp32
 
 
@@ -215,18 +235,20 @@ class CommitRecord(Message, frozen=True, kw_only=True):
     """
 
     term: Term
-    branch: int  # how many rewinds came before
-    step: int
-    number: int  # of the attempt that made the update
-    parent: bytes  # root of state `step`
-    update: bytes  # digest of the update's header
-    next_root: bytes  # root of state `step + 1`
-    participants: tuple[Share, ...]
-    leases: tuple[tuple[str, tuple[tuple[int, int], ...]], ...]  # (participant, the samples that it spent)
-    previous: bytes  # digest of the record before
+    branch: Number  # how many rewinds came before
+    step: Number
+    number: Number  # of the attempt that made the update
+    parent: Root  # root of state `step`
+    update: Root  # digest of the update's header
+    next_root: Root  # root of state `step + 1`
+    participants: Annotated[tuple[Share, ...], Meta(max_length=MAX_PARTICIPANTS)]
+    leases: Annotated[
+        tuple[tuple[Label, Lease], ...], Meta(max_length=MAX_PARTICIPANTS)
+    ]  # (participant, the samples that it spent)
+    previous: Root  # digest of the record before
     # Sample at which each stage of the mixture began: so the records alone say what each sample was.
-    stage_starts: tuple[int, ...] = ()
-    signature: bytes = b""
+    stage_starts: Annotated[tuple[Index, ...], Meta(max_length=MAX_STAGES)] = ()
+    signature: Signature = b""
 
     @property
     def islands(self) -> set[str]:
@@ -250,11 +272,11 @@ class CommitRecord(Message, frozen=True, kw_only=True):
 class Rewind(Message, frozen=True, kw_only=True):
     """The operator's decision to go back to state `step`: all commits from `step` on are abandoned."""
 
-    branch: int  # the branch that begins here; a run begins on branch 0
-    step: int
-    root: bytes  # of state `step`
-    previous: bytes  # digest of the commit record of `step - 1`; empty for state 0
-    signature: bytes = b""
+    branch: Number  # the branch that begins here; a run begins on branch 0
+    step: Number
+    root: Root  # of state `step`
+    previous: Root  # digest of the commit record of `step - 1`; empty for state 0
+    signature: Signature = b""
 
     def unsigned(self) -> bytes:
         """The bytes that the signature covers."""

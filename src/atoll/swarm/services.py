@@ -12,22 +12,34 @@ C = TypeVar("C", bound=Message, covariant=True)
 
 
 @dataclass(frozen=True)
+class Limit:
+    """What one member may ask of the server of a service; `limits.py` sees to it."""
+
+    num_streams: int  # open at once
+    messages_per_second: float = 0.0  # in the long run; 0: as many as the line carries
+    burst: int = 0  # that may come at once
+
+
+@dataclass(frozen=True)
 class Service(Generic[S, C]):
     """A kind of stream. Its server receives messages of type S, and its caller those of type C."""
 
     name: str  # on the wire
     server_door: Door[S]
     caller_door: Door[C]
+    limit: Limit
 
 
 # ------------------------------------------------------------------------------------------ at a coordinator
-CONTROL = Service("Control", control.COORDINATOR_DOOR, control.AGENT_DOOR)  # an agent's line, kept open
-OPERATE = Service("Operate", operator.COORDINATOR_DOOR, operator.OPERATOR_DOOR)
-ENROLL = Service("Enroll", enrolment.COORDINATOR_DOOR, enrolment.STRANGER_DOOR)  # on a port of its own
+# An agent's line, kept open: one, and the one before it, which may not have ended yet.
+CONTROL = Service("Control", control.COORDINATOR_DOOR, control.AGENT_DOOR, Limit(2, 100.0, 400))
+OPERATE = Service("Operate", operator.COORDINATOR_DOOR, operator.OPERATOR_DOOR, Limit(8, 10.0, 100))
+# On a port of its own; strangers count by their address.
+ENROLL = Service("Enroll", enrolment.COORDINATOR_DOOR, enrolment.STRANGER_DOOR, Limit(64, 20.0, 200))
 
 # ----------------------------------------------------------------------------------------------- at an agent
-PING = Service("Ping", peers.PINGED_DOOR, peers.PINGING_DOOR)
-REDUCE = Service("Reduce", peers.OWNER_DOOR, peers.PARTICIPANT_DOOR)
-FETCH = Service("Fetch", peers.DONOR_DOOR, peers.FETCHER_DOOR)
+PING = Service("Ping", peers.PINGED_DOOR, peers.PINGING_DOOR, Limit(8, 10.0, 100))
+REDUCE = Service("Reduce", peers.OWNER_DOOR, peers.PARTICIPANT_DOOR, Limit(16))
+FETCH = Service("Fetch", peers.DONOR_DOOR, peers.FETCHER_DOOR, Limit(16))
 
 SERVICES: tuple[Service[Any, Any], ...] = (CONTROL, OPERATE, ENROLL, PING, REDUCE, FETCH)

@@ -8,7 +8,7 @@ stream. Everything else (unary calls, uploads, downloads, the control plane) is 
 
 import asyncio
 import struct
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from atoll.swarm.address import Address
@@ -82,6 +82,10 @@ class Transport(Protocol):
 
     async def serve(self, listen: Address, handlers: Mapping[Service[Any, Any], Handler]) -> int:
         """Serve; the port that was taken. Raises UserError when the port is in use."""
+        ...
+
+    def revoke(self, peers: Iterable[str]) -> None:
+        """These, and no others, are members no more: their streams end, and new ones are not served."""
         ...
 
     async def close(self) -> None: ...

@@ -6,6 +6,10 @@ from typing import ClassVar
 import numpy as np
 
 from atoll.agent.arrays import Bytes, Floats
+from atoll.agent.kernel import kernel
+
+# A squared norm of one piece. Below it neither a weighted sum nor its momentum overflows fp32.
+MAX_SQUARE = 1e74
 
 
 class Codec(ABC):
@@ -18,7 +22,8 @@ class Codec(ABC):
     """
 
     name: ClassVar[str]  # in recipes and headers
-    num_residuals: ClassVar[int] = 0  # fp32 values per element that an island keeps from step to step
+    # Per element, fp32 values that an island keeps from step to step; their sum is what is left over.
+    num_residuals: ClassVar[int] = 0
 
     @abstractmethod
     def max_bytes(self, num_elements: int) -> int:
@@ -42,8 +47,8 @@ class Codec(ABC):
     def encode(self, values: Floats, out: Bytes, residual: Floats | None = None) -> int:
         """Encode `values` [n] into the beginning of `out` [max_bytes(n)]; the number of bytes written.
 
-        Never raises: a hostile participant can make any value of a sum NaN or infinite. What such a value
-        becomes is undefined, but the bytes are an encoding.
+        Never raises, even where a value is NaN or infinite. The bytes then decode to nothing: `add_decoded`
+        raises for them, so that such a value never passes for a number.
 
         `residual` [num_residuals, n] fp32 is changed in place: on entry it is what the island's last
         committed payload left over, on return what this one leaves. It is None for a codec that keeps none,
@@ -51,19 +56,24 @@ class Codec(ABC):
         drops is lost.
         """
 
-    def add_decoded(self, data: Bytes, weight: np.float32, total: Floats) -> None:
+    def add_decoded(self, data: Bytes, weight: np.float32, total: Floats) -> float:
         """total += weight * decoded `data`, elementwise in fp32: the decoded value is rounded, then the
-        product, then the sum. `data` [size] are uint8, `total` [n] fp32.
+        product, then the sum. `data` [size] are uint8, `total` [n] fp32. Returns the squared norm of the
+        decoded values, which is below MAX_SQUARE.
 
-        Raises ValueError when `data` are no encoding of n elements; `total` is then undefined.
+        Raises ValueError when `data` are no encoding of n such values; `total` is then undefined.
         """
         self.check_size(len(data), len(total))
-        self._add(data, weight, total)
+        square = self._add(data, weight, total)
+        if not square < MAX_SQUARE:
+            raise ValueError("values that are not finite, or too large to be summed")
+        return square
 
     @abstractmethod
-    def _add(self, data: Bytes, weight: np.float32, total: Floats) -> None:
+    def _add(self, data: Bytes, weight: np.float32, total: Floats) -> float:
         """As `add_decoded`, where the size of `data` is within the bounds. The bytes may be a hostile peer's:
-        whatever else can be wrong with them raises ValueError.
+        a value that is not finite makes the squared norm NaN or infinite, and whatever else can be wrong
+        with them raises ValueError.
         """
 
     def decode(self, data: Bytes, num_elements: int) -> Floats:
@@ -71,3 +81,16 @@ class Codec(ABC):
         total = np.zeros(num_elements, np.float32)
         self.add_decoded(data, np.float32(1), total)
         return total
+
+
+@kernel
+def squared_norm(values: Floats) -> float:
+    """The sum of the squares of `values` [n, a multiple of 4]; NaN or infinite where one of them is."""
+    # Four sums at a time, since the compiler may not reorder one: four additions do not wait for one another.
+    a = b = c = d = 0.0
+    for i in range(0, values.size, 4):
+        a += np.float64(values[i]) * np.float64(values[i])
+        b += np.float64(values[i + 1]) * np.float64(values[i + 1])
+        c += np.float64(values[i + 2]) * np.float64(values[i + 2])
+        d += np.float64(values[i + 3]) * np.float64(values[i + 3])
+    return a + b + c + d

@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from atoll.agent.arrays import Bytes, Floats
-from atoll.agent.codecs.codec import Codec
+from atoll.agent.codecs.codec import Codec, squared_norm
 from atoll.agent.kernel import kernel
 
 
@@ -21,8 +21,11 @@ class Fp32(Codec):
         out.view(np.float32)[:] = values
         return len(out)
 
-    def _add(self, data: Bytes, weight: np.float32, total: Floats) -> None:
-        _add_fp32(data.view(np.float32), weight, total)
+    def _add(self, data: Bytes, weight: np.float32, total: Floats) -> float:
+        values = data.view(np.float32)
+        square = squared_norm(values)
+        _add_fp32(values, weight, total)
+        return square
 
 
 @kernel

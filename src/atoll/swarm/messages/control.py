@@ -7,13 +7,27 @@ coordinator keeps them.
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from atoll.metrics import Exchange, Metrics, Rates
 from atoll.status import Overview
 from atoll.swarm.address import Addresses
+from atoll.swarm.bounds import (
+    MAX_PARTICIPANTS,
+    Count,
+    Digest,
+    Given,
+    Label,
+    Lease,
+    Number,
+    Partitions,
+    Root,
+    Signed,
+    Square,
+)
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Message, Plan, Rewind, Term, encode
 from atoll.words import Line, Name
@@ -26,23 +40,24 @@ RECORDS_AT_ONCE, RECORDS_BYTES = 64, 1 << 20  # in a message: so many, or fewer 
 class Hello(Message, frozen=True, kw_only=True):
     """An agent's first message on every control line: who it is, and what it holds."""
 
-    session: str  # new at every start of the agent's process
-    version: int  # VERSION of its code
-    recipe_digest: str
-    self_test: bytes  # digest of what its kernels make of a fixed input; other arithmetic is refused
+    session: Label  # new at every start of the agent's process
+    version: Number  # VERSION of its code
+    recipe_digest: Label
+    self_test: Root  # digest of what its kernels make of a fixed input; other arithmetic is refused
     contributor: Name  # whom its committed tokens are credited to
     relay: bool  # it has no trainer
-    port: int  # where it listens for peers; 0 if it only dials out
-    addresses: (
-        Addresses  # where it says that peers reach it; the coordinator also tries the host that it sees
-    )
-    head: int  # how many commit records it has stored
-    head_root: bytes  # of the state that they lead to
-    term: Term  # the highest that it has seen
-    num_rewinds: int = 0  # that it knows
+    port: Number  # where it listens for peers; 0 if it only dials out
+    addresses: Given  # where it says that peers reach it; the coordinator also tries the host that it sees
+    head: Number  # how many commit records it has stored
+    head_root: Root  # of the state that they lead to
+    term: Term  # the highest that it has seen; believed if the run has signed it
+    num_rewinds: Number = 0  # that it knows
+    # The newest of these records and rewinds: they prove, by the run's signature, what it says that it knows.
+    newest_record: CommitRecord | None = None
+    newest_rewind: Rewind | None = None
     metered: bool = False  # it is no donor: what it sends costs
     # Number by name, SOURCE/NAME, of what it holds of private sources.
-    partitions: dict[str, int] = msgspec.field(default_factory=dict[str, int])
+    partitions: Partitions = msgspec.field(default_factory=dict[str, int])
 
 
 class Refused(Message, frozen=True):
@@ -55,6 +70,15 @@ class Evicted(Message, frozen=True):
     """The operator has removed this island from the run. Its agent ends, and gives people the reason."""
 
     reason: str
+
+
+class Revoked(Message, frozen=True):
+    """The coordinator tells an agent who was evicted: it speaks with them no more.
+
+    This replaces what was told before.
+    """
+
+    islands: tuple[str, ...]
 
 
 class Welcome(Message, frozen=True):
@@ -96,8 +120,8 @@ class TryToReach(Message, frozen=True):
 class Tried(Message, frozen=True):
     """The answer to `TryToReach`."""
 
-    island: str
-    reason: str  # why it could not be reached; "" if it answered
+    island: Label
+    reason: Line  # why it could not be reached; "" if it answered
 
 
 class Rewound(Message, frozen=True):
@@ -109,7 +133,7 @@ class Rewound(Message, frozen=True):
 class WantRecords(Message, frozen=True):
     """An agent asks for commit records that it lacks; a coordinator whose database is an old backup, too."""
 
-    since: int  # the first outer step asked for
+    since: Number  # the first outer step asked for
 
 
 class Records(Message, frozen=True):
@@ -118,7 +142,7 @@ class Records(Message, frozen=True):
     It has no more once an answer is empty.
     """
 
-    records: tuple[CommitRecord, ...]
+    records: Annotated[tuple[CommitRecord, ...], Meta(max_length=RECORDS_AT_ONCE)]
 
     @staticmethod
     def first_of(records: Sequence[CommitRecord]) -> "Records":
@@ -134,21 +158,22 @@ class Records(Message, frozen=True):
 class Ready(Message, frozen=True):
     """An agent holds state `step`, and so does its trainer. Both roots are of bytes that were just hashed."""
 
-    step: int
-    root: bytes  # of the state on the agent's disk
-    loaded: bytes  # root over the weights that the trainer really holds; empty for a relay
+    step: Number
+    root: Root  # of the state on the agent's disk
+    loaded: Root  # root over the weights that the trainer really holds; empty for a relay
 
 
 class Beat(Message, frozen=True, kw_only=True):
     """An agent's sign of life, every second, with how far it is. Sums are since its process began."""
 
-    step: int  # of the newest plan that its trainer has worked on; -1 if there was none
-    inner_step: int  # how many of its inner steps are done
+    step: Signed  # of the newest plan that its trainer has worked on; -1 if there was none
+    inner_step: Number  # how many of its inner steps are done
     metrics: Metrics = Metrics()  # the island's newest
-    sent_bytes: int = 0
+    sent_bytes: Count = 0
     note: Line = ""  # what the agent is doing, for people
-    attempt: int = 0  # the number of the attempt whose update is being put together here; 0 if there is none
-    num_pieces: int = 0  # of that update that are here already
+    # The number of the attempt whose update is being put together here; 0 if there is none.
+    attempt: Number = 0
+    num_pieces: Number = 0  # of that update that are here already
     rates: Rates = Rates()  # what its link carries
 
 
@@ -171,29 +196,31 @@ class Propose(Message, frozen=True, kw_only=True):
     The payload is encoded and on its disk. The root of the payload's pieces fixes it before any is sent.
     """
 
-    step: int
-    parent: bytes  # root of the state that it was made from
-    lease: tuple[tuple[int, int], ...]  # samples that it was made from, as (first, count)
-    payload: bytes  # root of the table of its pieces
-    tokens: int
-    inner_steps: int
+    step: Number
+    parent: Root  # root of the state that it was made from
+    lease: Lease  # samples that it was made from, as (first, count)
+    payload: Root  # root of the table of its pieces
+    tokens: Count
+    inner_steps: Number
     loss: float | None  # mean over the inner steps; None where no token had a label
-    norm: float  # of the pseudo-gradient
+    norm: float  # of what the payload decodes to
     # What the loss is a mean over, by which the proposal is weighed: pairs of answers, or the tokens of
     # chats that are trained on. None: its tokens.
-    count: int | None = None
+    count: Count | None = None
     compute_seconds: float = 0.0  # that its inner steps took
     handover_seconds: float = 0.0  # from its last inner step until this could be sent: copying, encoding
     metrics: Metrics = Metrics()  # of the island, when it began to encode
 
 
-class Reduced(Message, frozen=True):
+class Reduced(Message, frozen=True, kw_only=True):
     """An owner tells the coordinator that its slice of an attempt's update is done, and by which root."""
 
-    step: int
-    number: int  # of the attempt
-    slice: int  # index among the attempt's slices
-    digest: bytes  # root of the table of the slice's reduced pieces
+    step: Number
+    number: Number  # of the attempt
+    slice: Number  # index among the attempt's slices
+    digest: Digest  # root of the table of the slice's reduced pieces
+    # Of each participant, in the attempt's order: of what the owner has decoded of it in this slice.
+    squared_norms: Annotated[tuple[Square, ...], Meta(max_length=MAX_PARTICIPANTS)]
 
 
 FaultKind = Literal[
@@ -211,9 +238,9 @@ class Fault(Message, frozen=True, kw_only=True):
     Who is charged, and with what, depends on the kind (`coordinator/standing.py`).
     """
 
-    step: int
-    number: int  # of the attempt
-    peer: str  # the island at the other end; "" or the sender itself where nobody else is concerned
+    step: Number
+    number: Number  # of the attempt
+    peer: Label  # the island at the other end; "" or the sender itself where nobody else is concerned
     kind: FaultKind
     text: Line  # for people
 
@@ -221,18 +248,18 @@ class Fault(Message, frozen=True, kw_only=True):
 class Exchanged(Message, frozen=True):
     """An agent tells the coordinator what an attempt took of it; its `Held` follows."""
 
-    step: int
-    number: int  # of the attempt
+    step: Number
+    number: Number  # of the attempt
     exchange: Exchange
 
 
 class Held(Message, frozen=True):
     """An agent promises to keep an update, which is on its disk, until a record for its step is stored."""
 
-    step: int
-    number: int  # of the attempt
-    update: bytes  # digest of the update's header
-    next_root: bytes  # of the state that it leads to, as this agent has computed it
+    step: Number
+    number: Number  # of the attempt
+    update: Digest  # digest of the update's header
+    next_root: Digest  # of the state that it leads to, as this agent has computed it
 
 
 class Committed(Message, frozen=True):
@@ -248,6 +275,7 @@ ToCoordinator = (
 ToAgent = (
     Refused
     | Evicted
+    | Revoked
     | Welcome
     | Coordinators
     | Donors
@@ -262,5 +290,6 @@ ToAgent = (
     | Committed
     | Finished
 )
-COORDINATOR_DOOR: Door[ToCoordinator] = Door("a coordinator", "an agent", ToCoordinator)
+# Records are the largest: RECORDS_BYTES, or one that is larger.
+COORDINATOR_DOOR: Door[ToCoordinator] = Door("a coordinator", "an agent", ToCoordinator, 2 * RECORDS_BYTES)
 AGENT_DOOR: Door[ToAgent] = Door("an agent", "its coordinator", ToAgent)

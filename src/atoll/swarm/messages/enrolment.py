@@ -1,15 +1,24 @@
 """Enrolment: what a stranger with a ticket and the coordinator say to each other, once, on their own port."""
 
+from typing import Annotated
+
+from msgspec import Meta
+
+from atoll.swarm.bounds import Label
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message, RunInfo
 from atoll.words import Name
+
+MAX_REQUEST_BYTES = 16 << 10
+DOOR_BYTES = 2 * MAX_REQUEST_BYTES
+FRAME_BYTES = DOOR_BYTES + 4  # a stranger sends no more at once
 
 
 class Enroll(Message, frozen=True):
     """A stranger asks to become an island of the run. The same key is always given the same certificate."""
 
-    secret: str  # of its ticket
-    csr: bytes  # certificate signing request, PEM
+    secret: Label  # of its ticket
+    csr: Annotated[bytes, Meta(max_length=MAX_REQUEST_BYTES)]  # certificate signing request, PEM
     contributor: Name  # whom the island's tokens are credited to
     place: Name = ""  # where it stands, as its contributor says; "": that is not told
 
@@ -29,5 +38,5 @@ class TicketRefused(Message, frozen=True):
 
 ToCoordinator = Enroll
 ToStranger = Enrolled | TicketRefused
-COORDINATOR_DOOR: Door[ToCoordinator] = Door("a coordinator", "who enrols", ToCoordinator)
+COORDINATOR_DOOR: Door[ToCoordinator] = Door("a coordinator", "who enrols", ToCoordinator, DOOR_BYTES)
 STRANGER_DOOR: Door[ToStranger] = Door("who enrols", "a coordinator", ToStranger)

@@ -6,6 +6,7 @@ from msgspec import Meta
 
 from atoll.metrics import Score
 from atoll.status import RunStatus
+from atoll.swarm.bounds import Number, Root
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message
 from atoll.words import Line, Name
@@ -13,6 +14,7 @@ from atoll.words import Line, Name
 MAX_USES = 10_000  # of a ticket
 MAX_HOURS = 24.0 * 366
 MAX_FIGURES = 64  # scores, and held-out losses, of an evaluation
+DOOR_BYTES = 64 << 10  # so many figures, with their names
 
 
 class StatusRequest(Message, frozen=True):
@@ -72,8 +74,8 @@ class IslandReadmitted(Message, frozen=True):
 class TellEvaluation(Message, frozen=True, kw_only=True):
     """A member tells what it has measured of a committed state; nobody waits for it."""
 
-    step: int  # of the state
-    root: bytes  # of the state
+    step: Number  # of the state
+    root: Root  # of the state
     scores: Annotated[dict[Name, Score], Meta(max_length=MAX_FIGURES)]  # by lm-eval's name of the task
     heldout_losses: Annotated[dict[Name, float], Meta(max_length=MAX_FIGURES)]  # by source
 
@@ -90,5 +92,5 @@ class RequestRefused(Message, frozen=True):
 
 ToCoordinator = StatusRequest | TellEvaluation | Invite | EvictIsland | ReadmitIsland
 ToOperator = StatusReply | EvaluationTold | Invited | IslandEvicted | IslandReadmitted | RequestRefused
-COORDINATOR_DOOR: Door[ToCoordinator] = Door("a coordinator", "an operator", ToCoordinator)
+COORDINATOR_DOOR: Door[ToCoordinator] = Door("a coordinator", "an operator", ToCoordinator, DOOR_BYTES)
 OPERATOR_DOOR: Door[ToOperator] = Door("an operator", "a coordinator", ToOperator)

@@ -3,8 +3,10 @@
 Each of the three is a service of its own, with its own doors (`swarm/services.py`).
 """
 
+from atoll.swarm.bounds import Count, Digest, Number, Path, Signed
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message
+from atoll.words import Line
 
 
 # ------------------------------------------------------------------------------------------------------- ping
@@ -24,16 +26,16 @@ class ReduceOpen(Message, frozen=True):
     its payload's pieces: the digest and the size of each. Its root is what was proposed.
     """
 
-    step: int
-    number: int  # of the attempt
-    slice: int  # index among the attempt's slices
-    lane: int = 0
+    step: Number
+    number: Number  # of the attempt
+    slice: Number  # index among the attempt's slices
+    lane: Number = 0
 
 
 class Piece(Message, frozen=True):
     """One piece, whose bytes are the frame's bulk: a participant's own to the owner, a reduced one back."""
 
-    index: int  # among all pieces of the flat space
+    index: Number  # among all pieces of the flat space
 
 
 class NoMorePieces(Message, frozen=True):
@@ -41,36 +43,37 @@ class NoMorePieces(Message, frozen=True):
 
 
 # ------------------------------------------------------------------------------------------------------ fetch
+DOOR_BYTES = 4096  # of a message on this plane, without the bulk behind it
 FRAME_BYTES = 128 << 10  # of an answer: what a slow link must carry within fetch.ANSWER_SECONDS
 
 
 class FetchHeader(Message, frozen=True):
     """An agent asks a donor for the header of an update that is committed or held."""
 
-    step: int
-    update: bytes  # digest of the header
+    step: Number
+    update: Digest  # digest of the header
 
 
 class FetchSliceTable(Message, frozen=True):
     """An agent asks a donor for the table of an update's slice."""
 
-    step: int
-    slice_root: bytes
+    step: Number
+    slice_root: Digest
 
 
 class FetchPieces(Message, frozen=True):
     """An agent asks a donor for pieces of an update's slice that follow one another."""
 
-    step: int
-    slice_root: bytes
-    first_piece: int  # counted within the slice
-    num_pieces: int
+    step: Number
+    slice_root: Digest
+    first_piece: Number  # counted within the slice
+    num_pieces: Number
 
 
 class FetchTable(Message, frozen=True):
     """An agent asks a donor for the table of state `step`."""
 
-    step: int
+    step: Number
 
 
 class FetchChunk(Message, frozen=True):
@@ -79,7 +82,7 @@ class FetchChunk(Message, frozen=True):
     What comes is its parameters, then its momentum, shrunk (`agent/exponents.py`).
     """
 
-    index: int
+    index: Number
 
 
 class FetchManifest(Message, frozen=True):
@@ -89,8 +92,8 @@ class FetchManifest(Message, frozen=True):
 class FetchBlock(Message, frozen=True):
     """An agent asks a donor for one block of one file of the prepared data."""
 
-    file: str
-    index: int
+    file: Path
+    index: Number
 
 
 class Found(Message, frozen=True):
@@ -100,14 +103,14 @@ class Found(Message, frozen=True):
     Every frame but the last carries FRAME_BYTES.
     """
 
-    num_bytes: int  # of the whole answer
-    step: int = -1  # version of a chunk; -1 for what has none
+    num_bytes: Count  # of the whole answer
+    step: Signed = -1  # version of a chunk; -1 for what has none
 
 
 class Missing(Message, frozen=True):
     """A donor's answer: it has not got what was asked for, which is no offence."""
 
-    reason: str
+    reason: Line
 
 
 # ------------------------------------------------------------------------------------------------------ doors
@@ -115,9 +118,9 @@ ToDonor = FetchHeader | FetchSliceTable | FetchPieces | FetchTable | FetchChunk 
 ToFetcher = Found | Missing
 ToOwner = ReduceOpen | Piece | NoMorePieces
 ToParticipant = Piece | NoMorePieces
-PINGED_DOOR: Door[Ping] = Door("an agent", "who pings it", Ping)
-PINGING_DOOR: Door[Pong] = Door("who pings an agent", "that agent", Pong)
-OWNER_DOOR: Door[ToOwner] = Door("an owner", "a participant", ToOwner)
-PARTICIPANT_DOOR: Door[ToParticipant] = Door("a participant", "an owner", ToParticipant)
-DONOR_DOOR: Door[ToDonor] = Door("a donor", "who fetches", ToDonor)
-FETCHER_DOOR: Door[ToFetcher] = Door("who fetches", "a donor", ToFetcher)
+PINGED_DOOR: Door[Ping] = Door("an agent", "who pings it", Ping, DOOR_BYTES)
+PINGING_DOOR: Door[Pong] = Door("who pings an agent", "that agent", Pong, DOOR_BYTES)
+OWNER_DOOR: Door[ToOwner] = Door("an owner", "a participant", ToOwner, DOOR_BYTES)
+PARTICIPANT_DOOR: Door[ToParticipant] = Door("a participant", "an owner", ToParticipant, DOOR_BYTES)
+DONOR_DOOR: Door[ToDonor] = Door("a donor", "who fetches", ToDonor, DOOR_BYTES)
+FETCHER_DOOR: Door[ToFetcher] = Door("who fetches", "a donor", ToFetcher, DOOR_BYTES)

@@ -1,0 +1,82 @@
+"""What one hostile member costs four honest islands, and how soon it is left out.
+
+    python bench/hostile.py [--only scales] [--seconds 60]
+
+Plays each attack of tests/worlds/attacks.py in memory: real agents, coordinator, codec and messages, trainers
+that sleep, and time that passes only while everything waits. So machine and links do not matter, and what an
+attack costs in computing does not show. An outer step is 1 s. `kept` is what the honest islands had committed
+so many seconds after the attack began, in tokens, over what they commit in a calm swarm in as long.
+`memory_mb` is how much the process of all members has grown.
+"""
+
+import argparse
+import asyncio
+import resource
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from harness.report import Report, arguments
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from worlds.attacks import ATTACKS
+from worlds.clock import run
+from worlds.hostile import honest
+from worlds.swarm import Swarm
+
+HONEST = "abcd"
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--only", default="", help="attacks whose name contains this")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of attack, in the swarm's time")
+    options = parser.parse_args()
+    report = Report("hostile", options, keys=("attack",))
+    for name in ATTACKS:
+        if options.only in name:
+            with tempfile.TemporaryDirectory(prefix="atoll-bench-") as directory:
+                report.add({"attack": name, **run(play(name, Path(directory), options))})
+
+
+async def play(name: str, directory: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """The row of one attack."""
+    attack, swarm = ATTACKS[name](), Swarm(directory, num_outer_steps=1000)
+    try:
+        await honest(swarm, HONEST)
+        await attack.prepare(swarm)
+        await swarm.until_step(swarm.head + 2)
+        calm = await tokens_in(swarm, options.seconds)
+        step, megabytes = swarm.head, resident_mb()
+        await attack.begin(swarm)
+        attacked = await tokens_in(swarm, options.seconds)
+        out = {event.island: event.step for event in reversed(swarm.events()) if event.kind == "excluded"}
+        seen = [out[liar] - step for liar in attack.liars if liar in out]
+        return {
+            "kept": round(attacked / calm, 3),
+            "excluded_after_steps": max(seen) if len(seen) == len(attack.liars) else None,
+            "honest_excluded": len(out.keys() & {*HONEST, "r"}),
+            "memory_mb": round(resident_mb() - megabytes, 1),
+            "stood": "in memory, in virtual time",
+        }
+    finally:
+        await attack.end()
+        await swarm.stop()
+
+
+async def tokens_in(swarm: Swarm, seconds: float) -> int:
+    """How many tokens of honest islands are committed in so many seconds from now."""
+    before = swarm.head
+    await asyncio.sleep(seconds)
+    records = swarm.store.commits(before)
+    return sum(share.tokens for record in records for share in record.participants if share.island in HONEST)
+
+
+def resident_mb() -> float:
+    """The most memory that this process has had so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()

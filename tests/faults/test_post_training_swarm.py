@@ -45,7 +45,7 @@ def test_islands_die_and_come_late_and_no_row_is_lost_or_repeated(tmp_path, obje
         world.until_step(3)
         world.children["a"].process.kill()
         world.join("late", *own)
-        world.until_taking_part("late", len(world.events("committed")))
+        world.until(lambda: len(world.participants()) == 3, "the late island takes part", 120.0)
         after = len(world.events("committed"))
         world.join("a", *own)
         world.until_taking_part("a", after)

@@ -86,10 +86,9 @@ class _Following:
         if step is None or step == self._newest:
             return None
         try:
-            state = State(self._run_dir)
-        except UserError:  # what there is cannot be proven yet, or is being replaced
+            return State(self._run_dir, step)
+        except UserError:  # it cannot be proven yet, or is being replaced
             return None
-        return state if state.saved.step == step else None
 
     def _looked_at(self, state: State) -> bool:
         """Measure a new state, if it is its turn; whether it is the last of the run."""

@@ -24,14 +24,11 @@ class State:
     """A committed state that is at hand, proven by the run's records."""
 
     def __init__(self, run_dir: RunDir, step: int | None = None) -> None:
-        """The state `step`, or the newest at hand. Raises UserError where there is none."""
+        """The state `step`, or the newest at hand. Raises UserError where none can be loaded."""
         self._run_dir = run_dir
         self.saved: CommittedState = committed_state(run_dir, step)
         self.recipe: Recipe = self.saved.recipe
-        if self.recipe.model.own:
-            raise UserError(
-                f"{run_dir.path}: this run trains a module of its own, which transformers cannot load"
-            )
+        refuse_own_module(self.recipe, run_dir)
         self.tokens = sum(self.saved.tokens.values())
 
     @contextmanager
@@ -63,4 +60,12 @@ class State:
             root=self.saved.root.hex(),
             tokens=self.tokens,
             run_id=self.saved.member.run_id,
+        )
+
+
+def refuse_own_module(recipe: Recipe, run_dir: RunDir) -> None:
+    """Raises UserError for a run of a module that only its own program can make."""
+    if recipe.model.own:
+        raise UserError(
+            f"{run_dir.path}: this run trains a module of its own, which transformers cannot load"
         )

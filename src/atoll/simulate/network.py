@@ -19,6 +19,7 @@ from atoll.swarm.messages import Piece
 from atoll.swarm.messages.peers import Found
 from atoll.swarm.records import Message
 from atoll.swarm.services import Service
+from atoll.swarm.sockets import Crossed
 from atoll.swarm.transport import DIAL_SECONDS, Handler, Stream, TransportError
 
 Watch = Callable[[Process, str, Message], None]  # (sender, receiver, message), as it leaves
@@ -213,6 +214,9 @@ class SimulatedTransport:
         address = Address(self._network.host_of(self.process.name), port)
         self._network.serve(address, _Served(self, handlers))
         return port
+
+    def crossed(self) -> Mapping[int, Crossed]:
+        return {}  # no link of a real machine
 
     async def close(self) -> None:
         if self.process.alive:

@@ -20,6 +20,7 @@ from atoll.swarm.messages import enrolment
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message
 from atoll.swarm.services import CONTROL, ENROLL, Service
+from atoll.swarm.sockets import Crossed, crossed
 from atoll.swarm.transport import (
     DIAL_SECONDS,
     MAX_FRAME_BYTES,
@@ -163,6 +164,9 @@ class GrpcTransport:
         """Like `serve`, for peers that have no certificate yet: the enrolment port."""
         own = self._credentials
         return await self._serve(listen, handlers, grpc.ssl_server_credentials([(own.key, own.certificate)]))
+
+    def crossed(self) -> Mapping[int, Crossed]:
+        return crossed()
 
     async def close(self) -> None:
         for server in self._servers:

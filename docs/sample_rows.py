@@ -1,8 +1,9 @@
 """Makes the chats and pairs that ship with atoll from its books: `python docs/sample_rows.py`.
 
 In a chat a reader asks how a passage goes on, which book a sentence is from, or when it was written; in some,
-the assistant looks that up with a tool. In a pair the chosen answer is how the passage goes on, and the
-rejected one comes from another book.
+the assistant looks that up with a tool. In a pair the chosen answer is how the passage goes on; the
+rejected one breaks off in the middle of a sentence, which a small model can learn to avoid, or comes from
+another book, which is harder.
 """
 
 import json
@@ -91,11 +92,14 @@ def chat(number: int, name: str, passage: list[str]) -> dict[str, Any]:
     return {"messages": turns}
 
 
-def pair(passage: list[str], other: list[str]) -> dict[str, str]:
+def pair(number: int, passage: list[str], other: list[str]) -> dict[str, str]:
+    """The pair of this number about a passage: its kind follows from the number."""
+    chosen = " ".join(passage[2:4])
+    words = chosen.split()
     return {
         "prompt": f"How does this go on? {' '.join(passage[:2])}",
-        "chosen": " ".join(passage[2:4]),
-        "rejected": " ".join(other[2:4]),
+        "chosen": chosen,
+        "rejected": " ".join(other[2:4] if number % 4 == 0 else words[: len(words) // 2]),
     }
 
 
@@ -106,9 +110,9 @@ def main() -> None:
     chosen, rest = known[:NUM_CHATS], known[NUM_CHATS:]
     chats = [chat(number, *each) for number, each in enumerate(chosen)]
     pairs: list[dict[str, str]] = []
-    for name, passage in rest[:NUM_PAIRS]:
+    for number, (name, passage) in enumerate(rest[:NUM_PAIRS]):
         other = draw.choice([theirs for book, theirs in known if book != name])
-        pairs.append(pair(passage, other))
+        pairs.append(pair(number, passage, other))
     for folder, rows in (("chats", chats), ("preferences", pairs)):
         (SAMPLE_DIR / folder).mkdir(exist_ok=True)
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]

@@ -48,7 +48,7 @@ class Candidate(NamedTuple):
     @property
     def name(self) -> str:
         """What it is, in words."""
-        names = ", ".join(named(path.name) for path in self.models)
+        names = ", ".join(named("/".join(path.parts[-2:])) for path in self.models)
         if self.method is None:
             return names
         given = msgspec.to_builtins(self.method)

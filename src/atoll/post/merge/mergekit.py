@@ -92,10 +92,12 @@ def write_weights(described: dict[str, Any], out: Path, seed: int | None) -> Non
 @contextlib.contextmanager
 def _quiet() -> Any:
     """Its log says what it does for its own users."""
-    logger = logging.getLogger("mergekit")
-    old = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("mergekit", "transformers")]
+    old = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(old)
+        for logger, level in zip(loggers, old, strict=True):
+            logger.setLevel(level)

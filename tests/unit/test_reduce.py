@@ -203,6 +203,16 @@ def test_a_piece_that_is_shorter_or_longer_than_its_row_is_refused(tmp_path, spo
     assert world.reductions["owner"].assembly.num_pieces == 0
 
 
+def test_an_owner_whose_own_payload_was_damaged_since_says_that_it_is_lost(tmp_path) -> None:
+    """As much of another's would be refused: it must not go into the sum unseen."""
+    owner = Participant("owner", floats(0))
+    owner.payload.pieces.slot(0)[0] ^= 1
+    world = World(tmp_path, owner, Participant("other", floats(1)))
+    asyncio.run(world.run())
+    assert world.faults("owner") == [("owner", "lost")]
+    assert world.reductions["owner"].assembly.num_pieces == 0
+
+
 def test_a_reduced_piece_that_is_too_long_for_the_codec_is_not_stored(tmp_path) -> None:
     world = World(tmp_path, Participant("owner", floats(0)), Participant("other", floats(1)))
     owner = world.reductions["owner"].assembly

@@ -5,6 +5,7 @@ directory was synced after it was given. Whatever was not synced may be there, o
 order.
 """
 
+import contextlib
 import errno
 import os
 import random
@@ -63,11 +64,22 @@ class ForgetfulDisk(Disk):
     # ---------------------------------------------------------------------------------- what can happen to it
     def note(self) -> Callable[[], None]:
         """Note all files as they are; what is returned makes them so again, mappings of them too."""
-        before, synced = self._files(), (dict(self._synced), {k: dict(v) for k, v in self._names.items()})
+        before, synced = self._files(), dict(self._synced)
+        names = {directory: dict(known) for directory, known in self._names.items()}
 
         def restore() -> None:
-            self._synced, self._names = synced
             self._become({path: data for path, (_, data) in before.items()})
+            self._synced = synced
+            moved: dict[int, int] = {}  # a file that was replaced meanwhile has another inode now
+            for path, (inode, _) in before.items():
+                moved[inode] = path.stat().st_ino
+                if inode in synced:
+                    self._link(path)
+                    synced[moved[inode]] = synced[inode]
+            self._names = {
+                directory: {name: moved.get(inode, inode) for name, inode in known.items()}
+                for directory, known in names.items()
+            }
 
         return restore
 
@@ -120,10 +132,14 @@ class ForgetfulDisk(Disk):
 
     # -------------------------------------------------------------------------------------------------- parts
     def _keep(self, path: Path) -> None:
+        self._synced[self._link(path)] = path.read_bytes()
+
+    def _link(self, path: Path) -> int:
+        """A file's inode, which is kept from now on."""
         inode = path.stat().st_ino
-        if inode not in self._synced:
+        with contextlib.suppress(FileExistsError):
             os.link(path, self._kept_dir / str(inode))
-        self._synced[inode] = path.read_bytes()
+        return inode
 
     def _flip(self, path: Path) -> None:
         self.is_rotten = True

@@ -63,6 +63,18 @@ def test_a_flow_that_was_held_up_makes_good_with_the_time_but_not_at_once() -> N
     assert min(gaps) > 0.5 / 1.4
 
 
+def test_a_flow_whose_first_piece_comes_late_still_ends_in_time() -> None:
+    async def main() -> float:
+        pacer = Pacer(100, 50.0)
+        pacer.begin()
+        await asyncio.sleep(5.0)
+        for _ in range(100):
+            await pacer.turn()
+        return asyncio.get_running_loop().time()
+
+    assert clock.run(main()) < 50.0
+
+
 def test_without_a_plan_nothing_is_held_back() -> None:
     assert leaves_at(100, 0.0)[-1] == 0.0
 

@@ -15,7 +15,11 @@ from atoll.agent.log import UpdateLog
 from atoll.agent.pacer import PROBE_SECONDS, Pacer
 from atoll.agent.rates import LOOK_SECONDS, LinkRates
 from atoll.agent.state import OuterState
+from atoll.cli import parser
+from atoll.cli.run import join_settings
+from atoll.errors import UserError
 from atoll.metrics import Rates
+from atoll.recipe import own_island
 from atoll.swarm import messages as m
 from atoll.swarm.address import Address
 from atoll.swarm.limiter import BURST_SECONDS, Limiter
@@ -61,6 +65,18 @@ def test_a_flow_that_was_held_up_makes_good_with_the_time_but_not_at_once() -> N
     assert moments[-1] - moments[0] < 50.0
     gaps = [after - before for before, after in itertools.pairwise(moments[42:])]
     assert min(gaps) > 0.5 / 1.4
+
+
+def test_a_flow_whose_first_piece_comes_late_still_ends_in_time() -> None:
+    async def main() -> float:
+        pacer = Pacer(100, 50.0)
+        pacer.begin()
+        await asyncio.sleep(5.0)
+        for _ in range(100):
+            await pacer.turn()
+        return asyncio.get_running_loop().time()
+
+    assert clock.run(main()) < 50.0
 
 
 def test_without_a_plan_nothing_is_held_back() -> None:
@@ -231,6 +247,8 @@ def test_a_donor_gives_way_to_a_reduction_and_the_update_in_the_making_does_not(
     donor = Donor(state, log, b"", lambda *_: block)
 
     class Asker:
+        peer = "asker"
+
         def __init__(self) -> None:
             self.moments: list[float] = []
             self.asked = False
@@ -260,3 +278,15 @@ def test_a_metered_donor_gives_no_state_and_no_data(tmp_path) -> None:
     donor = Donor(state, log, b"", lambda *_: b"data", metered=True)
     for request in (m.FetchManifest(), m.FetchBlock("a", 0), m.FetchChunk(0)):
         assert isinstance(donor._find(request), m.Missing)
+
+
+@pytest.mark.parametrize("mbit", ["0", "-3", "nan", "fast"])
+def test_a_cap_that_is_none_is_refused(mbit: str) -> None:
+    with pytest.raises(UserError, match=r"island\.upload_mbit"):
+        own_island([f"island.upload_mbit={mbit}"])
+
+
+def test_a_metered_relay_is_refused() -> None:
+    given = parser().parse_args(["join", "ticket", "--relay", "--metered"])
+    with pytest.raises(UserError, match="--metered: a relay is there to send"):
+        join_settings(given)

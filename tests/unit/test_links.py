@@ -152,6 +152,12 @@ def attempt_of(links: Links, participants: str) -> OpenAttempt:
     return OpenAttempt(record, {}, 0.0)
 
 
+def reduced(number: int, num_participants: int) -> m.Reduced:
+    """An owner has done a slice."""
+    squared_norms = (1.0,) * num_participants
+    return m.Reduced(step=0, number=1, slice=number, digest=b"d" * 32, squared_norms=squared_norms)
+
+
 def test_a_liar_is_believed_no_more_than_it_has_shown_after_one_attempt() -> None:
     claims = {**dict.fromkeys("abc", 1e6), "z": 1e12}
     honest = planned(Links(RULES, members_of(dict.fromkeys("abcz", 1e6))), "abcz")[1]
@@ -159,7 +165,7 @@ def test_a_liar_is_believed_no_more_than_it_has_shown_after_one_attempt() -> Non
     lied = attempt_of(links, "abcz")
     seconds = 3.0
     for number, part in enumerate(lied.record.slices):  # the liar's link is like the others'
-        lied.note_reduced(part.owner, m.Reduced(0, 1, number, b""), seconds if part.owner == "z" else 1.0)
+        lied.note_reduced(part.owner, reduced(number, 4), seconds if part.owner == "z" else 1.0)
     assert next(part.num_pieces for part in lied.record.slices if part.owner == "z") > 90
     links.learn(lied, seconds)
     owned, after = planned(links, "abcz")
@@ -218,7 +224,7 @@ class Assembled:
         shares = tuple(Share(island, b"", 1, 0.5) for island in "ab")
         record = examples.attempt(participants=shares, slices=(Slice("a", 0, 1000),))
         self.attempt = OpenAttempt(record, {}, 90.0)
-        self.attempt.note_reduced("a", m.Reduced(0, 1, 0, b"root"), 100.0)
+        self.attempt.note_reduced("a", reduced(0, 2), 100.0)
         held = m.Held(0, 1, self.update, b"next")
         assert self.attempt.note_held("a", held)
 

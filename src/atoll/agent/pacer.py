@@ -19,14 +19,19 @@ class Pacer:
         self._began: float | None = None
         self._due = self._last = 0.0
 
+    def begin(self) -> None:
+        """The flow's time begins now, though its first piece may come later; without this, with the first."""
+        if self._began is None:
+            self._began = self._due = asyncio.get_running_loop().time()
+            self._last = self._began - self._interval_seconds
+
     async def turn(self) -> None:
         """Wait until the next piece is due."""
         if not self._interval_seconds:
             return
+        self.begin()
+        assert self._began is not None
         now = asyncio.get_running_loop().time()
-        if self._began is None:
-            self._began = self._due = now
-            self._last = now - self._interval_seconds
         at = max(self._due, self._last + self._interval_seconds / CATCH_UP)
         probes = self._due < self._began + PROBE_SECONDS
         self._due += self._interval_seconds / (PROBE_GAIN if probes else 1.0)

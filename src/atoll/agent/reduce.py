@@ -80,6 +80,10 @@ class Reduction:
     async def run(self, transport: Transport) -> None:
         """Do my part; returns when every piece I can get on this way is in the assembly."""
         self.sent_at = asyncio.get_running_loop().time()
+        for (
+            flow
+        ) in self._giving.values():  # so that what is reduced last is not late by how long the first took
+            flow.pacer.begin()
         work: list[Coroutine[Any, Any, None]] = []
         for number, part in enumerate(self.attempt.slices):
             if part.owner == self.me:

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.report import Report, arguments
 
-BATCH = 50
+BATCH = 10
 MAX_TOLD = 20  # violations printed in full
 
 

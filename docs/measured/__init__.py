@@ -7,7 +7,7 @@ from pathlib import Path
 from harness import results
 from harness.markdown import Measured, table
 
-from measured import data, island, swarm
+from measured import data, island, post, swarm
 
 BENCH_DIR = Path(__file__).resolve().parents[2] / "bench"
 
@@ -28,7 +28,10 @@ def commands() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    **{name: written(kind) for name, kind in {**data.TABLES, **island.TABLES, **swarm.TABLES}.items()},
+    **{
+        name: written(kind)
+        for name, kind in {**data.TABLES, **island.TABLES, **post.TABLES, **swarm.TABLES}.items()
+    },
     "island summary": island.summary,
     "highlights": swarm.highlights,
     "benches": commands,

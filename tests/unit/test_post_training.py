@@ -17,6 +17,8 @@ from atoll.island.ranks import Ranks
 from atoll.island.step import InnerMetrics
 from atoll.mesh import ElasticDeviceMesh, Swarm
 from atoll.post.verb import Asked, capture_for
+from atoll.publish import states
+from atoll.publish.adapter import export_adapter
 from atoll.recipe import Recipe
 from atoll.run.directory import RunDir
 from atoll.run.genesis import prepare
@@ -82,29 +84,46 @@ def test_adapters_train_beside_a_base_that_lies_elsewhere_here(tmp_path) -> None
     *adapters, of_base = (tensor.name for tensor in run_dir.state_0().layout.tensors)
     assert all("lora_" in name for name in adapters)
     assert of_base.startswith("base.")
+    member = run_dir.islands / "first"
+    enrol(run_dir, member, recipe)
+    shutil.copytree(run_dir.genesis, member / "outer")
+    export_adapter(run_dir, tmp_path / "adapter", step=0)
+    names = {path.name for path in (tmp_path / "adapter").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= names
+    with pytest.raises(UserError, match="trains all weights, and no adapters"):
+        whole_dir = first[1]
+        enrol(whole_dir, whole_dir.islands / "first", first[0])
+        shutil.copytree(whole_dir.genesis, whole_dir.islands / "first" / "outer")
+        export_adapter(whole_dir, tmp_path / "none", step=0)
     base.rename(elsewhere)  # what the recipe names is not on this island's machine
     measured = trained(recipe, run_dir)
     assert measured[-1].loss < measured[0].loss
 
 
-def test_a_run_begins_where_another_has_ended(tmp_path) -> None:
+def test_a_run_begins_where_another_has_ended(tmp_path, monkeypatch) -> None:
     first, first_dir = prepared(tmp_path / "first", "sft", "seed=5")
-    with pytest.raises(UserError, match="no outer checkpoint here"):
-        prepare(first, RunDir(tmp_path / "early"), quiet_progress, first_dir)
+    with pytest.raises(UserError, match="no island of a run here"):
+        prepare(first, RunDir(tmp_path / "early"), quiet_progress, start=first_dir)
     member = first_dir.islands / "island"
     enrol(first_dir, member, first)
-    shutil.copytree(first_dir.genesis, member / "outer")  # of a run that has just begun, which is proven, too
+    shutil.copytree(first_dir.genesis, member / "outer")
+    with pytest.raises(UserError, match="let the run commit some steps first"):
+        prepare(first, RunDir(tmp_path / "early"), quiet_progress, start=first_dir)
+    # In the place of what a run has committed: where it began, which is proven as well.
+    monkeypatch.setattr(
+        states, "committed_state", lambda run_dir, state_0=states.committed_state: state_0(run_dir, 0)
+    )
     end = first_dir.state_0().root
     tokenizer = f"tokenizer={{file='{first_dir.data}/tokenizer/tokenizer.json'}}"
     recipe, run_dir = chat_recipe(tmp_path, "dpo", tokenizer), RunDir(tmp_path / "run")
-    prepare(recipe, run_dir, quiet_progress, first_dir)
+    prepare(recipe, run_dir, quiet_progress, start=first_dir)
     assert run_dir.state_0().root == end
-    prepare(recipe, run_dir, quiet_progress, first_dir)  # again: it is kept
+    prepare(recipe, run_dir, quiet_progress, start=first_dir)  # again: it is kept
     other, other_dir = prepared(tmp_path / "other", "dpo", tokenizer)
     with pytest.raises(UserError, match="begins from another state"):
-        prepare(other, other_dir, quiet_progress, first_dir)
+        prepare(other, other_dir, quiet_progress, start=first_dir)
     with pytest.raises(UserError, match=r"the same tokenizer: tokenizer\.file = "):
-        prepare(chat_recipe(tmp_path, "dpo"), RunDir(tmp_path / "tokens"), quiet_progress, first_dir)
+        prepare(chat_recipe(tmp_path, "dpo"), RunDir(tmp_path / "tokens"), quiet_progress, start=first_dir)
     wider = chat_recipe(tmp_path, "dpo", tokenizer, "model.intermediate_size=64")
     with pytest.raises(UserError, match="trains another model"):
-        prepare(wider, RunDir(tmp_path / "wider"), quiet_progress, first_dir)
+        prepare(wider, RunDir(tmp_path / "wider"), quiet_progress, start=first_dir)

@@ -10,14 +10,14 @@ import asyncio
 import contextlib
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
-from atoll.agent.sockets import Crossed, crossed
 from atoll.files import write_unsynced
 from atoll.metrics import Rates
+from atoll.swarm.sockets import Crossed
 
 FILE = "links.json"
 LOOK_SECONDS = 0.25
@@ -63,14 +63,14 @@ class LinkRates:
     """One agent's estimates; they survive its process."""
 
     def __init__(
-        self, directory: Path, caps: Rates = NO_CAPS, look: Callable[[], dict[int, Crossed]] = crossed
+        self, directory: Path, look: Callable[[], Mapping[int, Crossed]], caps: Rates = NO_CAPS
     ) -> None:
-        """`caps`: what people want to be used at most; 0: all that there is."""
+        """`look` says what has crossed by connection. `caps`: what people want to be used at most; 0: all."""
         self._path = directory / FILE
         self._caps = caps
         self._look = look
         self._learned = _load(self._path)
-        self._counted: dict[int, Crossed] = {}
+        self._counted: Mapping[int, Crossed] = {}
         self._sent = self._received = 0
         self._up, self._down = _Window(), _Window()
 
@@ -88,12 +88,29 @@ class LinkRates:
         """Bytes that have crossed the link since this process began."""
         return Crossed(self._sent, self._received)
 
-    async def watch(self) -> str:
-        """Look at the link until cancelled."""
+    @contextlib.asynccontextmanager
+    async def reduction(self, planned_seconds: float) -> AsyncGenerator[None]:
+        """Inside the block a reduction runs; what crosses the link meanwhile is what is learned.
+
+        0 planned: there was no plan. Of a reduction that is broken off nothing is learned.
+        """
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        self.look(began)
+        self.began()
+        watching = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            self.look(clock())
+        self.ended(planned_seconds, clock() - began)
+
+    async def _watch(self) -> None:
         clock = asyncio.get_running_loop().time
         while True:
-            self.look(clock())
             await asyncio.sleep(LOOK_SECONDS)
+            self.look(clock())
 
     def look(self, now: float) -> None:
         """Count what has crossed since the last look."""
@@ -112,7 +129,7 @@ class LinkRates:
         self._down.forget()
 
     def ended(self, planned_seconds: float, seconds: float) -> None:
-        """A reduction has ended after so long; 0 planned: there was no plan."""
+        """A reduction has ended after so long."""
         is_late = not planned_seconds or seconds > LATE * planned_seconds
         learned = self._learned
         self._learned = Rates(

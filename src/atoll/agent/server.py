@@ -93,7 +93,6 @@ class Agent:
             self._listen_to_trainer(),
             self._pulse(),
             self._loop(),
-            self.work.rates.watch(),
         )
         tasks = [asyncio.create_task(part) for part in parts]
         try:

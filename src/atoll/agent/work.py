@@ -73,7 +73,7 @@ class BackgroundWork:
         self._recipe = recipe
         self._transport = transport
         self._lanes = Lanes(transport)
-        self.rates = LinkRates(settings.directory, settings.caps)
+        self.rates = LinkRates(settings.directory, transport.crossed, settings.caps)
         self._accounts = accounts
         self._report = report
         self._news = asyncio.Event()  # donors or a record came: what could not be done may be possible now
@@ -169,14 +169,13 @@ class BackgroundWork:
             self._reduction = reduction
             self._reduction_changed.notify_all()
         started = now()
-        self.rates.began()
-        before = self.rates.crossed
         self.donor.give_way(True)
         try:
-            await reduction.run(self._transport)
+            async with self.rates.reduction(attempt.seconds):
+                before = self.rates.crossed
+                await reduction.run(self._transport)
         finally:
             self.donor.give_way(False)
-        self.rates.ended(attempt.seconds, now() - started)
         crossed = self.rates.crossed
         self._exchange = Exchange(
             send_seconds=reduction.sent_at - started,

@@ -40,6 +40,8 @@ def add_to(verbs: Verbs) -> None:
         help="then upload it to the Hugging Face hub; an export of this run that is in OUT already is taken",
     )
     added.add_argument("--dry-run", action="store_true", help="with --push: only list what would be uploaded")
+    text = "of a run that trains adapters: these alone, as peft loads them (default: merged into the model)"
+    added.add_argument("--adapter", action="store_true", help=text)
 
     added = verbs.add(verify, "hold an export against its run's signed records")
     added.add_argument("model", type=Path, help="a directory that `atoll export` made")
@@ -72,6 +74,9 @@ def export(options: argparse.Namespace) -> None:
     within("--shard-gigabytes", options.shard_gigabytes, MIN_SHARD_GIGABYTES, MAX_SHARD_GIGABYTES)
     if options.dry_run and not options.push:
         raise UserError("--dry-run: only with --push, which it keeps from uploading")
+    if options.adapter:
+        _export_adapter(options)
+        return
     with nothing_to_clean_up():
         from atoll.publish.export import export as write
         from atoll.publish.hub import check_name, files_to_push, is_export_of, push
@@ -106,6 +111,19 @@ def export(options: argparse.Namespace) -> None:
             print(f"{total} would be uploaded to {options.push}; nothing was")
         else:
             print(f"{total} are uploaded to {push(out, options.push)}")
+
+
+def _export_adapter(options: argparse.Namespace) -> None:
+    if options.push or options.dtype != "fp32":
+        raise UserError(
+            "--adapter: adapters are written in fp32 and to a directory; leave --push and --dtype out"
+        )
+    with nothing_to_clean_up():
+        from atoll.publish.adapter import export_adapter
+        from atoll.run.directory import RunDir
+
+    state = export_adapter(RunDir(options.run), options.out, options.step)
+    print(f"the adapters of state {state.step}, root {state.root.hex()[:12]}, are in {options.out}")
 
 
 def verify(options: argparse.Namespace) -> None:

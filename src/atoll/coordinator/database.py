@@ -97,9 +97,25 @@ def sqlite_url(directory: Path) -> sql.URL:
 
 def open_kept(path: Path) -> sql.Engine:
     """Open a database file only to read it; nothing is made or changed."""
-    return sql.create_engine(
-        "sqlite://", creator=lambda: sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    )
+    return sql.create_engine("sqlite://", creator=lambda: _reader(path))
+
+
+def _reader(path: Path) -> sqlite3.Connection:
+    """A connection that reads, also where SQLite may not make the files that it keeps beside a database.
+
+    Then it can do without them, as long as they hold nothing: a backup, or a disk that is read-only.
+    """
+    where = path.absolute().as_uri()
+    reader = sqlite3.connect(f"{where}?mode=ro", uri=True)
+    try:
+        reader.execute("PRAGMA schema_version")
+    except sqlite3.OperationalError:
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists() and log.stat().st_size:
+            raise
+        reader.close()
+        return sqlite3.connect(f"{where}?mode=ro&immutable=1", uri=True)
+    return reader
 
 
 def open_engine(url: str | sql.URL) -> sql.Engine:

@@ -5,9 +5,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from blake3 import blake3
 
 from atoll.errors import UserError
+from atoll.evaluate.results import Checkpoint
 from atoll.files import digest_file
 from atoll.given import named, read_text, refuse_pointer
 
@@ -22,9 +24,19 @@ TOKENIZER_CONFIGS = (
     "chat_template.*",
 )
 ADAPTER = "adapter_config.json"
+FACTS = "facts.json"  # of an export: about its run
 CHAT_NAME = re.compile(r"(?:^|[-_.])(?:instruct|chat|it|sft|dpo)(?:$|[-_.])", re.IGNORECASE)
 CHAT_TAGS = {"conversational", "chat", "instruct"}
 OUR_TAG = "atoll"
+
+
+class _Facts(msgspec.Struct):
+    """What an export says of its run, as far as it is needed here."""
+
+    run_id: str
+    step: int
+    root: str
+    tokens: int
 
 
 class Files:
@@ -66,6 +78,18 @@ class Files:
         lines = (f"{path.name} {digest_file(path)}\n" for path in self._all)
         return blake3("".join(lines).encode()).hexdigest()
 
+    def described(self) -> Checkpoint:
+        """What it is; an export of a run says of which state."""
+        facts = _facts(self.directory / FACTS)
+        return Checkpoint(
+            name=self.name,
+            digest=self.digest(),
+            step=facts.step if facts else None,
+            root=facts.root if facts else "",
+            tokens=facts.tokens if facts else None,
+            run_id=facts.run_id if facts else "",
+        )
+
     def has_chat_template(self) -> bool:
         """Whether its tokenizer can put a conversation into words."""
         if list(self.directory.glob("chat_template*")):
@@ -96,6 +120,14 @@ def _matching(directory: Path, patterns: tuple[str, ...]) -> list[Path]:
     """The files of these names, sorted."""
     found = {path for pattern in patterns for path in directory.glob(pattern) if path.is_file()}
     return sorted(found)
+
+
+def _facts(path: Path) -> _Facts | None:
+    """None where there are none, or those of somebody else."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Facts)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ It reads the files of an agent that works here, an island's or a relay's, and no
 import time
 from pathlib import Path
 
+from atoll import recipe
 from atoll.errors import UserError
 from atoll.evaluate import results
 from atoll.evaluate.data import DataSets
@@ -13,7 +14,7 @@ from atoll.evaluate.figure import refuse_other
 from atoll.evaluate.heldout import Data, heldout_losses
 from atoll.evaluate.measure import Measuring
 from atoll.evaluate.results import Result
-from atoll.evaluate.states import State
+from atoll.evaluate.states import State, refuse_own_module
 from atoll.evaluate.table import figure_of
 from atoll.evaluate.verb import Shown, Wanted
 from atoll.files import DirectoryLock, remove_leftovers
@@ -37,6 +38,7 @@ def follow(wanted: Wanted, every: int, shown: Shown) -> None:
     run_dir = RunDir(Path(wanted.models[0]))
     if not run_dir.recipe.is_file():
         raise UserError(f"{run_dir.path}: no run here; --follow takes the directory of a run")
+    refuse_own_module(recipe.load(run_dir.recipe), run_dir)
     directory = wanted.directory or run_dir.path / results.DIRECTORY
     with DirectoryLock(directory) as lock:
         if not lock.acquire():
@@ -86,10 +88,9 @@ class _Following:
         if step is None or step == self._newest:
             return None
         try:
-            state = State(self._run_dir)
-        except UserError:  # what there is cannot be proven yet, or is being replaced
+            return State(self._run_dir, step)
+        except UserError:  # it cannot be proven yet, or is being replaced
             return None
-        return state if state.saved.step == step else None
 
     def _looked_at(self, state: State) -> bool:
         """Measure a new state, if it is its turn; whether it is the last of the run."""

@@ -1,12 +1,15 @@
-"""A run's newest committed state as a checkpoint directory for the time that it is measured."""
+"""A run's committed state as a checkpoint directory for the time that it is measured."""
 
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
 from atoll.data.manifest import TOKENIZER_DIR, Manifest
 from atoll.data.tokenizer import Tokenizer
+from atoll.errors import UserError
 from atoll.evaluate.checkpoint import Files
 from atoll.evaluate.results import Checkpoint
 from atoll.given import named
@@ -20,11 +23,12 @@ from atoll.run.directory import RunDir
 class State:
     """A committed state that is at hand, proven by the run's records."""
 
-    def __init__(self, run_dir: RunDir) -> None:
-        """The newest. Raises UserError where there is none."""
+    def __init__(self, run_dir: RunDir, step: int | None = None) -> None:
+        """The state `step`, or the newest at hand. Raises UserError where none can be loaded."""
         self._run_dir = run_dir
-        self.saved: CommittedState = committed_state(run_dir)
+        self.saved: CommittedState = committed_state(run_dir, step)
         self.recipe: Recipe = self.saved.recipe
+        refuse_own_module(self.recipe, run_dir)
         self.tokens = sum(self.saved.tokens.values())
 
     @contextmanager
@@ -50,11 +54,18 @@ class State:
             shutil.rmtree(directory, ignore_errors=True)
 
     def _described(self, files: Files) -> Checkpoint:
-        return Checkpoint(
-            name=files.name,
-            digest=files.digest(),
+        return msgspec.structs.replace(
+            files.described(),
             step=self.saved.step,
             root=self.saved.root.hex(),
             tokens=self.tokens,
             run_id=self.saved.member.run_id,
+        )
+
+
+def refuse_own_module(recipe: Recipe, run_dir: RunDir) -> None:
+    """Raises UserError for a run of a module that only its own program can make."""
+    if recipe.model.own:
+        raise UserError(
+            f"{run_dir.path}: this run trains a module of its own, which transformers cannot load"
         )

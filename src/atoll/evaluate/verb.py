@@ -12,7 +12,7 @@ from atoll.evaluate.data import DataSets
 from atoll.evaluate.figure import draw, refuse_other
 from atoll.evaluate.hub import fetched
 from atoll.evaluate.measure import Asked, Measuring
-from atoll.evaluate.results import Checkpoint, Result
+from atoll.evaluate.results import Result
 from atoll.evaluate.table import table
 from atoll.given import named
 from atoll.terminal import Terminal
@@ -107,7 +107,6 @@ class _Model:
 
     def measured(self, measuring: Measuring, directory: Path) -> list[Result]:
         if isinstance(self._given, Files):
-            described = Checkpoint(name=self._given.name, digest=self._given.digest())
-            return measuring.measure(self._given, described)
+            return measuring.measure(self._given, self._given.described())
         with self._given.as_checkpoint(directory) as (files, described, _):
             return measuring.measure(files, described)

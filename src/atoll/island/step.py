@@ -7,7 +7,6 @@ not depend on how the step is cut into micro-batches and ranks.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,7 +38,8 @@ class InnerMetrics:
     )  # the objective's other means, by name
 
 
-class Unread(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Unread:
     """What one inner step measured, still on the device."""
 
     step: int
@@ -100,7 +100,9 @@ class Island:
         if not own_count and not count.item():
             nothing = torch.zeros((), device=self.device)
             sums = nothing.expand(1 + len(self.objective.metrics))
-            self._unread.append(Unread(step, sums, count, nothing, rate))
+            self._unread.append(
+                Unread(step=step, sums=sums, count=count, gradient_norm=nothing, learning_rate=rate)
+            )
             return
         all_sums: list[Tensor] = []
         try:
@@ -116,7 +118,15 @@ class Island:
             for optimizer in self.optimizers:
                 optimizer.zero_grad()
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        self._unread.append(Unread(step, torch.stack(all_sums).sum(0), count, norm, rate))
+        self._unread.append(
+            Unread(
+                step=step,
+                sums=torch.stack(all_sums).sum(0),
+                count=count,
+                gradient_norm=norm,
+                learning_rate=rate,
+            )
+        )
 
     def read(self) -> list[InnerMetrics]:
         """The metrics of the inner steps since the last `read`; the host waits here for the device.

@@ -4,6 +4,7 @@ Shapes: B windows of a micro-batch, L tokens of a window, D documents of the win
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -29,7 +30,8 @@ class MicroBatch(Protocol):
     def by_document(self) -> Mapping[str, np.ndarray]: ...  # columns, [B, D], NaN where there is none
 
 
-class Placed(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Placed:
     """A micro-batch on the model's device."""
 
     tokens: Tensor  # [B, L] int64
@@ -62,8 +64,10 @@ class Model(Protocol):
 class Objective(Protocol):
     """What is minimised."""
 
-    counts: str  # what, in the plural: "tokens", "pairs"
-    metrics: tuple[str, ...]  # the names of its further sums
+    @property
+    def counts(self) -> str: ...  # what, in the plural: "tokens", "pairs"
+    @property
+    def metrics(self) -> tuple[str, ...]: ...  # the names of its further sums
 
     def count(self, batch: MicroBatch) -> int:
         """How much of a micro-batch the sums are over; what weighs an island in the outer step, too."""

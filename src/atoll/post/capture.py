@@ -10,6 +10,7 @@ Shapes: B windows of a range, L context length, D documents of a window, K entri
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -25,6 +26,7 @@ from atoll.files import write_atomic
 from atoll.run.directory import RunDir
 
 WINDOWS_AT_ONCE = 32  # of a range: what an interruption costs, at most
+SPLITS: tuple[Split, ...] = ("train", "heldout")
 CLAIM_NAME = "capture.json"
 
 Report = Callable[[int, int], None]  # ranges that are there, and all of this part
@@ -40,7 +42,8 @@ class Witness(Protocol):
         ...
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True)
+class Part:
     """The ranges that one process does: those whose number is `number` - 1 modulo `count`."""
 
     number: int = 1
@@ -117,9 +120,9 @@ def ranges(manifest: Manifest) -> Iterator[Range]:
     """All windows of the prepared data, in the order of the shards."""
     assert manifest.window_tokens is not None
     for source, prepared in manifest.sources.items():
-        for split, of_split in (("train", prepared.train), ("heldout", prepared.heldout)):
+        for split in SPLITS:
             start = 0
-            for shard in of_split:
+            for shard in prepared.shards(split):
                 end = start + shard.num_tokens // manifest.window_tokens
                 for first in range(start, end, WINDOWS_AT_ONCE):
                     yield Range(shard, source, split, first, min(first + WINDOWS_AT_ONCE, end))

@@ -55,7 +55,7 @@ def export(
     was written and computed our logits with it, and the proof was verified. Raises UserError when `out` is
     not empty, or the state is not at hand.
     """
-    _check_room(out)
+    check_room(out)
     state = committed_state(run_dir, step)
     recipe = state.recipe
     if recipe.model.own:
@@ -117,6 +117,14 @@ def write_model(
 
 def load_model(recipe: Recipe, vocab_size: int, saved: CommittedState | OuterCheckpoint) -> hf.Model:
     """The recipe's model with the weights of an outer state, adapters merged, in fp32 on the CPU."""
+    model = trained_model(recipe, vocab_size, saved)
+    if recipe.model.lora is not None:
+        lora.merge(model)
+    return model
+
+
+def trained_model(recipe: Recipe, vocab_size: int, saved: CommittedState | OuterCheckpoint) -> hf.Model:
+    """The same as islands train it, with its adapters, where it has some, beside the frozen weights."""
     model = hf.build(recipe.model, vocab_size)
     parameters: dict[str, Any] = dict(model.named_parameters())
     lora.check_base(model, [tensor.name for tensor in saved.layout.tensors], recipe.model.checkpoint)
@@ -126,12 +134,10 @@ def load_model(recipe: Recipe, vocab_size: int, saved: CommittedState | OuterChe
                 continue
             values = np.array(saved.parameters[where]).reshape(tensor.shape)
             parameters[tensor.name].copy_(torch.from_numpy(values))
-    if recipe.model.lora is not None:
-        lora.merge(model)
     return model
 
 
-def _check_room(out: Path) -> None:
+def check_room(out: Path) -> None:
     """Raises UserError unless `out` can become a whole export."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: already there and not empty; choose another directory or empty this one")

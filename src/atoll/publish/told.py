@@ -2,12 +2,12 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from atoll.events import (
     AttemptClosed,
     Committed,
     Event,
-    Finished,
     Frozen,
     Joined,
     Left,
@@ -21,7 +21,7 @@ from atoll.publish.facts import Loss, Told, Utilisation
 from atoll.swarm.records import CommitRecord
 
 # What each kind of event is in the card's table of faults.
-FAULTS: dict[type[Event], str] = {
+FAULTS: dict[type[Any], str] = {
     Left: "members that went away",
     Frozen: "members that fell silent",
     Recovered: "members that came, or came back, in the middle of the run",
@@ -75,7 +75,7 @@ def _heldout_loss(commits: Sequence[Committed]) -> float | None:
 
 
 def _faults(events: Sequence[Event]) -> dict[str, int]:
-    found = Counter(type(event) for event in events if not isinstance(event, Finished))
+    found = Counter[type[Any]](type(event) for event in events)
     found[ReignBegan] -= 1  # the first one began the run
     return {text: found[kind] for kind, text in FAULTS.items() if found[kind] > 0}
 

@@ -20,6 +20,7 @@ from atoll.swarm.messages import Piece
 from atoll.swarm.messages.peers import Found
 from atoll.swarm.records import Message
 from atoll.swarm.services import Service
+from atoll.swarm.sockets import Crossed
 from atoll.swarm.transport import DIAL_SECONDS, Handler, Stream, TransportError
 
 Watch = Callable[[Process, str, Message], None]  # (sender, receiver, message), as it leaves
@@ -219,6 +220,9 @@ class SimulatedTransport:
 
     def revoke(self, peers: Iterable[str]) -> None:
         self._doorkeeper.revoke(peers)
+
+    def crossed(self) -> Mapping[int, Crossed]:
+        return {}  # no link of a real machine
 
     async def close(self) -> None:
         if self.process.alive:

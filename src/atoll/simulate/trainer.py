@@ -182,7 +182,7 @@ class Trainer:
         lease = plan.used_lease(done)
         random = np.random.default_rng(self.site.random.getrandbits(64))
         noise = random.standard_normal(len(self.parameters)).astype(np.float32)
-        local = self.parameters + NOISE * noise
+        local = np.asarray(self.parameters + NOISE * noise, np.float32)
         self._mapping.local[:] = local
         self.site.world.invariants.trained(self.site, plan, lease, local)
         self._orders.propose(self._tokens(plan, done), 1.0)

@@ -21,6 +21,7 @@ from atoll.swarm.messages import enrolment
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message
 from atoll.swarm.services import CONTROL, ENROLL, Service
+from atoll.swarm.sockets import Crossed, crossed
 from atoll.swarm.transport import (
     DIAL_SECONDS,
     MAX_FRAME_BYTES,
@@ -170,6 +171,9 @@ class GrpcTransport:
 
     def revoke(self, peers: Iterable[str]) -> None:
         self._doorkeeper.revoke(peers)
+
+    def crossed(self) -> Mapping[int, Crossed]:
+        return crossed()
 
     async def close(self) -> None:
         for server in self._servers:

@@ -11,6 +11,7 @@ from atoll.swarm.limits import Doorkeeper
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message
 from atoll.swarm.services import Service
+from atoll.swarm.sockets import Crossed
 from atoll.swarm.transport import DIAL_SECONDS, MAX_FRAME_BYTES, Handler, TransportError, pack, unpack, within
 
 _WINDOW_FRAMES = 16  # a sender waits once this many frames are unread, as with a real socket
@@ -179,6 +180,9 @@ class MemoryTransport:
 
     def _add(self, size: int) -> None:
         self.sent_bytes += size
+
+    def crossed(self) -> Mapping[int, Crossed]:
+        return {}  # nothing leaves this machine
 
     async def close(self) -> None:
         self.network.sever(self.island)

@@ -15,6 +15,7 @@ from atoll.swarm.address import Address
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message, encode
 from atoll.swarm.services import Service
+from atoll.swarm.sockets import Crossed
 
 MAX_FRAME_BYTES = 4 << 20  # no peer makes us allocate more at once
 DIAL_SECONDS = 5.0  # until a name is resolved, or somebody answers
@@ -86,6 +87,10 @@ class Transport(Protocol):
 
     def revoke(self, peers: Iterable[str]) -> None:
         """These, and no others, are members no more: their streams end, and new ones are not served."""
+        ...
+
+    def crossed(self) -> Mapping[int, Crossed]:
+        """By connection, what has crossed this machine's link; nothing where that is not known."""
         ...
 
     async def close(self) -> None: ...

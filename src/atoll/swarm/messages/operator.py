@@ -6,7 +6,7 @@ from msgspec import Meta
 
 from atoll.metrics import Score
 from atoll.status import RunStatus
-from atoll.swarm.bounds import Number, Root
+from atoll.swarm.bounds import Root, Signed
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message
 from atoll.words import Line, Name
@@ -74,7 +74,7 @@ class IslandReadmitted(Message, frozen=True):
 class TellEvaluation(Message, frozen=True, kw_only=True):
     """A member tells what it has measured of a committed state; nobody waits for it."""
 
-    step: Number  # of the state
+    step: Signed  # of the state
     root: Root  # of the state
     scores: Annotated[dict[Name, Score], Meta(max_length=MAX_FIGURES)]  # by lm-eval's name of the task
     heldout_losses: Annotated[dict[Name, float], Meta(max_length=MAX_FIGURES)]  # by source

@@ -8,7 +8,8 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Engine
 
 from atoll.data.chat import CHAT_TEMPLATE, CHATML, END_OF_TURN
-from atoll.data.chat_encoder import BadChat, ChatEncoder
+from atoll.data.chat_encoder import ChatEncoder
+from atoll.data.markup import BadChat
 from atoll.data.tokenizer import Tokenizer
 from atoll.errors import UserError
 

@@ -10,16 +10,19 @@ pytest.importorskip("tokenizers")
 
 from atoll import cli
 from atoll.data import blocks, encode, packing, sections
+from atoll.data.chat import CHAT_TEMPLATE
 from atoll.data.columns import TRAINED, add_columns, missing, shards, write_column
 from atoll.data.loader import NO_LABEL, Loader
 from atoll.data.manifest import Column, Manifest
 from atoll.data.partial import PartialData
+from atoll.data.partition import partitions, recipe_of
 from atoll.data.prepare import prepare
 from atoll.data.tokenizer import Tokenizer
 from atoll.data.unigram import heldout_unigram_loss
 from atoll.data.verify import verify
 from atoll.errors import UserError
 from atoll.recipe import parse
+from atoll.samples import first_sample
 
 LINE = "the old sea dog sat by the fire and told of islands storms and gold nobody dared to ask"
 WORDS = LINE.split()
@@ -297,6 +300,27 @@ def labels_of(recipe, data_dir: Path) -> np.ndarray:
     num_windows = loader.manifest.sources["s"].num_tokens("train") // recipe.inner.context_length
     ((batch,),) = loader.batches(range(num_windows), [0], num_windows, num_windows)
     return batch.labels[batch.labels != NO_LABEL]
+
+
+def test_a_partition_of_rows_is_made_with_the_runs_template_and_read_window_by_window(tmp_path):
+    (tmp_path / "own.jinja").write_text(CHAT_TEMPLATE)
+    recipe = recipe_over(CHATS, tmp_path, chat={"template": str(tmp_path / "own.jinja")})
+    tree = recipe.shared()
+    tree["sources"]["mail"] = {"partitioned": True}
+    tree["stage"][0]["mixture"] = {"s": 1, "mail": 1}
+    recipe = parse(tree, "test")
+    prepare(recipe, tmp_path / "data")
+    (tmp_path / "own.jinja").unlink()  # as on the machine of another island
+    wanted = f"mail/ada=jsonl:{tmp_path / 'raw.jsonl'}"
+    name, of_part = recipe_of(recipe, wanted, tmp_path / "data")
+    made = prepare(of_part, tmp_path / "private" / name)
+    assert (made.sources["mail"].num_rows("train"), made.sources["mail"].heldout) == (60, [])
+    (partition,) = partitions(tmp_path / "private", recipe)
+    loader = Loader(tmp_path / "data", recipe, [partition])
+    first = first_sample(partition.number)
+    num_windows = partition.num_windows(recipe.inner.context_length)
+    ((batch,),) = loader.batches(range(first, first + num_windows), [0], num_windows, num_windows)
+    assert (batch.labels != NO_LABEL).sum() == made.sources["mail"].num_labels("train")
 
 
 TEACHER = Column(name="teacher", per="token", dtype="<f4", width=3)

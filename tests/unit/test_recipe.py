@@ -395,7 +395,7 @@ def test_every_built_in_recipe_loads() -> None:
 def test_a_built_in_recipe_reads_no_file_of_its_authors_machine() -> None:
     for path in recipes.BUILT_IN_DIR.glob("*.toml"):
         for source in recipes.load(path).sources.values():
-            from_the_package = source.text is not None and source.text.startswith("package:")
+            from_the_package = (source.text or source.jsonl or "").startswith("package:")
             from_the_hub = source.dataset is not None and source.revision is not None
             assert from_the_package or source.code == "stdlib" or from_the_hub
 

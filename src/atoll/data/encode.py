@@ -20,8 +20,9 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 import msgspec
 import numpy as np
 
-from atoll.data.chat_encoder import BadChat, ChatEncoder
+from atoll.data.chat_encoder import ChatEncoder
 from atoll.data.heldout import is_heldout
+from atoll.data.markup import BadChat
 from atoll.data.shapes import Row
 from atoll.data.tokenizer import Tokenizer
 from atoll.errors import UserError

@@ -75,6 +75,8 @@ def recipe_of(recipe: Recipe, wanted: str, data_dir: Path) -> tuple[str, Recipe]
         )
     tree: dict[str, Any] = recipe.shared()
     tree["sources"] = {source: tree["sources"][source] | {"partitioned": False, kind: path}}
+    if recipe.objective.rows != "stream":
+        tree["chat"] |= {"template": "tokenizer"}  # which has the run's; its file may be on another machine
     tree |= {
         "tokenizer": {"file": str(tokenizer)},
         "heldout_fraction": HELDOUT_FRACTION,

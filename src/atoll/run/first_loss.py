@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from atoll.data.chat import NAMED
-from atoll.data.chat_encoder import BadChat, ChatEncoder
+from atoll.data.chat_encoder import ChatEncoder
+from atoll.data.markup import BadChat
 from atoll.data.rows import Document
 from atoll.data.shapes import Row
 from atoll.data.sources import SourceReader

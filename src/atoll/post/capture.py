@@ -28,7 +28,6 @@ from atoll.run.directory import RunDir
 WINDOWS_AT_ONCE = 32  # of a range: what an interruption costs, at most
 SPLITS: tuple[Split, ...] = ("train", "heldout")
 CLAIM_NAME = "capture.json"
-SPLITS: tuple[Split, ...] = ("train", "heldout")
 
 Report = Callable[[int, int], None]  # ranges that are there, and all of this part
 

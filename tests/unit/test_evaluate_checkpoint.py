@@ -82,6 +82,12 @@ def test_facts_of_somebody_else_say_nothing(tmp_path, facts):
 TEMPLATE = {"chat_template__jinja": "{{ messages }}"}
 
 
+@pytest.mark.parametrize("run_chats", [True, False])
+def test_a_state_of_a_run_chats_if_the_run_trains_on_conversations(tmp_path, run_chats):
+    found = Files(checkpoint(tmp_path / "base", **TEMPLATE), "reef", run_chats).chats()
+    assert found == (run_chats, f"its run {'trains' if run_chats else 'does not train'} on conversations")
+
+
 @pytest.mark.parametrize(
     ("name", "files", "chats", "reason"),
     [

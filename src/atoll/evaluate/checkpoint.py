@@ -42,12 +42,15 @@ class _Facts(msgspec.Struct):
 class Files:
     """The files of a checkpoint directory."""
 
-    def __init__(self, directory: Path, name: str = "") -> None:
+    def __init__(self, directory: Path, name: str = "", run_chats: bool | None = None) -> None:
         """`name`: what people call it, if it is not the directory's path.
+
+        `run_chats`: whether the run that it is a state of trains on conversations; None: it is no such state.
 
         Raises UserError where the directory is no checkpoint, has no tokenizer, or holds pointers of Git LFS.
         """
         self.directory, self.name = directory.absolute(), name or named(directory)
+        self._run_chats = run_chats
         if not directory.is_dir():
             raise UserError(
                 f"{named(directory)}: no such directory; name a checkpoint that transformers loads"
@@ -104,6 +107,11 @@ class Files:
         """
         if not self.has_chat_template():
             return False, "its tokenizer has no chat template"
+        if self._run_chats is not None:
+            return (
+                self._run_chats,
+                f"its run {'trains' if self._run_chats else 'does not train'} on conversations",
+            )
         tags, has_base = _card(self.directory / "README.md")
         if found := sorted(tags & CHAT_TAGS):
             return True, f"its card has the tag {found[0]}"

@@ -48,7 +48,8 @@ class State:
                 eos_token_id=tokenizer.eos_ids,
             )
             tokenizer.save(directory)
-            files = Files(directory, named(self._run_dir.path))
+            chats = self.recipe.objective.rows != "stream"
+            files = Files(directory, named(self._run_dir.path), chats)
             yield files, self._described(files), model
         finally:
             shutil.rmtree(directory, ignore_errors=True)

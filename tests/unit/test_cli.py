@@ -324,7 +324,7 @@ def test_a_contributor_is_a_name_on_one_line(capsys, name) -> None:
 
 def test_no_run_in_a_directory(capsys, tmp_path) -> None:
     assert "no run here" in complaint(capsys, "status", tmp_path)
-    assert "no outer checkpoint" in complaint(capsys, "export", tmp_path, tmp_path / "out")
+    assert "no island of a run here" in complaint(capsys, "export", tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

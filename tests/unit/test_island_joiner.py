@@ -38,7 +38,8 @@ class Orders:
     moved_on = False
 
     def __init__(self, run_dir: RunDir, steps: list[int]) -> None:
-        self.run = SimpleNamespace(recipe=recipes.load(run_dir.recipe).shared())
+        shared = recipes.load(run_dir.recipe).shared()
+        self.run = SimpleNamespace(recipe=shared, layout=run_dir.state_0().layout)
         self._data, self._steps, self.private_dir = run_dir.data, steps, run_dir.private
 
     def orders(self) -> Iterator[Adopt | Plan]:

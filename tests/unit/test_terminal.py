@@ -8,6 +8,7 @@ import io
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -345,22 +346,38 @@ def test_the_time_that_is_left_follows_from_the_pace_of_inner_steps_however_they
     assert pace.seconds == paces[-1], "until the next plan has one of its own"
 
 
+def a_summary(**changes: Any) -> SimpleNamespace:
+    """What an island did in 60 outer steps of ten inner steps (`train.Summary`)."""
+    plain = {
+        "outer_steps": 60,
+        "inner_steps": 600,
+        "full_inner_steps": 600,
+        "count": 9000,
+        "counts": "tokens",
+        "seconds": 60.0,
+    }
+    return SimpleNamespace(**{**plain, **changes})
+
+
 @pytest.mark.parametrize(("inner_steps", "told"), [(600, ""), (450, "150 of the 600 inner steps")])
 def test_what_was_not_done_is_said_at_the_end(inner_steps, told) -> None:
     terminal, file = screen(120)
     with terminal:
-        Joiner(terminal).trained(
-            SimpleNamespace(
-                outer_steps=60,
-                inner_steps=inner_steps,
-                full_inner_steps=600,
-                count=9000,
-                counts="tokens",
-                seconds=60.0,
-            )
-        )
+        Joiner(terminal).trained(a_summary(inner_steps=inner_steps))
     assert told in file.getvalue()
     assert ("were not done here" in file.getvalue()) == bool(told)
+
+
+def test_the_end_of_a_run_is_its_last_step_also_where_the_trainer_never_saw_its_update() -> None:
+    terminal, file = screen(120)
+    with terminal:
+        speaker = Joiner(terminal)
+        speaker.hears(PULSES[5], waits=False)
+        overview = PULSES[5].overview
+        assert overview is not None
+        last_seen = overview.num_outer_steps - 1
+        speaker.trained(a_summary(outer_steps=last_seen))
+    assert f"finished at outer step {last_seen + 1}" in file.getvalue()
 
 
 def test_a_slow_islands_row_says_how_much_it_was_planned() -> None:

@@ -45,6 +45,7 @@ class Joiner:
         self._news = News()
         self._situation = Situation(Kind.STARTING, "starting this island's agent")
         self._pace = Pace()
+        self._num_outer_steps = 0  # of the run; not known before its coordinator is heard of
 
     def starts(self) -> None:
         """The agent is being started, and may take a while to speak."""
@@ -58,6 +59,8 @@ class Joiner:
     def hears(self, pulse: Any, waits: bool) -> None:
         """A sign of life (`swarm.messages.Pulse`); `waits`: the trainer has nothing to do meanwhile."""
         self._situation = situation(pulse.lost, pulse.note, pulse.overview)
+        if pulse.overview is not None:
+            self._num_outer_steps = pulse.overview.num_outer_steps
         line, is_shown = self._news.hear(self._situation), waits and self._terminal.is_live
         if line and not (is_shown and self._situation.kind is Kind.STARTING):
             self._terminal.say(line)
@@ -78,8 +81,10 @@ class Joiner:
     def trained(self, summary: Any) -> None:
         """The run is finished; what this process did (`train.Summary`)."""
         self._terminal.clear()
+        # The last update may have come too late for the trainer, which is told of the end all the same.
+        last = self._num_outer_steps or summary.outer_steps
         self._terminal.tell(
-            f"the run is finished at outer step {summary.outer_steps}; here: {summary.inner_steps} inner "
+            f"the run is finished at outer step {last}; here: {summary.inner_steps} inner "
             f"steps, {human(summary.count)} {summary.counts} in {duration(summary.seconds)}"
         )
         if missing := summary.full_inner_steps - summary.inner_steps:

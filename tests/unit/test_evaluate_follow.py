@@ -118,6 +118,7 @@ def test_a_state_whose_record_is_not_here_yet_is_waited_for(a_run):
     a_run.proven = 2
     a_run.follow()
     assert a_run.measured == [1, 2, 4, 5, 6], "while state 3 waited for its record, state 4 came"
+    assert a_run.said.count("state 3 cannot be measured yet: not proven yet") == 1
 
 
 def test_a_coordinator_that_was_silent_is_told_later(a_run, monkeypatch):

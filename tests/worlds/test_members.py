@@ -89,12 +89,12 @@ def test_an_agent_holds_few_answers_for_one_that_does_not_read(tmp_path) -> None
         donor, held, most = swarm.agents["a"].work.donor, 0, 0
         answer = donor._answer
 
-        async def counted(stream, found) -> None:
+        async def counted(*given) -> None:
             nonlocal held, most
             held += 1
             most = max(most, held)
             try:
-                await answer(stream, found)
+                await answer(*given)
             finally:
                 held -= 1
 

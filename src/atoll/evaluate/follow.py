@@ -58,6 +58,7 @@ class _Following:
         self._newest: int | None = None  # state that was looked at
         self._num_passed_over = every  # states since the last that was measured; the first is measured
         self._untold: list[m.TellEvaluation] = []
+        self._obstacle = ""  # why the newest state could not be taken, as people were told
         self._is_silent = False  # the coordinator, when it was last asked
 
     def run(self) -> None:
@@ -89,7 +90,10 @@ class _Following:
             return None
         try:
             return State(self._run_dir, step)
-        except UserError:  # it cannot be proven yet, or is being replaced
+        except UserError as error:  # it cannot be proven yet, or is being replaced; or it is damaged
+            if str(error) != self._obstacle:
+                self._shown.say(f"state {step} cannot be measured yet: {error}")
+            self._obstacle = str(error)
             return None
 
     def _looked_at(self, state: State) -> bool:

@@ -43,7 +43,10 @@ def test_islands_die_and_come_late_and_no_row_is_lost_or_repeated(tmp_path, obje
         for name in ("a", "b"):
             world.join(name, *own)
         world.until_step(3)
-        world.children["a"].process.kill()
+        killed = world.children["a"]
+        killed.process.kill()
+        killed.socket.close()
+        killed.stop(2.0)
         world.join("late", *own)
         world.until(lambda: len(world.participants()) == 3, "the late island takes part", 120.0)
         after = len(world.events("committed"))

@@ -112,7 +112,9 @@ class NetworkSwarm:
         """As `atoll join` does it; state 0 comes from whoever gives it, unless the run was prepared here."""
         run_dir = self.run_dir(machine)
         directory = run_dir.islands / f"island-{len(self._islands)}"
-        settings = join_settings(cli.parser().parse_args(arguments)).agent(run_dir, directory)
+        settings = join_settings(cli.parser().parse_args(arguments)).agent(
+            run_dir, directory, recipe.Island()
+        )
         options = Options(
             directory=str(directory),
             ticket=self._ticket,

@@ -70,6 +70,7 @@ class Case:
             islands=4 if self.phase == "state" else 3,
             relays=1,
             dial_only=3 if self.role == "relay" else num_dial_only,
+            late=1 if self.phase == "state" else 0,
             inner_steps=4,
             outer_steps=1000,
             step_seconds=0.25,

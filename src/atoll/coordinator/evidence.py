@@ -72,6 +72,14 @@ class Evidence:
         self._following(do, lambda: found.append(self.standing.exclude_worst(participants)))
         return found != [""]
 
+    def charge_not_holding(self, attempt: OpenAttempt, islands: set[str]) -> None:
+        """Charge those that did not hold an update in time. If they were all that took part, whoever is left
+        out gets another chance: without it the step might never be committed.
+        """
+        self.standing.charge_late(islands)
+        if islands >= attempt.proposals.keys():
+            self.standing.forgive()
+
     def note_committed(self, participants: Iterable[str], proposals: dict[str, Propose]) -> None:
         """An update of these proposals is committed."""
         self.standing.note_committed(participants)

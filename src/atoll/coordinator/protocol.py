@@ -365,7 +365,7 @@ class Coordinator:
         if verdict is not None and verdict.held is not None:
             self._commit(attempt, verdict.held, verdict.islands, now)
         elif verdict is not None and verdict.is_equal:
-            self.standing.charge_late(verdict.islands)
+            self.evidence.charge_not_holding(attempt, verdict.islands)
             self._close("not held", verdict.islands, now)
         elif verdict is not None:
             self.evidence.convict_dissenting(sorted(verdict.islands), self._do)

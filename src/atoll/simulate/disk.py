@@ -49,17 +49,21 @@ class ForgetfulDisk(Disk):
             process.doom.synced()
         if self.full and path.suffix == ".tmp":
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        if path.is_dir():
-            self._names[path] = {entry.name: entry.inode() for entry in os.scandir(path) if entry.is_file()}
-        else:
-            self._keep(path)
+        self._settle(path)
         if process is not None and process.doom is not None:
             process.doom.synced()
 
     def sync_all(self) -> None:
         """Everything is durable: a machine that was set up long ago."""
         for path in [self.directory, *sorted(self.directory.rglob("*"))]:
-            self.sync(path)
+            self._settle(path)
+
+    def _settle(self, path: Path) -> None:
+        """From now on a power cut leaves this file's bytes, or this directory's names, as they are."""
+        if path.is_dir():
+            self._names[path] = {entry.name: entry.inode() for entry in os.scandir(path) if entry.is_file()}
+        else:
+            self._keep(path)
 
     # ---------------------------------------------------------------------------------- what can happen to it
     def note(self) -> Callable[[], None]:

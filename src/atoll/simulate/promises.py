@@ -82,6 +82,8 @@ class Promises:
         every, before = world.setting.checkpoint_every, self._ready_steps[site.agent_process]
         if site.disk.is_rotten:
             return
+        if before and step < max(before):
+            before.clear()  # it went back, and what it had no need of at a later state stays gone
         due = step - 1 - (step - 1) % every  # the newest that must be written by now
         if due > 0 and due in before and due + 1 in before:
             raw = site.disk.durable(site.directory / "outer" / f"{due:08d}.safetensors")

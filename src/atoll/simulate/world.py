@@ -327,6 +327,7 @@ class World:
 
     def story(self, who: str, text: str) -> None:
         if self._tell:
+            text = text.replace(f"{self.directory}/", "")  # which is another one each time
             self.result.story.append(f"{self.loop.now:9.3f}  {who:<10} {text}")
 
 

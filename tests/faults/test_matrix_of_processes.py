@@ -3,6 +3,7 @@
 tests/worlds/test_matrix.py has more cases, in one process.
 """
 
+import contextlib
 import os
 import signal
 import time
@@ -75,9 +76,12 @@ def soon(condition: Callable[[], object], what: str) -> None:
 
 
 def proposals(world: World) -> dict[str, int]:
-    """When each island has encoded its last payload, in nanoseconds."""
-    kept = {name: world.run_dir.islands / name / "payload.kept" for name in ("a", "b")}
-    return {name: path.stat().st_mtime_ns if path.exists() else 0 for name, path in kept.items()}
+    """When each island has encoded its last payload, in nanoseconds; it is gone while the next is encoded."""
+    found: dict[str, int] = {}
+    for name in ("a", "b"):
+        with contextlib.suppress(FileNotFoundError):
+            found[name] = (world.run_dir.islands / name / "payload.kept").stat().st_mtime_ns
+    return found
 
 
 def hold_a_reduction(world: World) -> None:
@@ -85,7 +89,7 @@ def hold_a_reduction(world: World) -> None:
     events = world.run_dir.path / "events.jsonl"
     for _ in range(20):
         before = proposals(world)
-        soon(lambda before=before: proposals(world) != before, "an island proposes")
+        soon(lambda before=before: proposals(world).items() - before.items(), "an island proposes")
         os.kill(agent_of(world, "relay"), signal.SIGSTOP)
         offset = events.stat().st_size
         until = time.monotonic() + 3.0  # after that the coordinator knows that the relay is frozen

@@ -29,6 +29,7 @@ BOOKS = {  # title, author and year, by file
 }
 NUM_CHATS, NUM_PAIRS = 480, 240
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+HEADING = re.compile(r"\bCHAPTER\b")
 MIN_CHARACTERS, MAX_CHARACTERS = 20, 250  # of a sentence that is used
 NUM_SENTENCES = 6  # of a passage
 TOOLS = [
@@ -49,7 +50,8 @@ def passages(name: str) -> list[list[str]]:
     for chapter in (SAMPLE_DIR / "books" / f"{name}.txt").read_text("utf-8").split("\f"):
         run: list[str] = []
         for sentence in SENTENCE_END.split(" ".join(chapter.split())):
-            run = [*run, sentence] if MIN_CHARACTERS <= len(sentence) <= MAX_CHARACTERS else []
+            is_used = MIN_CHARACTERS <= len(sentence) <= MAX_CHARACTERS and not HEADING.search(sentence)
+            run = [*run, sentence] if is_used else []
             if len(run) == NUM_SENTENCES:
                 found.append(run)
                 run = []

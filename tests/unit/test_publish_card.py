@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from markdown_it import MarkdownIt
-from runs import SmallRun
+from small_runs import SmallRun
 from unit.scores import result
 
 from atoll.evaluate import results

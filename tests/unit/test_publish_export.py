@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from runs import SmallRun
+from small_runs import SmallRun
 
 from atoll.errors import UserError
 from atoll.model import hf

@@ -9,7 +9,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
-from runs import PEOPLE, SmallRun
+from small_runs import PEOPLE, SmallRun
 
 from atoll import cli
 from atoll.publish.export import export

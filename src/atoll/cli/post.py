@@ -3,24 +3,14 @@
 import argparse
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from atoll.cli.process import nothing_to_clean_up
 from atoll.cli.verbs import Verbs, is_override
+from atoll.recipe.merge import Merge
 from atoll.words import command
 
-METHODS = (
-    "linear",
-    "slerp",
-    "task_arithmetic",
-    "ties",
-    "dare",
-    "della",
-    "breadcrumbs",
-    "model_stock",
-    "greedy",
-    "search",
-)
+METHODS = [str(kind.__struct_config__.tag) for kind in get_args(Merge)]
 
 
 def add_to(verbs: Verbs) -> None:
@@ -77,7 +67,7 @@ def merge(options: argparse.Namespace) -> None:
         from atoll.post.merge import merge as make
         from atoll.post.metric import metric_of
         from atoll.recipe.convert import convert
-        from atoll.recipe.merge import By, Merge
+        from atoll.recipe.merge import By
         from atoll.recipe.overrides import override
         from atoll.terminal import Terminal
 

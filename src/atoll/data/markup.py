@@ -66,11 +66,11 @@ class Markup:
 
         Raises BadChat where there is no mark to use.
         """
-        if not any(map(self._special.search, _strings(chat))):
+        if not any(map(self._special.search, strings(chat))):
             return ""
         if not self._can_part:
             raise BadChat("it spells a special token, which this tokenizer cannot keep apart from the markup")
-        used = set("".join(_strings(chat)))
+        used = set("".join(strings(chat)))
         for mark in MARKS:
             if mark not in used:
                 return mark
@@ -178,10 +178,10 @@ def _unmarked(text: str, mark: str) -> str:
     return text.replace(mark, "") if mark else text
 
 
-def _strings(value: Any) -> Iterator[str]:
-    """Every text in plain values."""
+def strings(value: Any) -> Iterator[str]:
+    """Yield every text in plain values, keys left out."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _strings(part)
+            yield from strings(part)

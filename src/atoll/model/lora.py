@@ -38,7 +38,11 @@ def adapt(model: Any, lora: recipe.Lora, directory: Path) -> None:
             f"model.lora.layers: no linear layer of {directory} is named {', '.join(unknown)}; there are "
             f"{', '.join(sorted(linear))}"
         )
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.layers))  # type: ignore[arg-type]
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        target_modules=list(lora.layers),
+    )
     model.requires_grad_(False)
     with torch.device("cpu"):
         inject_adapter_in_model(config, model)

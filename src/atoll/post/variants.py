@@ -65,7 +65,10 @@ def train_all(
         say(f"{name or recipe.name}: training in {named(run_dir.path)}")
         try:
             if not model.exists():
-                _train(recipe, run_dir, data, islands, drill, start)
+                if not _train(recipe, run_dir, data, islands, drill, start) and drill:
+                    say(
+                        f"{name or recipe.name}: too short, or too few islands: none was killed and came back"
+                    )
                 atoll("export", str(run_dir.path), str(model), log=run_dir.path / "export.log")
             loss = HeldoutLoss(run_dir.path)(model)
         except Failed as error:
@@ -84,8 +87,8 @@ def train_all(
 
 def _train(
     recipe: Recipe, run_dir: RunDir, data: Path | None, islands: int, drill: bool, start: RunDir | None
-) -> None:
-    """Train a run to its end. Raises Failed where it does not get there."""
+) -> bool:
+    """Train a run to its end; whether the drill was held. Raises Failed where it does not get there."""
     if data is not None:
         take_data(RunDir(data).data, run_dir.data)
     prepare(recipe, run_dir, lambda _: None, start=start)
@@ -93,21 +96,24 @@ def _train(
         atoll("capture", str(run_dir.path), log=run_dir.path / "capture.log")
     if islands == 1:
         atoll("train", str(run_dir.path), log=run_dir.path / "train.log")
-        return
+        return False
     swarm = LocalSwarm(run_dir, [f"island.threads={recipe.island.threads or 1}"])
     try:
         swarm.host("--wait-for", str(islands))
         for number in range(1, islands + 1):
             swarm.join(number)
-        _watch(swarm, recipe, drill and islands > 1)
+        return _watch(swarm, recipe, drill)
     except RuntimeError as error:
         raise Failed(str(error)) from error
     finally:
         swarm.stop()
 
 
-def _watch(swarm: LocalSwarm, recipe: Recipe, drill: bool) -> None:
-    """Until all islands have finished; in a drill the second one is killed, and started again."""
+def _watch(swarm: LocalSwarm, recipe: Recipe, drill: bool) -> bool:
+    """Until all islands have finished; in a drill the second one is killed and comes back, if there is time.
+
+    Whether it did.
+    """
     events = EventReader(swarm.run_dir.events)
     head, killed_at, is_back = 0, 0, False
     while swarm.trains:
@@ -121,6 +127,7 @@ def _watch(swarm: LocalSwarm, recipe: Recipe, drill: bool) -> None:
             is_back = True
         time.sleep(POLL_SECONDS)
     swarm.check()
+    return is_back
 
 
 def take_prepared(source: RunDir, target: RunDir) -> None:

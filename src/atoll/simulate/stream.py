@@ -5,11 +5,11 @@ cut, late. Each end learns by itself that the call is dead: it is told by the ot
 keepalive. So for a while one end may believe in a call that the other has long replaced.
 """
 
-import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from atoll.simulate.process import Killed
+from atoll.swarm.changes import Changes
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message
 from atoll.swarm.transport import MAX_FRAME_BYTES, TransportError, pack, unpack, within
@@ -41,7 +41,7 @@ class End:
         self._unread: deque[bytes] = deque()
         self._under_way: deque[tuple[float, bytes]] = deque()  # from here to the other end: (arrival, frame)
         self._last_arrival = 0.0
-        self._waiters: list[asyncio.Future[None]] = []
+        self._changes = Changes()
 
     # ------------------------------------------------------------------------------------- as production does
     async def send(self, message: Message, bulk: bytes | memoryview = b"") -> None:
@@ -52,7 +52,7 @@ class End:
         if len(frame) > MAX_FRAME_BYTES:
             raise TransportError(f"a frame of {len(frame)} bytes is over the bound")
         while not self.reason and len(self._under_way) + len(self.other._unread) >= WINDOW_FRAMES:
-            await self._change()
+            await self._changes.next()
         if self.reason:
             raise TransportError(self.reason)
         self._transport.sent_bytes += len(frame)
@@ -69,20 +69,9 @@ class End:
         while not self._unread:
             if self.reason:
                 raise TransportError(self.reason)
-            await self._change()
-        self.other._wake()
+            await self._changes.next()
+        self.other._changes.note()
         return self._unread.popleft()
-
-    async def _change(self) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        await waiter
-
-    def _wake(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
 
     # ------------------------------------------------------------------------------------- what happens to it
     @property
@@ -100,7 +89,7 @@ class End:
         """This end is closed, and nobody is told."""
         if not self.reason:
             self.reason = reason
-            self._wake()
+            self._changes.note()
             if self.other.reason:
                 self._network.forget(self)
 
@@ -164,8 +153,8 @@ class End:
                 self.other.fall(f"{self.process.name}: the other end closed the stream")
             else:
                 self.other._unread.append(frame)
-                self.other._wake()
-        self._wake()
+                self.other._changes.note()
+        self._changes.note()
 
 
 def joined(near: End, far: End) -> tuple[End, End]:

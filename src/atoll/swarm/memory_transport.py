@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from atoll.errors import UserError
 from atoll.swarm.address import Address
+from atoll.swarm.changes import Changes
 from atoll.swarm.limits import Doorkeeper
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message
@@ -57,39 +58,28 @@ class Pipe:
     def __init__(self) -> None:
         self._frames: deque[bytes] = deque()
         self._reason = ""
-        self._waiters: list[asyncio.Future[None]] = []
+        self._changes = Changes()
 
     async def put(self, frame: bytes) -> None:
         while len(self._frames) >= _WINDOW_FRAMES and not self._reason:
-            await self._change()
+            await self._changes.next()
         if self._reason:
             raise TransportError(self._reason)
         self._frames.append(frame)
-        self._wake()
+        self._changes.note()
 
     async def get(self) -> bytes:
         while not self._frames and not self._reason:
-            await self._change()
+            await self._changes.next()
         if not self._frames:
             raise TransportError(self._reason)
-        self._wake()
+        self._changes.note()
         return self._frames.popleft()
 
     def break_off(self, reason: str) -> None:
         """Nothing more goes in; what is in can still be read."""
         self._reason = self._reason or reason
-        self._wake()
-
-    async def _change(self) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        await waiter
-
-    def _wake(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
+        self._changes.note()
 
 
 class MemoryStream(Generic[T]):

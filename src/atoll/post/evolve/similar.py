@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from atoll.data.markup import strings
 from atoll.data.stream import parts
 from atoll.errors import UserError
 from atoll.given import expanded, named
@@ -93,14 +93,6 @@ def _texts(path: Path) -> Iterator[str]:
                 yield line.decode(errors="replace")
             elif line.strip():
                 try:
-                    yield from _strings(msgspec.json.decode(line))
+                    yield from strings(msgspec.json.decode(line))
                 except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                     raise UserError(f"{named(file)}: line {number} is not JSON: {error}") from error
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _strings(part)

@@ -103,7 +103,8 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
     refuse_pointer(path)
     try:
         with safe_open(path, "pt") as tensors:
-            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+            names = list(tensors.keys())
+            return {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
     except SafetensorError as error:
         raise UserError(f"{named(path)}: damaged ({error}); copy the checkpoint again") from error
 

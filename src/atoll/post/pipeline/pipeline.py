@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from atoll import recipe as recipes
+from atoll.data.markup import strings
 from atoll.errors import UserError
 from atoll.files import DirectoryLock, write_atomic
 from atoll.given import expanded, named
@@ -16,7 +17,7 @@ from atoll.post.command import Failed
 from atoll.post.pipeline.digest import digest_path, digest_value
 from atoll.post.pipeline.picture import picture
 from atoll.post.pipeline.product import Product
-from atoll.post.pipeline.references import REFERENCE, References, check, referred, strings
+from atoll.post.pipeline.references import REFERENCE, References, check, referred
 from atoll.post.pipeline.steps import Place, do
 from atoll.recipe.pipeline import AnyStep, Export, Pipeline, Prepare, Train
 from atoll.recipe.read import find, parse_as

@@ -2,11 +2,11 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import msgspec
 
+from atoll.data.markup import strings
 from atoll.errors import UserError
 from atoll.post.pipeline.product import Product
 from atoll.recipe.pipeline import Pipeline, Step
@@ -38,15 +38,6 @@ def referred(step: Step) -> list[str]:
     """The names of the steps that a step refers to, each once."""
     found = (match[1] for text in strings(msgspec.to_builtins(step)) for match in REFERENCE.finditer(text))
     return list(dict.fromkeys(found))
-
-
-def strings(value: Any) -> Iterator[str]:
-    """Yield every text in plain values."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from strings(part)
 
 
 class References:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll import cli
-from atoll.cli.run import _ports_of, join_settings
+from atoll.cli.host import host_ports
+from atoll.cli.join import join_settings
 from atoll.cli.verbs import parse
 from atoll.errors import UserError
 from atoll.swarm.address import MAX_PORT, Address, HostPorts
@@ -163,7 +164,7 @@ def test_ports_of_a_host_are_three_different_ones_or_are_refused(text, ports, re
         cli.parser(), ["host", "r", f"--advertise={text}", *given_ports, *([] if relay else ["--no-relay"])]
     )
     try:
-        listen, advertised = _ports_of(options)
+        listen, advertised = host_ports(options)
     except UserError as error:
         assert str(error)
         return

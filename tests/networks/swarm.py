@@ -21,7 +21,7 @@ from networks.internet import Internet
 
 from atoll import cli, recipe
 from atoll.agent import membership
-from atoll.cli.run import join_settings
+from atoll.cli.join import join_settings
 from atoll.events import Committed, Event
 from atoll.events.log import EventReader
 from atoll.run.directory import RunDir

@@ -15,9 +15,9 @@ import pytest
 from atoll import cli
 from atoll import recipe as recipes
 from atoll.cli import parser
+from atoll.cli.join import join_settings
 from atoll.cli.opened import opened
 from atoll.cli.process import nothing_to_clean_up
-from atoll.cli.run import join_settings
 from atoll.cli.verbs import parse
 from atoll.errors import UserError
 from atoll.run.directory import IslandDir, RunDir
@@ -37,9 +37,9 @@ outer = { inner_steps = 2 }
 TALKATIVE = """
 from atoll import cli
 from atoll.cli import parser
-from atoll.cli.run import join_settings
+from atoll.cli.join import join_settings
 def evict(_): print("more than a pipe holds " * 10_000)
-cli.run.evict = evict
+cli.operate.evict = evict
 raise SystemExit(cli.main(["evict", "run", "island"]))
 """
 
@@ -357,7 +357,7 @@ def test_a_reader_that_has_enough_is_no_failure_of_ours() -> None:
 PRINTS = """
 from atoll import cli
 def evict(_): print("a … b")
-cli.run.evict = evict
+cli.operate.evict = evict
 raise SystemExit(cli.main(["evict", "run", "island"]))
 """
 

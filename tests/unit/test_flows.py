@@ -16,7 +16,7 @@ from atoll.agent.pacer import PROBE_SECONDS, Pacer
 from atoll.agent.rates import LOOK_SECONDS, LinkRates
 from atoll.agent.state import OuterState
 from atoll.cli import parser
-from atoll.cli.run import join_settings
+from atoll.cli.join import join_settings
 from atoll.errors import UserError
 from atoll.metrics import Rates
 from atoll.recipe import own_island

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from atoll.cli import main
-from atoll.cli.plan import parse_links
+from atoll.cli.simulate import parse_links
 from atoll.errors import UserError
 from atoll.simulate.plan import Case, Machine, encoded_bytes, outlook, reduction
 

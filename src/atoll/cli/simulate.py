@@ -1,10 +1,12 @@
-"""`atoll simulate --plan`: what would my swarm do?"""
+"""The verb `atoll simulate`: a swarm in virtual time; with `--plan`, what would my swarm do?"""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
+from atoll.cli.process import nothing_to_clean_up
+from atoll.cli.verbs import Verbs
 from atoll.errors import UserError
 
 if TYPE_CHECKING:  # `--help` does without
@@ -13,7 +15,49 @@ if TYPE_CHECKING:  # `--help` does without
 MAX_ISLANDS = 1000
 
 
-def add_options(added: argparse.ArgumentParser) -> None:
+def add_to(verbs: Verbs) -> None:
+    """Add this verb."""
+    text = "a swarm in virtual time, struck by faults: the program's own code, repeatable by its seed"
+    added = verbs.add(simulate, text)
+    added.add_argument("--seed", type=int, default=0, help="decides the swarm and its faults (default 0)")
+    added.add_argument(
+        "--schedules",
+        type=int,
+        default=1,
+        help="how many seeds, from --seed on (default 1); of a single one the story is told",
+    )
+    added.add_argument("--islands", type=int, default=0, help="size of the swarm (default: by the seed)")
+    added.add_argument("--outer-steps", type=int, default=8, help="with --islands: how many (default 8)")
+    _add_plan_options(added)
+
+
+def simulate(options: argparse.Namespace) -> int:
+    if options.plan:
+        return _plan(options)
+    with nothing_to_clean_up():
+        from atoll import simulate as simulator
+        from atoll.terminal import Terminal
+        from atoll.terminal.simulated import tell_tally
+
+    tally, terminal = simulator.Tally(), Terminal()
+    seeds = range(options.seed, options.seed + options.schedules)
+    for seed in terminal.track(seeds, "schedules"):
+        setting = simulator.swarm(seed)
+        if options.islands:
+            setting = simulator.Setting(islands=options.islands, outer_steps=options.outer_steps)
+        faults = simulator.storm(seed)
+        result = simulator.run(seed, faults, setting, tell=len(seeds) == 1)
+        tally.add(result)
+        if result.story:
+            terminal.tell("\n".join(result.story))
+        if result.story and result.wrong:
+            short = simulator.shortest(seed, faults, setting)
+            terminal.tell("\n".join(["as wrong with these faults alone:", *map(str, short), f"in {setting}"]))
+    tell_tally(tally, terminal)
+    return 1 if tally.wrong else 0
+
+
+def _add_plan_options(added: argparse.ArgumentParser) -> None:
     """What the verb takes for a plan; how many islands there are it takes anyway."""
     added.add_argument(
         "--plan",
@@ -33,7 +77,7 @@ def add_options(added: argparse.ArgumentParser) -> None:
     )
 
 
-def plan(options: argparse.Namespace) -> int:
+def _plan(options: argparse.Namespace) -> int:
     """Measure this machine, and print what the swarm would do on such machines. Raises UserError."""
     from pathlib import Path
 

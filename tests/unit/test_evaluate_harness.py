@@ -332,7 +332,7 @@ def test_merges_are_chosen_by_what_they_score(harness, hub, model, tmp_path):
     assert len(scores) == 3 and metric.name == "arc_challenge acc_norm" and metric.higher_is_better
     assert made.best.value == max(scores.values())
     (alone,), _ = measure(model, hub, tmp_path / "alone", batch_size=1)
-    (ours,) = (value for name, value in scores.items() if name.endswith(model.name))
+    (ours,) = (one.value for one in made.looked_at if one.method is None and one.models == (model,))
     assert ours == alone.metrics["acc_norm,none"].value
     assert len(list((tmp_path / "scores").rglob("*.result.json"))) == 3
 

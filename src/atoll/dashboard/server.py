@@ -96,7 +96,7 @@ async def _news(live: Live) -> AsyncIterator[str]:
         yield f"retry: {RETRY_MILLISECONDS}\n\n"
         loop = asyncio.get_running_loop()
         until, known = loop.time() + WATCH_SECONDS, dict[Name, int]()
-        while loop.time() < until:
+        while loop.time() < until and not live.is_over:
             found = await live.newer(known, HEARTBEAT_SECONDS)
             known |= found
             yield f"event: news\ndata: {msgspec.json.encode(found).decode()}\n\n"
@@ -164,13 +164,21 @@ async def serve(run_dir: RunDir, address: Address, ready: Callable[[Address], No
                     task.result()
         finally:
             following.cancel()
+            await live.close()
             server.should_exit = True
             await asyncio.gather(serving, following, return_exceptions=True)
-            live.close()
+            server.cut()
+            await asyncio.sleep(0)  # in which the loop sees them end
 
 
 class _Server(uvicorn.Server):
     """Leaves signals to whoever runs it."""
+
+    def cut(self) -> None:
+        """End the lines of who still watches."""
+        for each in list(self.server_state.connections):
+            if isinstance(each, PatientProtocol):
+                each.transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self):  # type: ignore[no-untyped-def, override]

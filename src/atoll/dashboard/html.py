@@ -6,8 +6,9 @@ from pathlib import Path
 import msgspec
 
 from atoll.dashboard import atlas, page, shown
-from atoll.dashboard.parts import NAMES, encoded
+from atoll.dashboard.parts import encoded
 from atoll.dashboard.source import Source
+from atoll.dashboard.view import NAMES
 from atoll.errors import UserError
 from atoll.files import write_atomic
 from atoll.run import operate

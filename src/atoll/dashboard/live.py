@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
-from atoll.dashboard.parts import NAMES, Name, Part, encoded, pack
+from atoll.dashboard.parts import Part, encoded, pack
 from atoll.dashboard.source import Source
+from atoll.dashboard.view import NAMES, Name
 from atoll.errors import UserError
 from atoll.run.operate import ask
 from atoll.swarm import messages as m
@@ -54,7 +55,9 @@ class Live:
         return await asyncio.get_running_loop().run_in_executor(self._worker, function, *arguments)
 
     async def _tell(self) -> None:
-        for name in NAMES:
+        reducer = self.source.reducer
+        touched, reducer.touched = reducer.touched, set()
+        for name in touched:
             self.versions[name] += 1
         async with self._news:
             self._news.notify_all()

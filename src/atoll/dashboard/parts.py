@@ -2,15 +2,13 @@
 
 import gzip
 import time
-from typing import Literal
 
 import msgspec
 
 from atoll.dashboard import shown
 from atoll.dashboard.source import Source
+from atoll.dashboard.view import Name
 
-Name = Literal["about", "now", "islands", "steps", "story"]
-NAMES: tuple[Name, ...] = ("about", "now", "islands", "steps", "story")
 COMPRESSION = 5
 
 

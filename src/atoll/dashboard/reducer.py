@@ -6,7 +6,7 @@ from atoll import events as e
 from atoll.dashboard.island import Island, Seconds
 from atoll.dashboard.steps import StepHistory
 from atoll.dashboard.timeline import Timeline
-from atoll.dashboard.view import MAX_EVALUATIONS, About, History
+from atoll.dashboard.view import MAX_EVALUATIONS, NAMES, About, History, Name
 from atoll.events import Event
 from atoll.events.alert import MAX_ALERTS
 from atoll.status import RunStatus
@@ -33,6 +33,7 @@ class Reducer:
         self.alerts: dict[tuple[str, str], e.Alert] = {}
         self.sources: Counter[str] = Counter()
         self._sources_of: list[dict[str, int]] = []  # by committed step
+        self.touched: set[Name] = set(NAMES)  # parts of the view that are others now
         self.status: RunStatus | None = None
         self.hosted: bool | None = None
         self._began: float | None = None  # when the open step could begin
@@ -42,6 +43,7 @@ class Reducer:
     def take(self, event: Event) -> None:
         """The next event."""
         self.newest = event.time
+        self.touched |= parts_of(event)
         self.timeline.hear(event)
         if event.island:
             self._island(event.island).timeline.hear(event)
@@ -71,6 +73,7 @@ class Reducer:
 
     def see(self, status: RunStatus | None) -> None:
         """What the coordinator says of the run now; None: it does not answer."""
+        self.touched |= {"now", "islands"}
         if status is None:
             self.hosted = False
             return
@@ -189,3 +192,12 @@ class Reducer:
         """One island's curves and timeline; None for one that is not known."""
         known = self.islands.get(island)
         return known.history() if known is not None else None
+
+
+def parts_of(event: Event) -> set[Name]:
+    """Which parts of a view an event changes."""
+    if isinstance(event, e.Committed | e.Rewound | e.ReignBegan | e.Finished):
+        return set(NAMES)
+    if event.routine:
+        return {"now", "islands"}
+    return {"now", "islands", "steps", "story"}

@@ -17,8 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from atoll.dashboard import page
 from atoll.dashboard.connection import PatientProtocol
 from atoll.dashboard.live import Live
-from atoll.dashboard.parts import NAMES, Name, pack
+from atoll.dashboard.parts import pack
 from atoll.dashboard.source import Source
+from atoll.dashboard.view import NAMES, Name
 from atoll.errors import UserError
 from atoll.run.directory import RunDir
 from atoll.swarm.address import WILDCARDS, Address

@@ -4,8 +4,12 @@ All of it is bounded, whatever the run is: so many points, rows and lines at mos
 is None, never 0. Words of strangers are one line without control characters; the page sets them as text.
 """
 
+from typing import Literal
+
 import msgspec
 
+Name = Literal["about", "now", "islands", "steps", "story"]  # of the parts of a view
+NAMES: tuple[Name, ...] = ("about", "now", "islands", "steps", "story")
 MAX_POINTS = 600  # of a curve; more steps than that are put together
 MAX_RECENT = 48  # outer steps of which the time is shown by part
 MAX_ISLANDS = 1_000

@@ -26,6 +26,19 @@ MAX_GIVEN = 4  # addresses that an agent may give
 Scope = Literal["machine", "network", "internet"]
 
 
+async def why_not_dialled(host: str, port: int) -> str:
+    """Why nothing takes a connection at an address within a few seconds; "" if something does."""
+    try:
+        async with asyncio.timeout(REACH_SECONDS):
+            _, writer = await asyncio.open_connection(host, port)
+    except TimeoutError:
+        return f"no answer within {REACH_SECONDS} s"
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    writer.close()
+    return ""
+
+
 class Reach:
     """One coordinator's knowledge of who can be reached where, its own ports included."""
 

@@ -21,7 +21,7 @@ from atoll.swarm.records import CommitRecord, Plan, RunInfo, decode
 
 CountSamples = Callable[[Ranges, tuple[int, ...]], Mapping[str, int]]
 MBIT_PER_BYTE = 8e-6
-NOBODY = Enrolment("", "", "")
+NOBODY = Enrolment("", "", "", "")
 
 
 def count_nothing(ranges: Ranges, stage_starts: tuple[int, ...]) -> Mapping[str, int]:
@@ -171,6 +171,7 @@ def island_status(
         island=island,
         contributor=kept.contributor,
         place=kept.place,
+        link=kept.link,
         relay=bool(member and member.relay),
         present=bool(member and member.present),
         ready=bool(member and member.is_ready(history.head)),

@@ -55,6 +55,7 @@ class Enrolment(NamedTuple):
     contributor: str  # "": nobody was named
     evicted: str  # why it is out; "": it is not
     place: str  # where it stands, as its contributor says; "": that is not told
+    link: str  # a page about the contributor; "": none
 
 
 class Store:
@@ -247,8 +248,20 @@ class Store:
             db.execute(TICKET.insert().values(**values, revoked=False))
         return secret
 
+    def check_ticket(self, secret: str) -> None:
+        """Raise UserError unless one more island could enrol with this ticket now; nothing is used up."""
+        with self._transaction() as db:
+            _see_to_ticket(db, digest(secret.encode()))
+
     def redeem(
-        self, secret: str, island: str, contributor: str, certificate: bytes, place: str = ""
+        self,
+        secret: str,
+        island: str,
+        contributor: str,
+        certificate: bytes,
+        *,
+        place: str = "",
+        link: str = "",
     ) -> bytes:
         """Use a ticket for an island; return `certificate`, or the one that the island already has.
 
@@ -262,26 +275,12 @@ class Store:
                 if known.revoked:
                     raise UserError(f"{island} was evicted from this run: {known.revoked}")
                 return bytes(known.certificate)
-            query = sql.select(TICKET).where(TICKET.c.hash == ticket_hash).with_for_update()
-            ticket = db.execute(query).one_or_none()
-            if ticket is None:
-                raise UserError("this run does not know this ticket; ask for a new one (`atoll invite`)")
-            if ticket.revoked:
-                raise UserError(
-                    "this ticket is void, since an island that came by it was evicted; ask for a new one "
-                    "(`atoll invite`)"
-                )
-            if ticket.expiry < time.time():
-                raise UserError("this ticket has expired; ask for a new one (`atoll invite`)")
-            used = db.execute(sql.select(sql.func.count()).where(ISLAND.c.ticket == ticket_hash)).scalar_one()
-            if used >= ticket.uses:
-                raise UserError(
-                    f"this ticket is used up ({used} of {ticket.uses}); ask for a new one (`atoll invite`)"
-                )
+            _see_to_ticket(db, ticket_hash)
             values = {
                 "id": island,
                 "contributor": contributor,
                 "place": place,
+                "link": link,
                 "ticket": ticket_hash,
                 "certificate": certificate,
                 "revoked": "",
@@ -332,10 +331,31 @@ class Store:
 
     def enrolled(self) -> dict[str, Enrolment]:
         """What is kept of each island that has enrolled, by its id."""
-        query = sql.select(ISLAND.c.id, ISLAND.c.contributor, ISLAND.c.revoked, ISLAND.c.place)
+        kept = ISLAND.c.contributor, ISLAND.c.revoked, ISLAND.c.place, ISLAND.c.link
+        query = sql.select(ISLAND.c.id, *kept)
         with self._transaction() as db:
             rows = db.execute(query)
-            return {row.id: Enrolment(row.contributor, row.revoked, row.place) for row in rows}
+            return {row.id: Enrolment(*row[1:]) for row in rows}
+
+
+def _see_to_ticket(db: sql.Connection, ticket_hash: bytes) -> None:
+    """Raise UserError if a ticket is unknown, void, expired or used up; else it is locked."""
+    query = sql.select(TICKET).where(TICKET.c.hash == ticket_hash).with_for_update()
+    ticket = db.execute(query).one_or_none()
+    if ticket is None:
+        raise UserError("this run does not know this ticket; ask for a new one (`atoll invite`)")
+    if ticket.revoked:
+        raise UserError(
+            "this ticket is void, since an island that came by it was evicted; ask for a new one "
+            "(`atoll invite`)"
+        )
+    if ticket.expiry < time.time():
+        raise UserError("this ticket has expired; ask for a new one (`atoll invite`)")
+    used = db.execute(sql.select(sql.func.count()).where(ISLAND.c.ticket == ticket_hash)).scalar_one()
+    if used >= ticket.uses:
+        raise UserError(
+            f"this ticket is used up ({used} of {ticket.uses}); ask for a new one (`atoll invite`)"
+        )
 
 
 def _ticket_of(db: sql.Connection, island: str) -> bytes:

@@ -35,6 +35,7 @@ class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""  # of the island's directory; "": the first that is not locked
     contributor: str = ""  # who gets the credit
     place: str = ""  # where this machine stands, for the map of the model card
+    link: str = ""  # a page about the contributor
     listen: Address = Address("0.0.0.0", 0)  # where the agent listens for peers; port 0: any that is free
     advertise: Addresses = ()  # where peers reach it, besides at the host that it dials from
     dial_only: bool = False  # the agent does not listen
@@ -47,6 +48,7 @@ class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
             directory=directory,
             contributor=self.contributor,
             place=self.place,
+            link=self.link,
             relay=self.relay,
             listen=self.listen,
             advertise=self.advertise,

@@ -33,7 +33,7 @@ GROUND = {
 LOOKS = {"terminal"}  # how things look: for everything from the top layers on
 WORDS = {"model", "data", "swarm"}
 ENDS = {"coordinator", "agent", "island"}
-USES = {"train", "run", "post", "evaluate", "publish", "simulate"}
+USES = {"train", "run", "doctor", "post", "evaluate", "publish", "simulate"}
 DOORS = {"cli", "demo", "dashboard", "__main__"}
 ALLOWED: dict[str, set[str]] = {
     **{name: set(GROUND) for name in GROUND | LOOKS},
@@ -54,7 +54,7 @@ EDGES: dict[str, tuple[set[str], bool]] = {
     "cryptography": ({"swarm/identity.py"}, False),
     "safetensors": ({"agent/checkpoint.py", "model/hf.py", "post/merge/checkpoints.py"}, False),
     "rich": (
-        {f"terminal/{name}.py" for name in ("terminal", "status", "picture", "joiner", "scores")},
+        {f"terminal/{name}.py" for name in ("terminal", "status", "picture", "joiner", "scores", "doctor")},
         False,
     ),
     "datasketch": ({"post/evolve/similar.py"}, True),

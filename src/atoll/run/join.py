@@ -19,6 +19,7 @@ from atoll.agent.settings import Settings
 from atoll.errors import UserError
 from atoll.recipe import Recipe
 from atoll.run.captured import check_captured
+from atoll.run.contributed import contributed
 from atoll.run.directory import IslandDir, RunDir
 from atoll.run.genesis import prepare
 from atoll.run.processes import Child, last_words
@@ -171,5 +172,11 @@ def _train(
                 f"{mesh.swarm.run.run_id} trains a module of its own: start its program with this ticket and "
                 f"{directory} as its directory, as in examples/own_loop.py"
             )
-        summary = train(mesh, own, directory, speaker.inner_step, terminal.say)
+        try:
+            summary = train(mesh, own, directory, speaker.inner_step, terminal.say)
+        except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM: the agent leaves first, then it is told
+            stack.close()
+            if ranks.number == 0:
+                speaker.left(contributed(run_dir, mesh.swarm.island))
+            raise
     speaker.trained(summary)

@@ -1,4 +1,4 @@
-"""What a run takes of an island, in bytes of disk, memory and traffic, as it follows from what the code keeps.
+"""What a run takes of an island, in bytes of disk, memory and traffic: it follows from what the code keeps.
 
 One source for `atoll simulate --plan`, for what `atoll join` and `doctor` say, and for the README's table.
 Activations, the operating system and the prepared data come on top.

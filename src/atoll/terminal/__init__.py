@@ -7,6 +7,7 @@ one moment. What strangers wrote reaches the terminal through `Terminal` and `wo
 as markup.
 """
 
+from atoll.terminal.doctor import findings_table
 from atoll.terminal.evolving import Evolving
 from atoll.terminal.figures import clock, duration, human, spark
 from atoll.terminal.host import Host
@@ -29,6 +30,7 @@ __all__ = [
     "Terminal",
     "clock",
     "duration",
+    "findings_table",
     "human",
     "spark",
     "status_table",

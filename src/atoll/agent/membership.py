@@ -67,7 +67,9 @@ async def enrol(
     _, _, csr = island_key(directory)
     line = await enrolment_line(ticket)
     try:
-        await line.stream.send(Enroll(ticket.secret, csr, contributor, place, link))
+        await line.stream.send(
+            Enroll(secret=ticket.secret, csr=csr, contributor=contributor, place=place, link=link)
+        )
         enrolled, _ = await line.stream.receive(10.0)
         if isinstance(enrolled, TicketRefused):
             raise UserError(enrolled.reason)

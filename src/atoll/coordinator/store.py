@@ -28,6 +28,7 @@ from atoll.coordinator.database import (
     TICKET,
 )
 from atoll.coordinator.effects import Doubted, OpenStep, Record
+from atoll.coordinator.tickets import see_to_ticket, ticket_hash_of
 from atoll.errors import UserError
 from atoll.samples import Ranges, merge
 from atoll.swarm.address import Address, Addresses
@@ -251,7 +252,7 @@ class Store:
     def check_ticket(self, secret: str) -> None:
         """Raise UserError unless one more island could enrol with this ticket now; nothing is used up."""
         with self._transaction() as db:
-            _see_to_ticket(db, digest(secret.encode()))
+            see_to_ticket(db, digest(secret.encode()))
 
     def redeem(
         self,
@@ -275,7 +276,7 @@ class Store:
                 if known.revoked:
                     raise UserError(f"{island} was evicted from this run: {known.revoked}")
                 return bytes(known.certificate)
-            _see_to_ticket(db, ticket_hash)
+            see_to_ticket(db, ticket_hash)
             values = {
                 "id": island,
                 "contributor": contributor,
@@ -295,7 +296,7 @@ class Store:
         """
         this = ISLAND.c.id == island
         with self._transaction() as db:
-            ticket = _ticket_of(db, island)
+            ticket = ticket_hash_of(db, island)
             db.execute(ISLAND.update().where(this).values(revoked=reason or "evicted"))
             db.execute(TICKET.update().where(TICKET.c.hash == ticket).values(revoked=True))
             others = (ISLAND.c.ticket == ticket) & (ISLAND.c.revoked == "") & ~this
@@ -307,7 +308,7 @@ class Store:
         Raises UserError if the island is not in the run.
         """
         with self._transaction() as db:
-            ticket = _ticket_of(db, island)
+            ticket = ticket_hash_of(db, island)
             db.execute(ISLAND.update().where(ISLAND.c.id == island).values(revoked=""))
             evicted = (ISLAND.c.ticket == ticket) & (ISLAND.c.revoked != "")
             if not db.execute(sql.select(sql.func.count()).where(evicted)).scalar_one():
@@ -336,34 +337,6 @@ class Store:
         with self._transaction() as db:
             rows = db.execute(query)
             return {row.id: Enrolment(*row[1:]) for row in rows}
-
-
-def _see_to_ticket(db: sql.Connection, ticket_hash: bytes) -> None:
-    """Raise UserError if a ticket is unknown, void, expired or used up; else it is locked."""
-    query = sql.select(TICKET).where(TICKET.c.hash == ticket_hash).with_for_update()
-    ticket = db.execute(query).one_or_none()
-    if ticket is None:
-        raise UserError("this run does not know this ticket; ask for a new one (`atoll invite`)")
-    if ticket.revoked:
-        raise UserError(
-            "this ticket is void, since an island that came by it was evicted; ask for a new one "
-            "(`atoll invite`)"
-        )
-    if ticket.expiry < time.time():
-        raise UserError("this ticket has expired; ask for a new one (`atoll invite`)")
-    used = db.execute(sql.select(sql.func.count()).where(ISLAND.c.ticket == ticket_hash)).scalar_one()
-    if used >= ticket.uses:
-        raise UserError(
-            f"this ticket is used up ({used} of {ticket.uses}); ask for a new one (`atoll invite`)"
-        )
-
-
-def _ticket_of(db: sql.Connection, island: str) -> bytes:
-    """The hash of the ticket by which an island came. Raises UserError if it is not in the run."""
-    ticket = db.execute(sql.select(ISLAND.c.ticket).where(ISLAND.c.id == island)).scalar()
-    if ticket is None:
-        raise UserError(f"{island}: no such island in this run; `atoll status` lists them")
-    return bytes(ticket)
 
 
 def _insert(db: sql.Connection, record: Record) -> None:

@@ -12,22 +12,26 @@ from atoll.terminal.evolving import Evolving
 from atoll.terminal.figures import clock, duration, human, spark
 from atoll.terminal.host import Host
 from atoll.terminal.joiner import Joiner
+from atoll.terminal.keys import Keys
 from atoll.terminal.names import Names
 from atoll.terminal.picture import Picture
 from atoll.terminal.preparing import Preparing
 from atoll.terminal.relay import Relay
 from atoll.terminal.status import status_table
 from atoll.terminal.terminal import Terminal
+from atoll.terminal.watching import Watch
 
 __all__ = [
     "Evolving",
     "Host",
     "Joiner",
+    "Keys",
     "Names",
     "Picture",
     "Preparing",
     "Relay",
     "Terminal",
+    "Watch",
     "clock",
     "duration",
     "findings_table",

@@ -18,7 +18,7 @@ DOOR_BYTES = 2 * MAX_REQUEST_BYTES
 FRAME_BYTES = DOOR_BYTES + 4  # a stranger sends no more at once
 
 
-class Enroll(Message, frozen=True):
+class Enroll(Message, frozen=True, kw_only=True):
     """A stranger asks to become an island of the run. The same key is always given the same certificate."""
 
     secret: Label  # of its ticket

@@ -6,6 +6,7 @@ them, and asks the first member that comes from outside to try.
 """
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
 from typing import Literal
@@ -34,7 +35,7 @@ async def why_not_dialled(host: str, port: int) -> str:
     except TimeoutError:
         return f"no answer within {REACH_SECONDS} s"
     except OSError as error:
-        return (error.strerror or str(error)).lower()
+        return os.strerror(error.errno).lower() if error.errno else str(error)
     writer.close()
     return ""
 

@@ -139,11 +139,8 @@ def _until_member(directory: Path, is_alive: Callable[[], bool]) -> bool:
 
 def _is_ended(directory: Path) -> bool:
     """Whether neither a supervisor nor a trainer works in a directory, where none is being started."""
-    for lock in (lock_of(directory), DirectoryLock(directory / "trainer")):
-        with lock:
-            if not lock.acquire():
-                return False
-    return True
+    with lock_of(directory) as supervisor, DirectoryLock(directory / "trainer") as trainer:
+        return supervisor.acquire() and trainer.acquire()
 
 
 def _last_words(log: Path, since: int) -> str:

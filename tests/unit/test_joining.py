@@ -68,7 +68,7 @@ def test_a_host_tries_who_asks_at_its_own_address_and_nowhere_else(tmp_path) -> 
         await swarm.start_coordinator()
         requests = Requests(swarm.coordinator, swarm.board)
         secret = Ticket.parse(requests.ticket(1, 1.0)).secret
-        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         for expected in ("", "refused"):
             stranger = Stranger(m.Look(secret, port))

@@ -6,6 +6,7 @@ them, and asks the first member that comes from outside to try.
 """
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -37,6 +38,8 @@ async def why_not_dialled(host: str, port: int) -> str:
     except OSError as error:
         return os.strerror(error.errno).lower() if error.errno else str(error)
     writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
     return ""
 
 

@@ -19,7 +19,7 @@ from atoll.status import Evaluation, IslandStatus, RunStatus, Told, ledger
 from atoll.swarm.records import Plan, RunInfo, decode
 
 MBIT_PER_BYTE = 8e-6
-NOBODY = Enrolment("", "", "")
+NOBODY = Enrolment("", "", "", "")
 
 
 class StatusBoard:
@@ -150,6 +150,7 @@ def island_status(
         island=island,
         contributor=kept.contributor,
         place=kept.place,
+        link=kept.link,
         relay=bool(member and member.relay),
         present=bool(member and member.present),
         ready=bool(member and member.is_ready(history.head)),

@@ -83,7 +83,13 @@ async def _enrol(settings: Settings, ticket: str, waits: Callable[[str], None]) 
     deadline, told = time.monotonic() + ENROL_SECONDS, ""
     while True:
         try:
-            return await membership.enrol(settings.directory, parsed, settings.contributor, settings.place)
+            return await membership.enrol(
+                settings.directory,
+                parsed,
+                settings.contributor,
+                place=settings.place,
+                link=settings.link,
+            )
         except TransportError as error:
             if time.monotonic() > deadline:
                 raise UserError(

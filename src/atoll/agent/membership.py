@@ -9,8 +9,9 @@ from atoll.errors import UserError
 from atoll.files import write_atomic
 from atoll.swarm.address import Addresses
 from atoll.swarm.identity import Credentials, Ticket, island_key
-from atoll.swarm.messages import Enroll, TicketRefused
+from atoll.swarm.messages import Enroll, Enrolled, TicketRefused
 from atoll.swarm.records import RunInfo
+from atoll.swarm.transport import NotUnderstood
 
 
 class Membership(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -44,10 +45,12 @@ def load(directory: Path) -> Membership | None:
         ) from error
 
 
-async def enrol(directory: Path, ticket: Ticket, contributor: str, place: str = "") -> Membership:
+async def enrol(
+    directory: Path, ticket: Ticket, contributor: str, *, place: str = "", link: str = ""
+) -> Membership:
     """Turn a ticket into a membership, or give back the one kept here; idempotent.
 
-    `contributor` and `place` are told to the run's host, once, for good.
+    `contributor`, `place` and `link` are told to the run's host, once, for good.
 
     Raises UserError when the ticket is not good or the directory belongs to another run; TransportError when
     the coordinator cannot be reached.
@@ -64,10 +67,14 @@ async def enrol(directory: Path, ticket: Ticket, contributor: str, place: str = 
     _, _, csr = island_key(directory)
     line = await enrolment_line(ticket)
     try:
-        await line.stream.send(Enroll(ticket.secret, csr, contributor, place))
+        await line.stream.send(
+            Enroll(secret=ticket.secret, csr=csr, contributor=contributor, place=place, link=link)
+        )
         enrolled, _ = await line.stream.receive(10.0)
         if isinstance(enrolled, TicketRefused):
             raise UserError(enrolled.reason)
+        if not isinstance(enrolled, Enrolled):
+            raise NotUnderstood(f"{line.host.for_strangers}: answered something else than a certificate")
     finally:
         await line.stream.close()
         await line.close()

@@ -30,6 +30,7 @@ from atoll.mesh import Adopt, ElasticDeviceMesh, Plan
 from atoll.model import hf
 from atoll.model.lora import check_base
 from atoll.recipe import Recipe
+from atoll.run.base import with_base
 from atoll.samples import num_samples
 
 HELDOUT_FILE = "heldout.jsonl"
@@ -193,7 +194,7 @@ def build(mesh: ElasticDeviceMesh, recipe: Recipe, data: Loader) -> Island:
     """The island's model, sharded over its ranks, and its inner optimizers.
 
     What is trained gets its values with the first adoption. Raises UserError when the ranks cannot share a
-    step's windows evenly, or `island.base` holds other weights than the run's.
+    step's windows evenly, or this machine has no base, or another than the run's.
     """
     if recipe.windows_per_step % mesh.ranks.count:
         raise UserError(
@@ -203,9 +204,7 @@ def build(mesh: ElasticDeviceMesh, recipe: Recipe, data: Loader) -> Island:
     if recipe.island.threads:
         torch.set_num_threads(recipe.island.threads)
     local = mesh.place(recipe.island.device)
-    described = recipe.model
-    if recipe.island.base is not None:
-        described = msgspec.structs.replace(described, from_=recipe.island.base)
+    described = with_base(recipe)
     with torch.device("meta"):
         model = hf.build(described, data.manifest.vocab_size)
     names = [tensor.name for tensor in mesh.swarm.run.layout.tensors]

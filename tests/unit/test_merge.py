@@ -105,11 +105,13 @@ def test_a_merge_of_equal_models_is_that_model(method: Merge, models: list[Path]
 
 
 def test_what_stands_beside_the_weights_survives(models: list[Path], tmp_path: Path) -> None:
-    (models[0] / "README.md").write_text("of model a")
+    for name in ("README.md", "facts.json", "map.png", "loss.png"):  # a merge is no state of a run
+        (models[0] / name).write_text("of model a")
     merge(Linear(), models[:2], tmp_path / "out", dtype="bf16")
     for name in ("tokenizer.json", "chat_template.jinja", "generation_config.json"):
         assert (tmp_path / "out" / name).read_bytes() == (models[0] / name).read_bytes()
-    assert not (tmp_path / "out" / "README.md").exists()
+    for name in ("README.md", "facts.json", "map.png", "loss.png"):
+        assert not (tmp_path / "out" / name).exists()
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["dtype"] == config["torch_dtype"] == "bfloat16"
     assert config["rope_theta"] == TINY.rope_theta and config["rope_parameters"]["rope_theta"]

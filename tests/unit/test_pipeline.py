@@ -1,10 +1,12 @@
 """Pipelines: what is done once is not done again, and what fails can go on."""
 
+import re
 import shutil
 from pathlib import Path
 
 import msgspec
 import pytest
+from markdown_it import MarkdownIt
 from test_merge import FirstWeight, checkpoint, weights
 
 from atoll.errors import UserError
@@ -138,6 +140,33 @@ def test_what_is_wrong_in_a_pipeline_is_said(
 ) -> None:
     with pytest.raises(UserError, match=words.replace("?", r"\?")):
         done(written(tmp_path, models, TEXT.replace(old, new)), tmp_path)
+
+
+def test_the_card_shows_what_was_made_from_what(models: list[Path], tmp_path: Path) -> None:
+    noted = TEXT.replace('name = "mean"\n', 'name = "mean"\nnote = "of <two> | more"\n')
+    done(written(tmp_path, models, noted), tmp_path)
+    path = tmp_path / "exported" / "README.md"
+    first = path.read_text()
+    table = MarkdownIt("gfm-like", {"linkify": False}).render(first.partition("---\n# ")[2])
+    cells = [re.findall("<td[^>]*>(.*?)</td>", row) for row in table.split("<tr>")[2:]]
+    assert [row[1:3] for row in cells] == [["mean", "-"], ["further", "1"], ["out", "2"]]
+    assert cells[0][3].endswith("of &lt;two&gt; | more") and "linear" in cells[1][3]
+    assert "conversational" not in first  # nothing was trained on chats
+    done(written(tmp_path, models, noted), tmp_path)
+    assert path.read_text() == first
+
+
+def test_a_card_that_is_there_gets_the_chapter(models: list[Path], tmp_path: Path) -> None:
+    (models[0] / "README.md").write_text("# of a run\n")
+    (models[0] / "proof").mkdir()
+    (models[0] / "proof" / "records").write_bytes(b"1")
+    file = tmp_path / "q.toml"
+    step = f'name = "out"\ndo = "export"\nof = "{models[0]}"\nto = "{tmp_path}/e"\n'
+    file.write_text(f'name = "q"\n[[step]]\n{step}')
+    run(load(file), tmp_path / "work")
+    card = (tmp_path / "e" / "README.md").read_text()
+    assert card.startswith("# of a run\n\n## How it was made\n")
+    assert (tmp_path / "e" / "proof" / "records").read_bytes() == b"1"
 
 
 def test_a_note_is_for_people_and_does_nothing_again(models: list[Path], tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def _verification(facts: f.Facts) -> str:
             + ". Compare the fingerprint with that of the certificate that the run's host gives you. Names "
             "and places are what contributors have said.\n"
         )
-    return f"## Verification\n\n{how}\n{table(('', ''), rows)}\n"
+    return f"## Verification\n\n{how}\n{table(('fact', 'value'), rows)}\n"
 
 
 def _license(facts: f.Facts) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from atoll.words import one_line
 
+NO_BREAK = "\u00a0"
 PLAIN = set(string.ascii_letters + string.digits + " ,'")
 
 
@@ -19,11 +20,12 @@ def text(words: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are Markdown already; numbers stand right."""
+    """A table of cells that are Markdown already; numbers stand right, with their unit on a narrow page too."""
     rows = list(rows)
     right = [bool(rows) and all(_is_number(row[at]) for row in rows) for at in range(len(head))]
     rule = ["---:" if is_right else "---" for is_right in right]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, rule, *rows)]
+    return "\n".join(lines).replace(" % |", f"{NO_BREAK}% |")
 
 
 def _is_number(cell: str) -> bool:

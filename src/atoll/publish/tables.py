@@ -59,7 +59,7 @@ def specification(facts: f.Facts) -> str:
         for name, value in dimensions.items()
         if value is not None
     ]
-    return f"## Specification\n\n{table(('', ''), rows)}\n"
+    return f"## Specification\n\n{table(('dimension', 'value'), rows)}\n"
 
 
 def data(facts: f.Facts) -> str:
@@ -118,7 +118,7 @@ def training(facts: f.Facts) -> str:
             f"({facts.inner_steps} inner steps × 4 / {traffic.bytes_per_parameter:.3f} bytes)",
         ),
     ]
-    lines = ["## Training\n", table(("", ""), rows), ""]
+    lines = ["## Training\n", table(("setting", "value"), rows), ""]
     if told is None:
         if facts.step:
             lines.append("Losses, utilisation and faults are told by the events file of the run's host.\n")

@@ -14,7 +14,7 @@ from atoll.given import named, read_text, refuse_pointer
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".safetensors.index.json")
 # They would speak of the model that they were copied from.
-OF_ONE_MODEL = ("README.md", "training_args.bin", "atoll.json")
+OF_ONE_MODEL = ("README.md", "training_args.bin", "facts.json", "map.png", "loss.png", "rounding.bin")
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 

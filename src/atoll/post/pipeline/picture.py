@@ -6,12 +6,7 @@ from atoll.recipe.pipeline import Pipeline
 
 def picture(pipeline: Pipeline, products: dict[str, Product]) -> str:
     """A line a step: its number, its name, the numbers of the steps it was made from, and what it found."""
-    numbers = {step.name: number for number, step in enumerate(pipeline.step, start=1)}
-    rows: list[tuple[str, str, str, str]] = []
-    for step in pipeline.step:
-        product = products[step.name]
-        origin = " + ".join(str(numbers[name]) for name in product.made_from) or "-"
-        rows.append((f"{numbers[step.name]}", step.name, origin, _figures(product)))
+    rows = rows_of(pipeline, products)
     widths = [max(len(row[column]) for row in [("", "step", "from", ""), *rows]) for column in range(3)]
     head = f"{'':>{widths[0]}}  {'step':{widths[1]}}  {'from':{widths[2]}}"
     lines = [
@@ -19,6 +14,20 @@ def picture(pipeline: Pipeline, products: dict[str, Product]) -> str:
         for number, name, origin, figures in rows
     ]
     return "\n".join([head.rstrip(), *lines]) + "\n"
+
+
+def rows_of(pipeline: Pipeline, products: dict[str, Product]) -> list[tuple[str, str, str, str]]:
+    """(number, name, numbers of the steps that it was made from, figures) of each step."""
+    numbers = {step.name: number for number, step in enumerate(pipeline.step, start=1)}
+    return [
+        (
+            f"{numbers[step.name]}",
+            step.name,
+            " + ".join(str(numbers[name]) for name in products[step.name].made_from) or "-",
+            _figures(products[step.name]),
+        )
+        for step in pipeline.step
+    ]
 
 
 def _figures(product: Product) -> str:

@@ -12,6 +12,7 @@ from atoll.errors import UserError
 from atoll.files import DirectoryLock, write_atomic
 from atoll.given import named
 from atoll.post.command import Failed
+from atoll.post.pipeline.card import write_card
 from atoll.post.pipeline.inputs import inputs_of
 from atoll.post.pipeline.picture import picture
 from atoll.post.pipeline.product import Product
@@ -61,6 +62,9 @@ def run(pipeline: Pipeline, directory: Path, key: str = "", say: Say = lambda _:
         summary["seconds"] = round(sum(product.seconds for product in products.values()), 1)
         summary["seconds_now"] = round(time.monotonic() - started, 1)
         drawn = picture(pipeline, products)
+        for step in pipeline.step:
+            if isinstance(step, Export):
+                write_card(pipeline, step, products)
         write_atomic(directory / PICTURE, drawn.encode())
         write_atomic(directory / SUMMARY, msgspec.json.format(msgspec.json.encode(summary)))
     return Finished(summary=summary, picture=drawn, directory=directory)

@@ -192,7 +192,6 @@ def _export(step: Export, place: Place) -> Made:
             raise UserError(f"{named(out)}: already there, and not from a pipeline; choose another directory")
         shutil.rmtree(out)
     with atomic_dir(out) as temporary:
-        for file in sorted(source.iterdir()):
-            shutil.copyfile(file, temporary / file.name)
+        shutil.copytree(source, temporary, dirs_exist_ok=True)
         (temporary / MARKER).write_text("`atoll pipeline` may replace this directory\n")
     return Made(out.resolve())

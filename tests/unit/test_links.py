@@ -147,7 +147,9 @@ def test_rates_that_are_no_numbers_count_as_unknown() -> None:
 def attempt_of(links: Links, participants: str) -> OpenAttempt:
     plan = links.plan(list(participants), 0, Standing())
     assert plan is not None
-    shares = tuple(Share(island, b"", 1, 1 / len(participants)) for island in participants)
+    shares = tuple(
+        Share(island=island, payload=b"", tokens=1, weight=1 / len(participants)) for island in participants
+    )
     record = examples.attempt(participants=shares, slices=plan.slices, seconds=plan.seconds)
     return OpenAttempt(record, {}, 0.0)
 
@@ -221,7 +223,7 @@ class Assembled:
     def __init__(self) -> None:
         self.members = members_of({"a": 0, "b": 0})
         self.holding = Holding(RULES, self.members)
-        shares = tuple(Share(island, b"", 1, 0.5) for island in "ab")
+        shares = tuple(Share(island=island, payload=b"", tokens=1, weight=0.5) for island in "ab")
         record = examples.attempt(participants=shares, slices=(Slice("a", 0, 1000),))
         self.attempt = OpenAttempt(record, {}, 90.0)
         self.attempt.note_reduced("a", reduced(0, 2), 100.0)

@@ -42,7 +42,7 @@ from atoll.swarm.records import (
 from atoll.swarm.services import FETCH
 
 TERM = Term(1, "nonce")
-SHARES = (Share("a", b"p" * 32, 8, 1.0),)
+SHARES = (Share(island="a", payload=b"p" * 32, tokens=8, weight=1.0),)
 PARAMETERS = np.random.default_rng(0).standard_normal(LAYOUT.num_elements).astype(np.float32)
 GENESIS = checkpoint.flat_root(LAYOUT, PARAMETERS)
 

@@ -44,7 +44,7 @@ def commit(step: int, *leases: tuple[str, tuple[tuple[int, int], ...]]) -> Commi
         parent=b"p",
         update=b"u",
         next_root=b"n",
-        participants=(Share("a", b"", 8, 1.0),),
+        participants=(Share(island="a", payload=b"", tokens=8, weight=1.0),),
         leases=leases,
     )
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import numpy as np
 from worlds.hostile import Hostile
 from worlds.swarm import LAYOUT, Swarm
 
@@ -142,6 +143,35 @@ class NeverSends(Attack):
         Reduction._send_pieces = SEND_PIECES
 
 
+class ProposesAtOnce(Attack):
+    """It trains on nothing, and says that it was that fast."""
+
+    is_left_out = False  # it may be true
+
+    async def begin(self, swarm: Swarm) -> None:
+        swarm.trainers["x"]._step_seconds = 1e-4
+
+
+class Grows(Attack):
+    """It goes further than its training does: what it proposes is so many times as long."""
+
+    is_left_out = False
+
+    def __init__(self, times: float) -> None:
+        self._times = np.float32(times)
+
+    async def begin(self, swarm: Swarm) -> None:
+        trainer = swarm.trainers["x"]
+        propose = trainer._orders.propose
+
+        def grown(*given: Any) -> None:
+            state = trainer._state
+            state.local[:] = state.parameters + self._times * (state.local - state.parameters)
+            propose(*given)
+
+        trainer._orders.propose = grown
+
+
 class Claims(Attack):
     """It says again and again that it knows what the coordinator does not."""
 
@@ -196,7 +226,9 @@ ATTACKS: dict[str, Callable[[], Attack]] = {
     "a slice that it gives to nobody": lambda: Says(false_slice),
     "a false root": lambda: Says(false_root),
     "a false root, of five identities": lambda: Says(false_root, ONE_TICKET),
+    "goes five times as far": lambda: Grows(5.0),
     "accuses everybody": Accuses,
+    "proposes at once": ProposesAtOnce,
     "proposes and never sends": NeverSends,
     "claims commits": lambda: Claims(head=10**9, head_root=FALSE_ROOT),
     "claims a rival term": lambda: Claims(term=Term(1, "mine")),

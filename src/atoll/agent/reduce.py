@@ -159,7 +159,7 @@ class Reduction:
                     return
                 try:
                     copy = np.frombuffer(data, np.uint8)
-                    squares[at] += codec.add_decoded(copy, np.float32(share.weight), values)
+                    squares[at] += codec.add_decoded(copy, np.float32(share.factor), values)
                 except ValueError as error:  # what was proposed, and so its sender's own doing
                     await self._fault(share.island, "refused", f"piece {index} cannot be decoded: {error}")
                     return

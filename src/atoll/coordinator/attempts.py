@@ -212,6 +212,14 @@ class OpenAttempt:
             squares[self.record.slices[number].owner] += by_participant[at]
         return dict(squares)
 
+    def measured_slices(self) -> list[tuple[str, int, dict[str, float]]]:
+        """(owner, number of pieces, squared norm of each participant there) of each slice that is reduced."""
+        names = [share.island for share in self.record.participants]
+        parts = [(self.record.slices[number], squares) for number, squares in sorted(self._squares.items())]
+        return [
+            (part.owner, part.num_pieces, dict(zip(names, squares, strict=True))) for part, squares in parts
+        ]
+
 
 def contribution(proposal: m.Propose, exchange: Exchange) -> Contribution:
     """What a participant gave, for the events file."""
@@ -233,15 +241,23 @@ def make_attempt(
     links: LinkPlan,
     members: Members,
     rules: Rules,
+    clips: dict[str, float],
 ) -> Attempt:
     """The record of an attempt to reduce these proposals, weighted by their counts.
 
-    `links` says which of the members own what, and how long it should take.
+    `links` says which of the members own what, and how long it should take; `clips` by what some are
+    multiplied besides.
     """
     counts = {island: p.tokens if p.count is None else p.count for island, p in proposals.items()}
     total = sum(counts.values())
     shares = tuple(
-        Share(island, p.payload, p.tokens, float(np.float32(counts[island] / total)))
+        Share(
+            island=island,
+            payload=p.payload,
+            tokens=p.tokens,
+            weight=float(np.float32(counts[island] / total)),
+            clip=clips.get(island, 1.0),
+        )
         for island, p in sorted(proposals.items())
     )
     return Attempt(

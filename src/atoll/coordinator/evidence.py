@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Iterable
 
+import numpy as np
+
 from atoll import events
 from atoll.coordinator.admission import Admission
 from atoll.coordinator.attempts import OpenAttempt
 from atoll.coordinator.effects import Effects
+from atoll.coordinator.rules import Rules
 from atoll.coordinator.standing import Standing
 from atoll.swarm.messages import Fault, Propose
 
@@ -13,10 +16,11 @@ from atoll.swarm.messages import Fault, Propose
 class Evidence:
     """Weighs what is said, charges who is to blame, and reports whom that leaves out."""
 
-    def __init__(self, max_norm_ratio: float, hand: Callable[[str], str]) -> None:
+    def __init__(self, rules: Rules, hand: Callable[[str], str]) -> None:
         """`hand`: the hand that an island is of (`members.py`)."""
         self.standing = Standing(hand)
-        self._admission = Admission(max_norm_ratio)
+        self._rules = rules
+        self._admission = Admission(rules.clip_norm_ratio, rules.max_norm_ratio)
 
     def begin_step(self) -> None:
         """The next outer step: its attempts are heard anew."""
@@ -31,6 +35,14 @@ class Evidence:
                 do.refuse_proposal(island, reason)
                 self._convict(island, f"it proposed {reason}", do)
         return able
+
+    def clips(self, proposals: dict[str, Propose], do: Effects) -> dict[str, float]:
+        """What each of these proposals with an unusual norm is multiplied by: fp32 numbers below 1."""
+        found = {island: float(np.float32(self._admission.clip(island, proposals))) for island in proposals}
+        clipped = {island: clip for island, clip in found.items() if clip < 1}
+        for island, clip in sorted(clipped.items()):
+            do.report(events.Clipped(island=island, norm=proposals[island].norm, factor=clip))
+        return clipped
 
     def hear(self, accuser: str, fault: Fault, attempt: OpenAttempt, do: Effects) -> bool:
         """Weigh a fault that an agent reports; whether it could know of it.
@@ -49,8 +61,10 @@ class Evidence:
         return True
 
     def charge_false_norms(self, attempt: OpenAttempt, do: Effects) -> list[str]:
-        """Charge whose payloads were larger than they said, as their owners measured; return who they are."""
-        false: list[str] = []
+        """Charge whose payloads were larger than they said, or than the others' in one slice, as their owners
+        measured; return who they are.
+        """
+        false = self._charge_lopsided(attempt, do)
         for island in sorted(attempt.participants):
             witnesses = self._admission.witnesses(attempt.proposals[island], attempt.measured(island))
             if witnesses:
@@ -60,6 +74,16 @@ class Evidence:
             for witness in sorted(witnesses - {island}):
                 self._following(do, lambda w=witness, i=island: self._refuse(w, i, attempt))
         return false
+
+    def _charge_lopsided(self, attempt: OpenAttempt, do: Effects) -> list[str]:
+        found: list[str] = []
+        proposals = {island: attempt.proposals[island] for island in sorted(attempt.participants)}
+        for owner, num_pieces, squares in attempt.measured_slices():
+            part = num_pieces / self._rules.num_pieces
+            for island in sorted(self._admission.lopsided(part, squares, proposals) - {owner}):
+                found.append(island)
+                self._following(do, lambda w=owner, i=island: self._refuse(w, i, attempt))
+        return found
 
     def convict_dissenting(self, islands: Iterable[str], do: Effects) -> None:
         """Leave out who has computed another state than the others."""
@@ -80,10 +104,11 @@ class Evidence:
         if islands >= attempt.proposals.keys():
             self.standing.forgive()
 
-    def note_committed(self, participants: Iterable[str], proposals: dict[str, Propose]) -> None:
-        """An update of these proposals is committed."""
-        self.standing.note_committed(participants)
-        self._admission.note_committed(proposals)
+    def note_committed(self, attempt: OpenAttempt) -> None:
+        """Its update is committed."""
+        self.standing.note_committed(attempt.participants)
+        clips = {share.island: share.clip for share in attempt.record.participants}
+        self._admission.note_committed({island: attempt.proposals[island] for island in clips}, clips)
 
     def _refuse(self, witness: str, island: str, attempt: OpenAttempt) -> None:
         self.standing.charge(witness, island, "refused", attempt.record)

@@ -68,7 +68,8 @@ class Plans(dict[str, Plan]):
         """
         rules = self._rules
         if not self:
-            paces = filter(None, (m.pace.median_seconds for m in members.values() if m.present))
+            present = [m for m in members.values() if m.present and m.pace.median_seconds]
+            paces = pace.believed([(m.pace.median_seconds, m.pace_is_shown) for m in present])
             reduction_seconds = self.reductions.median_seconds
             self.step_seconds = pace.step_seconds(paces, rules.inner_steps, reduction_seconds)
         inner_steps = pace.fair_share(member.pace.median_seconds, rules.inner_steps, self.step_seconds)
@@ -130,7 +131,7 @@ class Plans(dict[str, Plan]):
         self.lateness.observe(max(0.0, now - self.half_done_at))
         # An island may say anything, but its handover is not longer than the step.
         self.handovers.observe(min(proposal.handover_seconds, now - self.began_at))
-        member.pace.observe(proposal.compute_seconds / proposal.inner_steps)
+        member.observe_pace(proposal.step, proposal.inner_steps, proposal.compute_seconds)
         return half_done
 
     @property

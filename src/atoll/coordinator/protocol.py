@@ -46,7 +46,7 @@ class Coordinator:
         self.term = term
         self.history = History(rules.genesis_root)
         self.members = Members()
-        self.plans, self.evidence = Plans(rules), Evidence(rules.max_norm_ratio, self.members.hand)
+        self.plans, self.evidence = Plans(rules), Evidence(rules, self.members.hand)
         self.standing = self.evidence.standing
         self.doubt = Doubt(self.history, self.plans, self.members, rules.doubt_seconds)
         self.holding = Holding(rules, self.members)
@@ -289,8 +289,8 @@ class Coordinator:
             self._reopen_at = now + self.rules.stuck_seconds
             return
         self.number += 1
-        at = (self.term, self.head, self.number, self.head_root)
-        attempt = make_attempt(*at, able, links, self.members, self.rules)
+        at, clips = (self.term, self.head, self.number, self.head_root), self.evidence.clips(able, self._do)
+        attempt = make_attempt(*at, able, links, self.members, self.rules, clips)
         self.attempt, self._closed = OpenAttempt(attempt, able, now), None
         self._do.append(e.Persist(attempt))
         self._do.send_all(self.members.ready(self.head), attempt)
@@ -377,7 +377,7 @@ class Coordinator:
         self._do.append(e.Persist(record))
         self.history.add(record)
         self.members.shorten_probation(record.islands)
-        self.evidence.note_committed(record.islands, attempt.proposals)
+        self.evidence.note_committed(attempt)
         self.links.note_committed(attempt, now)
         self.plans.reductions.observe(now - attempt.opened_at)
         self.plans.close_step(attempt.inner_steps, self.members, now)

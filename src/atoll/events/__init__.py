@@ -20,6 +20,7 @@ from atoll.events.reign import Behind, Deposed, Imported, ReignBegan, Rewound
 from atoll.events.step import (
     AttemptClosed,
     AttemptOpened,
+    Clipped,
     Committed,
     Evaluated,
     Excluded,
@@ -50,6 +51,7 @@ Event = (
     | AttemptOpened
     | Fault
     | AttemptClosed
+    | Clipped
     | Excluded
     | Stalled
     | Resumed

@@ -103,6 +103,17 @@ class AttemptClosed(Occurrence, frozen=True, kw_only=True, tag="attempt closed")
         return f"step {self.step}, attempt {self.number}: {reason}"
 
 
+class Clipped(Occurrence, frozen=True, kw_only=True):
+    """A participant's pseudo-gradient is unusually large, and counts for less than its weight."""
+
+    norm: float  # as it was proposed
+    factor: float  # by which it is multiplied, below 1
+
+    @property
+    def text(self) -> str:
+        return f"{self.island}: a norm of {self.norm:.3g} is clipped to {self.factor * self.norm:.3g}"
+
+
 class Excluded(Occurrence, frozen=True, kw_only=True):
     """A participant is left out of this step, and perhaps of some more, on account of what it did."""
 

@@ -136,13 +136,19 @@ class Plan(Message, frozen=True, kw_only=True):
         return not num_done or elapsed_seconds * num_more <= available_seconds * num_done
 
 
-class Share(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Share(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One participant of an update, and its weight."""
 
     island: Label
     payload: Root  # root of its pieces' digests
     tokens: Count
     weight: float  # normalised over the participants; exactly representable in fp32
+    clip: float = 1.0  # its values are multiplied by it as well, if they are unusually large; fp32
+
+    @property
+    def factor(self) -> float:
+        """By what its values are multiplied in the sum; to be rounded to fp32, once."""
+        return self.weight * self.clip
 
 
 class Slice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

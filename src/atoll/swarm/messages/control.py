@@ -32,7 +32,7 @@ from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Message, Plan, Rewind, Term, encode
 from atoll.words import Line, Name
 
-VERSION = 4  # of this protocol: raise it with every change that an agent of before would misread
+VERSION = 5  # of this protocol: raise it with every change that an agent of before would misread
 RECORDS_AT_ONCE, RECORDS_BYTES = 64, 1 << 20  # in a message: so many, or fewer where they are large
 
 

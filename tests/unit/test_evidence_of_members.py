@@ -121,7 +121,7 @@ def holding(**roots: str) -> Holders:
     holders = Holders()
     for root, islands in roots.items():
         for island in islands:
-            holders[island] = m.Held(0, 1, b"update", root.encode())
+            holders[island] = m.Held(step=0, number=1, update=b"update", next_root=root.encode())
     return holders
 
 

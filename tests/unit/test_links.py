@@ -14,6 +14,7 @@ from atoll.coordinator.members import Member, Members
 from atoll.coordinator.split import Site, slices, solve
 from atoll.coordinator.standing import Standing
 from atoll.metrics import Rates
+from atoll.swarm import audit
 from atoll.swarm import messages as m
 from atoll.swarm.address import Address
 from atoll.swarm.records import Share, Slice, header
@@ -227,7 +228,10 @@ class Assembled:
         record = examples.attempt(participants=shares, slices=(Slice("a", 0, 1000),))
         self.attempt = OpenAttempt(record, {}, 90.0)
         self.attempt.note_reduced("a", reduced(0, 2), 100.0)
-        held = m.Held(0, 1, self.update, b"next")
+        nothing = bytes(audit.ROW_BYTES * len(audit.groups(record.slices)))
+        held = m.Held(
+            step=0, number=1, update=self.update, next_root=b"next", measure=nothing, own_measure=nothing
+        )
         assert self.attempt.note_held("a", held)
 
     @property

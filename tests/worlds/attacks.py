@@ -16,11 +16,12 @@ from worlds.swarm import LAYOUT, Swarm
 from atoll.agent import effects as e
 from atoll.agent.reduce import Reduction
 from atoll.swarm import messages as m
-from atoll.swarm.layout import digest, root
+from atoll.swarm.audit import LANES
+from atoll.swarm.layout import BLOCK, digest, root
 from atoll.swarm.records import Attempt, Term
 
 ONE_TICKET = ("v", "w", "x", "y", "z")
-SEND_PIECES = Reduction._send_pieces
+SEND_PIECES, OWN = Reduction._send_pieces, Reduction._own
 FALSE_ROOT = digest(b"another state")
 
 
@@ -143,6 +144,47 @@ class NeverSends(Attack):
         Reduction._send_pieces = SEND_PIECES
 
 
+def other_measure(message: Any) -> Any:
+    """What its payload measures, with the other sign."""
+    if not isinstance(message, m.Held):
+        return message
+    rows = np.frombuffer(message.own_measure, "<f4").reshape(-1, LANES + 1).copy()
+    rows[:, :LANES] *= -1
+    return msgspec.structs.replace(message, own_measure=rows.tobytes())
+
+
+def no_measure(message: Any) -> Any:
+    return msgspec.structs.replace(message, own_measure=b"") if isinstance(message, m.Held) else message
+
+
+class FalseSum(Attack):
+    """What it owns it sums wrongly: of each of these pieces of its slice, and no others, the negative."""
+
+    def __init__(self, pieces: slice) -> None:
+        self._pieces = pieces
+
+    async def begin(self, swarm: Swarm) -> None:
+        async def false(reduction: Reduction, number: int, part: Any) -> None:
+            if reduction.me == "x":
+                put = reduction.assembly.put
+
+                async def put_false(index: int, data: Any) -> None:
+                    if index in part.pieces[self._pieces]:
+                        elements = LAYOUT.piece(index)
+                        scales = 4 * ((elements.stop - elements.start) // BLOCK)
+                        values = np.frombuffer(data, np.int8)[scales:]
+                        data = bytes(data[:scales]) + (-values).tobytes()
+                    await put(index, data)
+
+                reduction.assembly.put = put_false
+            await OWN(reduction, number, part)
+
+        Reduction._own = false
+
+    async def end(self) -> None:
+        Reduction._own = OWN
+
+
 class ProposesAtOnce(Attack):
     """It trains on nothing, and says that it was that fast."""
 
@@ -226,6 +268,10 @@ ATTACKS: dict[str, Callable[[], Attack]] = {
     "a slice that it gives to nobody": lambda: Says(false_slice),
     "a false root": lambda: Says(false_root),
     "a false root, of five identities": lambda: Says(false_root, ONE_TICKET),
+    "false sums": lambda: FalseSum(slice(None)),
+    "a false sum of one piece": lambda: FalseSum(slice(1)),
+    "says that its payload measures otherwise": lambda: Says(other_measure),
+    "does not say what its payload measures": lambda: Says(no_measure),
     "goes five times as far": lambda: Grows(5.0),
     "accuses everybody": Accuses,
     "proposes at once": ProposesAtOnce,

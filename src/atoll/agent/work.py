@@ -20,6 +20,7 @@ from atoll.agent.donor import Donor
 from atoll.agent.fetch import Donors, NobodyHas, fetch_slice
 from atoll.agent.lanes import Lanes
 from atoll.agent.log import UpdateLog
+from atoll.agent.measure import measure
 from atoll.agent.pieces import FalsePieces
 from atoll.agent.rates import LinkRates
 from atoll.agent.recovery import Recovery
@@ -32,6 +33,7 @@ from atoll.data.partial import PartialData
 from atoll.errors import DiskError, UserError
 from atoll.metrics import Exchange
 from atoll.recipe import Recipe
+from atoll.swarm import audit
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 from atoll.swarm.address import Addresses
@@ -210,6 +212,7 @@ class BackgroundWork:
                 started = now()
                 finished = asyncio.to_thread(assembly.apply_and_finish, self.state, self.log, head)
                 table = await unbroken(finished)
+                measures = await unbroken(asyncio.to_thread(self._measures, work, assembly))
         except FalsePieces as error:
             # The bytes are those that the piece's owner announced, so the fault is not ours.
             owner = next((part.owner for part in attempt.slices if error.index in part.pieces), "")
@@ -227,8 +230,28 @@ class BackgroundWork:
             await donors.close()
         exchange = msgspec.structs.replace(self._exchange, disk_seconds=now() - started)
         self._report(m.Exchanged(attempt.step, attempt.number, exchange))
-        held = m.Held(attempt.step, attempt.number, head.digest(), root(table))
+        held = m.Held(
+            step=attempt.step,
+            number=attempt.number,
+            update=head.digest(),
+            next_root=root(table),
+            measure=measures[0],
+            own_measure=measures[1],
+        )
         self._report(e.Holding(held))
+
+    def _measures(self, work: e.Hold, assembly: Assembly) -> tuple[bytes, bytes]:
+        """What the update measures, and this island's payload in it; b"" if there is none."""
+        seed, groups = work.assembled.seed, audit.groups(work.attempt.slices)
+        share, own = work.attempt.share_of(self._island), self.payload
+        takes_part = own is not None and share is not None and own.proposal.payload == share.payload
+        update, mine = measure(assembly.pieces, groups, seed), b""
+        if takes_part and own is not None:
+            try:
+                mine = audit.packed(measure(own.pieces, groups, seed))
+            except FalsePieces as error:
+                raise UserError(f"this island's own payload is damaged: {error}") from error
+        return audit.packed(update), mine
 
     async def _advance(self, pause_seconds: float = 0.0) -> None:
         """Bring the state to the log's head, and write an outer checkpoint where one is due.

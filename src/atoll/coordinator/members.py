@@ -152,6 +152,10 @@ class Members(dict[str, Member]):
         member = self.get(island)
         return member.ticket.hex() if member and member.ticket else island
 
+    def is_relay(self, island: str) -> bool:
+        """Whether an island is a member without a trainer."""
+        return island in self and self[island].relay
+
     def hands(self, islands: Iterable[str]) -> dict[str, str]:
         """The hand of each of these islands."""
         return {island: self.hand(island) for island in islands}

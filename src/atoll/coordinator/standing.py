@@ -35,6 +35,7 @@ class Standing:
         self._out_steps: dict[str, int] = {}  # islands that take no part: for how long, this step included
         self._num_convictions: Counter[str] = Counter()
         self._num_late: Counter[str] = Counter()
+        self._num_unmeasured: Counter[str] = Counter()
         self._num_clean_steps: Counter[str] = Counter()  # since the last conviction
         self._num_charges: Counter[str] = Counter()  # in this step
         self._accusers: defaultdict[str, set[str]] = defaultdict(set)  # in this step, by whom they accuse
@@ -61,7 +62,7 @@ class Standing:
         for island in participants:
             self._num_clean_steps[island] += 1
             if self._num_clean_steps[island] % FORGIVEN_STEPS == 0:
-                for kept in (self._num_convictions, self._num_late):
+                for kept in (self._num_convictions, self._num_late, self._num_unmeasured):
                     kept[island] = max(0, kept[island] - 1)
 
     def restore_ownership(self, island: str) -> None:
@@ -99,7 +100,8 @@ class Standing:
             self.convict(accuser, f"it accused {len(unshared)} others, whom nobody else accuses")
 
     def charge_late(self, islands: set[str]) -> None:
-        """Charge islands that did not do in time what depended on them alone; they lose ownership.
+        """Charge islands that did not do in time, or not rightly, what depended on them alone; they lose
+        ownership.
 
         For twice as long each time.
         """
@@ -108,6 +110,21 @@ class Standing:
             self._num_late[island] += 1
             steps = OWNERLESS_STEPS * 2 ** (self._num_late[island] - 1)
             self.ownerless_steps[island] = min(steps, MAX_OUT_STEPS)
+
+    def charge_unmeasured(self, islands: set[str]) -> None:
+        """Charge participants that did not tell what their payloads measure, so that a sum went unchecked.
+
+        That may happen to anybody who dies just then, once.
+        """
+        for island in sorted(islands):
+            self._num_unmeasured[island] += 1
+            if self._num_unmeasured[island] > 1:
+                self.convict(island, "it did not tell, again, what its payload measures")
+
+    def clear(self, island: str) -> None:
+        """What an island was charged with as an owner was another's lie."""
+        self.restore_ownership(island)
+        self._num_late[island] = max(0, self._num_late[island] - 1)
 
     def convict(self, island: str, reason: str) -> None:
         """Leave an island out of this step, and of doubling numbers of steps with each further conviction.

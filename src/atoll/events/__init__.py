@@ -31,6 +31,7 @@ from atoll.events.step import (
     Resumed,
     Stalled,
     Thin,
+    Unaudited,
     Unequal,
 )
 
@@ -56,6 +57,7 @@ Event = (
     | Stalled
     | Resumed
     | Thin
+    | Unaudited
     | Committed
     | Evaluated
     | Finished

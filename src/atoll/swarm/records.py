@@ -164,6 +164,22 @@ class Slice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return range(self.first_piece, self.first_piece + self.num_pieces)
 
 
+class Disputed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Pieces of a step whose sum was false in an attempt before, by the measures with this seed.
+
+    Who owns them now tells what each participant's copies measure (`Reduced.measures`).
+    """
+
+    seed: bytes
+    first_piece: int
+    num_pieces: int
+
+    @property
+    def pieces(self) -> range:
+        """The numbers of its pieces."""
+        return range(self.first_piece, self.first_piece + self.num_pieces)
+
+
 class Attempt(Message, frozen=True, kw_only=True):
     """Coordinator to all ready agents: these participants' payloads are reduced by these owners."""
 
@@ -178,6 +194,7 @@ class Attempt(Message, frozen=True, kw_only=True):
     slices: tuple[Slice, ...]
     addresses: dict[str, Addresses]  # of the owners, by island
     seconds: float = 0.0  # how long the reduction should take by what is known of the links; 0: nothing is
+    disputed: tuple[Disputed, ...] = ()
 
     @property
     def involved(self) -> list[str]:
@@ -200,6 +217,7 @@ class Assembled(Message, frozen=True):
     step: int
     number: int
     digests: tuple[bytes, ...]  # of each slice: root of its pieces' digests
+    seed: bytes = b""  # of what holders measure (`audit.py`); nobody could know it before
 
 
 class UpdateHeader(Message, frozen=True, kw_only=True):

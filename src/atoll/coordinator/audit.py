@@ -132,7 +132,7 @@ class Audit:
             found.cleared.add(dispute.owner)
             found.liars.update(dict.fromkeys(differing, "its payload measures otherwise than it said"))
         else:
-            found.doubtful += [(owner, island) for owner in sorted(witnesses) for island in differing]
+            found.doubtful.extend((owner, island) for owner in sorted(witnesses) for island in differing)
 
     def _convince(self, witnesses: set[str]) -> bool:
         """Whether these are of two hands, or one is a relay, whose word decides where nobody else's does."""

@@ -140,7 +140,9 @@ class SmallRun:
             piece = values[layout.piece(index)].astype(np.float32)
             out = np.empty(codec.max_bytes(len(piece)), np.uint8)
             asyncio.run(assembly.put(index, out[: codec.encode(piece, out)].data))
-        made = header(attempt, Assembled(TERM, step, 1, (root(assembly.slice_table(part)),)))
+        made = header(
+            attempt, Assembled(term=TERM, step=step, number=1, digests=(root(assembly.slice_table(part)),))
+        )
         table = assembly.apply_and_finish(self.state, self.log, made)
         leases = {each: ((self.next_sample + n * windows, windows),) for n, each in enumerate(islands)}
         self.next_sample += windows * len(islands)

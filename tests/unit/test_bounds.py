@@ -81,8 +81,11 @@ OVER = [
     (control.COORDINATOR_DOOR, replaced(examples.hello(), session="x" * 1000)),
     (control.COORDINATOR_DOOR, replaced(examples.hello(), partitions={f"s/{i}": i for i in range(5000)})),
     (control.COORDINATOR_DOOR, replaced(examples.hello(), addresses=[["host", 1]] * 1000)),
-    (enrolment.COORDINATOR_DOOR, replaced(m.Enroll("s", b"", ""), csr=bytes(1 << 20))),
-    (enrolment.COORDINATOR_DOOR, replaced(m.Enroll("s", b"", ""), contributor="x" * 81)),
+    (enrolment.COORDINATOR_DOOR, replaced(m.Enroll(secret="s", csr=b"", contributor=""), csr=bytes(1 << 20))),
+    (
+        enrolment.COORDINATOR_DOOR,
+        replaced(m.Enroll(secret="s", csr=b"", contributor=""), contributor="x" * 81),
+    ),
     (peers.DONOR_DOOR, replaced(m.FetchBlock("f", 0), file="x" * 100_000)),
     (peers.DONOR_DOOR, replaced(m.FetchChunk(0), index=2**40)),
     (peers.FETCHER_DOOR, replaced(m.Missing(""), reason="x" * 100_000)),

@@ -85,7 +85,9 @@ class History:
             piece = values[LAYOUT.piece(index)]
             out = np.empty(CODECS["int8"].max_bytes(len(piece)), np.uint8)
             asyncio.run(assembly.put(index, out[: CODECS["int8"].encode(piece, out)].data))
-        made = header(attempt, Assembled(TERM, step, 1, (root(assembly.slice_table(part)),)))
+        made = header(
+            attempt, Assembled(term=TERM, step=step, number=1, digests=(root(assembly.slice_table(part)),))
+        )
         assembly.finish(self.log, made, self.state.next_table(made, assembly.pieces))
         return made
 

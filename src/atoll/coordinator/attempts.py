@@ -134,7 +134,9 @@ class OpenAttempt:
             return False
         roots = tuple(self._slice_roots[number] for number in range(len(slices)))
         seed = digest(b"".join((self._secret, *roots)))[: audit.SEED_BYTES]
-        self.assembled = Assembled(self.record.term, self.record.step, self.record.number, roots, seed)
+        self.assembled = Assembled(
+            term=self.record.term, step=self.record.step, number=self.record.number, digests=roots, seed=seed
+        )
         self.assembled_at = now
         return True
 

@@ -210,7 +210,7 @@ class Attempt(Message, frozen=True, kw_only=True):
         return next((s for s in self.participants if s.island == island), None)
 
 
-class Assembled(Message, frozen=True):
+class Assembled(Message, frozen=True, kw_only=True):
     """Coordinator to all ready agents: all slices are reduced, so the update is fixed."""
 
     term: Term

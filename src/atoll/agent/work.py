@@ -169,7 +169,8 @@ class BackgroundWork:
         def num_lanes(owner: str) -> int:
             return self._lanes.count(owner, len(attempt.addresses))
 
-        reduction = Reduction(self._island, attempt, assembly, mine, PROGRESS_SECONDS, report, num_lanes)
+        patience_seconds = attempt.patience_seconds or PROGRESS_SECONDS
+        reduction = Reduction(self._island, attempt, assembly, mine, patience_seconds, report, num_lanes)
         async with self._reduction_changed:
             self._reduction = reduction
             self._reduction_changed.notify_all()
@@ -215,7 +216,7 @@ class BackgroundWork:
                 started = now()
                 finished = asyncio.to_thread(assembly.apply_and_finish, self.state, self.log, head)
                 table = await unbroken(finished)
-                measures = await unbroken(asyncio.to_thread(self._measures, work, assembly))
+                measures = await unbroken(self._measures(work, assembly))
         except FalsePieces as error:
             # The bytes are those that the piece's owner announced, so the fault is not ours.
             owner = next((part.owner for part in attempt.slices if error.index in part.pieces), "")
@@ -243,18 +244,20 @@ class BackgroundWork:
         )
         self._report(e.Holding(held))
 
-    def _measures(self, work: e.Hold, assembly: Assembly) -> tuple[bytes, bytes]:
+    async def _measures(self, work: e.Hold, assembly: Assembly) -> tuple[bytes, bytes]:
         """What the update measures, and this island's payload in it; b"" if there is none."""
         seed, groups = work.assembled.seed, audit.groups(work.attempt.slices)
         share, own = work.attempt.share_of(self._island), self.payload
-        takes_part = own is not None and share is not None and own.proposal.payload == share.payload
-        update, mine = measure(assembly.pieces, groups, seed), b""
-        if takes_part and own is not None:
-            try:
-                mine = audit.packed(measure(own.pieces, groups, seed))
-            except FalsePieces as error:
-                raise UserError(f"this island's own payload is damaged: {error}") from error
-        return audit.packed(update), mine
+        measured = [asyncio.to_thread(measure, assembly.pieces, groups, seed)]
+        if own is not None and share is not None and own.proposal.payload == share.payload:
+            measured.append(asyncio.to_thread(measure, own.pieces, groups, seed))
+        update, *mine = await asyncio.gather(*measured, return_exceptions=True)
+        if isinstance(update, BaseException):
+            raise update
+        if mine and isinstance(mine[0], FalsePieces):
+            raise UserError(f"this island's own payload is damaged: {mine[0]}")
+        packed = [audit.packed(rows) for rows in (update, *mine) if not isinstance(rows, BaseException)]
+        return packed[0], packed[1] if len(packed) > 1 else b""
 
     async def _advance(self, pause_seconds: float = 0.0) -> None:
         """Bring the state to the log's head, and write an outer checkpoint where one is due.

@@ -51,6 +51,7 @@ class OpenAttempt:
         self._num_groups = len(audit.groups(record.slices))
         self.proposals = proposals  # of the participants; newer ones count in the next attempt only
         self.opened_at = now
+        self.lost_steps = 0.0  # outer steps that it has taken in vain, where it has failed
         self.assembled: Assembled | None = None
         self.assembled_at = 0.0
         self.holders = Holders()
@@ -301,6 +302,7 @@ def make_attempt(
     rules: Rules,
     clips: dict[str, float],
     disputed: tuple[Disputed, ...],
+    patience_seconds: float = 0.0,
 ) -> Attempt:
     """The record of an attempt to reduce these proposals, weighted by their counts.
 
@@ -331,6 +333,7 @@ def make_attempt(
         slices=links.slices,
         addresses={part.owner: members[part.owner].addresses for part in links.slices},
         seconds=links.seconds,
+        patience_seconds=patience_seconds,
         disputed=disputed,
     )
 

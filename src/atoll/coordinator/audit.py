@@ -20,9 +20,9 @@ from atoll.swarm.records import Disputed
 
 MAX_DISPUTES = 4  # at once: so much more an owner measures
 FALSE_ALARM = 1e-15  # how likely an honest sum is called false, for each number of a measure, at most
-_LIMIT = 2 * math.log(2 / FALSE_ALARM)  # times the squared error that is allowed (Hoeffding)
+LIMIT = 2 * math.log(2 / FALSE_ALARM)  # times the squared error that is allowed (Hoeffding)
 # Of the norms, for each addition: what a sum in fp32 rounds, with some room.
-_ROUNDING = 2.0**-20
+ROUNDING = 2.0**-20
 
 Doubles = npt.NDArray[np.float64]
 
@@ -83,8 +83,8 @@ class Audit:
         expected = sum(factors[island] * rows[:, :LANES] for island, rows in own.items())
         # A sum is no longer than its parts together: a coarse encoding does not allow its owner more.
         noise = np.square(sum(factors[island] * np.sqrt(rows[:, LANES]) for island, rows in own.items()))
-        rounding = _ROUNDING * (len(own) + 8) * sum(factors[i] * attempt.proposals[i].norm for i in own)
-        limits = _LIMIT * np.minimum(noise, update[:, LANES]) + rounding**2
+        rounding = ROUNDING * (len(own) + 8) * sum(factors[i] * attempt.proposals[i].norm for i in own)
+        limits = LIMIT * np.minimum(noise, update[:, LANES]) + rounding**2
         excess = np.square(update[:, :LANES] - expected).max(1) - limits
         false: set[str] = set()
         self._disputes = []

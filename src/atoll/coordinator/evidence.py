@@ -69,7 +69,9 @@ class Evidence:
         if fault.kind == "failed":
             attempt.note_unable(accuser)
         if fault.kind != "failed" or accuser != peer:
+            self.standing.lost_steps = attempt.lost_steps
             self._following(do, lambda: self.standing.charge(accuser, peer, fault.kind, attempt.record))
+            self.standing.lost_steps = 0.0
         return True
 
     def weigh_reduced(self, attempt: OpenAttempt, do: Effects) -> tuple[Cause | None, list[str]]:

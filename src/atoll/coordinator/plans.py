@@ -4,7 +4,7 @@ import math
 from collections import Counter
 
 from atoll.coordinator import pace
-from atoll.coordinator.deadlines import FLOOR_SHARE, Deadline
+from atoll.coordinator.deadlines import FLOOR_SHARE, Deadline, doubled
 from atoll.coordinator.leases import Leases
 from atoll.coordinator.members import Member, Members
 from atoll.coordinator.rules import Rules
@@ -14,6 +14,8 @@ from atoll.swarm.records import CommitRecord, Plan, Term
 
 # How long after the others an island may be done, until it was seen how much later they are.
 FIRST_LATENESS_SECONDS = 30.0
+MIN_PATIENCE_SECONDS, MAX_PATIENCE_SECONDS = 3.0, 10.0  # with who sends nothing
+PATIENCE_REDUCTIONS = 5.0
 
 
 class Plans(dict[str, Plan]):
@@ -133,6 +135,19 @@ class Plans(dict[str, Plan]):
         self.handovers.observe(min(proposal.handover_seconds, now - self.began_at))
         member.observe_pace(proposal.step, proposal.inner_steps, proposal.compute_seconds)
         return half_done
+
+    def patience_seconds(self, number: int) -> float:
+        """How long an agent is to wait for a next piece in attempt `number`: some times as long as a whole
+        reduction usually takes, and longer each time that it fails. 0 where that is not known.
+        """
+        usual_seconds = self.reductions.median_seconds
+        patience = max(MIN_PATIENCE_SECONDS, PATIENCE_REDUCTIONS * usual_seconds)
+        return min(doubled(patience, number), MAX_PATIENCE_SECONDS) if usual_seconds else 0.0
+
+    def share_of_step(self, seconds: float) -> float:
+        """How many steps of the length of this one so many seconds are; 0 where its length is not known."""
+        length = self.half_done_at - self.began_at if self.half_done_at < math.inf else self.step_seconds
+        return seconds / length if length else 0.0
 
     @property
     def meant_end(self) -> float:

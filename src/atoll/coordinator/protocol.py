@@ -290,7 +290,8 @@ class Coordinator:
             return
         self.number += 1
         at, told = (self.term, self.head, self.number, self.head_root), self.evidence.told(able, self._do)
-        attempt = make_attempt(*at, able, links, self.members, self.rules, *told)
+        patience_seconds = self.plans.patience_seconds(self.number)
+        attempt = make_attempt(*at, able, links, self.members, self.rules, *told, patience_seconds)
         self.attempt, self._closed = OpenAttempt(attempt, able, now, secret(attempt, self._sign)), None
         self._do.append(e.Persist(attempt))
         self._do.send_all(self.members.ready(self.head), attempt)
@@ -327,6 +328,7 @@ class Coordinator:
         attempt = self.attempt or self._closed
         if attempt is None or not attempt.is_about(fault):
             return False
+        attempt.lost_steps = self.plans.share_of_step(now - attempt.opened_at)
         if not self.evidence.hear(member.island, fault, attempt, self._do):
             return False
         self.links.note_fault(member.island, fault)

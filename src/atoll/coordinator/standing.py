@@ -5,6 +5,7 @@ participation once several others, of different hands, say the same. Whoever cos
 again is left out for doubling times, and is forgiven by taking part without a fault.
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 
@@ -14,6 +15,7 @@ from atoll.swarm.records import Attempt
 OWNERLESS_STEPS = 5  # a connection that stays dead costs its deadline once in so many steps, not in each
 MAX_OUT_STEPS = 64  # for which an island is left out at once
 FORGIVEN_STEPS = 8  # commits that an island must take part in until one of its convictions is forgotten
+MAX_COST_SHARE = 0.1  # of everybody's time, that one island may cost again and again
 NUM_WITNESSES = 2  # of different hands, who convict
 NUM_UNSHARED = 3  # whom one alone accuses: then it is the accuser
 
@@ -32,6 +34,7 @@ class Standing:
         self.ownerless_steps: dict[str, int] = {}  # by island, this step included
         self.reasons: dict[str, str] = {}  # of those that are left out, for people
         self._hand = hand
+        self.lost_steps = 0.0  # that what is charged now has cost everybody
         self._out_steps: dict[str, int] = {}  # islands that take no part: for how long, this step included
         self._num_convictions: Counter[str] = Counter()
         self._num_late: Counter[str] = Counter()
@@ -127,7 +130,8 @@ class Standing:
         self._num_late[island] = max(0, self._num_late[island] - 1)
 
     def convict(self, island: str, reason: str) -> None:
-        """Leave an island out of this step, and of doubling numbers of steps with each further conviction.
+        """Leave an island out of this step, and of doubling numbers of steps with each further conviction; of
+        so many at least that what it has cost is MAX_COST_SHARE of them.
 
         Whoever lost ownership by an exchange with it may own again.
         """
@@ -143,7 +147,9 @@ class Standing:
         self.ownerless_steps[island] = OWNERLESS_STEPS
         self._num_clean_steps[island] = 0
         self._num_convictions[island] += 1
-        self._leave_out(island, min(2 ** (self._num_convictions[island] - 1), MAX_OUT_STEPS), reason)
+        owed_steps = math.ceil(self.lost_steps / MAX_COST_SHARE - 1e-9)
+        num_steps = max(2 ** (self._num_convictions[island] - 1), owed_steps)
+        self._leave_out(island, min(num_steps, MAX_OUT_STEPS), reason)
 
     def exclude_worst(self, participants: list[str]) -> str:
         """Convict the participant with most charges, because no owner is left; return it, "" if none has any.

@@ -194,6 +194,7 @@ class Attempt(Message, frozen=True, kw_only=True):
     slices: tuple[Slice, ...]
     addresses: dict[str, Addresses]  # of the owners, by island
     seconds: float = 0.0  # how long the reduction should take by what is known of the links; 0: nothing is
+    patience_seconds: float = 0.0  # how long an agent waits for another's next piece; 0: as long as it likes
     disputed: tuple[Disputed, ...] = ()
 
     @property

@@ -264,6 +264,17 @@ def test_who_drips_is_not_waited_for() -> None:
     assert not world.is_waited_for(110.1)
 
 
+def test_a_slow_disk_has_a_twentieth_of_the_step() -> None:
+    """Who holds late would else be taken for one that does not want to measure."""
+    world = Assembled()
+    world.holding = Holding(RULES, world.members, lambda: 1000.0)
+    for _ in range(5):
+        world.holding.observe(world.attempt, "a", 101.0)
+    world.attempt.note_beat("b", beat(num_pieces=1000), 150.0)
+    assert world.is_waited_for(199.9)
+    assert not world.is_waited_for(200.1)
+
+
 def test_who_has_all_pieces_has_the_time_that_holding_takes_others() -> None:
     world = Assembled()
     for _ in range(5):

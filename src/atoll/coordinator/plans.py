@@ -146,8 +146,14 @@ class Plans(dict[str, Plan]):
 
     def share_of_step(self, seconds: float) -> float:
         """How many steps of the length of this one so many seconds are; 0 where its length is not known."""
-        length = self.half_done_at - self.began_at if self.half_done_at < math.inf else self.step_seconds
-        return seconds / length if length else 0.0
+        return seconds / self.length_seconds if self.length_seconds else 0.0
+
+    @property
+    def length_seconds(self) -> float:
+        """How long the islands of this step train, as far as that is known already; else 0."""
+        if self.half_done_at < math.inf:
+            return self.half_done_at - self.began_at
+        return self.step_seconds if self.step_seconds < math.inf else 0.0
 
     @property
     def meant_end(self) -> float:

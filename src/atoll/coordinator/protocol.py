@@ -49,7 +49,7 @@ class Coordinator:
         self.plans, self.evidence = Plans(rules), Evidence(rules, self.members)
         self.standing = self.evidence.standing
         self.doubt = Doubt(self.history, self.plans, self.members, rules.doubt_seconds)
-        self.holding = Holding(rules, self.members)
+        self.holding = Holding(rules, self.members, lambda: self.plans.length_seconds)
         self.start, self.stall = Start(self.members, rules.num_awaited), Stall(self.members, self.doubt)
         self.links = Links(rules, self.members)
         self.finish = Finish(self.members, rules.last_seconds)

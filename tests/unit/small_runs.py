@@ -88,7 +88,7 @@ class SmallRun:
         )
         self.events: list[object] = [ReignBegan(time=0.0, run_id=self.info.run_id, term=1)]
         for island, (contributor, place) in people.items():
-            self.store.redeem(self.store.new_ticket(1, 1.0), island, contributor, b"", place)
+            self.store.redeem(self.store.new_ticket(1, 1.0), island, contributor, b"", place=place)
             self.events.append(Enrolled(time=0.0, island=island, contributor=contributor, place=place))
             self.events.append(Joined(time=0.0, island=island, contributor=contributor, relay=False))
         layout, state_0 = self.info.layout, self.dir.state_0()

@@ -282,3 +282,15 @@ def test_who_has_all_pieces_has_the_time_that_holding_takes_others() -> None:
     world.attempt.note_beat("b", beat(num_pieces=1000), 150.0)
     assert world.is_waited_for(152.9)
     assert not world.is_waited_for(153.1)
+
+
+def test_an_update_that_its_owner_alone_holds_is_not_committed_while_another_is_ready() -> None:
+    world = Assembled()
+    for now in (1e3, 1e5, 1e7):  # from the second time on a minority of holders would do
+        verdict = world.holding.verdict(world.attempt, 0, now, e.Effects())
+        assert verdict is not None
+        assert verdict.held is None
+    world.members["b"].leave(owes_proposal=True)
+    verdict = world.holding.verdict(world.attempt, 0, 1e9, e.Effects())
+    assert verdict is not None
+    assert verdict.held is not None

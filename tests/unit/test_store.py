@@ -67,9 +67,9 @@ def attempt(step: int, number: int) -> Attempt:
 
 # --------------------------------------------------------------------------------------- tickets and islands
 def test_a_ticket_is_exchanged_for_a_certificate(store) -> None:
-    kept = store.redeem(store.new_ticket(1, 1.0), "a", "Ada", b"certificate", "London")
+    kept = store.redeem(store.new_ticket(1, 1.0), "a", "Ada", b"certificate", place="London")
     assert kept == b"certificate"
-    assert store.enrolled() == {"a": ("Ada", "", "London")}
+    assert store.enrolled() == {"a": ("Ada", "", "London", "")}
 
 
 def test_an_unknown_ticket_is_refused(store) -> None:

@@ -97,7 +97,12 @@ async def _enrol(settings: Settings, ticket: str, waits: Callable[[str], None]) 
     while True:
         try:
             return await membership.enrol(
-                settings.directory, parsed, settings.contributor, settings.place, settings.relay
+                settings.directory,
+                parsed,
+                settings.contributor,
+                place=settings.place,
+                link=settings.link,
+                relay=settings.relay,
             )
         except TransportError as error:
             if time.monotonic() > deadline:

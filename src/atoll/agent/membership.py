@@ -9,8 +9,9 @@ from atoll.errors import UserError
 from atoll.files import write_atomic
 from atoll.swarm.address import Addresses
 from atoll.swarm.identity import Credentials, Ticket, common_name, is_expired, island_key, role_of
-from atoll.swarm.messages import Enroll, TicketRefused
+from atoll.swarm.messages import Enroll, Enrolled, TicketRefused
 from atoll.swarm.records import RunInfo
+from atoll.swarm.transport import NotUnderstood
 
 
 class Membership(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -45,12 +46,18 @@ def load(directory: Path) -> Membership | None:
 
 
 async def enrol(
-    directory: Path, ticket: Ticket, contributor: str, place: str = "", relay: bool = False
+    directory: Path,
+    ticket: Ticket,
+    contributor: str,
+    *,
+    place: str = "",
+    link: str = "",
+    relay: bool = False,
 ) -> Membership:
     """Turn a ticket into a membership, or give back the one kept here, whose certificate is made anew where
     it has expired; idempotent.
 
-    `contributor` and `place` are told to the run's host, once, for good. A `relay` never takes part.
+    `contributor`, `place` and `link` are told to the run's host, once, for good. A `relay` never takes part.
 
     Raises UserError when the ticket is not good or the directory belongs to another run; TransportError when
     the coordinator cannot be reached.
@@ -69,11 +76,20 @@ async def enrol(
     line = await enrolment_line(ticket)
     try:
         await line.stream.send(
-            Enroll(secret=ticket.secret, csr=csr, contributor=contributor, place=place, relay=relay)
+            Enroll(
+                secret=ticket.secret,
+                csr=csr,
+                contributor=contributor,
+                place=place,
+                link=link,
+                relay=relay,
+            )
         )
         enrolled, _ = await line.stream.receive(10.0)
         if isinstance(enrolled, TicketRefused):
             raise UserError(enrolled.reason)
+        if not isinstance(enrolled, Enrolled):
+            raise NotUnderstood(f"{line.host.for_strangers}: answered something else than a certificate")
     finally:
         await line.stream.close()
         await line.close()

@@ -16,6 +16,7 @@ from atoll.agent import effects as e
 from atoll.agent.accounts import Accounts, now
 from atoll.agent.assembly import Assembly
 from atoll.agent.dataset import Fetching
+from atoll.agent.diloco import Direction
 from atoll.agent.donor import Donor
 from atoll.agent.fetch import Donors, NobodyHas, fetch_slice
 from atoll.agent.lanes import Lanes
@@ -204,7 +205,7 @@ class BackgroundWork:
             return
         assembly = reduction.assembly
         donors = self._others({**self.donors, **attempt.addresses})
-        owner = ""  # of the slice that is asked for
+        owner, found = "", Direction()  # of the slice that is asked for; of the update
         try:
             await self.tasks.ended("reduce")  # its own waits have deadlines
             for part, slice_root in zip(attempt.slices, work.assembled.digests, strict=True):
@@ -214,7 +215,7 @@ class BackgroundWork:
             async with self._state_lock:
                 self._accounts.say(f"holding step {attempt.step}")
                 started = now()
-                finished = asyncio.to_thread(assembly.apply_and_finish, self.state, self.log, head)
+                finished = asyncio.to_thread(assembly.apply_and_finish, self.state, self.log, head, found)
                 table = await unbroken(finished)
                 measures = await unbroken(self._measures(work, assembly))
         except FalsePieces as error:
@@ -232,7 +233,9 @@ class BackgroundWork:
             return
         finally:
             await donors.close()
-        exchange = msgspec.structs.replace(self._exchange, disk_seconds=now() - started)
+        exchange = msgspec.structs.replace(
+            self._exchange, disk_seconds=now() - started, norm=found.norm, cosine=found.cosine
+        )
         self._report(m.Exchanged(attempt.step, attempt.number, exchange))
         held = m.Held(
             step=attempt.step,

@@ -15,6 +15,7 @@ from atoll.swarm.layout import DIGEST_BYTES
 from atoll.swarm.messages import VERSION, Hello, Propose
 from atoll.swarm.records import Plan, Term
 
+NOT_FINITE = "that is not finite"  # how the reason ends where a figure is no number or infinite
 NUM_REMEMBERED = 64  # norms of one island
 MIN_OTHERS, MIN_PAST = 2, 3  # norms that are compared with
 MAX_EXCESS, TINY = 1.05, 1e-12  # of a measured norm over the one that its maker said: encoding rounds
@@ -81,11 +82,11 @@ def objection_to_proposal(rules: Rules, plan: Plan, proposal: Propose) -> str:
         return "a payload that is no digest"
     seconds = proposal.compute_seconds, proposal.handover_seconds
     if not all(map(math.isfinite, (proposal.norm, proposal.loss or 0.0, *seconds))):
-        return "a norm, loss or duration that is not finite"
+        return f"a norm, loss or duration {NOT_FINITE}"
     if proposal.norm < 0:
         return "a negative norm"
     if not proposal.metrics.is_finite:
-        return "a measurement that is not finite"
+        return f"a measurement {NOT_FINITE}"
     if min(seconds) < 0:
         return "a negative duration"
     return ""

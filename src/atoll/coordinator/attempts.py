@@ -113,6 +113,8 @@ class OpenAttempt:
             root=record.next_root.hex(),
             reduce_seconds=self.assembled_at - self.opened_at,
             hold_seconds=now - self.assembled_at,
+            norm=_median(told.norm for told in self.exchanges.values()),
+            cosine=_median(told.cosine for told in self.exchanges.values()),
         )
 
     def is_about(self, message: m.Reduced | m.Held | m.Fault | m.Exchanged) -> bool:
@@ -280,6 +282,12 @@ class OpenAttempt:
         ]
 
 
+def _median(told: Iterable[float | None]) -> float | None:
+    """What most say, since nobody is trusted alone; None where nobody has told."""
+    known = [figure for figure in told if figure is not None]
+    return float(np.median(known)) if known else None
+
+
 def contribution(proposal: m.Propose, exchange: Exchange) -> Contribution:
     """What a participant gave, for the events file."""
     return Contribution(
@@ -288,6 +296,7 @@ def contribution(proposal: m.Propose, exchange: Exchange) -> Contribution:
         loss=proposal.loss,
         metrics=proposal.metrics,
         exchange=exchange,
+        norm=proposal.norm,
     )
 
 

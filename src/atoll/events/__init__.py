@@ -4,6 +4,7 @@ The coordinator reports them; `atoll.events.log` writes them to the events file,
 docs/events.md describes every kind, its fields, and the file.
 """
 
+from atoll.events.alert import Alert
 from atoll.events.membership import (
     Answered,
     Enrolled,
@@ -61,6 +62,7 @@ Event = (
     | Committed
     | Evaluated
     | Finished
+    | Alert
     | ReignBegan
     | Deposed
     | Rewound

@@ -171,6 +171,7 @@ class Contribution(msgspec.Struct, frozen=True, kw_only=True):
     loss: float | None  # mean over these inner steps, in nats per token
     metrics: Metrics  # of the island, when it proposed
     exchange: Exchange = Exchange()  # of the island, when it held the update; zeros if it did not in time
+    norm: float | None = None  # of its pseudo-gradient, as it says and owners have measured; None: not known
 
 
 class Committed(Occurrence, frozen=True, kw_only=True):
@@ -185,6 +186,12 @@ class Committed(Occurrence, frozen=True, kw_only=True):
     root: str  # of the state that the step leads to, in hex
     reduce_seconds: float = 0.0  # from the opening of its attempt until all slices were reduced
     hold_seconds: float = 0.0  # from then until enough held the update
+    norm: float | None = None  # of the update, as the median of its holders says; None: nobody has told
+    # Of the update to the outer momentum that it meets, which is a mean of the updates before it: near 1
+    # where they all go one way, near 0 where each goes its own. None: as above, and at the first step.
+    cosine: float | None = None
+    # Its tokens by source; empty where samples are of no source.
+    sources: dict[str, int] = msgspec.field(default_factory=dict[str, int])
 
     @property
     def text(self) -> str:
@@ -199,6 +206,7 @@ class Evaluated(Occurrence, frozen=True, kw_only=True):
     root: str  # of the state, in hex
     scores: dict[str, Score]  # by lm-eval's name of the task
     heldout_losses: dict[str, float]  # by source: nats per token of text that is never trained on
+    samples: tuple[str, ...] = ()  # texts that the state has written, each on one line
 
     @property
     def text(self) -> str:

@@ -43,6 +43,8 @@ from atoll.swarm.messages.control import (
 from atoll.swarm.messages.enrolment import (
     Enroll,
     Enrolled,
+    Look,
+    Looked,
     TicketRefused,
 )
 from atoll.swarm.messages.operator import (
@@ -127,6 +129,8 @@ __all__ = [
     "Invited",
     "IslandEvicted",
     "IslandReadmitted",
+    "Look",
+    "Looked",
     "Missing",
     "NoMorePieces",
     "Piece",

@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from small_runs import SmallRun
 from test_merge import FirstWeight, checkpoint, constant
 
 from atoll import recipe as recipes
@@ -203,6 +204,19 @@ def test_what_trains_side_by_side_shares_the_cores(
     if given is None:
         recipe = recipes.parse(recipe.shared() | {"island": {}}, "test")
     assert Training(islands=islands, at_once=at_once).threads(recipe) == threads
+
+
+def test_a_run_that_others_have_finished_is_only_exported(tmp_path: Path, monkeypatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(training, "atoll", lambda verb, *words, **_: done.append(verb))
+    monkeypatch.setattr(training, "prepare", lambda *_, **__: None)
+    run = SmallRun(tmp_path).commit(5)
+    training.train(run.recipe, run.dir, Training(), threading.Event())
+    assert done == ["train", "export"]
+    done.clear()
+    run.commit(1)
+    training.train(run.recipe, run.dir, Training(), threading.Event())
+    assert done == ["export"]
 
 
 # ------------------------------------------------------------------------------------------ children

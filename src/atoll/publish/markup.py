@@ -20,7 +20,7 @@ def text(words: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are Markdown already; numbers stand right, with their unit on a narrow page too."""
+    """A table of cells that are Markdown already; numbers stand right, and are not parted from their %."""
     rows = list(rows)
     right = [bool(rows) and all(_is_number(row[at]) for row in rows) for at in range(len(head))]
     rule = ["---:" if is_right else "---" for is_right in right]

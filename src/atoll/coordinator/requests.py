@@ -123,6 +123,7 @@ class Requests:
                 root=root.hex(),
                 scores=told.scores,
                 heldout_losses=told.heldout_losses,
+                samples=told.samples,
             )
         )
         return m.EvaluationTold()

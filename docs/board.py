@@ -31,6 +31,8 @@ PANELS = [
     ),
     ("Who is here", "none", {"atoll_islands": "islands", "atoll_participants": "in the newest commit"}),
     ("Gradient norm", "none", {"atoll_island_gradient_norm": WHO}),
+    ("Norms of updates", "none", {"atoll_update_norm": "update", "atoll_island_norm": WHO}),
+    ("Direction of updates", "none", {"atoll_update_cosine": "cosine to the momentum"}),
     ("Sent in a step", "bytes", {"atoll_island_sent_bytes": WHO}),
     (
         "Given, by contributor",

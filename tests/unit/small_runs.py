@@ -125,7 +125,10 @@ class SmallRun:
             codec=codec.name,
             lr=self.recipe.objective.outer_lr,
             momentum=self.recipe.objective.outer_momentum,
-            participants=tuple(Share(each, b"p" * 32, tokens, 1 / len(islands)) for each in islands),
+            participants=tuple(
+                Share(island=each, payload=b"p" * 32, tokens=tokens, weight=1 / len(islands))
+                for each in islands
+            ),
             slices=(part,),
             addresses={},
         )
@@ -137,7 +140,9 @@ class SmallRun:
             piece = values[layout.piece(index)].astype(np.float32)
             out = np.empty(codec.max_bytes(len(piece)), np.uint8)
             asyncio.run(assembly.put(index, out[: codec.encode(piece, out)].data))
-        made = header(attempt, Assembled(TERM, step, 1, (root(assembly.slice_table(part)),)))
+        made = header(
+            attempt, Assembled(term=TERM, step=step, number=1, digests=(root(assembly.slice_table(part)),))
+        )
         table = assembly.apply_and_finish(self.state, self.log, made)
         leases = {each: ((self.next_sample + n * windows, windows),) for n, each in enumerate(islands)}
         self.next_sample += windows * len(islands)

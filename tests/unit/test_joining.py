@@ -1,20 +1,27 @@
 """What a host tells who asks before joining, and what joining says before it starts."""
 
 import asyncio
+import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 from unit.machines import CPU, NEEDS, NETWORK, SYSTEM, asked, changed
 from worlds.swarm import Swarm
 
+import examples
 from atoll.coordinator.requests import Requests
 from atoll.doctor.accelerator import Accelerators
 from atoll.doctor.joining import Joining
 from atoll.doctor.offer import Seen, described
 from atoll.recipe import Island
+from atoll.run.contributed import contributed
+from atoll.run.directory import RunDir
 from atoll.swarm import messages as m
 from atoll.swarm.address import Address
 from atoll.swarm.identity import Ticket
+from atoll.terminal import Joiner, Terminal
 
 
 @pytest.fixture
@@ -125,3 +132,22 @@ def test_a_relay_and_caps_and_metered_links_are_told_as_such(run) -> None:
     assert "at most 20 Mbit/s up are used; others get no state and no data here" in text
     assert "with 2 cores" in text
     assert "only dials out (--dial-only)" in text
+
+
+# ------------------------------------------------------------------------------------------------ and leaving
+def test_who_leaves_is_told_what_was_done_and_what_is_committed(monkeypatch, tmp_path) -> None:
+    file = io.StringIO()
+    speaker = Joiner(Terminal(console=Console(file=file, width=200)))
+    plan, metrics = examples.plan(), SimpleNamespace(loss=5.0)
+    for number in (1, 2):
+        speaker.inner_step(plan, number, metrics)
+    monkeypatch.setattr("atoll.run.contributed.run_status", lambda run_dir: None)
+    unknown = contributed(RunDir(tmp_path), "a" * 16)
+    assert "is not known here: the run's host does not answer" in unknown
+    speaker.left(unknown)
+    assert file.getvalue().startswith("left; 2 inner steps were done here; how much of it is committed")
+    island = SimpleNamespace(island="a" * 16, committed_tokens=250)
+    status = SimpleNamespace(islands=[island], committed_tokens=1000)
+    monkeypatch.setattr("atoll.run.contributed.run_status", lambda run_dir: status)
+    assert "250 tokens, 25.0% of the run's" in contributed(RunDir(tmp_path), "a" * 16)
+    assert "0 tokens; the samples" in contributed(RunDir(tmp_path), "b" * 16)

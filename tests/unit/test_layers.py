@@ -81,7 +81,7 @@ EDGES: dict[str, tuple[set[str], bool]] = {
     "prometheus_client": ({"sinks/prometheus.py"}, True),
     "tensorboard": ({"sinks/tensorboard.py"}, True),
     "wandb": ({"sinks/wandb.py"}, True),
-    "openai": ({"post/server.py", "post/evolve/server.py"}, True),
+    "openai": ({"post/client.py"}, True),
 }
 STRUCTS = {"Struct", "Message", "Table", "Event"}  # bases of structs
 WITHOUT_TORCH = (

@@ -7,7 +7,9 @@ import numpy as np
 from atoll.agent.arrays import Floats
 from atoll.agent.codecs import CODECS, Codec
 from atoll.agent.kernel import kernel
+from atoll.agent.measure import add_signed
 from atoll.agent.pieces import FalsePieces, Pieces
+from atoll.swarm.audit import LANES
 from atoll.swarm.layout import BLOCK, digest
 from atoll.swarm.records import UpdateHeader
 
@@ -113,7 +115,11 @@ def self_test() -> bytes:
     nesterov(values, momentum, parameters, np.float32(0.7), np.float32(0.9))
     difference = np.empty_like(values)
     pseudo_gradient(parameters, values, difference)
-    return digest(b"".join([*results, momentum.tobytes(), parameters.tobytes(), difference.tobytes()]))
+    lanes = np.zeros(LANES)
+    add_signed(values, np.uint64(1), np.uint64(0), lanes)
+    return digest(
+        b"".join([*results, lanes.tobytes(), momentum.tobytes(), parameters.tobytes(), difference.tobytes()])
+    )
 
 
 def _tested(codec: Codec, values: Floats) -> list[bytes]:

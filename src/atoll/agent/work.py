@@ -21,6 +21,7 @@ from atoll.agent.donor import Donor
 from atoll.agent.fetch import Donors, NobodyHas, fetch_slice
 from atoll.agent.lanes import Lanes
 from atoll.agent.log import UpdateLog
+from atoll.agent.measure import measure
 from atoll.agent.pieces import FalsePieces
 from atoll.agent.rates import LinkRates
 from atoll.agent.recovery import Recovery
@@ -33,6 +34,7 @@ from atoll.data.partial import PartialData
 from atoll.errors import DiskError, UserError
 from atoll.metrics import Exchange
 from atoll.recipe import Recipe
+from atoll.swarm import audit
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 from atoll.swarm.address import Addresses
@@ -168,7 +170,8 @@ class BackgroundWork:
         def num_lanes(owner: str) -> int:
             return self._lanes.count(owner, len(attempt.addresses))
 
-        reduction = Reduction(self._island, attempt, assembly, mine, PROGRESS_SECONDS, report, num_lanes)
+        patience_seconds = attempt.patience_seconds or PROGRESS_SECONDS
+        reduction = Reduction(self._island, attempt, assembly, mine, patience_seconds, report, num_lanes)
         async with self._reduction_changed:
             self._reduction = reduction
             self._reduction_changed.notify_all()
@@ -214,6 +217,7 @@ class BackgroundWork:
                 started = now()
                 finished = asyncio.to_thread(assembly.apply_and_finish, self.state, self.log, head, found)
                 table = await unbroken(finished)
+                measures = await unbroken(self._measures(work, assembly))
         except FalsePieces as error:
             # The bytes are those that the piece's owner announced, so the fault is not ours.
             owner = next((part.owner for part in attempt.slices if error.index in part.pieces), "")
@@ -233,8 +237,30 @@ class BackgroundWork:
             self._exchange, disk_seconds=now() - started, norm=found.norm, cosine=found.cosine
         )
         self._report(m.Exchanged(attempt.step, attempt.number, exchange))
-        held = m.Held(attempt.step, attempt.number, head.digest(), root(table))
+        held = m.Held(
+            step=attempt.step,
+            number=attempt.number,
+            update=head.digest(),
+            next_root=root(table),
+            measure=measures[0],
+            own_measure=measures[1],
+        )
         self._report(e.Holding(held))
+
+    async def _measures(self, work: e.Hold, assembly: Assembly) -> tuple[bytes, bytes]:
+        """What the update measures, and this island's payload in it; b"" if there is none."""
+        seed, groups = work.assembled.seed, audit.groups(work.attempt.slices)
+        share, own = work.attempt.share_of(self._island), self.payload
+        measured = [asyncio.to_thread(measure, assembly.pieces, groups, seed)]
+        if own is not None and share is not None and own.proposal.payload == share.payload:
+            measured.append(asyncio.to_thread(measure, own.pieces, groups, seed))
+        update, *mine = await asyncio.gather(*measured, return_exceptions=True)
+        if isinstance(update, BaseException):
+            raise update
+        if mine and isinstance(mine[0], FalsePieces):
+            raise UserError(f"this island's own payload is damaged: {mine[0]}")
+        packed = [audit.packed(rows) for rows in (update, *mine) if not isinstance(rows, BaseException)]
+        return packed[0], packed[1] if len(packed) > 1 else b""
 
     async def _advance(self, pause_seconds: float = 0.0) -> None:
         """Bring the state to the log's head, and write an outer checkpoint where one is due.

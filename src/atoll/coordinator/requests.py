@@ -13,7 +13,16 @@ from atoll.errors import UserError
 from atoll.events import Enrolled, Evaluated, Evicted, Readmitted
 from atoll.swarm import messages as m
 from atoll.swarm.address import HostPorts
-from atoll.swarm.identity import OPERATOR, Ticket, common_name, fingerprint
+from atoll.swarm.identity import (
+    ISLAND,
+    OPERATOR,
+    RELAY,
+    Ticket,
+    common_name,
+    fingerprint,
+    needs_renewal,
+    role_of,
+)
 from atoll.swarm.messages import enrolment, operator
 from atoll.swarm.transport import NotUnderstood, Stream
 from atoll.words import listed
@@ -46,13 +55,16 @@ class Requests:
             await stream.send(await self._looked(request, stream.peer_host))
             return
         try:
-            certificate = server.keys.issue(request.csr)
+            certificate = server.keys.issue(request.csr, RELAY if request.relay else ISLAND)
             island = common_name(certificate)
             who = {"place": request.place, "link": request.link}
             kept = server.store.redeem(request.secret, island, request.contributor, certificate, **who)
         except UserError as error:
             await stream.send(m.TicketRefused(str(error)))
             return
+        if needs_renewal(kept) or role_of(kept) != role_of(certificate):
+            server.store.keep_certificate(island, certificate)
+            kept = certificate
         server.events.write(Enrolled(island=island, contributor=request.contributor, **who))
         server.reach.enrolled(island, stream.peer_host)
         await stream.send(m.Enrolled(kept, server.run))
@@ -90,6 +102,8 @@ class Requests:
             return m.StatusReply(self._board.status())
         if isinstance(request, m.TellEvaluation):
             return self._evaluated(request, "" if peer == OPERATOR else peer)
+        if isinstance(request, m.Renew):
+            return self._renewed(request, peer)
         if peer != OPERATOR:
             return m.RequestRefused("only the run's operator may do this: use the machine that hosts the run")
         try:
@@ -102,6 +116,21 @@ class Requests:
                     return self._readmit(*self._found(request.island))
         except UserError as error:
             return m.RequestRefused(str(error))
+
+    def _renewed(self, request: m.Renew, island: str) -> operator.ToOperator:
+        """A new certificate for a member's own key, and for what it is already."""
+        server = self._server
+        try:
+            if reason := server.store.eviction_reason(island):
+                raise UserError(f"{island} was evicted from this run: {reason}")
+            role = role_of(server.store.certificate_of(island))
+            certificate = server.keys.issue(request.csr, role or ISLAND)
+        except UserError as error:
+            return m.RequestRefused(str(error))
+        if not role or common_name(certificate) != island:
+            return m.RequestRefused("this is not the key by which this member is known; join with a ticket")
+        server.store.keep_certificate(island, certificate)
+        return m.Renewed(certificate)
 
     def _evaluated(self, told: m.TellEvaluation, island: str) -> operator.ToOperator:
         server = self._server

@@ -36,7 +36,7 @@ from atoll.errors import UserError
 from atoll.events.log import EventLog
 from atoll.swarm import messages as m
 from atoll.swarm.address import Addresses
-from atoll.swarm.identity import RunKeys, verify_record
+from atoll.swarm.identity import RELAY, RunKeys, role_of, verify_record
 from atoll.swarm.messages.control import ToAgent, ToCoordinator
 from atoll.swarm.records import CommitRecord, Rewind, RunInfo, Term
 from atoll.swarm.transport import NotUnderstood, Stream, Transport, TransportError, expect, together
@@ -262,6 +262,9 @@ class CoordinatorServer:
             raise TransportError("this coordinator does not lead yet")
         if reason := self.store.eviction_reason(island):
             await stream.send(m.Refused(f"{island} was evicted from this run: {reason}"))
+            return
+        if (role := role_of(self.store.certificate_of(island))) and (role == RELAY) != hello.relay:
+            await stream.send(m.Refused(f"{island} enrolled as {role}; join in another directory (--dir)"))
             return
         protocol = self.protocol
         num_rewinds = len(protocol.history.rewinds)

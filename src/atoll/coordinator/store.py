@@ -289,6 +289,17 @@ class Store:
             db.execute(ISLAND.insert().values(**values))
         return certificate
 
+    def certificate_of(self, island: str) -> bytes:
+        """The certificate that an island was given last; empty if it has not enrolled here."""
+        with self._transaction() as db:
+            query = sql.select(ISLAND.c.certificate).where(ISLAND.c.id == island)
+            return bytes(db.execute(query).scalar() or b"")
+
+    def keep_certificate(self, island: str, certificate: bytes) -> None:
+        """An island is given another certificate of the same key."""
+        with self._transaction() as db:
+            db.execute(ISLAND.update().where(ISLAND.c.id == island).values(certificate=certificate))
+
     def evict(self, island: str, reason: str) -> int:
         """Evict an island, and void the ticket by which it came: else it would come back under a new id.
 

@@ -21,6 +21,7 @@ from atoll.events.reign import Behind, Deposed, Imported, ReignBegan, Rewound
 from atoll.events.step import (
     AttemptClosed,
     AttemptOpened,
+    Clipped,
     Committed,
     Evaluated,
     Excluded,
@@ -31,6 +32,7 @@ from atoll.events.step import (
     Resumed,
     Stalled,
     Thin,
+    Unaudited,
     Unequal,
 )
 
@@ -51,10 +53,12 @@ Event = (
     | AttemptOpened
     | Fault
     | AttemptClosed
+    | Clipped
     | Excluded
     | Stalled
     | Resumed
     | Thin
+    | Unaudited
     | Committed
     | Evaluated
     | Finished

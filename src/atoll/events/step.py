@@ -78,7 +78,7 @@ class Fault(Occurrence, frozen=True, kw_only=True):
         return f"{self.island} about {self.peer}: {self.detail}"
 
 
-Cause = Literal["term", "left", "stalled", "fault", "refused", "unequal", "not held"]
+Cause = Literal["term", "left", "stalled", "fault", "refused", "unequal", "false sum", "not held"]
 CAUSES: dict[Cause, str] = {
     "term": "a higher term begins",
     "left": "{islands} left before the update was assembled",
@@ -86,6 +86,7 @@ CAUSES: dict[Cause, str] = {
     "fault": "{islands} could not exchange",
     "refused": "{islands} sent more than they said",
     "unequal": "the update of {islands} leads to another state",
+    "false sum": "the sum of {islands} is not what was measured",
     "not held": "{islands} did not hold the update in time",
 }
 
@@ -101,6 +102,17 @@ class AttemptClosed(Occurrence, frozen=True, kw_only=True, tag="attempt closed")
     def text(self) -> str:
         reason = CAUSES[self.cause].format(islands=listed(self.islands) or "nobody")
         return f"step {self.step}, attempt {self.number}: {reason}"
+
+
+class Clipped(Occurrence, frozen=True, kw_only=True):
+    """A participant's pseudo-gradient is unusually large, and counts for less than its weight."""
+
+    norm: float  # as it was proposed
+    factor: float  # by which it is multiplied, below 1
+
+    @property
+    def text(self) -> str:
+        return f"{self.island}: a norm of {self.norm:.3g} is clipped to {self.factor * self.norm:.3g}"
 
 
 class Excluded(Occurrence, frozen=True, kw_only=True):
@@ -139,6 +151,16 @@ class Thin(Occurrence, frozen=True, kw_only=True):
     @property
     def text(self) -> str:
         return f"step {self.step} is committed with {len(self.holders)} holders"
+
+
+class Unaudited(Occurrence, frozen=True, kw_only=True):
+    """A step is committed although nobody could check its sums."""
+
+    islands: tuple[str, ...]  # participants that did not tell what their payloads measure
+
+    @property
+    def text(self) -> str:
+        return f"the sums of step {self.step} are unchecked: {listed(self.islands)} did not measure"
 
 
 class Contribution(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,6 +31,8 @@ FIGURES = {
     "holders": "islands that held its update",
     "reduce_seconds": "from the opening of its attempt until all slices were reduced",
     "hold_seconds": "from then until enough held the update",
+    "update_norm": "of the newest update, as the median of its holders says",
+    "update_cosine": "of that update to the outer momentum that it met",
     "step_seconds": "between the newest two commits",
     "islands": "islands that are here, relays aside",
     "failed_attempts": "attempts to reduce that have failed",
@@ -48,6 +50,7 @@ FIGURES = {
     "island_gradient_norm": "of its newest inner step, before clipping",
     "island_learning_rate": "of its newest inner step",
     "island_utilisation": "share of its agent's time that went into inner steps",
+    "island_norm": "of its pseudo-gradient",
     "island_inner_steps": "that it did for the newest commit",
     "island_sent_bytes": "in the newest attempt",
     "island_received_bytes": "in the newest attempt",
@@ -129,8 +132,8 @@ class Figures:
             Figure("reduce_seconds", event.reduce_seconds),
             Figure("hold_seconds", event.hold_seconds),
         ]
-        if event.loss is not None:
-            figures.append(Figure("loss", event.loss))
+        told = {"loss": event.loss, "update_norm": event.norm, "update_cosine": event.cosine}
+        figures += [Figure(name, value) for name, value in told.items() if value is not None]
         if self._committed_at:
             figures.append(Figure("step_seconds", event.time - self._committed_at))
         self._committed_at = event.time
@@ -147,6 +150,7 @@ class Figures:
             "gradient_norm": measured.gradient_norm,
             "learning_rate": measured.learning_rate,
             "utilisation": measured.utilisation,
+            "norm": given.norm,
             "inner_steps": given.inner_steps,
             "sent_bytes": given.exchange.sent_bytes or None,
             "received_bytes": given.exchange.received_bytes or None,

@@ -28,6 +28,7 @@ Number = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
 Port = Annotated[int, Meta(ge=0, le=MAX_PORT)]
 Signed = Annotated[int, Meta(ge=-1, le=MAX_NUMBER)]  # a number, or -1 where there is none
 Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
+Measures = Annotated[bytes, Meta(max_length=600_000)]  # MAX_GROUPS rows (`audit.py`)
 Square = Annotated[float, Meta(ge=0, le=1e300)]  # a squared norm: neither NaN nor infinite
 Index = Annotated[int, Meta(ge=0, le=MAX_INDEX)]
 Lease = Annotated[tuple[tuple[Index, Index], ...], Meta(max_length=MAX_RANGES)]

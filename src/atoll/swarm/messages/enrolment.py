@@ -19,13 +19,14 @@ FRAME_BYTES = DOOR_BYTES + 4  # a stranger sends no more at once
 
 
 class Enroll(Message, frozen=True, kw_only=True):
-    """A stranger asks to become an island of the run. The same key is always given the same certificate."""
+    """A stranger asks to become a member of the run; a member whose certificate is old asks for a new one."""
 
     secret: Label  # of its ticket
     csr: Annotated[bytes, Meta(max_length=MAX_REQUEST_BYTES)]  # certificate signing request, PEM
     contributor: Name  # whom the island's tokens are credited to
     place: Name = ""  # where it stands, as its contributor says; "": that is not told
     link: Link = ""  # a page about the contributor; "": none
+    relay: bool = False  # the certificate is to be a relay's, which never takes part
 
 
 class Enrolled(Message, frozen=True):

@@ -126,7 +126,7 @@ def test_a_text_that_a_state_has_written_is_told_too(a_run, monkeypatch):
 def test_a_sample_is_the_prompt_and_its_continuation_on_one_line(tmp_path):
     recipe, run_dir = make_recipe(tmp_path), RunDir(tmp_path / "run")
     run_dir.claim(recipe)
-    prepare(recipe, run_dir)
+    prepare(recipe, run_dir, lambda *_: None)
     model = load_model(recipe, Manifest.load(run_dir.data).vocab_size, run_dir.state_0())
     (text,) = module.sampled(model, run_dir, "aeio\nulmn")
     assert text.startswith("aeio ulmn")

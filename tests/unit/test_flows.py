@@ -10,7 +10,7 @@ from worlds.swarm import LAYOUT
 
 from atoll.agent.donor import YIELD_SECONDS, Donor
 from atoll.agent.intake import Intake
-from atoll.agent.lanes import LONG_SECONDS, MAX_LANES, MAX_LANES_OF_ALL, Lanes
+from atoll.agent.lanes import LANE_BYTES, LONG_SECONDS, MAX_LANES, MAX_LANES_OF_ALL, MIN_LANES, Lanes
 from atoll.agent.log import UpdateLog
 from atoll.agent.pacer import PROBE_SECONDS, Pacer
 from atoll.agent.rates import LOOK_SECONDS, LinkRates
@@ -79,6 +79,53 @@ def test_a_flow_whose_first_piece_comes_late_still_ends_in_time() -> None:
     assert clock.run(main()) < 50.0
 
 
+def test_own_pieces_leave_more_often_than_reduced_ones_and_none_waits_for_what_is_not_there() -> None:
+    async def main() -> list[tuple[float, bool]]:
+        pacer, left = Pacer(120, 60.0), list[tuple[float, bool]]()
+
+        async def send(is_own: bool, count: int) -> None:
+            for _ in range(count):
+                await pacer.turn(is_own)
+                left.append((asyncio.get_running_loop().time(), is_own))
+
+        await asyncio.gather(send(False, 60), send(True, 60))
+        return left
+
+    left = clock.run(main())
+    both = [is_own for _, is_own in left[:100]]  # then no own piece is left
+    assert sum(both) == 60
+    assert not any(is_own for _, is_own in left[100:])
+    assert 0.95 * 60 < left[-1][0] < 60
+
+
+def test_who_gives_up_its_turn_holds_up_nobody() -> None:
+    async def main() -> float:
+        pacer = Pacer(10, 100.0)
+        await pacer.turn()
+        gone = asyncio.create_task(pacer.turn(is_own=True))
+        waits = asyncio.create_task(pacer.turn())
+        await asyncio.sleep(1)
+        gone.cancel()
+        await waits
+        return asyncio.get_running_loop().time()
+
+    assert clock.run(main()) <= 10.0
+
+
+def test_the_flows_of_an_agent_begin_one_after_the_other() -> None:
+    async def main() -> list[float]:
+        pacers = [Pacer(10, 100.0, phase) for phase in (0.0, 0.5)]
+        moments: list[float] = []
+        for pacer in pacers:
+            pacer.begin()
+        for pacer in pacers:
+            await pacer.turn()
+            moments.append(asyncio.get_running_loop().time())
+        return moments
+
+    assert clock.run(main()) == [0.0, 5.0]
+
+
 def test_without_a_plan_nothing_is_held_back() -> None:
     assert leaves_at(100, 0.0)[-1] == 0.0
 
@@ -123,7 +170,7 @@ def test_a_piece_that_came_before_or_is_of_another_slice_is_refused(index: int) 
 
 
 # ------------------------------------------------------------------------------------------------------ lanes
-def lanes_after(delay_seconds: float, num_agents: int) -> int:
+def lanes_after(delay_seconds: float, num_agents: int, bytes_per_second: float = 0.0) -> int:
     """How many lanes to an agent whose answers take so long."""
 
     async def main() -> int:
@@ -138,16 +185,23 @@ def lanes_after(delay_seconds: float, num_agents: int) -> int:
         lanes = Lanes(MemoryTransport(network, "me"))
         await lanes.warm({"far": (Address("memory", port),), "gone": (Address("memory", 99),)})
         assert lanes.count("gone", num_agents) == 1
-        return lanes.count("far", num_agents)
+        return lanes.count("far", num_agents, bytes_per_second)
 
     return clock.run(main())
 
 
 def test_a_long_way_has_several_lanes_a_short_one_has_one_and_many_agents_share_them() -> None:
     assert lanes_after(LONG_SECONDS / 2, 3) == 1
-    assert lanes_after(2 * LONG_SECONDS, 3) == MAX_LANES
+    assert lanes_after(2 * LONG_SECONDS, 3) == MIN_LANES
     assert lanes_after(2 * LONG_SECONDS, MAX_LANES_OF_ALL // 2) == 2
     assert lanes_after(2 * LONG_SECONDS, 2 * MAX_LANES_OF_ALL) == 1
+
+
+def test_the_more_is_under_way_the_more_lanes_share_it() -> None:
+    assert lanes_after(0.1, 3, 10 * (6.5 * LANE_BYTES)) == 7
+    assert lanes_after(0.1, 3, 1e9) == MAX_LANES
+    assert lanes_after(0.1, MAX_LANES_OF_ALL // 5, 1e9) == 5
+    assert lanes_after(LONG_SECONDS / 2, 3, 1e9) == 1
 
 
 # ------------------------------------------------------------------------------------------------------ rates
@@ -169,10 +223,13 @@ class Link:
             self.open[inode] = Crossed(before.sent + sent, before.received + received)
             self.rates.look(self.now)
 
-    def step(self, up: float, down: float, planned: float, seconds: float) -> tuple[float, float]:
+    def step(
+        self, up: float, down: float, planned: float, seconds: float, rate: float = 1e6
+    ) -> tuple[float, float]:
+        """What is known after a reduction that was planned for `planned` seconds, at `rate` each way."""
         self.rates.began()
         self.flows(up, down, seconds)
-        self.rates.ended(planned, seconds)
+        self.rates.ended(planned, seconds, planned * rate)
         return self.rates.known.up_bytes_per_second, self.rates.known.down_bytes_per_second
 
 
@@ -194,6 +251,12 @@ def test_a_link_at_a_tenth_of_its_rate_is_known_after_one_late_reduction(tmp_pat
     assert link.step(1e5, 1e5, 4.0, 40.0) == pytest.approx((1e5, 1e5))
 
 
+def test_who_waited_for_a_slow_link_keeps_what_is_known_of_its_own(tmp_path) -> None:
+    link = Link(tmp_path)
+    link.step(4e6, 4e6, 0.0, 4.0)
+    assert link.step(1e6, 1e6, 4.0, 40.0, rate=1e6) == pytest.approx((3.8e6, 3.8e6))
+
+
 def test_a_reduction_without_traffic_changes_nothing(tmp_path) -> None:
     link = Link(tmp_path)
     link.step(1e6, 1e6, 0.0, 4.0)
@@ -206,7 +269,7 @@ def test_a_connection_that_closes_takes_nothing_back(tmp_path) -> None:
     del link.open[1]
     link.rates.began()
     link.flows(1e6, 1e6, 2.0, inode=2)
-    link.rates.ended(0.0, 2.0)
+    link.rates.ended(0.0, 2.0, 0.0)
     assert link.rates.known.up_bytes_per_second == pytest.approx(1e6)
 
 

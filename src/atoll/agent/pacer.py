@@ -1,40 +1,98 @@
-"""When the next piece of a flow may leave: a flow is spread over the time that the plan gives it.
+"""When the next piece for another agent may leave: pieces are spread over the time that the plan gives them.
 
-Flows that leave as fast as TCP lets them fill the queues of links that others need just as much, and what a
-full queue drops has to be sent again. So each flow of a reduction is spread over the planned time.
+Pieces that leave as fast as TCP lets them fill the queues of links that others need just as much, and what a
+full queue drops has to be sent again. So all that one agent sends another in a reduction is spread over the
+planned time.
+
+Pieces of one's own payload leave somewhat more often than those that one has reduced: what the others have to
+reduce must be there early enough that only the way back is left at the end. They do not simply go first,
+since either kind travels on connections of its own, whose TCP would begin slowly one after the other.
 """
 
 import asyncio
+from collections import deque
 
-PROBE_SECONDS, PROBE_GAIN = 1.0, 1.25  # at first a flow is faster: or a link that is faster stays unknown
-CATCH_UP = 1.3  # times its rate is the most that a flow makes good with, which has fallen behind
+PROBE_SECONDS, PROBE_GAIN = 1.0, 1.25  # at first pieces are faster: or a link that is faster stays unknown
+CATCH_UP = 1.3  # times its rate is the most that makes good with which has fallen behind
+SLACK_SECONDS = 0.005  # timers come late by a millisecond or two: what that holds up may leave at once
+REDUCED_PER_OWN = 2 / 3  # pieces that leave, while both kinds wait
 
 
 class Pacer:
-    """The moments at which the pieces of one flow are due. Belongs to one event loop."""
+    """The moments at which one agent's pieces for another are due. Belongs to one event loop."""
 
-    def __init__(self, num_pieces: int, seconds: float) -> None:
-        """`num_pieces` are to leave within `seconds`; 0: as fast as may be."""
+    def __init__(self, num_pieces: int, seconds: float, phase: float = 0.0) -> None:
+        """`num_pieces` are to leave within `seconds`; 0: as fast as may be.
+
+        `phase`, from 0 to 1, is by which part of the time between two of them the first is late: so the
+        pieces for several agents do not all leave at the same moments.
+        """
+        self.num_pieces = num_pieces
         self._interval_seconds = seconds / max(num_pieces, 1)
+        self._phase = phase
         self._began: float | None = None
         self._due = self._last = 0.0
+        self._own, self._reduced = deque[asyncio.Future[None]](), deque[asyncio.Future[None]]()  # who waits
+        self._owed = 0.0  # reduced pieces, for own ones that have left before them
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def per_second(self) -> float:
+        """How many pieces are to leave in a second; 0: as many as can be."""
+        return 1 / self._interval_seconds if self._interval_seconds else 0.0
 
     def begin(self) -> None:
-        """The flow's time begins now, though its first piece may come later; without this, with the first."""
+        """The planned time begins now, though the first piece may come later; else it begins with that."""
         if self._began is None:
-            self._began = self._due = asyncio.get_running_loop().time()
+            self._began = asyncio.get_running_loop().time()
+            self._due = self._began + self._phase * self._interval_seconds
             self._last = self._began - self._interval_seconds
 
-    async def turn(self) -> None:
-        """Wait until the next piece is due."""
+    async def turn(self, is_own: bool = False) -> None:
+        """Wait until a piece may leave; `is_own`: it is of one's own payload."""
         if not self._interval_seconds:
             return
         self.begin()
+        loop = asyncio.get_running_loop()
+        if not self._own and not self._reduced and self._next_at <= loop.time():
+            self._take(loop.time())
+            return
+        turn = loop.create_future()
+        (self._own if is_own else self._reduced).append(turn)
+        self._set_timer(loop)
+        await turn  # one that is cancelled is passed over
+
+    @property
+    def _next_at(self) -> float:
+        return max(self._due, self._last + self._interval_seconds / CATCH_UP)
+
+    def _take(self, now: float) -> None:
+        """A piece leaves now."""
         assert self._began is not None
-        now = asyncio.get_running_loop().time()
-        at = max(self._due, self._last + self._interval_seconds / CATCH_UP)
         probes = self._due < self._began + PROBE_SECONDS
+        self._last = max(self._next_at, now - SLACK_SECONDS)
         self._due += self._interval_seconds / (PROBE_GAIN if probes else 1.0)
-        self._last = max(at, now)
-        if at > now:
-            await asyncio.sleep(at - now)
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is None:
+            self._timer = loop.call_at(self._next_at, self._give_turns, loop)
+
+    def _give_turns(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        while self._own or self._reduced:
+            if self._next_at > loop.time():
+                self._set_timer(loop)
+                return
+            turn = self._whose_turn()
+            if not turn.done():  # its task may have been cancelled
+                self._take(loop.time())
+                turn.set_result(None)
+
+    def _whose_turn(self) -> asyncio.Future[None]:
+        if not self._own or not self._reduced:
+            return (self._own or self._reduced).popleft()
+        if self._owed >= 1:
+            self._owed -= 1
+            return self._reduced.popleft()
+        self._owed += REDUCED_PER_OWN
+        return self._own.popleft()

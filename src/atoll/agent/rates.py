@@ -2,13 +2,15 @@
 
 While an agent reduces, recovers or gives, what crossed its link is looked at a few times a second. The most
 that crossed within a window is what the link carries at least. When a reduction ends, its best windows move
-the estimate: at once where they are faster, or where the reduction took longer than planned; else slowly, as
-a link that had little to carry has shown nothing.
+the estimate: at once where they are faster; also where the reduction took longer than planned, and even the
+best windows have carried less than the plan asked of this link. Otherwise slowly, as a link that had little
+to carry, or an agent that waited for others, has shown nothing.
 """
 
 import asyncio
 import contextlib
 import heapq
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
@@ -27,6 +29,7 @@ MIN_BYTES = 16 << 10  # in a window: less says nothing
 FORGET = 0.95  # times the estimate: what is left of it after a step that did not need the whole link
 NO_CAPS = Rates()
 LATE = 1.2  # times the planned seconds: a reduction that took longer was held up by some link
+ASKED_SHARE = 0.9  # of the planned rate: a link whose best windows carried less is that link
 
 
 class _Window:
@@ -89,22 +92,25 @@ class LinkRates:
         return Crossed(self._sent, self._received)
 
     @contextlib.asynccontextmanager
-    async def reduction(self, planned_seconds: float) -> AsyncGenerator[None]:
+    async def reduction(self, planned_seconds: float, planned_bytes: float) -> AsyncGenerator[None]:
         """Inside the block a reduction runs; what crosses the link meanwhile is what is learned.
 
-        0 planned: there was no plan. Of a reduction that is broken off nothing is learned.
+        `planned_bytes` are to cross each way in the planned seconds; 0 seconds: there was no plan. One that
+        is broken off shows a link that is faster than it was thought, or slower, if that is why it lasted.
         """
         clock = asyncio.get_running_loop().time
         began = clock()
         self.look(began)
         self.began()
         watching = asyncio.create_task(self._watch())
+        is_whole = False
         try:
             yield
+            is_whole = True
         finally:
             watching.cancel()
             self.look(clock())
-        self.ended(planned_seconds, clock() - began)
+            self.ended(planned_seconds, clock() - began, planned_bytes, is_whole)
 
     async def _watch(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -128,22 +134,28 @@ class LinkRates:
         self._up.forget()
         self._down.forget()
 
-    def ended(self, planned_seconds: float, seconds: float) -> None:
-        """A reduction has ended after so long."""
-        is_late = not planned_seconds or seconds > LATE * planned_seconds
+    def ended(
+        self, planned_seconds: float, seconds: float, planned_bytes: float, is_whole: bool = True
+    ) -> None:
+        """A reduction has ended after so long; not `is_whole`: it was broken off."""
+        is_late = seconds > LATE * planned_seconds if planned_seconds else is_whole
+        # What a link must have carried not to be the one that was slow; without a plan nobody knows.
+        asked = ASKED_SHARE * planned_bytes / planned_seconds if planned_seconds else math.inf
+
+        def moved(estimate: float, seen: float) -> float:
+            if not seen:
+                return estimate
+            if is_late and seen < asked:
+                return seen
+            return max(seen, FORGET * estimate if is_whole else estimate)
+
         learned = self._learned
         self._learned = Rates(
-            up_bytes_per_second=_moved(learned.up_bytes_per_second, self._up.best, is_late),
-            down_bytes_per_second=_moved(learned.down_bytes_per_second, self._down.best, is_late),
+            up_bytes_per_second=moved(learned.up_bytes_per_second, self._up.best),
+            down_bytes_per_second=moved(learned.down_bytes_per_second, self._down.best),
         )
         if self._learned != learned:
             write_unsynced(self._path, msgspec.json.encode(self._learned))
-
-
-def _moved(estimate: float, seen: float, is_late: bool) -> float:
-    if not seen:
-        return estimate
-    return seen if is_late else max(seen, FORGET * estimate)
 
 
 def _load(path: Path) -> Rates:

@@ -38,8 +38,9 @@ OPERATE = Service("Operate", operator.COORDINATOR_DOOR, operator.OPERATOR_DOOR, 
 ENROLL = Service("Enroll", enrolment.COORDINATOR_DOOR, enrolment.STRANGER_DOOR, Limit(64, 20.0, 200))
 
 # ----------------------------------------------------------------------------------------------- at an agent
-PING = Service("Ping", peers.PINGED_DOOR, peers.PINGING_DOOR, Limit(8, 10.0, 100))
-REDUCE = Service("Reduce", peers.OWNER_DOOR, peers.PARTICIPANT_DOOR, Limit(16))
+# Reductions have up to 16 lanes of a member, and those of the attempt before may not have ended yet.
+PING = Service("Ping", peers.PINGED_DOOR, peers.PINGING_DOOR, Limit(32, 10.0, 100))
+REDUCE = Service("Reduce", peers.OWNER_DOOR, peers.PARTICIPANT_DOOR, Limit(32))
 FETCH = Service("Fetch", peers.DONOR_DOOR, peers.FETCHER_DOOR, Limit(16))
 
 SERVICES: tuple[Service[Any, Any], ...] = (CONTROL, OPERATE, ENROLL, PING, REDUCE, FETCH)

@@ -38,6 +38,9 @@ class Lan:
             )
         for bridge in leftovers(PREFIX):
             _remove(bridge)
+        # All sites share the kernel's table of neighbours, which holds 1,024; a real machine has its own.
+        for key, count in (("gc_thresh2", 4096), ("gc_thresh3", 8192)):
+            Path(f"/proc/sys/net/ipv4/neigh/default/{key}").write_text(str(count))
         command("ip", "link", "add", self._bridge, "type", "bridge")
         command("ip", "link", "set", self._bridge, "up")
         return self

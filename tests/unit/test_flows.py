@@ -25,7 +25,7 @@ from atoll.swarm.address import Address
 from atoll.swarm.limiter import BURST_SECONDS, Limiter
 from atoll.swarm.memory_transport import MemoryTransport, Network
 from atoll.swarm.services import PING
-from atoll.swarm.sockets import Crossed, crossed
+from atoll.swarm.sockets import Connections, Crossed
 from atoll.swarm.transport import Stream, TransportError
 
 PIECE = memoryview(b"piece")
@@ -290,7 +290,7 @@ def test_connections_within_this_machine_are_not_its_link() -> None:
         with near, far:
             near.sendall(b"x" * 1000)
             far.recv(1000, socket.MSG_WAITALL)
-            assert not crossed()
+            assert not Connections().crossed()
 
 
 # ------------------------------------------------------------------------------------------------------- caps

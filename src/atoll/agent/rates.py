@@ -23,6 +23,7 @@ from atoll.swarm.sockets import Crossed
 
 FILE = "links.json"
 LOOK_SECONDS = 0.25
+LOOK_COST = 0.02  # of the time, at most: an agent with many connections looks less often
 WINDOW_SECONDS = 0.5  # shorter ones would take what a lost packet has held back for the link's own speed
 NUM_BEST = 3
 MIN_BYTES = 16 << 10  # in a window: less says nothing
@@ -113,10 +114,12 @@ class LinkRates:
             self.ended(planned_seconds, clock() - began, planned_bytes, is_whole)
 
     async def _watch(self) -> None:
-        clock = asyncio.get_running_loop().time
+        clock, cost = asyncio.get_running_loop().time, 0.0
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            self.look(clock())
+            await asyncio.sleep(max(LOOK_SECONDS, cost / LOOK_COST))
+            began = clock()
+            self.look(began)
+            cost = clock() - began
 
     def look(self, now: float) -> None:
         """Count what has crossed since the last look."""

@@ -80,6 +80,7 @@ class BackgroundWork:
         self._state_lock = asyncio.Lock()  # encode, hold and advance exclude one another
         self._reduction: Reduction | None = None
         self._reduction_changed = asyncio.Condition()
+        self._owners: dict[str, Addresses] = {}  # of the newest attempt
         self._exchange = Exchange()  # of the newest attempt
 
     # ------------------------------------------------------------------------------------------ begin and end
@@ -147,7 +148,8 @@ class BackgroundWork:
         self._accounts.communicated(started)
         self._accounts.say("waiting for the others")
         self._report(e.Encoded(own.proposal))
-        self.tasks.start("warm", self._lanes.warm, self._others_of(self.donors))  # any of them may own soon
+        # Who owned last will most likely own again; before that, anybody may.
+        self.tasks.start("warm", self._lanes.warm, self._others_of(self._owners or self.donors))
 
     async def _reduce(self, work: e.Reduce) -> None:
         """Do this agent's part of an attempt's all-reduce."""
@@ -156,6 +158,7 @@ class BackgroundWork:
         self._discard_assembly()
         assembly = Assembly(self.log.directory, self._run.layout, attempt)
         self.donor.assembly = (attempt, assembly)
+        self._owners = attempt.addresses
         mine = self.payload if attempt.share_of(self._island) else None
 
         async def report(message: m.Reduced | m.Fault) -> None:

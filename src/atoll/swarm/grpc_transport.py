@@ -21,7 +21,7 @@ from atoll.swarm.messages import enrolment
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message
 from atoll.swarm.services import CONTROL, ENROLL, Service
-from atoll.swarm.sockets import Crossed, crossed
+from atoll.swarm.sockets import Connections, Crossed
 from atoll.swarm.transport import (
     DIAL_SECONDS,
     MAX_FRAME_BYTES,
@@ -133,6 +133,7 @@ class GrpcTransport:
         self._worked: dict[str, Address] = {}  # by peer: where it was reached last
         self._servers: list[grpc.aio.Server] = []
         self._doorkeeper = Doorkeeper()
+        self._connections = Connections()
 
     async def connect(
         self,
@@ -173,7 +174,7 @@ class GrpcTransport:
         self._doorkeeper.revoke(peers)
 
     def crossed(self) -> Mapping[int, Crossed]:
-        return crossed()
+        return self._connections.crossed()
 
     async def close(self) -> None:
         for server in self._servers:

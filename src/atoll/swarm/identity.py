@@ -29,6 +29,8 @@ from atoll.swarm.layout import digest
 COORDINATOR = "coordinator"
 OPERATOR = "operator"
 TICKET_PREFIX = "atoll-"
+# Base64 without "-": a piece of a ticket that was pasted with its line breaks is no option.
+TICKET_SIGNS = b"._"
 _AUTHORITY_KEY, _AUTHORITY, _RECORD_KEY = "authority.key", "authority.pem", "record.key"
 _YEARS_VALID = 10
 # Where secrets come from; a simulated process has a source of its own.
@@ -50,7 +52,7 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
     def text(self) -> str:
         """The ticket as one line, with a checksum."""
         body = msgspec.msgpack.encode(self)
-        return TICKET_PREFIX + base64.urlsafe_b64encode(digest(body)[:4] + body).decode().rstrip("=")
+        return TICKET_PREFIX + base64.b64encode(digest(body)[:4] + body, TICKET_SIGNS).decode().rstrip("=")
 
     @property
     def run_name(self) -> str:
@@ -71,7 +73,7 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
             raise wrong
         try:
             body = text.removeprefix(TICKET_PREFIX)
-            raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
+            raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=TICKET_SIGNS, validate=True)
             ticket = msgspec.msgpack.decode(raw[4:], type=Ticket)
         except (ValueError, msgspec.DecodeError):
             raise wrong from None

@@ -17,6 +17,7 @@ MIN_LANES, MAX_LANES = 4, 16  # of a pair on a long way
 LANE_BYTES = (
     64 << 10
 )  # that are under way on one of them: TCP keeps up so much where 0.1 % of packets are lost
+WARM_SECONDS = 60.0  # after which an agent is dialled again before it is needed
 MAX_LANES_OF_ALL = 64  # that one agent opens
 LONG_SECONDS = 0.005  # a round trip that is longer is worth more than one connection
 
@@ -27,6 +28,7 @@ class Lanes:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._round_trip_seconds: dict[str, float] = {}  # by agent
+        self._warm_until: dict[str, float] = {}  # by agent, by the loop's clock
         self._used: dict[str, int] = {}  # by agent: how many lanes the newest reduction had
 
     def count(self, agent: str, num_agents: int, bytes_per_second: float = 0.0) -> int:
@@ -43,13 +45,19 @@ class Lanes:
         await asyncio.gather(*(self._try(agent, agents[agent], len(agents)) for agent in sorted(agents)))
 
     async def _try(self, agent: str, addresses: Addresses, num_agents: int) -> None:
+        clock, known = asyncio.get_running_loop().time, self._round_trip_seconds
+        if clock() < self._warm_until.get(agent, 0.0):
+            return
         try:
             await self._ping(agent, addresses, 0)
-            self._round_trip_seconds[agent] = await self._ping(agent, addresses, 0)  # on a line that is up
+            seconds = await self._ping(agent, addresses, 0)  # on a line that is up
+            # The least that was seen: a busy machine answers late, and is no further away for it.
+            known[agent] = min(seconds, known.get(agent, seconds))
             lanes = range(1, self._used.get(agent) or self.count(agent, num_agents))
             await asyncio.gather(*(self._ping(agent, addresses, lane) for lane in lanes))
+            self._warm_until[agent] = clock() + WARM_SECONDS
         except TransportError:
-            self._round_trip_seconds.pop(agent, None)
+            known.pop(agent, None)
 
     async def _ping(self, agent: str, addresses: Addresses, lane: int) -> float:
         """Seconds of a question and its answer."""

@@ -12,9 +12,12 @@ since either kind travels on connections of its own, whose TCP would begin slowl
 import asyncio
 from collections import deque
 
-PROBE_SECONDS, PROBE_GAIN = 1.0, 1.25  # at first pieces are faster: or a link that is faster stays unknown
+# For a while pieces are faster, or a link that is faster than it was thought would stay unknown: once TCP has
+# got under way, and no more than the queue of a home router takes.
+PROBE_FROM, PROBE_SECONDS, PROBE_GAIN = 0.2, 1.25, 1.15  # share of the planned time; seconds; times the rate
 CATCH_UP = 1.3  # times its rate is the most that makes good with which has fallen behind
 SLACK_SECONDS = 0.005  # timers come late by a millisecond or two: what that holds up may leave at once
+QUEUE_SECONDS = 0.2  # which a home router's queue takes: what is sent in less is not spread
 REDUCED_PER_OWN = 2 / 3  # pieces that leave, while both kinds wait
 
 
@@ -28,7 +31,8 @@ class Pacer:
         pieces for several agents do not all leave at the same moments.
         """
         self.num_pieces = num_pieces
-        self._interval_seconds = seconds / max(num_pieces, 1)
+        self._interval_seconds = seconds / max(num_pieces, 1) if seconds > QUEUE_SECONDS else 0.0
+        self._probe_from = PROBE_FROM * seconds
         self._phase = phase
         self._began: float | None = None
         self._due = self._last = 0.0
@@ -69,7 +73,7 @@ class Pacer:
     def _take(self, now: float) -> None:
         """A piece leaves now."""
         assert self._began is not None
-        probes = self._due < self._began + PROBE_SECONDS
+        probes = 0 <= self._due - self._began - self._probe_from < PROBE_SECONDS
         self._last = max(self._next_at, now - SLACK_SECONDS)
         self._due += self._interval_seconds / (PROBE_GAIN if probes else 1.0)
 

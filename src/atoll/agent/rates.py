@@ -4,13 +4,15 @@ While an agent reduces, recovers or gives, what crossed its link is looked at a 
 that crossed within a window is what the link carries at least. When a reduction ends, its best windows move
 the estimate: at once where they are faster; also where the reduction took longer than planned, and even the
 best windows have carried less than the plan asked of this link. Otherwise slowly, as a link that had little
-to carry, or an agent that waited for others, has shown nothing.
+to carry, or an agent that waited for others, has shown nothing; and nothing is learned of slowness where the
+machine was so busy that timers were late.
 """
 
 import asyncio
 import contextlib
 import heapq
 import math
+import statistics
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
@@ -31,6 +33,12 @@ FORGET = 0.95  # times the estimate: what is left of it after a step that did no
 NO_CAPS = Rates()
 LATE = 1.2  # times the planned seconds: a reduction that took longer was held up by some link
 ASKED_SHARE = 0.9  # of the planned rate: a link whose best windows carried less is that link
+# A pacer is faster for a while (`pacer.py`). A link that carries so much more than was known, times the
+# estimate, carries more than it was asked; how much more is found out faster by asking for GROWTH of it.
+FASTER, GROWTH = 1.08, 1.3
+STARVED_SECONDS = (
+    0.05  # by which timers are late, on average, where a busy processor and no link is the limit
+)
 
 
 class _Window:
@@ -77,6 +85,7 @@ class LinkRates:
         self._counted: Mapping[int, Crossed] = {}
         self._sent = self._received = 0
         self._up, self._down = _Window(), _Window()
+        self._delays_seconds: list[float] = []  # of this reduction's timers
 
     @property
     def known(self) -> Rates:
@@ -116,13 +125,15 @@ class LinkRates:
     async def _watch(self) -> None:
         clock, cost = asyncio.get_running_loop().time, 0.0
         while True:
-            await asyncio.sleep(max(LOOK_SECONDS, cost / LOOK_COST))
+            due = clock() + max(LOOK_SECONDS, cost / LOOK_COST)
+            await asyncio.sleep(due - clock())
             began = clock()
-            self.look(began)
+            self.look(began, began - due)
             cost = clock() - began
 
-    def look(self, now: float) -> None:
-        """Count what has crossed since the last look."""
+    def look(self, now: float, delay_seconds: float = 0.0) -> None:
+        """Count what has crossed since the last look, which comes later than it should by so much."""
+        self._delays_seconds.append(delay_seconds)
         connections = self._look()
         for inode, counts in connections.items():
             before = self._counted.get(inode, Crossed(0, 0))
@@ -136,18 +147,24 @@ class LinkRates:
         """A reduction begins: what crosses now counts for it."""
         self._up.forget()
         self._down.forget()
+        self._delays_seconds = []
 
     def ended(
         self, planned_seconds: float, seconds: float, planned_bytes: float, is_whole: bool = True
     ) -> None:
         """A reduction has ended after so long; not `is_whole`: it was broken off."""
+        is_starved = statistics.fmean(self._delays_seconds or [0.0]) > STARVED_SECONDS
         is_late = seconds > LATE * planned_seconds if planned_seconds else is_whole
         # What a link must have carried not to be the one that was slow; without a plan nobody knows.
         asked = ASKED_SHARE * planned_bytes / planned_seconds if planned_seconds else math.inf
 
         def moved(estimate: float, seen: float) -> float:
-            if not seen:
+            if planned_seconds and estimate and seen > FASTER * estimate:
+                return GROWTH * seen
+            if not seen or (is_starved and seen < estimate):
                 return estimate
+            if is_starved and not estimate:
+                return 0.0
             if is_late and seen < asked:
                 return seen
             return max(seen, FORGET * estimate if is_whole else estimate)

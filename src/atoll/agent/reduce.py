@@ -32,6 +32,7 @@ from atoll.words import one_line
 
 ROOM_BYTES = 64 << 20  # of pieces that an owner keeps unread, of all participants together
 MIN_ROOM, MAX_ROOM = 8, 128  # pieces that it keeps of one
+PIECES_A_LANE = 2  # at least: a small payload gains nothing by more lanes
 PATIENCE_SHARE = 0.25  # of the planned time: the least that a wait for the next piece may take
 Report = Callable[[Reduced | Fault], Awaitable[None]]
 
@@ -236,6 +237,7 @@ class Reduction:
 
         try:
             num_lanes = self._num_lanes(part.owner, self._bytes_per_second(part.owner))
+            num_lanes = max(1, min(num_lanes, part.num_pieces // PIECES_A_LANE))
             await together(*(travel(lane) for lane in range(num_lanes)))
             if missing:
                 raise TransportError(f"{part.owner} has sent {len(missing)} of its pieces on no lane")

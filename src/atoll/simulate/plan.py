@@ -112,7 +112,7 @@ def outlook(case: Case, machine: Machine) -> Outlook:
 def reduction(case: Case) -> tuple[float, dict[str, float]]:
     """Seconds from an attempt's opening until all have the update, and each site's share of the space.
 
-    Islands are i0, i1, ...; relays r0, r1, ... Half a round trip brings the attempt, and half the last pieces.
+    Islands are i0, i1, ...; relays r0, r1, ... Half a round trip brings the attempt, and half the last piece.
     """
     sites = {f"i{n}": _site(link, participant=True) for n, link in enumerate(case.links)}
     sites |= {f"r{n}": _site(link, participant=False) for n, link in enumerate(case.relays)}

@@ -227,14 +227,15 @@ def captures() -> list[dict[str, object]]:
 
 
 def codec_of_distillkit(values: torch.Tensor, vocab_size: int) -> tuple[float, torch.Tensor]:
-    """(bytes of an entry, errors): 16 exact values in bf16, a polynomial in fp32 of the others."""
-    exact, others = values[:, :16].bfloat16().double(), values[:, 16:].float()
-    at = torch.arange(others.shape[1], dtype=torch.float32)
+    """(bytes of an entry, errors): 16 exact values in bf16, a polynomial in fp32 of the others.
+
+    The polynomial is fitted in fp64, so that its error is the form's own and not that of a solver.
+    """
+    exact, others = values[:, :16].bfloat16().double(), values[:, 16:]
+    at = torch.arange(others.shape[1], dtype=torch.float64)
     design = torch.stack([at**power for power in range(5)] + [at.sqrt()], -1)
-    left, sizes, right = torch.linalg.svd(design, full_matrices=False)
-    inverse = torch.where(sizes > 1e-5, 1 / sizes, 0.0)
-    coefficients = others @ left @ torch.diag(inverse) @ right
-    fitted = torch.cat((exact, (coefficients @ design.T).double()), -1)
+    coefficients = torch.linalg.lstsq(design, others.T).solution.float().double()
+    fitted = torch.cat((exact, (design @ coefficients).T), -1)
     id_bytes = values.shape[1] * (vocab_size - 1).bit_length() / 8
     return (16 * 2 + 6 * 4 + id_bytes) / values.shape[1], fitted - values
 

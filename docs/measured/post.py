@@ -17,10 +17,34 @@ def of_peer(values: Values) -> str:
     """What a row has measured of the other side."""
     if values["row"].startswith("lora"):
         return f"{values['peer'] / 1e6:,.0f} MB with all weights"
-    return f"{values['peer']:,.0f} tokens/s of TRL"
+    return f"{values['peer']:,.0f} tokens/s of TRL" if "peer" in values else "–"
 
 
 TABLES = {
+    "generate": Measured(
+        bench="generate",
+        form=Lines(
+            columns={
+                "prompts at once": "{batch}",
+                "atoll generate": "{ours:.0f} tokens/s",
+                "generate of transformers": "{peer:.0f} tokens/s",
+                "ratio": "**{ratio:.2f}**",
+                "load of the machine": "{load:.0f}",
+            }
+        ),
+    ),
+    "evaluate": Measured(
+        bench="evaluate",
+        form=Lines(
+            columns={
+                "questions": "{questions}",
+                "atoll evaluate": "{ours:.1f} s",
+                "lm_eval": "{peer:.1f} s",
+                "ratio": "**{ratio:.2f}**",
+                "load of the machine": "{load:.0f}",
+            }
+        ),
+    ),
     "post": Measured(
         bench="post",
         form=Lines(
@@ -28,7 +52,7 @@ TABLES = {
                 "what": "{row}",
                 "here": of_post,
                 "there": of_peer,
-                "ratio": "**{ratio:.2f}**",
+                "ratio": lambda v: f"**{v['ratio']:.2f}**" if "ratio" in v else "–",
                 "load of the machine": "{load:.0f}",
             }
         ),

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import lzma
 from itertools import pairwise
 
 import pytest
@@ -81,6 +82,10 @@ BAD = {
     "not UTF-8 in text": ("a.txt", b"\f".join(LINES) + b"\f\xe9", "a.txt, row 41: not UTF-8 at byte 0"),
     "an empty document": ("a.jsonl", inserted(b'{"text": "  "}'), "a.jsonl, row 7: empty text"),
     "a truncated parquet": ("a.parquet", parquet_of(["x"] * 99, cut=-20), "a.parquet: damaged or truncated"),
+    "one array of rows": ("a.jsonl", b"[" + b", ".join(LINES) + b"]", "write its rows one a line: jq -c"),
+    "a damaged bzip2": ("a.jsonl.bz2", b"BZh9" + bytes(99), "a.jsonl.bz2: damaged"),
+    "a damaged xz": ("a.jsonl.xz", lzma.compress(b"x" * 99)[:-40] + bytes(40), "a.jsonl.xz: damaged"),
+    "a truncated xz": ("a.jsonl.xz", lzma.compress(b"\n".join(LINES))[:-9], "a.jsonl.xz: truncated"),
     "a truncated gzip": ("a.jsonl.gz", gzip.compress(b"\n".join(LINES))[:-9], "a.jsonl.gz: truncated"),
     "nothing": ("a.jsonl", b"", "a.jsonl: there is no text in it"),
 }

@@ -66,11 +66,11 @@ def test_a_folder_that_may_not_be_read_is_refused(tmp_path, monkeypatch, kind):
 
 
 def test_suffixes_are_told_apart_from_their_case_and_other_files_are_named(tmp_path):
-    write(tmp_path, "a.jsonl", "B.JSONL", "c.ndjson", "notes.md", "d.jsonl.xz", "info.json")
+    write(tmp_path, "a.jsonl", "B.JSONL", "c.ndjson", "notes.md", "d.jsonl.7z", "info.json")
     os.mkfifo(tmp_path / "e.jsonl")
     found = reader(jsonl=tmp_path)
     assert [Path(file).name for file, _ in found.files] == ["B.JSONL", "a.jsonl", "c.ndjson"]
-    assert found.left_out == ["4 files left out, of another kind: d.jsonl.xz, e.jsonl, info.json, …"]
+    assert found.left_out == ["4 files left out, of another kind: d.jsonl.7z, e.jsonl, info.json, …"]
     write(tmp_path / "text", "a.TXT")
     assert texts(text=tmp_path / "text") == ['{"text": "a.TXT"}']
     with pytest.raises(UserError, match=r"no .parquet file in this folder; 8 files left out"):

@@ -1,7 +1,9 @@
 """Raw text read document by document, and the errors for text that cannot be read."""
 
+import bz2
 import gzip
 import json
+import lzma
 import sys
 
 import msgspec
@@ -17,6 +19,7 @@ from atoll.recipe import Range, Source
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 zstandard = pytest.importorskip("zstandard")
+PACK = {".gz": gzip.compress, ".zst": zstandard.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 
 
 def items(**source):
@@ -78,19 +81,19 @@ def test_code_is_read_by_suffix_and_empty_files_are_passed_over(tmp_path):
     assert [item[0] for item in items(code=tmp_path, suffix=".rs")] == ["fn main() {}", "not UTF-8 at byte 3"]
 
 
-@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.jsonl.zst"])
+@pytest.mark.parametrize("name", ["rows.jsonl", *(f"rows.jsonl{packed}" for packed in PACK)])
 def test_json_lines_may_be_compressed(tmp_path, name):
     data = b"\n".join(json.dumps({"body": text, "n": 1}).encode() for text in ("one", "zwei ü")) + b"\n\n"
-    pack = {".gz": gzip.compress, ".zst": zstandard.compress}.get((tmp_path / name).suffix, bytes)
+    pack = PACK.get((tmp_path / name).suffix, bytes)
     (tmp_path / name).write_bytes(pack(data[:20]) + pack(data[20:]))  # two members, as `cat` makes them
     assert texts(jsonl=tmp_path, column="body") == ["one", "zwei ü"]
     assert texts(dataset=tmp_path, column="body") == ["one", "zwei ü"]
 
 
-@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.jsonl.zst"])
+@pytest.mark.parametrize("name", [f"rows.jsonl{packed}" for packed in PACK])
 def test_a_truncated_or_damaged_archive_is_named(tmp_path, name):
     rows = b"".join(msgspec.json.encode({"text": f"row {number}"}) + b"\n" for number in range(1000))
-    whole = gzip.compress(rows) if name.endswith("gz") else zstandard.compress(rows)
+    whole = PACK[(tmp_path / name).suffix](rows)
     (tmp_path / name).write_bytes(whole[:-20])
     with pytest.raises(UserError, match=f"{name}: truncated"):
         items(jsonl=tmp_path / name)

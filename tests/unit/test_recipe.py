@@ -37,6 +37,16 @@ threads = 2
 
 ROWS = "sources={books={jsonl='books.jsonl'}, code={parquet='code'}}"  # an override
 
+ONE_SOURCE = """
+name = "test"
+model.preset = "demo"
+tokenizer.train = 512
+sources.books.text = "books.txt"
+stage = [{ until = 100 }]
+inner = { context_length = 64, tokens_per_step = 256, optimizer = { type = "adamw" } }
+outer = { inner_steps = 10 }
+"""
+
 
 def tree() -> dict[str, Any]:
     return tomllib.loads(TEXT)
@@ -518,10 +528,17 @@ def test_an_override_that_leads_nowhere_says_where_its_path_ends(text, reason) -
         override(tree(), text)
 
 
+def test_a_mixture_of_one_source_need_not_be_said() -> None:
+    without = "[sources.code]\ncode = 'stdlib'\n"
+    assert recipes.parse(tomllib.loads(ONE_SOURCE), "one.toml").mixture(0) == {"books": 1.0}
+    with pytest.raises(UserError, match=r"at stage\.0\.mixture: at least one source must weigh more than 0"):
+        recipes.parse(tomllib.loads(ONE_SOURCE + without), "two.toml")
+
+
 def test_the_outer_optimizer_is_the_objectives() -> None:
     both = [
         (recipe.objective.outer_lr, recipe.objective.outer_momentum)
         for recipe in (with_overrides(ROWS, f"objective={{type='{name}'}}") for name in ("sft", "dpo"))
     ]
-    assert both == [(0.7, 0.9), (1.0, 0.0)]
+    assert both == [(1.0, 0.5), (1.0, 0.0)]
     assert refusal("outer.lr=1").startswith("test.toml: at outer: unknown key `lr`")

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-JSONL = tuple(kind + packed for kind in (".jsonl", ".ndjson") for packed in ("", ".gz", ".zst"))
+PACKED = (".gz", ".zst", ".bz2", ".xz")
+JSONL = tuple(kind + packed for kind in (".jsonl", ".ndjson") for packed in ("", *PACKED))
 # A plain `.json` beside them is mostly about the data: it is read where its name is given.
-JSON_LINES = (*JSONL, ".json.gz", ".json.zst")
-TEXT = (".txt", ".txt.gz", ".txt.zst")
+JSON_LINES = (*JSONL, *(".json" + packed for packed in PACKED))
+TEXT = tuple(".txt" + packed for packed in ("", *PACKED))
 PARQUET = (".parquet",)
 
 

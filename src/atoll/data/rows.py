@@ -15,6 +15,7 @@ from atoll.data.turns import BadTurns
 from atoll.given import is_utf_8, named, wide_encoding
 from atoll.recipe import Range, Source
 
+ONE_ARRAY = "; if the file is one array, write its rows one a line: jq -c '.[]' FILE > ROWS.jsonl"
 MAX_DIGITS = 4000  # of an integer: Python refuses to read more than 4,300
 Kept = Callable[[Mapping[str, Any]], bool]  # whether the recipe's `keep` keeps a row
 
@@ -79,7 +80,8 @@ def read_jsonl(path: Path, source: Source, shape: Shape, count_bytes: CountBytes
                 row = _read_leniently(line)
                 item = None if row is None else to_item(row, source, shape, origin)
                 if item is None or (isinstance(item, Document) and not is_utf_8(item.text)):
-                    item = BadRow(f"not a JSON object: {error}", origin, "not a JSON object")
+                    hint = ONE_ARRAY if number == 1 and line.lstrip().startswith(b"[") else ""
+                    item = BadRow(f"not a JSON object: {error}{hint}", origin, "not a JSON object")
                     if isinstance(error, UnicodeDecodeError):
                         item = BadRow("not UTF-8", origin, "not UTF-8")
             yield item

@@ -1,5 +1,7 @@
 """The bytes of a source's files: decompressed, and cut at separators. Only this file imports zstandard."""
 
+import bz2
+import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -46,14 +48,20 @@ def chunks(path: Path, count_bytes: CountBytes) -> Iterator[bytes]:
         refuse_pointer(path, file.read(HEAD_BYTES))
         file.seek(0)
         pieces = _counted(iter(lambda: file.read(READ_BYTES), b""), count_bytes)
-        suffix = path.suffix.lower()
-        if suffix == ".gz":
-            pieces = _decompressed(path, pieces, lambda: zlib.decompressobj(wbits=31), zlib.error)
-        elif suffix == ".zst":
-            import zstandard
+        match path.suffix.lower():
+            case ".gz":
+                pieces = _decompressed(path, pieces, lambda: zlib.decompressobj(wbits=31), zlib.error)
+            case ".bz2":
+                pieces = _decompressed(path, pieces, bz2.BZ2Decompressor, OSError)
+            case ".xz":
+                pieces = _decompressed(path, pieces, lzma.LZMADecompressor, lzma.LZMAError)
+            case ".zst":
+                import zstandard
 
-            decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
-            pieces = _decompressed(path, pieces, decompressor.decompressobj, zstandard.ZstdError)
+                decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
+                pieces = _decompressed(path, pieces, decompressor.decompressobj, zstandard.ZstdError)
+            case _:
+                pass
         head = b""
         for piece in pieces:
             head += piece

@@ -55,7 +55,8 @@ class Source(Table, frozen=True, kw_only=True):
 
     text: PathStr | None = None  # a file, a folder of .txt, or "package:NAME": text that ships with atoll
     code: PathStr | None = None  # a source tree, or "stdlib": the interpreter's own standard library
-    # A .jsonl, .jsonl.gz or .jsonl.zst file, a folder of them, or "package:NAME": rows that ship with atoll.
+    # A .jsonl file, also .gz, .zst, .bz2 or .xz; a folder of them; or "package:NAME": rows that ship with
+    # atoll.
     jsonl: PathStr | None = None
     parquet: PathStr | None = None  # a file or a folder
     # A local folder laid out like a dataset of the Hugging Face hub; where there is none of that name, the
@@ -87,7 +88,8 @@ class Stage(Table, frozen=True):
     """A mixture of sources that is valid up to an inner step."""
 
     until: PositiveInt  # inner steps of the run, from its beginning
-    mixture: dict[str, NonNegativeFloat] = field(default_factory=dict[str, float])  # weights, by source
+    # weights, by source; may be left out where there is only one source
+    mixture: dict[str, NonNegativeFloat] = field(default_factory=dict[str, float])
 
 
 Stages = Annotated[list[Stage], Meta(min_length=1, description="an array of at least one stage")]

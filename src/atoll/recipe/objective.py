@@ -37,6 +37,9 @@ class Sft(Objective, frozen=True, kw_only=True, tag="sft"):
 
     has_z_loss: ClassVar[bool] = True
 
+    outer_lr: Rate = 1.0
+    outer_momentum: Decay = 0.5
+
 
 class Preference(Objective, frozen=True, kw_only=True):
     """What the objectives on pairs of answers have."""

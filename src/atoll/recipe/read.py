@@ -14,7 +14,7 @@ from atoll.given import read_text
 from atoll.recipe.convert import convert
 from atoll.recipe.island import Island
 from atoll.recipe.overrides import override
-from atoll.recipe.recipe import Recipe
+from atoll.recipe.recipe import Recipe, with_only_source
 from atoll.recipe.rules import check
 from atoll.recipe.variants import choose, taken_out
 
@@ -77,7 +77,7 @@ def parse(tree: dict[str, Any], where: str) -> Recipe:
     Raises UserError about the first key that is unknown or missing, the first value that its type refuses,
     or the first rule that is broken.
     """
-    recipe = convert(tree, Recipe, where)
+    recipe = with_only_source(convert(tree, Recipe, where))
     check(recipe, where)
     return recipe
 

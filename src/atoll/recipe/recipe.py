@@ -75,6 +75,17 @@ class Recipe(Table, frozen=True, kw_only=True):
         return blake3(msgspec.json.encode(self.shared(), order="sorted")).hexdigest()
 
 
+def with_only_source(recipe: Recipe) -> Recipe:
+    """The recipe with its only source as the mixture of every stage that says none."""
+    if len(recipe.sources) != 1:
+        return recipe
+    only = dict.fromkeys(recipe.sources, 1.0)
+    stages = [
+        stage if stage.mixture else msgspec.structs.replace(stage, mixture=only) for stage in recipe.stage
+    ]
+    return msgspec.structs.replace(recipe, stage=stages)
+
+
 def differing_keys(ours: Recipe, theirs: Recipe) -> list[str]:
     """The dotted keys, outside `[island]`, on which two recipes differ."""
     left, right = leaves(ours.shared()), leaves(theirs.shared())

@@ -12,11 +12,12 @@ from atoll.agent.donor import YIELD_SECONDS, Donor
 from atoll.agent.intake import Intake
 from atoll.agent.lanes import LANE_BYTES, LONG_SECONDS, MAX_LANES, MAX_LANES_OF_ALL, MIN_LANES, Lanes
 from atoll.agent.log import UpdateLog
-from atoll.agent.pacer import PROBE_FROM, PROBE_GAIN, PROBE_SECONDS, QUEUE_SECONDS, Pacer
+from atoll.agent.pacer import PROBE_FROM, PROBE_GAIN, PROBE_SECONDS, QUEUE_SECONDS, Pacer, Uplink
 from atoll.agent.rates import LOOK_SECONDS, STARVED_SECONDS, LinkRates
 from atoll.agent.state import OuterState
 from atoll.cli import parser
 from atoll.cli.join import join_settings
+from atoll.coordinator.links import USED_SHARE
 from atoll.errors import UserError
 from atoll.metrics import Rates
 from atoll.recipe import own_island
@@ -32,11 +33,16 @@ PIECE = memoryview(b"piece")
 
 
 # -------------------------------------------------------------------------------------------------- the pacer
+def pacer_of(num_pieces: int, seconds: float) -> Pacer:
+    """The pacer of an agent that sends to one other only."""
+    return Pacer(num_pieces, Uplink(num_pieces, seconds))
+
+
 def leaves_at(num_pieces: int, seconds: float, stalls: dict[int, float] | None = None) -> list[float]:
     """When each piece leaves; `stalls` are seconds that sending one takes."""
 
     async def main() -> list[float]:
-        pacer, loop = Pacer(num_pieces, seconds), asyncio.get_running_loop()
+        pacer, loop = pacer_of(num_pieces, seconds), asyncio.get_running_loop()
         moments: list[float] = []
         for number in range(num_pieces):
             await pacer.turn()
@@ -69,7 +75,7 @@ def test_a_flow_that_was_held_up_makes_good_with_the_time_but_not_at_once() -> N
 
 def test_a_flow_whose_first_piece_comes_late_still_ends_in_time() -> None:
     async def main() -> float:
-        pacer = Pacer(100, 50.0)
+        pacer = pacer_of(100, 50.0)
         pacer.begin()
         await asyncio.sleep(5.0)
         for _ in range(100):
@@ -81,7 +87,7 @@ def test_a_flow_whose_first_piece_comes_late_still_ends_in_time() -> None:
 
 def test_own_pieces_leave_more_often_than_reduced_ones_and_none_waits_for_what_is_not_there() -> None:
     async def main() -> list[tuple[float, bool]]:
-        pacer, left = Pacer(120, 60.0), list[tuple[float, bool]]()
+        pacer, left = pacer_of(120, 60.0), list[tuple[float, bool]]()
 
         async def send(is_own: bool, count: int) -> None:
             for _ in range(count):
@@ -100,7 +106,7 @@ def test_own_pieces_leave_more_often_than_reduced_ones_and_none_waits_for_what_i
 
 def test_who_gives_up_its_turn_holds_up_nobody() -> None:
     async def main() -> float:
-        pacer = Pacer(10, 100.0)
+        pacer = pacer_of(10, 100.0)
         await pacer.turn()
         gone = asyncio.create_task(pacer.turn(is_own=True))
         waits = asyncio.create_task(pacer.turn())
@@ -114,7 +120,8 @@ def test_who_gives_up_its_turn_holds_up_nobody() -> None:
 
 def test_the_flows_of_an_agent_begin_one_after_the_other() -> None:
     async def main() -> list[float]:
-        pacers = [Pacer(10, 100.0, phase) for phase in (0.0, 0.5)]
+        uplink = Uplink(20, 100.0)
+        pacers = [Pacer(10, uplink, phase) for phase in (0.0, 0.5)]
         moments: list[float] = []
         for pacer in pacers:
             pacer.begin()
@@ -265,8 +272,8 @@ def test_a_link_that_is_much_faster_than_was_thought_is_known_within_some_steps(
     link, known = Link(tmp_path), 1e6
     link.step(known, known, 0.0, 4.0)
     for _ in range(8):
-        offered, before = min(1e7, 0.97 * PROBE_GAIN * known), known
-        known, _ = link.step(offered, offered, 4.0, 4.0, rate=0.97 * before)
+        offered, before = min(1e7, USED_SHARE * PROBE_GAIN * known), known
+        known, _ = link.step(offered, offered, 4.0, 4.0, rate=USED_SHARE * before)
     assert known >= 1e7
 
 

@@ -13,28 +13,60 @@ import asyncio
 from collections import deque
 
 # For a while pieces are faster, or a link that is faster than it was thought would stay unknown: once TCP has
-# got under way, and no more than the queue of a home router takes.
-PROBE_FROM, PROBE_SECONDS, PROBE_GAIN = 0.2, 1.25, 1.15  # share of the planned time; seconds; times the rate
-CATCH_UP = 1.3  # times its rate is the most that makes good with which has fallen behind
+# got under way, and by no more than half of what the queue of a home router takes; then slower until that is
+# empty again.
+PROBE_FROM, PROBE_SECONDS, PROBE_GAIN = 0.2, 1.5, 1.1  # share of the planned time; seconds; times the rate
+DRAIN_SECONDS, DRAIN_GAIN = 3.0, 0.95
+# What has fallen behind makes good: one flow at up to so many times its rate, all together hardly faster than
+# planned. Time in which the link was idle is gone, and what is sent for it now would only fill queues.
+CATCH_UP, CATCH_UP_OF_ALL = 1.3, 1.02
 SLACK_SECONDS = 0.005  # timers come late by a millisecond or two: what that holds up may leave at once
 QUEUE_SECONDS = 0.2  # which a home router's queue takes: what is sent in less is not spread
 REDUCED_PER_OWN = 2 / 3  # pieces that leave, while both kinds wait
 
 
+class Uplink:
+    """What all pacers of one agent share: how fast they may be together."""
+
+    def __init__(self, num_pieces: int, seconds: float) -> None:
+        self.num_pieces, self.seconds = num_pieces, seconds
+        self._began: float | None = None
+        self._interval_seconds = seconds / max(num_pieces, 1) / CATCH_UP_OF_ALL
+        self.free_at = 0.0  # by the loop's clock
+
+    def begin(self, now: float) -> float:
+        """The planned time begins now, if it has not yet; when it has begun."""
+        if self._began is None:
+            self._began = self.free_at = now
+        return self._began
+
+    def gain(self, moment: float) -> float:
+        """Times its rate everything is meant to be so fast."""
+        assert self._began is not None
+        past_seconds = moment - self._began - PROBE_FROM * self.seconds
+        if 0 <= past_seconds < PROBE_SECONDS:
+            return PROBE_GAIN
+        return DRAIN_GAIN if 0 <= past_seconds < PROBE_SECONDS + DRAIN_SECONDS else 1.0
+
+    def take(self, now: float) -> None:
+        """A piece leaves now."""
+        self.free_at = max(self.free_at, now - SLACK_SECONDS) + self._interval_seconds / self.gain(now)
+
+
 class Pacer:
     """The moments at which one agent's pieces for another are due. Belongs to one event loop."""
 
-    def __init__(self, num_pieces: int, seconds: float, phase: float = 0.0) -> None:
-        """`num_pieces` are to leave within `seconds`; 0: as fast as may be.
+    def __init__(self, num_pieces: int, uplink: Uplink, phase: float = 0.0) -> None:
+        """`num_pieces` are to leave within the uplink's seconds; 0: as fast as may be.
 
         `phase`, from 0 to 1, is by which part of the time between two of them the first is late: so the
         pieces for several agents do not all leave at the same moments.
         """
-        self.num_pieces = num_pieces
+        seconds = uplink.seconds
         self._interval_seconds = seconds / max(num_pieces, 1) if seconds > QUEUE_SECONDS else 0.0
-        self._probe_from = PROBE_FROM * seconds
+        self._uplink = uplink
         self._phase = phase
-        self._began: float | None = None
+        self._has_begun = False
         self._due = self._last = 0.0
         self._own, self._reduced = deque[asyncio.Future[None]](), deque[asyncio.Future[None]]()  # who waits
         self._owed = 0.0  # reduced pieces, for own ones that have left before them
@@ -47,10 +79,11 @@ class Pacer:
 
     def begin(self) -> None:
         """The planned time begins now, though the first piece may come later; else it begins with that."""
-        if self._began is None:
-            self._began = asyncio.get_running_loop().time()
-            self._due = self._began + self._phase * self._interval_seconds
-            self._last = self._began - self._interval_seconds
+        if not self._has_begun:
+            self._has_begun = True
+            began = self._uplink.begin(asyncio.get_running_loop().time())
+            self._due = began + self._phase * self._interval_seconds
+            self._last = began - self._interval_seconds
 
     async def turn(self, is_own: bool = False) -> None:
         """Wait until a piece may leave; `is_own`: it is of one's own payload."""
@@ -68,14 +101,14 @@ class Pacer:
 
     @property
     def _next_at(self) -> float:
-        return max(self._due, self._last + self._interval_seconds / CATCH_UP)
+        caught_up = self._last + self._interval_seconds / CATCH_UP
+        return max(self._due, caught_up, self._uplink.free_at - SLACK_SECONDS)
 
     def _take(self, now: float) -> None:
         """A piece leaves now."""
-        assert self._began is not None
-        probes = 0 <= self._due - self._began - self._probe_from < PROBE_SECONDS
         self._last = max(self._next_at, now - SLACK_SECONDS)
-        self._due += self._interval_seconds / (PROBE_GAIN if probes else 1.0)
+        self._due += self._interval_seconds / self._uplink.gain(self._due)
+        self._uplink.take(now)
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is None:

@@ -26,7 +26,7 @@ from atoll.swarm.sockets import Crossed
 FILE = "links.json"
 LOOK_SECONDS = 0.25
 LOOK_COST = 0.02  # of the time, at most: an agent with many connections looks less often
-WINDOW_SECONDS = 0.5  # shorter ones would take what a lost packet has held back for the link's own speed
+WINDOW_SECONDS = 1.0  # shorter ones would take what a lost packet has held back for the link's own speed
 NUM_BEST = 3
 MIN_BYTES = 16 << 10  # in a window: less says nothing
 FORGET = 0.95  # times the estimate: what is left of it after a step that did not need the whole link
@@ -35,7 +35,7 @@ LATE = 1.2  # times the planned seconds: a reduction that took longer was held u
 ASKED_SHARE = 0.9  # of the planned rate: a link whose best windows carried less is that link
 # A pacer is faster for a while (`pacer.py`). A link that carries so much more than was known, times the
 # estimate, carries more than it was asked; how much more is found out faster by asking for GROWTH of it.
-FASTER, GROWTH = 1.08, 1.3
+FASTER, GROWTH = 1.05, 1.3
 STARVED_SECONDS = (
     0.05  # by which timers are late, on average, where a busy processor and no link is the limit
 )

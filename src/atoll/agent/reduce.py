@@ -19,7 +19,7 @@ import numpy as np
 from atoll.agent.assembly import Assembly
 from atoll.agent.intake import Intake
 from atoll.agent.lanes import MAX_LANES
-from atoll.agent.pacer import Pacer
+from atoll.agent.pacer import Pacer, Uplink
 from atoll.agent.patience import Patience
 from atoll.agent.payload import Payload
 from atoll.agent.pieces import FalsePieces, check_piece, check_table
@@ -78,7 +78,7 @@ class Reduction:
     @property
     def num_bytes(self) -> int:
         """What is to leave by this agent's link, and as much is to come: at most, where sizes vary."""
-        return sum(p.num_pieces for p in self._pacers.values()) * self._piece_bytes
+        return self._uplink.num_pieces * self._piece_bytes
 
     @property
     def _piece_bytes(self) -> int:
@@ -91,13 +91,18 @@ class Reduction:
         owned = Counter[str]()
         for part in attempt.slices:
             owned[part.owner] += part.num_pieces
-        pacers: dict[str, Pacer] = {}
-        for agent in (agent for agent in agents if agent != self.me):
-            count = owned[agent] if attempt.share_of(self.me) else 0
-            count += owned[self.me] if attempt.share_of(agent) else 0
-            turn = (agents.index(agent) - agents.index(self.me)) % len(agents)
-            pacers[agent] = Pacer(count, attempt.seconds, turn / len(agents))
-        return pacers
+        counts = {
+            agent: (owned[agent] if attempt.share_of(self.me) else 0)
+            + (owned[self.me] if attempt.share_of(agent) else 0)
+            for agent in agents
+            if agent != self.me
+        }
+        self._uplink = Uplink(sum(counts.values()), attempt.seconds)
+
+        def phase(agent: str) -> float:
+            return (agents.index(agent) - agents.index(self.me)) % len(agents) / len(agents)
+
+        return {agent: Pacer(count, self._uplink, phase(agent)) for agent, count in counts.items()}
 
     async def run(self, transport: Transport) -> None:
         """Do my part; returns when every piece I can get on this way is in the assembly."""

@@ -174,15 +174,18 @@ class Reduction:
             elements = self._layout.piece(index)
             values = total[: elements.stop - elements.start]
             values[:] = 0
+            arrivals: dict[str, float] = {}
             for at, share in enumerate(participants):
                 try:
-                    data = await patience.wait(share.island, self._copy(number, share.island, index))
+                    data = await self._copy(number, share.island, index)
                 except TransportError as error:
                     await self._fault(share.island, "silent", str(error))
                     return
                 except FalsePieces as error:
                     await self._fault(self.me, "lost", str(error))
                     return
+                if intake := self._intakes.get((number, share.island)):
+                    arrivals[share.island] = intake.taken_came_at
                 try:
                     copy = np.frombuffer(data, np.uint8)
                     squares[at] += codec.add_decoded(copy, np.float32(share.weight), values)
@@ -192,6 +195,9 @@ class Reduction:
             out = np.empty(codec.max_bytes(len(values)), np.uint8)
             size = codec.encode(values, out)
             await self.assembly.put(index, out[:size].data)
+            if late := patience.check(arrivals):
+                await self._fault(late, "silent", f"the others have waited too long for piece {index}")
+                return
         self.reduced_at = asyncio.get_running_loop().time()
         digest = root(self.assembly.slice_table(part))
         reduced = Reduced(

@@ -206,7 +206,7 @@ def test_who_makes_all_others_wait_many_times_as_long_is_not_waited_for() -> Non
     assert late_of({"a": 9.0, "b": 0.1, "c": 0.1}) == ""
     assert late_of({"a": 12.0, "b": 0.1, "c": 0.1}) == "a"
     assert late_of({"a": 1000.0, "b": 50.0, "c": 60.0}) == "a"
-    assert late_of({"a": 1000.0, "b": 1000.0, "c": 60.0}) == ""  # not one alone
+    assert late_of({"a": 1000.0, "b": 1000.0, "c": 60.0}) == "a"  # "b" in the next attempt
 
 
 # ------------------------------------------------------------------------------------------------------ lanes

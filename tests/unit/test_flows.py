@@ -267,7 +267,7 @@ class Link:
         self, up: float, down: float, planned: float, seconds: float, rate: float = 1e6
     ) -> tuple[float, float]:
         """What is known after a reduction that was planned for `planned` seconds, at `rate` each way."""
-        self.rates.began()
+        self.rates.began(self.now)
         self.flows(up, down, seconds)
         self.rates.ended(planned, seconds, planned * rate)
         return self.rates.known.up_bytes_per_second, self.rates.known.down_bytes_per_second
@@ -326,7 +326,7 @@ def test_a_connection_that_closes_takes_nothing_back(tmp_path) -> None:
     link = Link(tmp_path)
     link.flows(1e6, 1e6, 2.0, inode=1)
     del link.open[1]
-    link.rates.began()
+    link.rates.began(link.now)
     link.flows(1e6, 1e6, 2.0, inode=2)
     link.rates.ended(0.0, 2.0, 0.0)
     assert link.rates.known.up_bytes_per_second == pytest.approx(1e6)

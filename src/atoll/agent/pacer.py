@@ -15,7 +15,7 @@ from collections import deque
 # For a while pieces are faster, or a link that is faster than it was thought would stay unknown: once TCP has
 # got under way, and by no more than half of what the queue of a home router takes; then slower until that is
 # empty again.
-PROBE_FROM, PROBE_SECONDS, PROBE_GAIN = 0.2, 1.5, 1.1  # share of the planned time; seconds; times the rate
+PROBE_FROM, PROBE_SECONDS, PROBE_GAIN = 0.2, 1.0, 1.15  # share of the planned time; seconds; times the rate
 DRAIN_SECONDS, DRAIN_GAIN = 3.0, 0.95
 # What has fallen behind makes good: one flow at up to so many times its rate, all together hardly faster than
 # planned. Time in which the link was idle is gone, and what is sent for it now would only fill queues.

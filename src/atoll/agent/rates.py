@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from atoll.agent.pacer import PROBE_FROM
 from atoll.files import write_unsynced
 from atoll.metrics import Rates
 from atoll.swarm.sockets import Crossed
@@ -29,13 +30,16 @@ LOOK_COST = 0.02  # of the time, at most: an agent with many connections looks l
 WINDOW_SECONDS = 1.0  # shorter ones would take what a lost packet has held back for the link's own speed
 NUM_BEST = 3
 MIN_BYTES = 16 << 10  # in a window: less says nothing
-FORGET = 0.95  # times the estimate: what is left of it after a step that did not need the whole link
+ERR_LOW = 0.95  # times the best windows: what they show where nothing was planned
+FORGET = 0.97  # times the estimate: what is left of it after a step that did not need the whole link
 NO_CAPS = Rates()
 LATE = 1.2  # times the planned seconds: a reduction that took longer was held up by some link
 ASKED_SHARE = 0.9  # of the planned rate: a link whose best windows carried less is that link
+# Where there was a plan, what crosses while pacers are faster is what the link carries, from when that shows.
+SHOWN_AFTER_SECONDS, SHOWN_SECONDS = 0.35, 0.8
 # A pacer is faster for a while (`pacer.py`). A link that carries so much more than was known, times the
 # estimate, carries more than it was asked; how much more is found out faster by asking for GROWTH of it.
-FASTER, GROWTH = 1.05, 1.3
+FASTER, GROWTH = 1.09, 1.3
 STARVED_SECONDS = (
     0.05  # by which timers are late, on average, where a busy processor and no link is the limit
 )
@@ -50,8 +54,10 @@ class _Window:
     def __init__(self) -> None:
         self._best: list[float] = []
         self._seen: deque[tuple[float, int]] = deque()
+        self._looks: list[tuple[float, int]] = []  # of this reduction
 
     def add(self, now: float, total: int) -> None:
+        self._looks.append((now, total))
         self._seen.append((now, total))
         while len(self._seen) > 1 and self._seen[1][0] <= now - WINDOW_SECONDS:
             self._seen.popleft()
@@ -64,9 +70,17 @@ class _Window:
     def best(self) -> float:
         return min(self._best, default=0.0)
 
+    def between(self, begin: float, end: float) -> float:
+        """Bytes per second between two moments since `forget`, by the looks around them; 0: there are none."""
+        looks = [look for look in self._looks if begin - LOOK_SECONDS <= look[0] <= end + LOOK_SECONDS]
+        if len(looks) < 2 or looks[-1][0] - looks[0][0] < (end - begin) / 2:
+            return 0.0
+        (began, before), (ended, after) = looks[0], looks[-1]
+        return (after - before) / (ended - began)
+
     def forget(self) -> None:
         """From now on only what crosses from now on counts."""
-        self._best = []
+        self._best, self._looks = [], []
         while len(self._seen) > 1:
             self._seen.popleft()
 
@@ -86,6 +100,7 @@ class LinkRates:
         self._sent = self._received = 0
         self._up, self._down = _Window(), _Window()
         self._delays_seconds: list[float] = []  # of this reduction's timers
+        self._began_at = 0.0  # by the loop's clock
 
     @property
     def known(self) -> Rates:
@@ -111,7 +126,7 @@ class LinkRates:
         clock = asyncio.get_running_loop().time
         began = clock()
         self.look(began)
-        self.began()
+        self.began(began)
         watching = asyncio.create_task(self._watch())
         is_whole = False
         try:
@@ -143,8 +158,9 @@ class LinkRates:
         self._up.add(now, self._sent)
         self._down.add(now, self._received)
 
-    def began(self) -> None:
+    def began(self, now: float) -> None:
         """A reduction begins: what crosses now counts for it."""
+        self._began_at = now
         self._up.forget()
         self._down.forget()
         self._delays_seconds = []
@@ -169,10 +185,16 @@ class LinkRates:
                 return seen
             return max(seen, FORGET * estimate if is_whole else estimate)
 
+        def seen(window: _Window) -> float:
+            if not planned_seconds:
+                return ERR_LOW * window.best
+            begin = self._began_at + PROBE_FROM * planned_seconds + SHOWN_AFTER_SECONDS
+            return window.between(begin, begin + SHOWN_SECONDS)
+
         learned = self._learned
         self._learned = Rates(
-            up_bytes_per_second=moved(learned.up_bytes_per_second, self._up.best),
-            down_bytes_per_second=moved(learned.down_bytes_per_second, self._down.best),
+            up_bytes_per_second=moved(learned.up_bytes_per_second, seen(self._up)),
+            down_bytes_per_second=moved(learned.down_bytes_per_second, seen(self._down)),
         )
         if self._learned != learned:
             write_unsynced(self._path, msgspec.json.encode(self._learned))

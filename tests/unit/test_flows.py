@@ -14,7 +14,7 @@ from atoll.agent.lanes import LANE_BYTES, LONG_SECONDS, MAX_LANES, MAX_LANES_OF_
 from atoll.agent.log import UpdateLog
 from atoll.agent.pacer import PROBE_FROM, PROBE_GAIN, PROBE_SECONDS, QUEUE_SECONDS, Pacer, Uplink
 from atoll.agent.patience import Patience
-from atoll.agent.rates import LOOK_SECONDS, STARVED_SECONDS, LinkRates
+from atoll.agent.rates import ERR_LOW, FORGET, LOOK_SECONDS, STARVED_SECONDS, LinkRates
 from atoll.agent.state import OuterState
 from atoll.cli import parser
 from atoll.cli.join import join_settings
@@ -266,9 +266,13 @@ class Link:
     def step(
         self, up: float, down: float, planned: float, seconds: float, rate: float = 1e6
     ) -> tuple[float, float]:
-        """What is known after a reduction that was planned for `planned` seconds, at `rate` each way."""
+        """What is known after a reduction that was planned for `planned` seconds, at `rate` each way.
+
+        Without a plan, what crosses is as much more as what is learned of it errs low.
+        """
         self.rates.began(self.now)
-        self.flows(up, down, seconds)
+        more = 1.0 if planned else 1 / ERR_LOW
+        self.flows(more * up, more * down, seconds)
         self.rates.ended(planned, seconds, planned * rate)
         return self.rates.known.up_bytes_per_second, self.rates.known.down_bytes_per_second
 
@@ -294,7 +298,7 @@ def test_a_link_at_a_tenth_of_its_rate_is_known_after_one_late_reduction(tmp_pat
 def test_who_waited_for_a_slow_link_keeps_what_is_known_of_its_own(tmp_path) -> None:
     link = Link(tmp_path)
     link.step(4e6, 4e6, 0.0, 4.0)
-    assert link.step(1e6, 1e6, 4.0, 40.0, rate=1e6) == pytest.approx((3.8e6, 3.8e6))
+    assert link.step(1e6, 1e6, 4.0, 40.0, rate=1e6) == pytest.approx((FORGET * 4e6, FORGET * 4e6))
 
 
 def test_a_link_that_is_much_faster_than_was_thought_is_known_within_some_steps(tmp_path) -> None:
@@ -329,7 +333,7 @@ def test_a_connection_that_closes_takes_nothing_back(tmp_path) -> None:
     link.rates.began(link.now)
     link.flows(1e6, 1e6, 2.0, inode=2)
     link.rates.ended(0.0, 2.0, 0.0)
-    assert link.rates.known.up_bytes_per_second == pytest.approx(1e6)
+    assert link.rates.known.up_bytes_per_second == pytest.approx(ERR_LOW * 1e6)
 
 
 def test_what_people_want_to_keep_of_their_link_is_not_given_to_the_swarm(tmp_path) -> None:

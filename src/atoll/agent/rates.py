@@ -71,7 +71,7 @@ class _Window:
         return min(self._best, default=0.0)
 
     def between(self, begin: float, end: float) -> float:
-        """Bytes per second between two moments since `forget`, by the looks around them; 0: there are none."""
+        """Bytes per second between two moments since `forget`, by the looks around them; 0 without any."""
         looks = [look for look in self._looks if begin - LOOK_SECONDS <= look[0] <= end + LOOK_SECONDS]
         if len(looks) < 2 or looks[-1][0] - looks[0][0] < (end - begin) / 2:
             return 0.0

@@ -10,12 +10,12 @@ drop. One row a case and MTU; about a minute each.
 coordinator, without what the slowest disk took: the median of the steps after those of learning. `steps`
 are all of them, from the first, with the disk. `bound` is the least time in which these links can carry
 these bytes with slices chosen best, and two round trips; `ratio` is one over the other, `asked` what it
-should be at most. `planned`, `reduce` and `hold` are what the coordinator expected of an attempt, and its
-parts. `utilisation` is what the busiest link carried of what it could in these seconds, headers included;
-`drops` is how many packets found a full queue in all of them, and `heartbeat` the longest round trip of
-one, in seconds. `participation` is the share of all islands that took part, over all steps. Where
-`num_attempts` is more than there are steps, attempts were lost. `scale` makes all links slower, for a machine
-that cannot carry them.
+should be at most, and `predicted` the seconds that `atoll simulate --plan` tells. `planned`, `reduce` and
+`hold` are what the coordinator expected of an attempt, and its parts. `utilisation` is what the busiest link
+carried of what it could in these seconds, headers included; `drops` is how many packets found a full queue in
+all of them, and `heartbeat` the longest round trip of one, in seconds. `participation` is the share of all
+islands that took part, over all steps. Where `num_attempts` is more than there are steps, attempts were lost.
+`scale` makes all links slower, for a machine that cannot carry them.
 
 `--timeline` shows what each link carried in each quarter of a second, and when each island had sent its
 payload, reduced its slices, given them away, and received all, in seconds from its attempt.
@@ -34,13 +34,15 @@ import msgspec
 from agents.swarm import Swarm
 from harness.report import Report, arguments
 from links.bound import least_seconds
-from links.cases import CASES
+from links.cases import CASES, Case
 from links.meter import Meter
 from links.wan import Wan
 
 from atoll.agent.codecs import codec_named
 from atoll.errors import UserError
 from atoll.events import AttemptOpened, Committed
+from atoll.simulate import plan as plan_of
+from atoll.swarm.layout import BLOCK
 
 HOST_MBIT = 1000.0  # of the coordinator's site, which carries no bulk
 PIECE_ELEMENTS = 65_536
@@ -124,6 +126,7 @@ def row(name: str, mtu: int, options: argparse.Namespace, directory: Path) -> di
         "bound": round(bound, 2),
         "ratio": round(seconds / bound, 3),
         "asked": case.asked.get(mtu),
+        "predicted": predicted(case, num_bytes),
         "steps": [round(step, 2) for step in steps],
         "planned": [round(event.planned_seconds, 2) for event in opened],
         "reduce": [round(commit.reduce_seconds, 2) for commit in commits],
@@ -135,6 +138,22 @@ def row(name: str, mtu: int, options: argparse.Namespace, directory: Path) -> di
         "participation": round(statistics.mean(present), 3),
         "num_attempts": len(opened),
     }
+
+
+def predicted(case: Case, num_bytes: int) -> float | None:
+    """Seconds that `atoll simulate --plan` would tell; None where it does not know who may own."""
+    if case.num_dial_only or case.num_barred:
+        return None
+    round_trip_seconds = case.round_trip_ms / 1e3
+    plan = plan_of.Case(
+        num_parameters=round(num_bytes / (codec_named("int8").max_bytes(BLOCK) / BLOCK)),
+        links=case.last_links,
+        relays=((case.relay_mbit, case.relay_mbit),) if case.relay_mbit else (),
+        round_trip_seconds=round_trip_seconds,
+        inner_steps=1,
+        inner_step_seconds=1.0,
+    )
+    return round(plan_of.reduction(plan)[0] + 0.5 * round_trip_seconds, 2)
 
 
 def show(

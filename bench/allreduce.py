@@ -15,7 +15,8 @@ should be at most, and `predicted` the seconds that `atoll simulate --plan` tell
 carried of what it could in these seconds, headers included; `drops` is how many packets found a full queue in
 all of them, and `heartbeat` the longest round trip of one, in seconds. `participation` is the share of all
 islands that took part, over all steps. Where `num_attempts` is more than there are steps, attempts were lost.
-`scale` makes all links slower, for a machine that cannot carry them.
+`scale` is for a machine that cannot carry the links: all rates are so much lower, and delays and queues as much
+longer, so that the same happens in slow motion.
 
 `--timeline` shows what each link carried in each quarter of a second, and when each island had sent its
 payload, reduced its slices, given them away, and received all, in seconds from its attempt.
@@ -36,7 +37,7 @@ from harness.report import Report, arguments
 from links.bound import least_seconds
 from links.cases import CASES, Case
 from links.meter import Meter
-from links.wan import Wan
+from links.wan import QUEUE_MS, Wan
 
 from atoll.agent.codecs import codec_named
 from atoll.errors import UserError
@@ -58,7 +59,9 @@ def main() -> None:
     )
     parser.add_argument("--mtu", nargs="+", type=int, default=[1500, 9000])
     parser.add_argument("--megabytes", type=float, default=33.6, help="encoded, of one payload")
-    parser.add_argument("--scale", type=float, default=1.0, help="of all links: 0.2 for a slow machine")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="of all rates; delays are longer: 0.2 for a slow machine"
+    )
     parser.add_argument("--timeline", action="store_true", help="show the steps that are counted")
     options = parser.parse_args()
     if unknown := set(options.only) - CASES.keys():
@@ -76,7 +79,7 @@ def row(name: str, mtu: int, options: argparse.Namespace, directory: Path) -> di
     num_pieces = round(options.megabytes * 1e6 / codec.max_bytes(PIECE_ELEMENTS))
     num_bytes = num_pieces * codec.max_bytes(PIECE_ELEMENTS)
     names = [f"island{number}" for number in range(len(case.links))]
-    with Wan(mtu, case.congestion) as wan:
+    with Wan(mtu, case.congestion, QUEUE_MS / case.scale) as wan:
         wan.add("host", HOST_MBIT, HOST_MBIT)
         for island, (up, down) in zip(names, case.links, strict=True):
             wan.add(island, up, down)

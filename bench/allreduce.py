@@ -15,8 +15,8 @@ should be at most, and `predicted` the seconds that `atoll simulate --plan` tell
 carried of what it could in these seconds, headers included; `drops` is how many packets found a full queue in
 all of them, and `heartbeat` the longest round trip of one, in seconds. `participation` is the share of all
 islands that took part, over all steps. Where `num_attempts` is more than there are steps, attempts were lost.
-`scale` is for a machine that cannot carry the links: all rates are so much lower, and delays and queues as much
-longer, so that the same happens in slow motion.
+`scale` is for a machine that cannot carry the links: all rates are so much lower, and delays and queues as
+much longer, so that the same happens in slow motion.
 
 `--timeline` shows what each link carried in each quarter of a second, and when each island had sent its
 payload, reduced its slices, given them away, and received all, in seconds from its attempt.

@@ -83,7 +83,7 @@ TABLES = {
                 "links": "{case}",
                 "MTU": "{mtu}",
                 "payload": "{megabytes:.1f} MB",
-                "rates times": "{scale:g}",
+                "slow motion": lambda v: "–" if v["scale"] == 1 else f"{1 / v['scale']:g} times",
                 "seconds": "{seconds:.2f}",
                 "bound": "{bound:.2f}",
                 "ratio": "**{ratio:.2f}**",

@@ -15,8 +15,7 @@ should be at most, and `predicted` the seconds that `atoll simulate --plan` tell
 carried of what it could in these seconds, headers included; `drops` is how many packets found a full queue in
 all of them, and `heartbeat` the longest round trip of one, in seconds. `participation` is the share of all
 islands that took part, over all steps. Where `num_attempts` is more than there are steps, attempts were lost.
-`scale` is for a machine that cannot carry the links: all rates are so much lower, and delays and queues as
-much longer, so that the same happens in slow motion.
+`scale` makes all links slower, for a machine that cannot carry them.
 
 `--timeline` shows what each link carried in each quarter of a second, and when each island had sent its
 payload, reduced its slices, given them away, and received all, in seconds from its attempt.
@@ -37,7 +36,7 @@ from harness.report import Report, arguments
 from links.bound import least_seconds
 from links.cases import CASES, Case
 from links.meter import Meter
-from links.wan import QUEUE_MS, Wan
+from links.wan import Wan
 
 from atoll.agent.codecs import codec_named
 from atoll.errors import UserError
@@ -79,7 +78,7 @@ def row(name: str, mtu: int, options: argparse.Namespace, directory: Path) -> di
     num_pieces = round(options.megabytes * 1e6 / codec.max_bytes(PIECE_ELEMENTS))
     num_bytes = num_pieces * codec.max_bytes(PIECE_ELEMENTS)
     names = [f"island{number}" for number in range(len(case.links))]
-    with Wan(mtu, case.congestion, QUEUE_MS / case.scale) as wan:
+    with Wan(mtu, case.congestion) as wan:
         wan.add("host", HOST_MBIT, HOST_MBIT)
         for island, (up, down) in zip(names, case.links, strict=True):
             wan.add(island, up, down)

@@ -22,7 +22,7 @@ class Case:
     num_dial_only: int = 0  # the first ones
     num_learning: int = 2  # steps that are not counted
     num_counted: int = 3
-    scale: float = 1.0  # of all rates; delays are as much longer
+    scale: float = 1.0  # of all rates
     change: Callable[["Case", Wan], None] | None = None  # of the links, after the steps of learning
     num_adapting: int = 0  # steps after it that are not counted either
     first_link: tuple[float, float] | None = None  # of the first island after the change, if it is another
@@ -51,17 +51,10 @@ class Case:
         return {site: (125e3 * up, 125e3 * down) for site, (up, down) in links.items()}
 
     def scaled(self, scale: float) -> "Case":
-        """The case in slow motion: so much of its rates, and delays as much longer."""
+        """The case on links of so much of its rates."""
         links = tuple((scale * up, scale * down) for up, down in self.links)
         first = (scale * self.first_link[0], scale * self.first_link[1]) if self.first_link else None
-        return replace(
-            self,
-            links=links,
-            first_link=first,
-            relay_mbit=scale * self.relay_mbit,
-            round_trip_ms=self.round_trip_ms / scale,
-            scale=scale,
-        )
+        return replace(self, links=links, first_link=first, relay_mbit=scale * self.relay_mbit, scale=scale)
 
     def sites(self) -> list[Link]:
         """The case's links as the bound sees them."""

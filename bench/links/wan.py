@@ -37,9 +37,8 @@ class Count(NamedTuple):
 class Wan:
     """Sites by name. Use as a context: what a killed run left goes first, and all of ours at the end."""
 
-    def __init__(self, mtu: int = 1500, congestion: str = "cubic", queue_ms: float = QUEUE_MS) -> None:
+    def __init__(self, mtu: int = 1500, congestion: str = "cubic") -> None:
         """`congestion` is the kernel's name of the congestion control that every site's TCP uses."""
-        self._queue_ms = queue_ms
         self.addresses: dict[str, str] = {}
         self._mtu, self._congestion = mtu, congestion
         self._prefix = own_prefix(PREFIX)
@@ -61,7 +60,7 @@ class Wan:
             program = Path(directory) / "wan"
             command("gcc", "-O2", "-o", str(program), str(Path(__file__).with_name("wan.c")))
             self._emulator = subprocess.Popen(
-                [str(program), str(self._queue_ms)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                [str(program), str(QUEUE_MS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
         return self
 

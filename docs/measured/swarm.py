@@ -83,7 +83,7 @@ TABLES = {
                 "links": "{case}",
                 "MTU": "{mtu}",
                 "payload": "{megabytes:.1f} MB",
-                "slow motion": lambda v: "–" if v["scale"] == 1 else f"{1 / v['scale']:g} times",
+                "rates times": "{scale:g}",
                 "seconds": "{seconds:.2f}",
                 "bound": "{bound:.2f}",
                 "ratio": "**{ratio:.2f}**",

@@ -27,7 +27,7 @@ from atoll.swarm.sockets import Crossed
 FILE = "links.json"
 LOOK_SECONDS = 0.25
 LOOK_COST = 0.02  # of the time, at most: an agent with many connections looks less often
-WINDOW_SECONDS = 1.0  # shorter ones would take what a lost packet has held back for the link's own speed
+WINDOW_SECONDS = 2.0  # shorter ones would take what a lost packet has held back for the link's own speed
 NUM_BEST = 3
 MIN_BYTES = 16 << 10  # in a window: less says nothing
 ERR_LOW = 0.95  # times the best windows: what they show where nothing was planned
@@ -40,9 +40,7 @@ SHOWN_AFTER_SECONDS, SHOWN_SECONDS = 0.35, 0.8
 # A pacer is faster for a while (`pacer.py`). A link that carries so much more than was known, times the
 # estimate, carries more than it was asked; how much more is found out faster by asking for GROWTH of it.
 FASTER, GROWTH = 1.09, 1.3
-STARVED_SECONDS = (
-    0.05  # by which timers are late, on average, where a busy processor and no link is the limit
-)
+STARVED_SECONDS = 0.05  # by which timers are late, on average, where the processor is the limit
 
 
 class _Window:
@@ -187,7 +185,7 @@ class LinkRates:
 
         def seen(window: _Window) -> float:
             if not planned_seconds:
-                return ERR_LOW * window.best
+                return ERR_LOW * (window.best or window.between(self._began_at, self._began_at + seconds))
             begin = self._began_at + PROBE_FROM * planned_seconds + SHOWN_AFTER_SECONDS
             return window.between(begin, begin + SHOWN_SECONDS)
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-all fuzz lint bench clean
+.PHONY: demo test test-all fuzz lint bench docs clean
 
 demo: $(STAMP)
 	$(BIN)/atoll demo
@@ -25,6 +25,11 @@ lint: $(STAMP)
 bench: $(STAMP)
 	failed=; for b in bench/*.py; do echo "== $$b"; $(BIN)/python $$b || failed="$$failed $$b"; done; \
 	test -z "$$failed" || { echo "these failed:$$failed"; exit 1; }
+
+# Strict: a warning, such as a link that leads nowhere, is an error. The site is build/docs/index.html.
+docs: $(STAMP)
+	$(BIN)/python docs/tables.py --check
+	$(BIN)/sphinx-build -q -W --keep-going -d build/doctrees docs build/docs
 
 # torch first and pinned: its plain wheel is small on PyPI's CPU builds, and what follows is then satisfied by it.
 $(STAMP): pyproject.toml constraints.txt

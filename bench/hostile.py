@@ -2,25 +2,28 @@
 
     python bench/hostile.py [--only scales] [--seconds 60]
 
-Plays each attack of tests/worlds/attacks.py in memory: real agents, coordinator, codec and messages, trainers
-that sleep, and time that passes only while everything waits. So machine and links do not matter, and what an
-attack costs in computing does not show. An outer step is 1 s. `kept` is what the honest islands had committed
-so many seconds after the attack began, in tokens, over what they commit in a calm swarm in as long.
-`memory_mb` is how much the process of all members has grown.
+Plays each attack of tests/worlds/attacks.py, and some of them two at a time, in memory: real agents,
+coordinator, codec and messages, trainers that sleep, and time that passes only while everything waits. So
+machine and links do not matter, and what an attack costs in computing does not show. An outer step is 1 s.
+
+One row for each: `kept` is what the honest islands had committed so many seconds after the attack began, in
+tokens, over what they commit in a calm swarm in as long; `memory_mb` is how much the process of all members
+has grown. An attack without `excluded_after_steps` is one whose maker nobody can tell.
 """
 
-import argparse
 import asyncio
 import resource
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.report import Report, arguments
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from worlds.attacks import ATTACKS
+from worlds.attack import Attack
+from worlds.attacks import ATTACKS, COMBINED
 from worlds.clock import run
 from worlds.hostile import honest
 from worlds.swarm import Swarm
@@ -34,34 +37,55 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="of attack, in the swarm's time")
     options = parser.parse_args()
     report = Report("hostile", options, keys=("attack",))
-    for name in ATTACKS:
-        if options.only in name:
+    calm: dict[int, int] = {}
+    for name, attack in (ATTACKS | COMBINED).items():
+        if options.only not in name:
+            continue
+        if (others := num_liars(attack())) not in calm:
             with tempfile.TemporaryDirectory(prefix="atoll-bench-") as directory:
-                report.add({"attack": name, **run(play(name, Path(directory), options))})
+                calm[others] = run(calm_tokens(others, Path(directory), options.seconds))
+        with tempfile.TemporaryDirectory(prefix="atoll-bench-") as directory:
+            report.add({"attack": name, **run(play(name, Path(directory), options.seconds, calm))})
 
 
-async def play(name: str, directory: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """The row of one attack."""
-    attack, swarm = ATTACKS[name](), Swarm(directory, num_outer_steps=1000)
+async def play(name: str, directory: Path, seconds: float, calm: Mapping[int, int]) -> dict[str, Any]:
+    """The row of one attack. `calm`: what is committed in so many seconds beside a number of calm liars."""
+    attack, swarm = (ATTACKS | COMBINED)[name](), Swarm(directory, num_outer_steps=1000)
     try:
         await honest(swarm, HONEST)
         await attack.prepare(swarm)
         await swarm.until_step(swarm.head + 2)
-        calm = await tokens_in(swarm, options.seconds)
         step, megabytes = swarm.head, resident_mb()
         await attack.begin(swarm)
-        attacked = await tokens_in(swarm, options.seconds)
+        attacked = await tokens_in(swarm, seconds)
         out = {event.island: event.step for event in reversed(swarm.events()) if event.kind == "excluded"}
         seen = [out[liar] - step for liar in attack.liars if liar in out]
         return {
-            "kept": round(attacked / calm, 3),
+            "kept": round(attacked / calm[num_liars(attack)], 3),
             "excluded_after_steps": max(seen) if len(seen) == len(attack.liars) else None,
             "honest_excluded": len(out.keys() & {*HONEST, "r"}),
             "memory_mb": round(resident_mb() - megabytes, 1),
+            "seconds": seconds,
             "stood": "in memory, in virtual time",
         }
     finally:
         await attack.end()
+        await swarm.stop()
+
+
+def num_liars(attack: Attack) -> int:
+    """How many members that train an attack adds to the honest ones."""
+    return len(attack.liars) * attack.is_agent
+
+
+async def calm_tokens(num_others: int, directory: Path, seconds: float) -> int:
+    """What honest islands commit beside so many others that are honest too."""
+    swarm = Swarm(directory, num_outer_steps=1000)
+    try:
+        await honest(swarm, HONEST + "vwxyz"[:num_others])
+        await swarm.until_step(swarm.head + 2)
+        return await tokens_in(swarm, seconds)
+    finally:
         await swarm.stop()
 
 

@@ -22,6 +22,7 @@ from atoll.coordinator.store import Store
 from atoll.metrics import Metrics
 from atoll.run.directory import RunDir
 from atoll.run.processes import watch_leash
+from atoll.swarm import audit
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 from atoll.swarm.address import Address
@@ -116,7 +117,17 @@ class Scripted:
                 ]
             case r.Assembled() if self._attempt is not None and self._attempt.number == message.number:
                 update = _update(self._attempt, message)
-                return [m.Held(message.step, message.number, update, _next_root(message.step))]
+                nothing = bytes(audit.ROW_BYTES * len(audit.groups(self._attempt.slices)))
+                return [
+                    m.Held(
+                        step=message.step,
+                        number=message.number,
+                        update=update,
+                        next_root=_next_root(message.step),
+                        measure=nothing,
+                        own_measure=nothing,
+                    )
+                ]
             case m.Committed():
                 self._head, self._root = message.record.step + 1, message.record.next_root
                 return [m.Ready(self._head, self._root, self._root)]

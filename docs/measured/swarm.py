@@ -97,6 +97,46 @@ TABLES = {
             }
         ),
     ),
+    "hostile": Measured(
+        bench="hostile",
+        form=Lines(
+            columns={
+                "what one member does": "{attack}",
+                "kept": "**{kept:.2f}**",
+                "left out after": lambda v: (
+                    "–" if v["excluded_after_steps"] is None else f"{v['excluded_after_steps']} steps"
+                ),
+                "honest left out": "{honest_excluded}",
+                "memory": "+{memory_mb:.0f} MB",
+            }
+        ),
+    ),
+    "audit": Measured(
+        bench="audit",
+        only=lambda v: v["measured"] == "found",
+        form=Lines(
+            columns={
+                "sum": "{sum}",
+                "its error, of the group's energy": "{share_of_energy:.1%}",
+                "found in one step": "{in_one_step:.2%}",
+                "within three": "**{within_three:.3%}**",
+            }
+        ),
+    ),
+    "audit cost": Measured(
+        bench="audit",
+        only=lambda v: v["measured"] == "cost",
+        form=Lines(
+            columns={
+                "parameters a second, one core": "{parameters_per_second:,}",
+                "core seconds an outer step": "{seconds:.0f} s",
+                "of its training": "**{share_of_time:.1%}**",
+                "bytes said": "{said_bytes:,}",
+                "of its traffic": "**{share_of_bytes:.4%}**",
+                "load": "{load}",
+            }
+        ),
+    ),
     "plan": Measured(
         bench="plan",
         form=Lines(

@@ -56,6 +56,9 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sent_bytes: Bytes = 0  # from the attempt's arrival until then, by all that its agent does
     received_bytes: Bytes = 0
     beat_seconds: float = 0.0  # the longest that the answer to a heartbeat took meanwhile; 0: none came
+    norm: Annotated[float, Meta(ge=0, le=1e150)] | None = None  # of the update that it holds
+    # Of that update to the outer momentum that it meets; None where one of them is zero.
+    cosine: Annotated[float, Meta(ge=-1, le=1)] | None = None
 
 
 Rate = Annotated[float, Meta(ge=0, le=1e12)]  # bytes per second

@@ -20,6 +20,7 @@ class IslandStatus(msgspec.Struct, frozen=True, kw_only=True):
     island: str  # its id
     contributor: str  # who gets the credit; "": nobody was named
     place: str = ""  # where it stands, as its contributor says; "": that is not told
+    link: str = ""  # a page about the contributor; "": none
     relay: bool  # it has no trainer
     present: bool  # its line to the coordinator is up, and it is heard
     ready: bool  # it holds the head, and so does its trainer
@@ -81,6 +82,7 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
     islands: tuple[IslandStatus, ...]  # sorted by id
     evaluation: Evaluation | None  # the newest; None if no state was evaluated
     events: tuple[Told, ...]  # the last notable ones, oldest first
+    alerts: tuple[Told, ...] = ()  # what is wrong now that a person should look at, oldest first
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):

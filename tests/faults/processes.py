@@ -46,7 +46,7 @@ class World:
 
     def join(self, name: str, *extra: str) -> None:
         """Start an island by `atoll join`."""
-        where = ["--dir", str(self.run_dir.path), "--listen", "127.0.0.1:0"]
+        where = ["--dir", str(self.run_dir.path), "--listen", "127.0.0.1:0", "--no-check"]
         self.start(
             name, ["atoll", "join", self.ticket, *where, "--name", name, "--contributor", name, *extra]
         )

@@ -209,7 +209,7 @@ class ThreadAgent:
             codec=outer.codec,
             lr=objective.outer_lr,
             momentum=objective.outer_momentum,
-            participants=(Share("me", mine.proposal.payload, done.tokens, 1.0),),
+            participants=(Share(island="me", payload=mine.proposal.payload, tokens=done.tokens, weight=1.0),),
             slices=slices,
             addresses={"me": ()},
         )
@@ -224,7 +224,7 @@ class ThreadAgent:
             return assembly
 
         assembly = asyncio.run(reduce())
-        head = header(attempt, Assembled(Term(), done.step, 1, (reduced[0].digest,)))
+        head = header(attempt, Assembled(term=Term(), step=done.step, number=1, digests=(reduced[0].digest,)))
         table = assembly.apply_and_finish(state, self._log, head)
         for chunk in range(layout.num_chunks):
             assert state.apply(head, assembly.pieces, chunk, table[64 * chunk : 64 * chunk + 64])

@@ -8,9 +8,10 @@ from types import ModuleType
 from typing import Any
 
 from atoll.swarm import messages
+from atoll.swarm.identity import COORDINATOR, OPERATOR
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message
-from atoll.swarm.services import Limit, Service
+from atoll.swarm.services import MEMBERS, Limit, Service
 
 PLANES: list[ModuleType] = [
     importlib.import_module(f"{messages.__name__}.{file.name}")
@@ -31,4 +32,10 @@ DOORS: dict[str, Door[Any]] = {
     if isinstance(door, Door)
 }
 ANYTHING: Door[Any] = Door("a test", "a test", reduce(or_, MESSAGES))
-ECHO = Service("Echo", ANYTHING, ANYTHING, Limit(100))
+ECHO = Service(
+    name="Echo",
+    server_door=ANYTHING,
+    caller_door=ANYTHING,
+    callers=MEMBERS | {COORDINATOR, OPERATOR, ""},
+    limit=Limit(100),
+)

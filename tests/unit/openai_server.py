@@ -11,6 +11,16 @@ from typing import Any
 Answer = Callable[[dict[str, Any]], "str | int | bytes | float"]
 
 
+class Torn(bytes):
+    """A reply of which only this first part comes: the server dies meanwhile."""
+
+
+class Trickle(bytes):
+    """A reply that comes byte by byte, with a pause before each."""
+
+    pause_seconds = 0.05
+
+
 class Chat:
     """What was asked, and how it is answered: with a text, a status, raw bytes, or silence in seconds."""
 
@@ -60,11 +70,18 @@ def serving(answer: Answer) -> Iterator[Chat]:
                 ).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
+            self.send_header("Content-Length", str(len(data) + isinstance(said, Torn)))
             if isinstance(said, int):
                 self.send_header("Retry-After", "0")
             self.end_headers()
+            if isinstance(said, Trickle):
+                for byte in said:
+                    self.wfile.write(bytes([byte]))
+                    self.wfile.flush()
+                    time.sleep(said.pause_seconds)
+                return
             self.wfile.write(data)
+            self.close_connection = isinstance(said, Torn)
 
         def log_message(self, *_: object) -> None:
             pass

@@ -88,7 +88,7 @@ class SmallRun:
         )
         self.events: list[object] = [ReignBegan(time=0.0, run_id=self.info.run_id, term=1)]
         for island, (contributor, place) in people.items():
-            self.store.redeem(self.store.new_ticket(1, 1.0), island, contributor, b"", place)
+            self.store.redeem(self.store.new_ticket(1, 1.0), island, contributor, b"", place=place)
             self.events.append(Enrolled(time=0.0, island=island, contributor=contributor, place=place))
             self.events.append(Joined(time=0.0, island=island, contributor=contributor, relay=False))
         layout, state_0 = self.info.layout, self.dir.state_0()
@@ -125,7 +125,10 @@ class SmallRun:
             codec=codec.name,
             lr=self.recipe.objective.outer_lr,
             momentum=self.recipe.objective.outer_momentum,
-            participants=tuple(Share(each, b"p" * 32, tokens, 1 / len(islands)) for each in islands),
+            participants=tuple(
+                Share(island=each, payload=b"p" * 32, tokens=tokens, weight=1 / len(islands))
+                for each in islands
+            ),
             slices=(part,),
             addresses={},
         )
@@ -137,7 +140,9 @@ class SmallRun:
             piece = values[layout.piece(index)].astype(np.float32)
             out = np.empty(codec.max_bytes(len(piece)), np.uint8)
             asyncio.run(assembly.put(index, out[: codec.encode(piece, out)].data))
-        made = header(attempt, Assembled(TERM, step, 1, (root(assembly.slice_table(part)),)))
+        made = header(
+            attempt, Assembled(term=TERM, step=step, number=1, digests=(root(assembly.slice_table(part)),))
+        )
         table = assembly.apply_and_finish(self.state, self.log, made)
         leases = {each: ((self.next_sample + n * windows, windows),) for n, each in enumerate(islands)}
         self.next_sample += windows * len(islands)

@@ -9,7 +9,10 @@ from atoll.swarm.records import Share, Slice
 
 # "a" and "b" take part; "b" and the relay "r" own; "c" only holds.
 RECORD = examples.attempt(
-    participants=(Share("a", b"", 1, 0.5), Share("b", b"", 1, 0.5)),
+    participants=(
+        Share(island="a", payload=b"", tokens=1, weight=0.5),
+        Share(island="b", payload=b"", tokens=1, weight=0.5),
+    ),
     slices=(Slice("b", 0, 1), Slice("r", 1, 1)),
 )
 

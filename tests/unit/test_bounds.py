@@ -67,6 +67,7 @@ def replaced(message: Message, **changes: Any) -> bytes:
     return msgspec.msgpack.encode({**fields, **changes})
 
 
+ENROLL = m.Enroll(secret="s", csr=b"", contributor="")
 REDUCED = m.Reduced(step=0, number=1, slice=0, digest=b"d" * 32, squared_norms=())
 OVER = [
     (control.COORDINATOR_DOOR, replaced(REDUCED, digest=bytes(4 << 20))),
@@ -81,8 +82,17 @@ OVER = [
     (control.COORDINATOR_DOOR, replaced(examples.hello(), session="x" * 1000)),
     (control.COORDINATOR_DOOR, replaced(examples.hello(), partitions={f"s/{i}": i for i in range(5000)})),
     (control.COORDINATOR_DOOR, replaced(examples.hello(), addresses=[["host", 1]] * 1000)),
-    (enrolment.COORDINATOR_DOOR, replaced(m.Enroll("s", b"", ""), csr=bytes(1 << 20))),
-    (enrolment.COORDINATOR_DOOR, replaced(m.Enroll("s", b"", ""), contributor="x" * 81)),
+    (enrolment.COORDINATOR_DOOR, replaced(ENROLL, csr=bytes(1 << 20))),
+    (
+        enrolment.COORDINATOR_DOOR,
+        replaced(ENROLL, link="javascript:x"),
+    ),
+    (enrolment.COORDINATOR_DOOR, replaced(ENROLL, link="https://a\n")),
+    (enrolment.COORDINATOR_DOOR, replaced(m.Look("s"), port=65_536)),
+    (
+        enrolment.COORDINATOR_DOOR,
+        replaced(ENROLL, contributor="x" * 81),
+    ),
     (peers.DONOR_DOOR, replaced(m.FetchBlock("f", 0), file="x" * 100_000)),
     (peers.DONOR_DOOR, replaced(m.FetchChunk(0), index=2**40)),
     (peers.FETCHER_DOOR, replaced(m.Missing(""), reason="x" * 100_000)),

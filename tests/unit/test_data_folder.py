@@ -79,6 +79,17 @@ def test_suffixes_are_told_apart_from_their_case_and_other_files_are_named(tmp_p
         reader(jsonl=tmp_path / "e.jsonl")
 
 
+def test_hidden_files_and_folders_are_no_data_unless_they_are_named(tmp_path):
+    write(tmp_path, "a.jsonl", "._a.jsonl")
+    write(tmp_path / ".ipynb_checkpoints", "a-checkpoint.jsonl")
+    found = reader(jsonl=tmp_path)
+    assert [Path(file).name for file, _ in found.files] == ["a.jsonl"]
+    assert found.left_out == [
+        "2 files left out, hidden by a dot before the name: ._a.jsonl, .ipynb_checkpoints"
+    ]
+    assert [Path(file).name for file, _ in reader(jsonl=tmp_path / "._a.jsonl").files] == ["._a.jsonl"]
+
+
 def test_names_that_are_not_utf_8_are_read_and_can_be_shown(tmp_path):
     name = os.fsdecode(b"caf\xe9.jsonl")
     (tmp_path / name).write_text('{"text": "one"}\n{"text": null}')

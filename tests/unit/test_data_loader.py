@@ -219,9 +219,12 @@ def test_partial_data_gives_only_blocks_that_it_has_undamaged(tmp_path, partial)
 def test_a_manifest_with_another_digest_or_a_file_outside_is_refused(tmp_path, partial):
     theirs, ours, _ = partial
     raw = theirs.block("", 0)
-    assert ours.parse_manifest(raw) == theirs.manifest
+    assert ours.parse_manifest(raw) == msgspec.structs.replace(theirs.manifest, made_from={}, left_out={})
     assert ours.parse_manifest(raw[:-10]) is None
     assert ours.parse_manifest(b"\xff" + raw) is None
+    told = msgspec.structs.replace(theirs.manifest, made_from={"evil": 1}, left_out={"s": ["lies"]})
+    kept = ours.parse_manifest(msgspec.json.encode(told))
+    assert kept is not None and (kept.made_from, kept.left_out) == ({}, {}), "the digest does not cover these"
     outside = msgspec.structs.replace(theirs.manifest, files={"../x": blocks.FileBlocks(0, b"")})
     outside.save(tmp_path / "outside")
     raw = (tmp_path / "outside" / "manifest.json").read_bytes()

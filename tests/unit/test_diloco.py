@@ -26,7 +26,7 @@ def header(codec: str = "int8", lr: float = 0.7, momentum: float = 0.9) -> Updat
         codec=codec,
         lr=lr,
         momentum=momentum,
-        participants=(Share("a", b"", 1, 1.0),),
+        participants=(Share(island="a", payload=b"", tokens=1, weight=1.0),),
         slices=(),
     )
 

@@ -16,9 +16,11 @@ from atoll.swarm.messages import trainer
 from atoll.swarm.records import CommitRecord, Rewind, RunInfo, UpdateHeader
 from atoll.swarm.services import SERVICES
 from atoll.swarm.transport import NotUnderstood, pack, unpack
+from atoll.words import Link
 
 GIVEN: dict[Any, Any] = {bool: True, int: 7, float: 0.5, str: "x", bytes: b"x", Any: 7, Layout: LAYOUT}
 GIVEN[Digest] = b"x" * DIGEST_BYTES
+GIVEN[Link] = "https://x"
 # Records that travel only inside a message or as its bulk, or not at all.
 NEVER_ALONE = {CommitRecord, Rewind, RunInfo, UpdateHeader}
 

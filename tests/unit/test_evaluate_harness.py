@@ -1,6 +1,7 @@
 """Measuring through lm-eval: equal to lm-eval called by hand, resumed after a kill, never asked twice."""
 
 import json
+import shutil
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from atoll.data.tokenizer import Tokenizer
 from atoll.errors import UserError
@@ -19,6 +21,10 @@ from atoll.evaluate.checkpoint import Files
 from atoll.evaluate.data import DataSets
 from atoll.evaluate.measure import Asked, Measuring
 from atoll.evaluate.results import Checkpoint, Result
+from atoll.post.merge import merge
+from atoll.post.metric import metric_of
+from atoll.recipe.merge import Greedy
+from atoll.recipe.metric import By
 
 NUM_QUESTIONS = 5
 QUESTIONS = [
@@ -311,3 +317,37 @@ def test_a_model_that_chats_is_asked_with_its_template_and_stops_at_the_end_of_i
     assert result.settings.chat_template
     assert result.starts_with == "one BOS"
     assert result.stop_tokens == ["<|end_of_text|>", "<|eot_id|>"]
+
+
+def test_merges_are_chosen_by_what_they_score(harness, hub, model, tmp_path):
+    by = By(task="arc_challenge", num_fewshot=2, limit=NUM_QUESTIONS, data=str(hub))
+    other = shutil.copytree(model, tmp_path / "other")
+    file = other / "model.safetensors"
+    save_file({name: -value for name, value in load_file(file).items()}, file, {"format": "pt"})
+    metric = metric_of(by, tmp_path / "scores")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = merge(Greedy(), [other, model], tmp_path / "out", metric=metric)
+    scores = {one.name: one.value for one in made.looked_at}
+    assert len(scores) == 3 and metric.name == "arc_challenge acc_norm" and metric.higher_is_better
+    assert made.best.value == max(scores.values())
+    (alone,), _ = measure(model, hub, tmp_path / "alone", batch_size=1)
+    (ours,) = (one.value for one in made.looked_at if one.method is None and one.models == (model,))
+    assert ours == alone.metrics["acc_norm,none"].value
+    assert len(list((tmp_path / "scores").rglob("*.result.json"))) == 3
+
+
+def test_a_metric_that_says_nothing_clear_is_refused(harness, hub, model, tmp_path):
+    def asked(**more):
+        return metric_of(By(**{"task": "arc_challenge", "limit": 2, "data": str(hub), **more}), tmp_path)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(UserError, match="has no figure 'f1'; there is acc,none and acc_norm,none"):
+            asked(figure="f1")(model)
+        with pytest.raises(UserError, match=r"lm-eval has no such task; near: .*arc_challenge"):
+            asked(task="arc_chalenge")(model)
+    with pytest.raises(UserError, match="compared by one task; name one"):
+        asked(task="arc_challenge,gsm8k")
+    with pytest.raises(UserError, match="no such folder"):
+        asked(data=str(tmp_path / "nowhere"))

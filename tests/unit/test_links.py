@@ -14,6 +14,7 @@ from atoll.coordinator.members import Member, Members
 from atoll.coordinator.split import Site, slices, solve
 from atoll.coordinator.standing import Standing
 from atoll.metrics import Rates
+from atoll.swarm import audit
 from atoll.swarm import messages as m
 from atoll.swarm.address import Address
 from atoll.swarm.records import Share, Slice, header
@@ -147,7 +148,9 @@ def test_rates_that_are_no_numbers_count_as_unknown() -> None:
 def attempt_of(links: Links, participants: str) -> OpenAttempt:
     plan = links.plan(list(participants), 0, Standing())
     assert plan is not None
-    shares = tuple(Share(island, b"", 1, 1 / len(participants)) for island in participants)
+    shares = tuple(
+        Share(island=island, payload=b"", tokens=1, weight=1 / len(participants)) for island in participants
+    )
     record = examples.attempt(participants=shares, slices=plan.slices, seconds=plan.seconds)
     return OpenAttempt(record, {}, 0.0)
 
@@ -221,11 +224,14 @@ class Assembled:
     def __init__(self) -> None:
         self.members = members_of({"a": 0, "b": 0})
         self.holding = Holding(RULES, self.members)
-        shares = tuple(Share(island, b"", 1, 0.5) for island in "ab")
+        shares = tuple(Share(island=island, payload=b"", tokens=1, weight=0.5) for island in "ab")
         record = examples.attempt(participants=shares, slices=(Slice("a", 0, 1000),))
         self.attempt = OpenAttempt(record, {}, 90.0)
         self.attempt.note_reduced("a", reduced(0, 2), 100.0)
-        held = m.Held(0, 1, self.update, b"next")
+        nothing = bytes(audit.ROW_BYTES * len(audit.groups(record.slices)))
+        held = m.Held(
+            step=0, number=1, update=self.update, next_root=b"next", measure=nothing, own_measure=nothing
+        )
         assert self.attempt.note_held("a", held)
 
     @property
@@ -258,6 +264,17 @@ def test_who_drips_is_not_waited_for() -> None:
     assert not world.is_waited_for(110.1)
 
 
+def test_a_slow_disk_has_a_twentieth_of_the_step() -> None:
+    """Who holds late would else be taken for one that does not want to measure."""
+    world = Assembled()
+    world.holding = Holding(RULES, world.members, lambda: 1000.0)
+    for _ in range(5):
+        world.holding.observe(world.attempt, "a", 101.0)
+    world.attempt.note_beat("b", beat(num_pieces=1000), 150.0)
+    assert world.is_waited_for(199.9)
+    assert not world.is_waited_for(200.1)
+
+
 def test_who_has_all_pieces_has_the_time_that_holding_takes_others() -> None:
     world = Assembled()
     for _ in range(5):
@@ -265,3 +282,15 @@ def test_who_has_all_pieces_has_the_time_that_holding_takes_others() -> None:
     world.attempt.note_beat("b", beat(num_pieces=1000), 150.0)
     assert world.is_waited_for(152.9)
     assert not world.is_waited_for(153.1)
+
+
+def test_an_update_that_its_owner_alone_holds_is_not_committed_while_another_is_ready() -> None:
+    world = Assembled()
+    for now in (1e3, 1e5, 1e7):  # from the second time on a minority of holders would do
+        verdict = world.holding.verdict(world.attempt, 0, now, e.Effects())
+        assert verdict is not None
+        assert verdict.held is None
+    world.members["b"].leave(owes_proposal=True)
+    verdict = world.holding.verdict(world.attempt, 0, 1e9, e.Effects())
+    assert verdict is not None
+    assert verdict.held is not None

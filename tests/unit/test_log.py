@@ -42,7 +42,7 @@ from atoll.swarm.records import (
 from atoll.swarm.services import FETCH
 
 TERM = Term(1, "nonce")
-SHARES = (Share("a", b"p" * 32, 8, 1.0),)
+SHARES = (Share(island="a", payload=b"p" * 32, tokens=8, weight=1.0),)
 PARAMETERS = np.random.default_rng(0).standard_normal(LAYOUT.num_elements).astype(np.float32)
 GENESIS = checkpoint.flat_root(LAYOUT, PARAMETERS)
 
@@ -85,7 +85,9 @@ class History:
             piece = values[LAYOUT.piece(index)]
             out = np.empty(CODECS["int8"].max_bytes(len(piece)), np.uint8)
             asyncio.run(assembly.put(index, out[: CODECS["int8"].encode(piece, out)].data))
-        made = header(attempt, Assembled(TERM, step, 1, (root(assembly.slice_table(part)),)))
+        made = header(
+            attempt, Assembled(term=TERM, step=step, number=1, digests=(root(assembly.slice_table(part)),))
+        )
         assembly.finish(self.log, made, self.state.next_table(made, assembly.pieces))
         return made
 

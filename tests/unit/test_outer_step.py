@@ -57,7 +57,7 @@ def test_a_new_agent_tells_the_plan_to_a_trainer_that_may_be_at_it(agent) -> Non
 def holding(agent: OuterStep) -> Assembled:
     """The agent is at work on a Hold of this."""
     attempt = examples.attempt(term=TERM, step=3, parent=b"root")
-    assembled = Assembled(TERM, 3, attempt.number, (b"slice",))
+    assembled = Assembled(term=TERM, step=3, number=attempt.number, digests=(b"slice",))
     assert step(agent, attempt) == [Reduce(attempt)]
     assert step(agent, assembled) == [Hold(attempt, assembled)]
     return assembled

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from test_merge import checkpoint, weights
+from test_merge import FirstWeight, checkpoint, weights
 
 from atoll.errors import UserError
-from atoll.post.pipeline import Finished, load, run
+from atoll.post.pipeline import Finished, load, plan, run, steps
+from atoll.post.pipeline.inputs import recipes_of
+from atoll.recipe.merge import Best
+from atoll.recipe.pipeline import MergeStep, Train
 
 TEXT = """
 name = "p"
@@ -121,6 +124,13 @@ def test_nothing_else_is_overwritten(models: list[Path], tmp_path: Path) -> None
         ('"further.best"', '"further.worst"', "has found no 'worst'; there is: best"),
         ('do = "export"', 'do = "exprot"', "step.2"),
         ('"@mean"', '"@mean:x"', "there is: one only"),
+        ('of = "@further"', 'of = "@further"\nnote = 3', "step.2.note"),
+        ("[0.25, 0.75] }}", "[0.25, 0.75] }}\nby = {{ }}", "give heldout = RUN or task = NAME"),
+        (
+            "[0.25, 0.75] }}",
+            "[0.25, 0.75] }}\nby = {{ heldout = 'x', limit = 3 }}",
+            "limit: has no effect on a held-out loss",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_pipeline_is_said(
@@ -128,3 +138,49 @@ def test_what_is_wrong_in_a_pipeline_is_said(
 ) -> None:
     with pytest.raises(UserError, match=words.replace("?", r"\?")):
         done(written(tmp_path, models, TEXT.replace(old, new)), tmp_path)
+
+
+def test_a_note_is_for_people_and_does_nothing_again(models: list[Path], tmp_path: Path) -> None:
+    done(written(tmp_path, models), tmp_path)
+    noted = TEXT.replace('name = "mean"\n', 'name = "mean"\nnote = "of two"\n')
+    _, said = done(written(tmp_path, models, noted), tmp_path)
+    assert [line.split(": ")[1] for line in said] == ["unchanged"] * 3
+    assert "of two" in plan(load(written(tmp_path, models, noted)))
+
+
+def test_the_best_of_the_models_is_taken_as_it_is(models: list[Path], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(steps, "metric_of", lambda by, directory: FirstWeight(1.0))
+    text = TEXT.replace(
+        'settings = {{ method = "linear" }}', 'settings = {{ method = "best" }}\nby.heldout="x"'
+    )
+    finished, _ = done(written(tmp_path, models, text), tmp_path)
+    best = min(models[:2], key=FirstWeight(1.0))
+    (value,) = {float(FirstWeight(1.0)(best))}
+    assert weights(finished.directory / "mean" / "model")["model.norm.weight"].equal(
+        weights(best)["model.norm.weight"]
+    )
+    found = msgspec.json.decode((finished.directory / "mean" / "step.json").read_bytes())["found"]
+    assert found["value"] == value == min(found["parents"])
+
+
+def test_intellect_1_instruct_is_what_was_published_and_says_what_is_unknown() -> None:
+    """Its runs are counted here as the model card counts them."""
+    pipeline = load("intellect-1-instruct")
+    sft, dpo = (step for step in pipeline.step if isinstance(step, Train))
+    assert (len(sft.variant), len(dpo.variant)) == (16, 8)
+    tokens = {
+        variant.name: recipe.stage[-1].until * recipe.inner.tokens_per_step
+        for variant, recipe in zip(sft.variant, recipes_of(sft), strict=True)
+    }
+    assert min(tokens.values()) == pytest.approx(1e9, rel=0.01)
+    assert max(tokens.values()) == pytest.approx(3.3e9, rel=0.01)
+    (best,) = (variant.name for variant in sft.variant if "the best of the 16" in variant.note)
+    assert tokens[best] == pytest.approx(2.4e9, rel=0.01)
+    merges = [step for step in pipeline.step if isinstance(step, MergeStep)]
+    assert [isinstance(merge.settings, Best) for merge in merges] == [False] * 16 + [True]
+    assert len(recipes_of(dpo)) == 8
+    noted = [sft, *sft.variant, dpo, *dpo.variant, *merges]
+    assert all(each.note == "unknown" or each.note.startswith("published: ") for each in noted)
+    shown = plan(pipeline)
+    assert shown.count(": unknown (stage.0") == 15 + 8 and "2.4 billion tokens over 3 epochs" in shown
+    assert "16 variants on 1 G to 3.3 G tokens" in shown and max(map(len, shown.splitlines())) <= 110

@@ -7,7 +7,8 @@ import pytest
 
 import examples
 from atoll.coordinator.admission import objection_to_proposal
-from atoll.coordinator.members import Member, Members
+from atoll.coordinator.members import Member, Members, Showing
+from atoll.coordinator.pace import believed
 from atoll.coordinator.plans import Plans
 from atoll.metrics import Metrics
 from atoll.samples import merge, num_samples
@@ -365,3 +366,22 @@ def test_an_agent_that_reconnects_keeps_its_pace_and_a_new_process_does_not() ->
     assert members["a"].pace.median_seconds == 0.5
     members.add("a", msgspec.structs.replace(HELLO, session="restarted"), 210.0)
     assert not members["a"].pace.median_seconds
+
+
+# -------------------------------------------------------------------------- claims that beats must show
+def test_who_proposes_at_once_is_believed_twice_the_speed_of_the_middle() -> None:
+    assert believed([(1.0, True), (1.0, True), (1.2, True), (0.001, False)]) == [1.0, 1.0, 1.2, 0.5]
+    assert believed([(15.0, True), (15.0, True), (1.0, True)]) == [15.0, 15.0, 1.0]
+    assert believed([(0.1, False), (0.1, False)]) == [0.1, 0.1]
+    assert believed([]) == []
+
+
+def test_an_inner_step_took_at_least_what_the_beats_leave_possible() -> None:
+    showing = Showing(0, 0, 100.0)
+    assert showing.least_pace is None
+    showing.note(0, 100.0)
+    for done in range(1, 11):
+        showing.note(done, 100.0 + 2 * done)
+    assert showing.least_pace == (20 - 1) / 11
+    showing.note(3, 130.0)  # going back is no progress
+    assert showing.least_pace == (20 - 1) / 11

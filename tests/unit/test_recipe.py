@@ -400,7 +400,7 @@ def built_in_recipes() -> list[Recipe]:
     found: list[Recipe] = []
     for path in recipes.BUILT_IN_DIR.glob("*.toml"):
         if "[[step]]" not in path.read_text("utf-8"):
-            found += [recipes.load(path, variant=name) for name in recipes.variants(path) or [""]]
+            found += [recipes.load(path, variant=name) for name in recipes.variants(path).names or [""]]
     return found
 
 

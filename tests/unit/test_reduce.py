@@ -72,7 +72,10 @@ class World:
     ) -> None:
         self.said: dict[str, list[Reduced | Fault]] = {"owner": [], "other": []}
         both = sorted((owner, other), key=lambda one: one.name)
-        shares = tuple(Share(one.name, root(one.payload.pieces.table), 1, 0.5) for one in both)
+        shares = tuple(
+            Share(island=one.name, payload=root(one.payload.pieces.table), tokens=1, weight=0.5)
+            for one in both
+        )
         self.attempt = examples.attempt(
             codec="sparse",
             participants=shares,

@@ -44,9 +44,10 @@ class Island:
 
     def commit(self, *made: payload.Payload) -> None:
         """The next step, of these payloads of mine and of another island's."""
-        mine = [Share("me", each.proposal.payload, 1, 0.5) for each in made]
+        mine = [Share(island="me", payload=each.proposal.payload, tokens=1, weight=0.5) for each in made]
         record = examples.commit_record(
-            step=len(self.records), participants=(*mine, Share("other", b"x" * 32, 1, 0.5))
+            step=len(self.records),
+            participants=(*mine, Share(island="other", payload=b"x" * 32, tokens=1, weight=0.5)),
         )
         self.records.append(record)
 

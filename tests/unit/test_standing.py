@@ -18,7 +18,7 @@ from atoll.swarm import records as r
 from atoll.swarm.address import Address
 
 ATTEMPT = examples.attempt(
-    participants=tuple(r.Share(i, b"", 1, 0.25) for i in "abcd"),
+    participants=tuple(r.Share(island=i, payload=b"", tokens=1, weight=0.25) for i in "abcd"),
     slices=(r.Slice("a", 0, 2), r.Slice("b", 2, 2)),
 )
 

@@ -15,7 +15,13 @@ from atoll.swarm.layout import root, row
 from atoll.swarm.records import Share, UpdateHeader
 
 HEADER = UpdateHeader(
-    step=0, parent=b"", codec="fp32", lr=0.7, momentum=0.9, participants=(Share("a", b"", 1, 1.0),), slices=()
+    step=0,
+    parent=b"",
+    codec="fp32",
+    lr=0.7,
+    momentum=0.9,
+    participants=(Share(island="a", payload=b"", tokens=1, weight=1.0),),
+    slices=(),
 )
 
 

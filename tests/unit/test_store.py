@@ -44,7 +44,7 @@ def commit(step: int, *leases: tuple[str, tuple[tuple[int, int], ...]]) -> Commi
         parent=b"p",
         update=b"u",
         next_root=b"n",
-        participants=(Share("a", b"", 8, 1.0),),
+        participants=(Share(island="a", payload=b"", tokens=8, weight=1.0),),
         leases=leases,
     )
 
@@ -67,9 +67,9 @@ def attempt(step: int, number: int) -> Attempt:
 
 # --------------------------------------------------------------------------------------- tickets and islands
 def test_a_ticket_is_exchanged_for_a_certificate(store) -> None:
-    kept = store.redeem(store.new_ticket(1, 1.0), "a", "Ada", b"certificate", "London")
+    kept = store.redeem(store.new_ticket(1, 1.0), "a", "Ada", b"certificate", place="London")
     assert kept == b"certificate"
-    assert store.enrolled() == {"a": ("Ada", "", "London")}
+    assert store.enrolled() == {"a": ("Ada", "", "London", "")}
 
 
 def test_an_unknown_ticket_is_refused(store) -> None:
@@ -193,7 +193,9 @@ def test_what_was_spent_before_a_restart_stays_spent(store, second) -> None:
 
 
 def test_a_restart_finds_commits_plans_attempts_and_stage_starts(store, second) -> None:
-    store.append([plan(0, "a"), plan(0, "b"), attempt(0, 1), Assembled(TERM, 0, 1, (b"d",))])
+    store.append(
+        [plan(0, "a"), plan(0, "b"), attempt(0, 1), Assembled(term=TERM, step=0, number=1, digests=(b"d",))]
+    )
     store.append([commit(0)])
     store.append([plan(1, "a"), plan(1, "b", (0, 16)), attempt(1, 1), attempt(1, 2)])
     assert second.commits() == [commit(0)]

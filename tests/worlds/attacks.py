@@ -1,7 +1,7 @@
 """Attacks of one enrolled member, "x", or of several identities of one ticket, on a swarm of honest islands.
 
 Each is prepared while the swarm is calm, and begun with `begin`. An agent that attacks is an honest one in
-which one thing is changed; lines that do what no agent does are a `Hostile`.
+which one thing is changed; a member "h" has only lines (`attacks_by_lines.py`).
 """
 
 import asyncio
@@ -9,40 +9,21 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from worlds.hostile import Hostile
+import numpy as np
+from worlds.attack import Attack
+from worlds.attacks_by_lines import Claims, Floods, Hoards, Oversized, StaysAfterEviction
 from worlds.swarm import LAYOUT, Swarm
 
 from atoll.agent import effects as e
 from atoll.agent.reduce import Reduction
 from atoll.swarm import messages as m
-from atoll.swarm.layout import digest, root
+from atoll.swarm.audit import LANES
+from atoll.swarm.layout import BLOCK, digest, root
 from atoll.swarm.records import Attempt, Term
 
 ONE_TICKET = ("v", "w", "x", "y", "z")
-SEND_PIECES = Reduction._send_pieces
+SEND_PIECES, OWN = Reduction._send_pieces, Reduction._own
 FALSE_ROOT = digest(b"another state")
-
-
-class Attack:
-    """One way to harm a run."""
-
-    liars: tuple[str, ...] = ("x",)
-    is_left_out = True  # the coordinator can tell who it was
-    is_agent = True  # else it has only lines
-
-    async def prepare(self, swarm: Swarm) -> None:
-        """Bring the liars in, as honest members at first."""
-        if not self.is_agent:
-            return
-        for name in self.liars:
-            swarm.start(name, step_seconds=0.25)
-        await swarm.until(lambda: set(self.liars) <= swarm.ready(), "the liars are ready")
-
-    async def begin(self, swarm: Swarm) -> None:
-        raise NotImplementedError
-
-    async def end(self) -> None:
-        """Undo what would outlive the swarm."""
 
 
 class Spoilt(Attack):
@@ -142,48 +123,159 @@ class NeverSends(Attack):
         Reduction._send_pieces = SEND_PIECES
 
 
-class Claims(Attack):
-    """It says again and again that it knows what the coordinator does not."""
-
-    is_agent = is_left_out = False
-
-    def __init__(self, **claims: Any) -> None:
-        self._claims = claims
-
-    async def begin(self, swarm: Swarm) -> None:
-        self._liar = Hostile(swarm, "x")
-        for _ in range(20):
-            await self._liar.enter(**self._claims)
-
-    async def end(self) -> None:
-        await self._liar.leave()
+def other_measure(message: Any) -> Any:
+    """What its payload measures, with the other sign."""
+    if not isinstance(message, m.Held):
+        return message
+    rows = np.frombuffer(message.own_measure, "<f4").reshape(-1, LANES + 1).copy()
+    rows[:, :LANES] *= -1
+    return msgspec.structs.replace(message, own_measure=rows.tobytes())
 
 
-class Floods(Attack):
-    """It sends as fast as it is read, and reads nothing."""
+def no_measure(message: Any) -> Any:
+    return msgspec.structs.replace(message, own_measure=b"") if isinstance(message, m.Held) else message
 
-    is_agent = is_left_out = False
 
-    def __init__(self, *messages: Any) -> None:
-        self._messages = messages
-        self.num_sent = 0
+class FalseSum(Attack):
+    """What it owns it sums wrongly: of each of these pieces of its slice, and no others, the negative."""
+
+    def __init__(self, pieces: slice) -> None:
+        self._pieces = pieces
 
     async def begin(self, swarm: Swarm) -> None:
-        self._liar = Hostile(swarm, "x")
-        stream = await self._liar.enter(reads=False)
+        async def false(reduction: Reduction, number: int, part: Any) -> None:
+            if reduction.me == "x":
+                put = reduction.assembly.put
 
-        async def flood() -> None:
-            while True:
-                for message in self._messages:
-                    await stream.send(message)
-                    self.num_sent += 1
+                async def put_false(index: int, data: Any) -> None:
+                    if index in part.pieces[self._pieces]:
+                        elements = LAYOUT.piece(index)
+                        scales = 4 * ((elements.stop - elements.start) // BLOCK)
+                        values = np.frombuffer(data, np.int8)[scales:]
+                        data = bytes(data[:scales]) + (-values).tobytes()
+                    await put(index, data)
 
-        self._flooding = asyncio.create_task(flood())
+                reduction.assembly.put = put_false
+            await OWN(reduction, number, part)
+
+        Reduction._own = false
 
     async def end(self) -> None:
-        self._flooding.cancel()
-        await asyncio.gather(self._flooding, return_exceptions=True)
-        await self._liar.leave()
+        Reduction._own = OWN
+
+
+class OwnsFalsely(Attack):
+    """What it does as an owner is changed, by replacing methods of its reductions."""
+
+    def __init__(self, **methods: Callable[..., Any]) -> None:
+        self._methods = methods
+        self._before = {name: getattr(Reduction, name) for name in methods}
+
+    async def begin(self, swarm: Swarm) -> None:
+        for name, method in self._methods.items():
+            before = self._before[name]
+
+            def chosen(reduction: Reduction, *given: Any, method: Any = method, before: Any = before) -> Any:
+                return (method if reduction.me == "x" else before)(reduction, *given)
+
+            setattr(Reduction, name, chosen)
+
+    async def end(self) -> None:
+        for name, before in self._before.items():
+            setattr(Reduction, name, before)
+
+
+async def gives_each_another(reduction: Reduction, stream: Any, flow: Any) -> None:
+    """The slice that it gives to each participant, and to whoever asks later, is not what it reported."""
+    for index in flow.pieces:
+        piece = bytearray(await reduction.assembly.get(index))
+        piece[-1] ^= 1 + ord(stream.peer[0]) % 7
+        await stream.send(m.Piece(index), bytes(piece))
+    await stream.send(m.NoMorePieces())
+
+
+async def drips(reduction: Reduction, number: int, part: Any) -> None:
+    """As owner it lets a piece go every nine seconds."""
+    put = reduction.assembly.put
+
+    async def put_late(index: int, data: Any) -> None:
+        if index in part.pieces:
+            await asyncio.sleep(9.0)
+        await put(index, data)
+
+    reduction.assembly.put = put_late
+    await OWN(reduction, number, part)
+
+
+class TwoFaced(OwnsFalsely):
+    """It gives each another slice, and false bytes to whoever asks for what it has reported."""
+
+    def __init__(self) -> None:
+        super().__init__(_give=gives_each_another)
+
+    async def begin(self, swarm: Swarm) -> None:
+        await super().begin(swarm)
+        donor = swarm.agents["x"].work.donor
+        find = donor._find
+
+        def false(request: Any) -> Any:
+            found = find(request)
+            return found if isinstance(found, m.Missing) else (bytes(len(found[0])), found[1])
+
+        donor._find = false
+
+
+class Together(Attack):
+    """Several attacks at once, of the same member where they are of agents."""
+
+    def __init__(self, *names: str) -> None:
+        self._attacks = [ATTACKS[name]() for name in names]
+        self.liars = max(
+            (attack.liars for attack in self._attacks if attack.is_agent), key=len, default=("x",)
+        )
+        self.is_agent = any(attack.is_agent for attack in self._attacks)
+        self.is_left_out = any(attack.is_left_out for attack in self._attacks)
+
+    async def prepare(self, swarm: Swarm) -> None:
+        if self.is_agent:
+            await max(self._attacks, key=lambda attack: len(attack.liars) * attack.is_agent).prepare(swarm)
+
+    async def begin(self, swarm: Swarm) -> None:
+        for attack in self._attacks:
+            await attack.begin(swarm)
+
+    async def end(self) -> None:
+        for attack in reversed(self._attacks):
+            await attack.end()
+
+
+class ProposesAtOnce(Attack):
+    """It trains on nothing, and says that it was that fast."""
+
+    is_left_out = False  # it may be true
+
+    async def begin(self, swarm: Swarm) -> None:
+        swarm.trainers["x"]._step_seconds = 1e-4
+
+
+class Grows(Attack):
+    """It goes further than its training does: what it proposes is so many times as long."""
+
+    is_left_out = False
+
+    def __init__(self, times: float) -> None:
+        self._times = np.float32(times)
+
+    async def begin(self, swarm: Swarm) -> None:
+        trainer = swarm.trainers["x"]
+        propose = trainer._orders.propose
+
+        def grown(*given: Any) -> None:
+            state = trainer._state
+            state.local[:] = state.parameters + self._times * (state.local - state.parameters)
+            propose(*given)
+
+        trainer._orders.propose = grown
 
 
 ATTACKS: dict[str, Callable[[], Attack]] = {
@@ -196,10 +288,37 @@ ATTACKS: dict[str, Callable[[], Attack]] = {
     "a slice that it gives to nobody": lambda: Says(false_slice),
     "a false root": lambda: Says(false_root),
     "a false root, of five identities": lambda: Says(false_root, ONE_TICKET),
+    "false sums": lambda: FalseSum(slice(None)),
+    "a false sum of one piece": lambda: FalseSum(slice(1)),
+    "says that its payload measures otherwise": lambda: Says(other_measure),
+    "does not say what its payload measures": lambda: Says(no_measure),
+    "goes five times as far": lambda: Grows(5.0),
     "accuses everybody": Accuses,
+    "proposes at once": ProposesAtOnce,
     "proposes and never sends": NeverSends,
     "claims commits": lambda: Claims(head=10**9, head_root=FALSE_ROOT),
     "claims a rival term": lambda: Claims(term=Term(1, "mine")),
     "asks for records, and does not read": lambda: Floods(m.WantRecords(0)),
     "records that nobody asked for": lambda: Floods(m.Records(())),
+    "owns, and gives each another slice": TwoFaced,
+    "owns, and drips": lambda: OwnsFalsely(_own=drips),
+    "opens streams, and reads none": Hoards,
+    "sends what no field may be": Oversized,
+    "stays after its eviction": StaysAfterEviction,
+}
+# Of two at once; the bench plays them, and one of them is a test.
+COMBINED: dict[str, Callable[[], Attack]] = {
+    " + ".join(names): lambda names=names: Together(*names)
+    for names in (
+        ("false sums", "says that its payload measures otherwise"),
+        ("false sums", "proposes at once"),
+        ("a false sum of one piece", "does not say what its payload measures"),
+        ("false sums", "accuses everybody"),
+        ("goes five times as far", "proposes at once"),
+        ("infinite scales", "accuses everybody"),
+        ("proposes and never sends", "proposes at once"),
+        ("a false root", "records that nobody asked for"),
+        ("owns, and drips", "accuses everybody"),
+        ("owns, and gives each another slice", "opens streams, and reads none"),
+    )
 }

@@ -12,11 +12,12 @@ from atoll import recipe as recipes
 from atoll.agent import checkpoint, diloco
 from atoll.agent.server import Agent
 from atoll.agent.settings import Settings
+from atoll.coordinator.consumed import CountSamples, count_nothing
 from atoll.coordinator.database import sqlite_url
 from atoll.coordinator.requests import Requests
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.server import CoordinatorServer
-from atoll.coordinator.status import CountSamples, StatusBoard, count_nothing
+from atoll.coordinator.status import StatusBoard
 from atoll.coordinator.store import Store
 from atoll.events.log import EventLog, EventReader
 from atoll.swarm import messages as m

@@ -9,6 +9,7 @@ from worlds.hostile import Hostile, honest, steps_in
 from worlds.swarm import Swarm
 
 from atoll.agent.donor import ANSWERS_AT_ONCE
+from atoll.samples import num_samples
 from atoll.swarm import messages as m
 from atoll.swarm.services import FETCH, REDUCE
 from atoll.swarm.transport import TransportError
@@ -63,6 +64,44 @@ def test_who_proposes_and_never_sends_is_left_out_for_doubling_times(tmp_path) -
     run(main())
 
 
+def test_who_proposes_at_once_shortens_steps_by_half_at_most_and_has_no_majority(tmp_path) -> None:
+    async def main() -> None:
+        attack, swarm = ATTACKS["proposes at once"](), Swarm(tmp_path, num_outer_steps=1000)
+        await honest(swarm, "abcd")
+        await attack.prepare(swarm)
+        await attack.begin(swarm)
+        await swarm.until_step(swarm.head + 20)
+        for record in swarm.store.commits()[-8:]:
+            done = {island: num_samples(lease) // 2 for island, lease in record.leases}
+            assert done["x"] == 4
+            assert min(done[island] for island in "abcd") >= 2
+            weights = {share.island: share.weight for share in record.participants}
+            assert weights["x"] <= 0.34
+        await attack.end()
+        await swarm.stop()
+
+    run(main())
+
+
+def test_who_goes_further_than_usual_is_clipped_and_all_hold_the_same(tmp_path) -> None:
+    async def main() -> None:
+        attack, swarm = ATTACKS["goes five times as far"](), Swarm(tmp_path, num_outer_steps=1000)
+        await honest(swarm, "abc")
+        await attack.prepare(swarm)
+        await swarm.until_step(swarm.head + 2)
+        await attack.begin(swarm)
+        await swarm.until_step(swarm.head + 5)
+        newest = {share.island: share.clip for share in swarm.store.commits()[-1].participants}
+        assert {island for island, clip in newest.items() if clip < 1} == {"x"}
+        assert 0.4 < newest["x"] < 0.8
+        assert any(event.kind == "clipped" and event.island == "x" for event in swarm.events())
+        swarm.assert_equal_roots()
+        await attack.end()
+        await swarm.stop()
+
+    run(main())
+
+
 def test_who_floods_is_read_slowly_and_let_go(tmp_path) -> None:
     async def main() -> None:
         swarm = Swarm(tmp_path, num_outer_steps=1000)
@@ -71,9 +110,9 @@ def test_who_floods_is_read_slowly_and_let_go(tmp_path) -> None:
         await attack.begin(swarm)
         await asyncio.sleep(10)
         assert attack.num_sent < 1500
-        outbox = swarm.coordinator._outboxes.get("x")
+        outbox = swarm.coordinator._outboxes.get("h")
         assert outbox is None or outbox._messages.qsize() < 100
-        await swarm.until(lambda: "x" not in swarm.coordinator._outboxes, "who does not read is let go", 60)
+        await swarm.until(lambda: "h" not in swarm.coordinator._outboxes, "who does not read is let go", 60)
         await attack.end()
         await swarm.stop()
 

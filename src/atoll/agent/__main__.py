@@ -12,6 +12,7 @@ import msgspec
 from atoll import recipe as recipes
 from atoll.agent import membership
 from atoll.agent.process import TICKET, settings_of
+from atoll.agent.renewal import keep_renewed
 from atoll.agent.server import Agent
 from atoll.agent.settings import Settings
 from atoll.agent.trainer import SocketTrainer
@@ -19,7 +20,7 @@ from atoll.errors import UserError
 from atoll.files import DirectoryLock, disk_error, remove_leftovers
 from atoll.run.processes import LEASH
 from atoll.swarm.grpc_transport import Caps, GrpcTransport
-from atoll.swarm.identity import Ticket, check_clock
+from atoll.swarm.identity import Ticket, check_clock, is_expired
 from atoll.swarm.limiter import Limiter
 from atoll.swarm.messages import Pulse, Stopped
 from atoll.swarm.transport import TransportError
@@ -62,7 +63,14 @@ async def run(settings: Settings, ticket: str, handle: int, show: Show = lambda 
         transport = GrpcTransport(member.credentials(settings.directory), caps)
         settings = msgspec.structs.replace(settings, coordinators=member.addresses)
         agent = Agent(settings, member.island, member.run, recipe, transport, trainer, show)
-        return await agent.run()
+        renewing = asyncio.create_task(
+            keep_renewed(settings.directory, transport, lambda: agent.coordinators)
+        )
+        try:
+            return await agent.run()
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
     except (UserError, OSError) as error:
         reason = disk_error(settings.directory, error)
         if trainer is not None and isinstance(reason, UserError):
@@ -75,6 +83,11 @@ async def _enrol(settings: Settings, ticket: str, waits: Callable[[str], None]) 
     if not ticket:
         if (member := membership.load(settings.directory)) is None:
             raise UserError(f"{settings.directory}: no membership is kept here; join with a ticket")
+        if is_expired(member.certificate):
+            raise UserError(
+                f"{settings.directory}: its certificate has expired, as it was away for weeks; join again "
+                "with the ticket"
+            )
         return member
     parsed = Ticket.parse(ticket)
     where = " or ".join(str(host.for_strangers) for host in parsed.hosts)
@@ -83,7 +96,14 @@ async def _enrol(settings: Settings, ticket: str, waits: Callable[[str], None]) 
     deadline, told = time.monotonic() + ENROL_SECONDS, ""
     while True:
         try:
-            return await membership.enrol(settings.directory, parsed, settings.contributor, settings.place)
+            return await membership.enrol(
+                settings.directory,
+                parsed,
+                settings.contributor,
+                place=settings.place,
+                link=settings.link,
+                relay=settings.relay,
+            )
         except TransportError as error:
             if time.monotonic() > deadline:
                 raise UserError(

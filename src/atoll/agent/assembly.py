@@ -7,6 +7,7 @@ import numpy as np
 
 from atoll.agent.arrays import Bytes
 from atoll.agent.codecs import codec_named
+from atoll.agent.diloco import Direction
 from atoll.agent.log import Entry, Update, UpdateLog
 from atoll.agent.pieces import Pieces, piece_rows, slots_bytes
 from atoll.agent.state import OuterState
@@ -75,12 +76,15 @@ class Assembly:
     def _entry(self, header: UpdateHeader, next_table: bytes) -> Entry:
         return Entry(header, bytes(self.pieces.table), next_table)
 
-    def apply_and_finish(self, state: OuterState, log: UpdateLog, header: UpdateHeader) -> bytes:
+    def apply_and_finish(
+        self, state: OuterState, log: UpdateLog, header: UpdateHeader, direction: Direction | None = None
+    ) -> bytes:
         """The table of the state that this update leads `state` to, once both are durable.
 
-        Raises FalsePieces when a piece is no encoding, UserError when the disk is full.
+        `direction`, where it is given, learns what the update is. Raises FalsePieces when a piece is no
+        encoding, UserError when the disk is full.
         """
-        table = state.next_table(header, self.pieces)
+        table = state.next_table(header, self.pieces, direction)
         self.finish(log, header, table)
         return table
 

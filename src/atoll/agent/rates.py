@@ -93,7 +93,7 @@ class LinkRates:
         self._path = directory / FILE
         self._caps = caps
         self._look = look
-        self._learned = _load(self._path)
+        self._learned = kept_rates(directory)
         self._counted: Mapping[int, Crossed] = {}
         self._sent = self._received = 0
         self._up, self._down = _Window(), _Window()
@@ -198,8 +198,8 @@ class LinkRates:
             write_unsynced(self._path, msgspec.json.encode(self._learned))
 
 
-def _load(path: Path) -> Rates:
-    """What an earlier process has learned; nothing where that is damaged or not there."""
+def kept_rates(directory: Path) -> Rates:
+    """What an earlier process of an island has learned; nothing where that is damaged or not there."""
     with contextlib.suppress(OSError, msgspec.DecodeError):
-        return msgspec.json.decode(path.read_bytes(), type=Rates)
+        return msgspec.json.decode((directory / FILE).read_bytes(), type=Rates)
     return Rates()

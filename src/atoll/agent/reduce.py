@@ -19,6 +19,7 @@ import numpy as np
 from atoll.agent.assembly import Assembly
 from atoll.agent.intake import Intake
 from atoll.agent.lanes import MAX_LANES
+from atoll.agent.measure import measure_piece
 from atoll.agent.pacer import Pacer, Uplink
 from atoll.agent.patience import Patience
 from atoll.agent.payload import Payload
@@ -168,7 +169,7 @@ class Reduction:
         """Reduce a slice that this agent owns, until a piece does not come or cannot be decoded."""
         codec, participants = self.assembly.codec, self.attempt.participants
         total = np.empty(self._layout.piece_elements, np.float32)
-        squares = [0.0] * len(participants)
+        squares, measured = [0.0] * len(participants), list[bytes]()
         patience = Patience(self.progress_seconds)
         for index in part.pieces:
             elements = self._layout.piece(index)
@@ -188,7 +189,8 @@ class Reduction:
                     arrivals[share.island] = intake.taken_came_at
                 try:
                     copy = np.frombuffer(data, np.uint8)
-                    squares[at] += codec.add_decoded(copy, np.float32(share.weight), values)
+                    squares[at] += codec.add_decoded(copy, np.float32(share.factor), values)
+                    measured += self._measured(index, data)
                 except ValueError as error:  # what was proposed, and so its sender's own doing
                     await self._fault(share.island, "refused", f"piece {index} cannot be decoded: {error}")
                     return
@@ -206,8 +208,17 @@ class Reduction:
             slice=number,
             digest=digest,
             squared_norms=tuple(squares),
+            measures=b"".join(measured),
         )
         await self._report(reduced)
+
+    def _measured(self, index: int, copy: bytes | memoryview) -> list[bytes]:
+        """What a participant's copy of a piece measures, for each dispute about this piece."""
+        elements = self._layout.piece(index)
+        part = (elements.start, elements.stop - elements.start)
+        seeds = [disputed.seed for disputed in self.attempt.disputed if index in disputed.pieces]
+        lanes = [measure_piece(self.assembly.codec, copy, *part, seed)[0] for seed in seeds]
+        return [each.astype("<f8").tobytes() for each in lanes]
 
     async def _copy(self, number: int, island: str, index: int) -> memoryview:
         """A participant's copy of one piece.

@@ -22,6 +22,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     coordinators: Addresses = ()  # where the run's host is, the one that worked first; a member knows them
     contributor: str = ""
     place: str = ""  # where it stands, for the map of the model card; told when it enrols
+    link: str = ""  # a page about the contributor; told when it enrols
     relay: bool = False
     listen: Address = Address("0.0.0.0", 0)
     # Where peers reach it, besides at the host that it dials from; a port of 0: the one that it listens on.

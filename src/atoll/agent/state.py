@@ -88,16 +88,19 @@ class OuterState:
             self.versions[chunk] = header.step + 1
             return True
 
-    def next_table(self, header: UpdateHeader, pieces: Pieces) -> bytes:
+    def next_table(
+        self, header: UpdateHeader, pieces: Pieces, direction: diloco.Direction | None = None
+    ) -> bytes:
         """The table that applying the update of these pieces would give; the state itself stays as it is.
 
-        Raises FalsePieces for a piece that is no encoding.
+        `direction`, where it is given, learns what the update is. Raises FalsePieces for a piece that
+        is no encoding.
         """
         rows: list[bytes] = []
         for chunk in range(self.layout.num_chunks):
             elements = self.layout.chunk(chunk)
             parameters, momentum = self.parameters[elements].copy(), self.momentum[elements].copy()
-            diloco.apply(header, pieces, chunk, parameters, momentum)
+            diloco.apply(header, pieces, chunk, parameters, momentum, direction)
             rows.append(chunk_row(parameters, momentum))
         return b"".join(rows)
 

@@ -16,10 +16,12 @@ from atoll.agent import effects as e
 from atoll.agent.accounts import Accounts, now
 from atoll.agent.assembly import Assembly
 from atoll.agent.dataset import Fetching
+from atoll.agent.diloco import Direction
 from atoll.agent.donor import Donor
 from atoll.agent.fetch import Donors, NobodyHas, fetch_slice
 from atoll.agent.lanes import Lanes
 from atoll.agent.log import UpdateLog
+from atoll.agent.measure import measure
 from atoll.agent.pieces import FalsePieces
 from atoll.agent.rates import LinkRates
 from atoll.agent.recovery import Recovery
@@ -32,6 +34,7 @@ from atoll.data.partial import PartialData
 from atoll.errors import DiskError, UserError
 from atoll.metrics import Exchange
 from atoll.recipe import Recipe
+from atoll.swarm import audit
 from atoll.swarm import messages as m
 from atoll.swarm import records as r
 from atoll.swarm.address import Addresses
@@ -167,7 +170,8 @@ class BackgroundWork:
         def num_lanes(owner: str, bytes_per_second: float) -> int:
             return self._lanes.count(owner, len(attempt.addresses), bytes_per_second)
 
-        reduction = Reduction(self._island, attempt, assembly, mine, PROGRESS_SECONDS, report, num_lanes)
+        patience_seconds = attempt.patience_seconds or PROGRESS_SECONDS
+        reduction = Reduction(self._island, attempt, assembly, mine, patience_seconds, report, num_lanes)
         async with self._reduction_changed:
             self._reduction = reduction
             self._reduction_changed.notify_all()
@@ -204,7 +208,7 @@ class BackgroundWork:
             return
         assembly = reduction.assembly
         donors = self._others({**self.donors, **attempt.addresses})
-        owner = ""  # of the slice that is asked for
+        owner, found = "", Direction()  # of the slice that is asked for; of the update
         try:
             await self.tasks.ended("reduce")  # its own waits have deadlines
             for part, slice_root in zip(attempt.slices, work.assembled.digests, strict=True):
@@ -214,8 +218,9 @@ class BackgroundWork:
             async with self._state_lock:
                 self._accounts.say(f"holding step {attempt.step}")
                 started = now()
-                finished = asyncio.to_thread(assembly.apply_and_finish, self.state, self.log, head)
+                finished = asyncio.to_thread(assembly.apply_and_finish, self.state, self.log, head, found)
                 table = await unbroken(finished)
+                measures = await unbroken(self._measures(work, assembly))
         except FalsePieces as error:
             # The bytes are those that the piece's owner announced, so the fault is not ours.
             owner = next((part.owner for part in attempt.slices if error.index in part.pieces), "")
@@ -235,10 +240,34 @@ class BackgroundWork:
             self._exchange,
             give_seconds=max(0.0, reduction.given_at - reduction.began_at),
             disk_seconds=now() - started,
+            norm=found.norm,
+            cosine=found.cosine,
         )
         self._report(m.Exchanged(attempt.step, attempt.number, exchange))
-        held = m.Held(attempt.step, attempt.number, head.digest(), root(table))
+        held = m.Held(
+            step=attempt.step,
+            number=attempt.number,
+            update=head.digest(),
+            next_root=root(table),
+            measure=measures[0],
+            own_measure=measures[1],
+        )
         self._report(e.Holding(held))
+
+    async def _measures(self, work: e.Hold, assembly: Assembly) -> tuple[bytes, bytes]:
+        """What the update measures, and this island's payload in it; b"" if there is none."""
+        seed, groups = work.assembled.seed, audit.groups(work.attempt.slices)
+        share, own = work.attempt.share_of(self._island), self.payload
+        measured = [asyncio.to_thread(measure, assembly.pieces, groups, seed)]
+        if own is not None and share is not None and own.proposal.payload == share.payload:
+            measured.append(asyncio.to_thread(measure, own.pieces, groups, seed))
+        update, *mine = await asyncio.gather(*measured, return_exceptions=True)
+        if isinstance(update, BaseException):
+            raise update
+        if mine and isinstance(mine[0], FalsePieces):
+            raise UserError(f"this island's own payload is damaged: {mine[0]}")
+        packed = [audit.packed(rows) for rows in (update, *mine) if not isinstance(rows, BaseException)]
+        return packed[0], packed[1] if len(packed) > 1 else b""
 
     async def _advance(self, pause_seconds: float = 0.0) -> None:
         """Bring the state to the log's head, and write an outer checkpoint where one is due.

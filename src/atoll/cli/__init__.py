@@ -11,7 +11,20 @@ import sys
 from pathlib import Path
 
 from atoll import __version__
-from atoll.cli import data, evaluate, host, join, model, operate, post, simulate, train
+from atoll.cli import (
+    dashboard,
+    data,
+    doctor,
+    evaluate,
+    host,
+    join,
+    metrics,
+    model,
+    operate,
+    post,
+    simulate,
+    train,
+)
 from atoll.cli.process import answer_interrupts, open_streams
 from atoll.cli.verbs import Verbs, parse
 from atoll.errors import UserError
@@ -29,6 +42,10 @@ EXTRAS = {  # by extra: modules that only it installs
         "huggingface_hub",
     ),
     "evaluate": ("lm_eval",),
+    "dashboard": ("starlette", "uvicorn"),
+    "prometheus": ("prometheus_client",),
+    "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
 }
 
 
@@ -98,6 +115,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"atoll {__version__}")
     verbs = Verbs(top)
-    for group in (train, host, join, operate, simulate, model, evaluate, data, post):
+    groups = (train, host, join, operate, dashboard, doctor, metrics, simulate, model, evaluate, data, post)
+    for group in groups:
         group.add_to(verbs)
     return top

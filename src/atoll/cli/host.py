@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from atoll.cli.address import parse_address, parse_advertised
+from atoll.cli.dashboard import DEFAULT_LISTEN, free_address
 from atoll.cli.opened import opened
 from atoll.cli.process import nothing_to_clean_up
 from atoll.cli.verbs import Verbs, within
@@ -50,6 +51,13 @@ def add_to(verbs: Verbs) -> None:
         metavar="N",
         help="begin no step before N islands are ready at once (default 1)",
     )
+    added.add_argument(
+        "--dashboard",
+        nargs="?",
+        const=DEFAULT_LISTEN,
+        metavar="HOST:PORT",
+        help=f"show the run in a browser there (default {DEFAULT_LISTEN}: for this machine alone)",
+    )
     added.add_argument("--quiet", action="store_true", help="print the ticket, and nothing of what happens")
     added.add_argument(
         "--database", default="", help="SQLAlchemy URL (default: SQLite in the run's directory)"
@@ -74,10 +82,12 @@ def host(options: argparse.Namespace) -> None:
 
     loaded, run_dir = opened(options)
     listen, advertise = host_ports(options)
+    dashboard = None if options.dashboard is None else free_address("--dashboard", options.dashboard)
     settings = HostSettings(
         listen=listen,
         advertise=advertise,
         relay=not options.no_relay,
+        dashboard=dashboard,
         database=options.database,
         standby=options.standby,
         restored=options.restored,
@@ -99,6 +109,8 @@ def host(options: argparse.Namespace) -> None:
         else:
             terminal.say(f"{loaded.name} is hosted; run this on each machine that takes part:\n")
             print(f"atoll join {ticket}\n", flush=True)
+        if dashboard is not None:
+            terminal.say(f"see it in a browser: http://{dashboard}/")
         if options.wait_for > 1:
             terminal.say(f"no step begins before {options.wait_for} islands are ready at once (--wait-for)")
         terminal.say(

@@ -47,4 +47,4 @@ def has_variants(given: str) -> bool:
     """Whether a recipe, and not a run's directory, was given that is several runs. Raises UserError."""
     from atoll import recipe
 
-    return not Path(given).is_dir() and bool(recipe.variants(given))
+    return not Path(given).is_dir() and bool(recipe.variants(given).variant)

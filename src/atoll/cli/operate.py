@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from atoll.cli.process import nothing_to_clean_up
 from atoll.cli.verbs import Verbs, within
+from atoll.errors import UserError
 from atoll.words import command
+
+if TYPE_CHECKING:
+    from atoll.status import RunStatus
+    from atoll.terminal import Keys, Watch
 
 HOSTED_HERE = "the run's directory, on the machine that hosts it"
 MIN_HOURS = 0.001  # of a ticket
+WATCH_SECONDS = 2.0  # between two looks
 
 
 def add_to(verbs: Verbs) -> None:
     """Add this group's verbs."""
     added = verbs.add_with_run(status, "who is in, what is committed, who gave how much")
     added.add_argument("--json", action="store_true", help="as JSON, for programs")
+    text = "look again and again, until q or Ctrl-C; into a pipe, whenever something has changed"
+    added.add_argument("--watch", action="store_true", help=text)
     added = verbs.add_with_run(invite, "print another ticket", HOSTED_HERE)
     added.add_argument("--uses", type=int, default=1, help="how many islands it is good for (default 1)")
     added.add_argument("--hours", type=float, default=24.0, help="how long it is good for (default 24)")
@@ -34,14 +44,32 @@ def status(options: argparse.Namespace) -> None:
 
         from atoll.run import operate
         from atoll.run.directory import RunDir
-        from atoll.terminal import Terminal, status_table
+        from atoll.terminal import Keys, Terminal, Watch, status_table
 
+    if options.watch and options.json:
+        raise UserError("--watch is for people; a program asks for --json as often as it likes")
+    if options.watch:
+        with Terminal() as terminal, Keys() as keys, Watch(terminal) as watch:
+            follow(lambda: operate.status(RunDir(options.run)), watch, keys)
+        return
     answer = operate.status(RunDir(options.run))
     if options.json:
         print(msgspec.json.format(msgspec.json.encode(answer), indent=1).decode())
     else:
         console = Terminal().console
         console.print(status_table(answer, console.width, time.time()))
+
+
+def follow(ask: Callable[[], RunStatus], watch: Watch, keys: Keys) -> None:
+    """Show a run's status until it is enough. Raises UserError if not even the first one can be had."""
+    watch.show(ask())
+    while not watch.is_over:
+        if keys.pressed(WATCH_SECONDS).lower() == "q":
+            return
+        try:
+            watch.show(ask())
+        except UserError as error:
+            watch.lost(str(error))
 
 
 def invite(options: argparse.Namespace) -> None:

@@ -28,10 +28,12 @@ def add_to(verbs: Verbs) -> None:
         "--base", type=Path, help="the model that the others began from, where METHOD needs it"
     )
     added.add_argument("--dtype", choices=("fp32", "bf16"), help="of the result (default: as the models)")
+    text = "measure each candidate: by the held-out loss on a prepared run's data, or by what it scores on "
     added.add_argument(
         "--by",
-        metavar="heldout=RUN",
-        help="measure each candidate: the loss on the held-out data of a prepared run",
+        action="append",
+        metavar="heldout=RUN | task=NAME",
+        help=text + "a task of lm-eval, of which more may be said: --by limit=200 --by num_fewshot=5",
     )
     added = verbs.add(evolve, "harder instructions and their answers, from seeds and a model on a server")
     text = "a .jsonl file, or a text file of an instruction a line"
@@ -42,6 +44,7 @@ def add_to(verbs: Verbs) -> None:
     added = verbs.add(pipeline, "steps that make models and data out of one another, each done once")
     added.add_argument("pipeline", help="a TOML file, or the name of one that ships (small-instruct)")
     added.add_argument("--dir", type=Path, help="where (default pipelines/NAME)")
+    added.add_argument("--plan", action="store_true", help="say what would be done, and do nothing of it")
 
 
 def evolve(options: argparse.Namespace) -> None:
@@ -64,10 +67,11 @@ def evolve(options: argparse.Namespace) -> None:
 
 def merge(options: argparse.Namespace) -> None:
     with nothing_to_clean_up():
+        from atoll.evaluate.results import DIRECTORY
         from atoll.post.merge import merge as make
         from atoll.post.metric import metric_of
         from atoll.recipe.convert import convert
-        from atoll.recipe.merge import By
+        from atoll.recipe.metric import By, check_by
         from atoll.recipe.overrides import override
         from atoll.terminal import Terminal
 
@@ -79,8 +83,11 @@ def merge(options: argparse.Namespace) -> None:
     metric = None
     if options.by is not None:
         given: dict[str, object] = {}
-        override(given, options.by)
-        metric = metric_of(convert(given, By, "--by"))
+        for text in options.by:
+            override(given, text)
+        by = convert(given, By, "--by")
+        check_by(by, "--by")
+        metric = metric_of(by, Path(DIRECTORY))
     models = [Path(text) for text in options.models if not is_override(text)]
     with Terminal() as terminal:
         made = make(
@@ -99,10 +106,13 @@ def merge(options: argparse.Namespace) -> None:
 
 def pipeline(options: argparse.Namespace) -> None:
     with nothing_to_clean_up():
-        from atoll.post.pipeline import load, run
+        from atoll.post.pipeline import load, plan, run
         from atoll.terminal import Terminal
 
     loaded = load(options.pipeline)
+    if options.plan:
+        print(plan(loaded), end="")
+        return
     with Terminal() as terminal:
         directory = options.dir or Path("pipelines") / loaded.name
         finished = run(loaded, directory, os.environ.get("OPENAI_API_KEY", ""), terminal.tell)

@@ -7,8 +7,11 @@ from pathlib import Path
 
 from atoll.cli.opened import has_variants, opened, started
 from atoll.cli.process import nothing_to_clean_up
-from atoll.cli.verbs import Verbs
+from atoll.cli.verbs import Verbs, within
+from atoll.errors import UserError
 from atoll.words import command
+
+MAX_AT_ONCE = 1024  # variants
 
 
 def add_to(verbs: Verbs) -> None:
@@ -21,6 +24,8 @@ def add_to(verbs: Verbs) -> None:
 
     added = verbs.add_with_recipe(train, "train one island alone, a swarm of one")
     verbs.add_start(added)
+    text = "how many variants of the recipe train side by side (default 1)"
+    added.add_argument("--at-once", type=int, metavar="N", help=text)
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -38,6 +43,8 @@ def train(options: argparse.Namespace) -> None:
     if not options.variant and has_variants(options.recipe):
         _train_variants(options)
         return
+    if options.at_once is not None:
+        raise UserError("--at-once: this is one run; it is about a recipe with variants")
     loaded, run_dir = opened(options)
     with Terminal() as terminal:
         train_alone(loaded, run_dir, terminal, started(options))
@@ -45,16 +52,16 @@ def train(options: argparse.Namespace) -> None:
 
 
 def _train_variants(options: argparse.Namespace) -> None:
-    """Train all variants of a recipe, one after the other, and tell how well each did."""
-    from atoll.post.variants import keep_ranking, train_all
+    """Train all variants of a recipe, and tell how well each did."""
+    from atoll.post.training import Training
+    from atoll.post.variants import table, train_all
     from atoll.recipe.read import find
     from atoll.terminal import Terminal
 
+    within("--at-once", 1 if options.at_once is None else options.at_once, 1, MAX_AT_ONCE)
     directory = options.dir or Path("runs") / find(options.recipe).stem
+    how = Training(start=started(options), at_once=options.at_once or 1)
     with Terminal() as terminal:
-        ranked = train_all(
-            options.recipe, options.overrides, directory, start=started(options), say=terminal.tell
-        )
-        keep_ranking(ranked, directory / "ranking.txt")
-        terminal.tell((directory / "ranking.txt").read_text().rstrip())
-        terminal.tell(f"the best: {ranked[0].model}")
+        ranking = train_all(options.recipe, options.overrides, directory, how, say=terminal.tell)
+        terminal.tell(table(ranking).rstrip())
+        terminal.tell(f"the best: {ranking.best.model}")

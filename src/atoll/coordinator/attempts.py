@@ -2,9 +2,10 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
+import numpy.typing as npt
 
 from atoll import events
 from atoll.coordinator.deadlines import doubled
@@ -14,9 +15,21 @@ from atoll.coordinator.rules import Rules
 from atoll.coordinator.split import LinkPlan
 from atoll.events.step import Contribution
 from atoll.metrics import Exchange
+from atoll.swarm import audit
 from atoll.swarm import messages as m
+from atoll.swarm.layout import digest
 from atoll.swarm.messages import FaultKind
-from atoll.swarm.records import Assembled, Attempt, CommitRecord, Share, Term, header
+from atoll.swarm.records import (
+    Assembled,
+    Attempt,
+    CommitRecord,
+    Disputed,
+    Share,
+    Slice,
+    Term,
+    encode,
+    header,
+)
 
 MAX_SLOWNESS = 4.0  # of an owner beside the others
 # An update comes in so many parts at most, each of which may take a deadline: who drips is not waited for.
@@ -29,16 +42,24 @@ class OpenAttempt:
     Times are seconds of the coordinator's clock.
     """
 
-    def __init__(self, record: Attempt, proposals: dict[str, m.Propose], now: float) -> None:
+    def __init__(
+        self, record: Attempt, proposals: dict[str, m.Propose], now: float, secret: bytes = b""
+    ) -> None:
+        """`secret`: bytes that no member knows; the seed of what holders measure follows from them."""
         self.record = record
+        self._secret = secret
+        self._num_groups = len(audit.groups(record.slices))
         self.proposals = proposals  # of the participants; newer ones count in the next attempt only
         self.opened_at = now
+        self.lost_steps = 0.0  # outer steps that it has taken in vain, where it has failed
         self.assembled: Assembled | None = None
         self.assembled_at = 0.0
         self.holders = Holders()
         self.not_holding = dict.fromkeys(share.island for share in record.participants)  # an ordered set
         self._heard: set[tuple[str, str]] = set()  # (accuser, peer): whoever has told of an edge
         self._squares: dict[int, tuple[float, ...]] = {}  # by number of the slice: of each participant
+        # What each participant's copy of a disputed piece measures [participants, LANES], by (piece, seed).
+        self._copies: dict[tuple[int, bytes], npt.NDArray[np.float64]] = {}
         self._num_pieces = sum(part.num_pieces for part in record.slices)
         self._unable: set[str] = set()  # they have said that they cannot hold the update
         self._slice_roots: dict[int, bytes] = {}  # by number of the slice
@@ -92,6 +113,8 @@ class OpenAttempt:
             root=record.next_root.hex(),
             reduce_seconds=self.assembled_at - self.opened_at,
             hold_seconds=now - self.assembled_at,
+            norm=_median(told.norm for told in self.exchanges.values()),
+            cosine=_median(told.cosine for told in self.exchanges.values()),
         )
 
     def is_about(self, message: m.Reduced | m.Held | m.Fault | m.Exchanged) -> bool:
@@ -105,13 +128,18 @@ class OpenAttempt:
             return False
         if len(message.squared_norms) != len(self.record.participants):
             return False  # as one that has not said what it has decoded, its owner is late
+        if not self._note_copies(slices[message.slice], message.measures):
+            return False
         self._slice_roots[message.slice] = message.digest
         self._squares[message.slice] = message.squared_norms
         self.reduced_at[message.slice] = now
         if len(self._slice_roots) < len(slices):
             return False
         roots = tuple(self._slice_roots[number] for number in range(len(slices)))
-        self.assembled = Assembled(self.record.term, self.record.step, self.record.number, roots)
+        seed = digest(b"".join((self._secret, *roots)))[: audit.SEED_BYTES]
+        self.assembled = Assembled(
+            term=self.record.term, step=self.record.step, number=self.record.number, digests=roots, seed=seed
+        )
         self.assembled_at = now
         return True
 
@@ -152,8 +180,13 @@ class OpenAttempt:
         return {owner for owner, at in due.items() if now >= at}, min(due.values())
 
     def note_held(self, island: str, held: m.Held) -> bool:
-        """Note that an island holds the assembled update; False, and not noted, if it holds another one."""
+        """Note that an island holds the assembled update; False, and not noted, if it holds another one, or
+        has not measured it.
+        """
         if self.assembled is None or held.update != header(self.record, self.assembled).digest():
+            return False
+        measures = [held.measure, held.own_measure][: 1 + (island in self.participants)]
+        if any(audit.unpacked(measure, self._num_groups) is None for measure in measures):
             return False
         self.holders[island] = held
         self.not_holding.pop(island, None)
@@ -212,6 +245,48 @@ class OpenAttempt:
             squares[self.record.slices[number].owner] += by_participant[at]
         return dict(squares)
 
+    def _note_copies(self, part: Slice, measures: bytes) -> bool:
+        """Note what an owner has measured of disputed pieces; whether it is what it was asked for."""
+        count = len(self.record.participants)
+        asked = [(piece, d.seed) for piece in part.pieces for d in self.record.disputed if piece in d.pieces]
+        if len(measures) != len(asked) * count * 8 * audit.LANES:
+            return False
+        rows = np.frombuffer(measures, "<f8").astype(np.float64).reshape(len(asked), count, audit.LANES)
+        if not np.isfinite(rows).all():
+            return False
+        self._copies.update(zip(asked, rows, strict=True))
+        return True
+
+    def measured_copies(self, disputed: Disputed) -> dict[str, npt.NDArray[np.float64]]:
+        """What each participant's copies of disputed pieces measure together, by their owners."""
+        names = [share.island for share in self.record.participants]
+        total = np.zeros((len(names), audit.LANES))
+        for piece in disputed.pieces:
+            total = total + self._copies[piece, disputed.seed]
+        return dict(zip(names, total, strict=True))
+
+    def owners_of(self, pieces: range) -> set[str]:
+        """Who reduces any of these pieces."""
+        return {
+            s.owner
+            for s in self.record.slices
+            if s.first_piece < pieces.stop and pieces.start < s.pieces.stop
+        }
+
+    def measured_slices(self) -> list[tuple[str, int, dict[str, float]]]:
+        """(owner, number of pieces, squared norm of each participant there) of each slice that is reduced."""
+        names = [share.island for share in self.record.participants]
+        parts = [(self.record.slices[number], squares) for number, squares in sorted(self._squares.items())]
+        return [
+            (part.owner, part.num_pieces, dict(zip(names, squares, strict=True))) for part, squares in parts
+        ]
+
+
+def _median(told: Iterable[float | None]) -> float | None:
+    """What most say, since nobody is trusted alone; None where nobody has told."""
+    known = [figure for figure in told if figure is not None]
+    return float(np.median(known)) if known else None
+
 
 def contribution(proposal: m.Propose, exchange: Exchange) -> Contribution:
     """What a participant gave, for the events file."""
@@ -221,6 +296,7 @@ def contribution(proposal: m.Propose, exchange: Exchange) -> Contribution:
         loss=proposal.loss,
         metrics=proposal.metrics,
         exchange=exchange,
+        norm=proposal.norm,
     )
 
 
@@ -233,15 +309,25 @@ def make_attempt(
     links: LinkPlan,
     members: Members,
     rules: Rules,
+    clips: dict[str, float],
+    disputed: tuple[Disputed, ...],
+    patience_seconds: float = 0.0,
 ) -> Attempt:
     """The record of an attempt to reduce these proposals, weighted by their counts.
 
-    `links` says which of the members own what, and how long it should take.
+    `links` says which of the members own what, and how long it should take; `clips` by what some are
+    multiplied besides, and `disputed` of which pieces copies are to be measured.
     """
     counts = {island: p.tokens if p.count is None else p.count for island, p in proposals.items()}
     total = sum(counts.values())
     shares = tuple(
-        Share(island, p.payload, p.tokens, float(np.float32(counts[island] / total)))
+        Share(
+            island=island,
+            payload=p.payload,
+            tokens=p.tokens,
+            weight=float(np.float32(counts[island] / total)),
+            clip=clips.get(island, 1.0),
+        )
         for island, p in sorted(proposals.items())
     )
     return Attempt(
@@ -256,4 +342,11 @@ def make_attempt(
         slices=links.slices,
         addresses={part.owner: members[part.owner].addresses for part in links.slices},
         seconds=links.seconds,
+        patience_seconds=patience_seconds,
+        disputed=disputed,
     )
+
+
+def secret(attempt: Attempt, sign: Callable[[bytes], bytes]) -> bytes:
+    """Bytes that belong to an attempt, and that only who has the run's key can know."""
+    return sign(b"the secret of " + encode(attempt))

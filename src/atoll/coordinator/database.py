@@ -46,6 +46,7 @@ ISLAND = sql.Table(
     sql.Column("id", sql.String, primary_key=True),
     sql.Column("contributor", sql.String, nullable=False),
     sql.Column("place", sql.String, nullable=False),  # where it stands, as its contributor says; "": not told
+    sql.Column("link", sql.String, nullable=False),  # a page about the contributor; "": none
     sql.Column("ticket", sql.LargeBinary, nullable=False),
     sql.Column("certificate", sql.LargeBinary, nullable=False),
     sql.Column("revoked", sql.String, nullable=False),  # why it was evicted; "": it was not

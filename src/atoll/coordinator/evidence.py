@@ -1,26 +1,36 @@
 """What members report and measure about one another, and what follows from it for their standing."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+
+import numpy as np
 
 from atoll import events
 from atoll.coordinator.admission import Admission
 from atoll.coordinator.attempts import OpenAttempt
+from atoll.coordinator.audit import Audit
 from atoll.coordinator.effects import Effects
+from atoll.coordinator.holding import Verdict
+from atoll.coordinator.members import Members
+from atoll.coordinator.rules import Rules
 from atoll.coordinator.standing import Standing
+from atoll.events.step import Cause
 from atoll.swarm.messages import Fault, Propose
+from atoll.swarm.records import Disputed
 
 
 class Evidence:
     """Weighs what is said, charges who is to blame, and reports whom that leaves out."""
 
-    def __init__(self, max_norm_ratio: float, hand: Callable[[str], str]) -> None:
-        """`hand`: the hand that an island is of (`members.py`)."""
-        self.standing = Standing(hand)
-        self._admission = Admission(max_norm_ratio)
+    def __init__(self, rules: Rules, members: Members) -> None:
+        self.standing = Standing(members.hand)
+        self.audit = Audit(members.hand, members.is_relay)
+        self._rules = rules
+        self._admission = Admission(rules.clip_norm_ratio, rules.max_norm_ratio)
 
     def begin_step(self) -> None:
         """The next outer step: its attempts are heard anew."""
         self.standing.begin_step()
+        self.audit.begin_step()
 
     def admitted(self, proposals: dict[str, Propose], do: Effects) -> dict[str, Propose]:
         """Those of these proposals that are not too large; who made the others is left out of the step."""
@@ -31,6 +41,20 @@ class Evidence:
                 do.refuse_proposal(island, reason)
                 self._convict(island, f"it proposed {reason}", do)
         return able
+
+    def told(
+        self, proposals: dict[str, Propose], do: Effects
+    ) -> tuple[dict[str, float], tuple[Disputed, ...]]:
+        """What an attempt at these proposals says besides: their clips, and what owners are to measure."""
+        return self.clips(proposals, do), self.audit.disputed
+
+    def clips(self, proposals: dict[str, Propose], do: Effects) -> dict[str, float]:
+        """What each of these proposals with an unusual norm is multiplied by: fp32 numbers below 1."""
+        found = {island: float(np.float32(self._admission.clip(island, proposals))) for island in proposals}
+        clipped = {island: clip for island, clip in found.items() if clip < 1}
+        for island, clip in sorted(clipped.items()):
+            do.report(events.Clipped(island=island, norm=proposals[island].norm, factor=clip))
+        return clipped
 
     def hear(self, accuser: str, fault: Fault, attempt: OpenAttempt, do: Effects) -> bool:
         """Weigh a fault that an agent reports; whether it could know of it.
@@ -45,12 +69,49 @@ class Evidence:
         if fault.kind == "failed":
             attempt.note_unable(accuser)
         if fault.kind != "failed" or accuser != peer:
+            self.standing.lost_steps = attempt.lost_steps
             self._following(do, lambda: self.standing.charge(accuser, peer, fault.kind, attempt.record))
+            self.standing.lost_steps = 0.0
         return True
 
+    def weigh_reduced(self, attempt: OpenAttempt, do: Effects) -> tuple[Cause | None, list[str]]:
+        """(why an attempt that has just been reduced is to be closed, on whose account); None: it is not."""
+        found = self.audit.settle(attempt)
+        for owner in sorted(found.cleared):
+            self.standing.clear(owner)
+        for island, reason in sorted(found.liars.items()):
+            self._convict(island, reason, do)
+        for owner, island in found.doubtful:
+            self._following(do, lambda w=owner, i=island: self._refuse(w, i, attempt))
+        if found.liars or found.doubtful:
+            return "false sum", sorted(
+                {*found.liars, *(island for pair in found.doubtful for island in pair)}
+            )
+        false = self.charge_false_norms(attempt, do)
+        return ("refused", false) if false else (None, [])
+
+    def weigh_held(
+        self, attempt: OpenAttempt, verdict: Verdict, do: Effects
+    ) -> tuple[Cause | None, set[str]]:
+        """Why an attempt for which no more is waited is to be closed, and on whose account; None: its update
+        is to be committed.
+        """
+        if verdict.held is not None:
+            false = self.audit.false_owners(attempt, verdict.held)
+            self.standing.charge_late(false)
+            return ("false sum", false) if false else (None, set())
+        if verdict.is_equal:
+            self._charge_not_holding(attempt, verdict.islands)
+            return "not held", verdict.islands
+        for island in sorted(verdict.islands):
+            self._convict(island, "its update leads to another state than that of the others", do)
+        return "unequal", verdict.islands
+
     def charge_false_norms(self, attempt: OpenAttempt, do: Effects) -> list[str]:
-        """Charge whose payloads were larger than they said, as their owners measured; return who they are."""
-        false: list[str] = []
+        """Charge whose payloads were larger than they said, or than the others' in one slice, as their owners
+        measured; return who they are.
+        """
+        false = self._charge_lopsided(attempt, do)
         for island in sorted(attempt.participants):
             witnesses = self._admission.witnesses(attempt.proposals[island], attempt.measured(island))
             if witnesses:
@@ -61,10 +122,15 @@ class Evidence:
                 self._following(do, lambda w=witness, i=island: self._refuse(w, i, attempt))
         return false
 
-    def convict_dissenting(self, islands: Iterable[str], do: Effects) -> None:
-        """Leave out who has computed another state than the others."""
-        for island in islands:
-            self._convict(island, "its update leads to another state than that of the others", do)
+    def _charge_lopsided(self, attempt: OpenAttempt, do: Effects) -> list[str]:
+        found: list[str] = []
+        proposals = {island: attempt.proposals[island] for island in sorted(attempt.participants)}
+        for owner, num_pieces, squares in attempt.measured_slices():
+            part = num_pieces / self._rules.num_pieces
+            for island in sorted(self._admission.lopsided(part, squares, proposals) - {owner}):
+                found.append(island)
+                self._following(do, lambda w=owner, i=island: self._refuse(w, i, attempt))
+        return found
 
     def exclude_worst(self, participants: list[str], do: Effects) -> bool:
         """Nobody may own: leave out the participant with most failed exchanges. Whether there was one."""
@@ -72,7 +138,7 @@ class Evidence:
         self._following(do, lambda: found.append(self.standing.exclude_worst(participants)))
         return found != [""]
 
-    def charge_not_holding(self, attempt: OpenAttempt, islands: set[str]) -> None:
+    def _charge_not_holding(self, attempt: OpenAttempt, islands: set[str]) -> None:
         """Charge those that did not hold an update in time. If they were all that took part, whoever is left
         out gets another chance: without it the step might never be committed.
         """
@@ -80,10 +146,14 @@ class Evidence:
         if islands >= attempt.proposals.keys():
             self.standing.forgive()
 
-    def note_committed(self, participants: Iterable[str], proposals: dict[str, Propose]) -> None:
-        """An update of these proposals is committed."""
-        self.standing.note_committed(participants)
-        self._admission.note_committed(proposals)
+    def note_committed(self, attempt: OpenAttempt, do: Effects) -> None:
+        """Its update is committed; unchecked, if a participant has not told what its payload measures."""
+        self.standing.note_committed(attempt.participants)
+        if silent := attempt.participants - attempt.holders.keys():
+            do.report(events.Unaudited(islands=tuple(sorted(silent))))
+            self._following(do, lambda: self.standing.charge_unmeasured(silent))
+        clips = {share.island: share.clip for share in attempt.record.participants}
+        self._admission.note_committed({island: attempt.proposals[island] for island in clips}, clips)
 
     def _refuse(self, witness: str, island: str, attempt: OpenAttempt) -> None:
         self.standing.charge(witness, island, "refused", attempt.record)

@@ -9,8 +9,8 @@ from atoll.swarm.messages import Held
 class Holders(dict[str, Held]):
     """The `Held` messages of the open attempt, by island.
 
-    All hold the same update. What state it leads to is a function of it, so whoever names another root than
-    the others has computed wrongly, or lies.
+    All hold the same update. What state it leads to, and what it measures, are functions of it, so whoever
+    names another root or measure than the others has computed wrongly, or lies.
     """
 
     def largest_group(self, members: Members) -> tuple[Held | None, set[str]]:
@@ -32,9 +32,9 @@ class Holders(dict[str, Held]):
 
     def groups(self) -> list[set[str]]:
         """The islands, grouped by what they hold; more than one group means that bits differ."""
-        groups: dict[tuple[bytes, bytes], set[str]] = {}
+        groups: dict[tuple[bytes, bytes, bytes], set[str]] = {}
         for island, held in self.items():
-            groups.setdefault((held.update, held.next_root), set()).add(island)
+            groups.setdefault((held.update, held.next_root, held.measure), set()).add(island)
         return list(groups.values())
 
     def _votes(self, groups: list[set[str]], members: Members) -> Counter[int]:

@@ -1,6 +1,6 @@
 """How long an assembled update waits for agents to hold it, and what is decided then."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -12,6 +12,9 @@ from atoll.coordinator.holders import enough
 from atoll.coordinator.members import Members
 from atoll.coordinator.rules import Rules
 from atoll.swarm.messages import Held
+
+# Of a step: so long may a slow disk take. Who holds also measures, and without that nothing can be checked.
+SLOW_SHARE = 0.05
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -28,8 +31,12 @@ class Verdict(msgspec.Struct, frozen=True):
 class Holding:
     """One coordinator's patience with holders: learned, never a total. Who still receives is waited for."""
 
-    def __init__(self, rules: Rules, members: Members) -> None:
+    def __init__(
+        self, rules: Rules, members: Members, step_seconds: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        """`step_seconds`: how long the open step is; 0: not known."""
         self._rules = rules
+        self._step_seconds = step_seconds
         self._members = members
         self._deadline = Deadline(rules.hold_seconds)  # from an island's last piece until it holds the update
         self._num_misses = 0  # attempts of the open step that too few held
@@ -67,6 +74,7 @@ class Holding:
     def _due(self, attempt: OpenAttempt, awaited: Iterable[str]) -> float:
         """When none of those that are awaited gets on any more."""
         limit = self._deadline.attempt_limit_seconds(attempt.record.number)
+        limit = max(limit, SLOW_SHARE * self._step_seconds())
         patience = max(limit, self._rules.progress_seconds)
         return max(
             attempt.progressed_at(island) + (limit if attempt.has_all_pieces(island) else patience)

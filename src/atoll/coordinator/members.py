@@ -12,9 +12,33 @@ from atoll.swarm.messages import Beat, Hello
 OVERSLEPT_SECONDS = 2.0  # longer between two calls of `mark_frozen`: the coordinator itself was asleep
 MAX_DONORS = 16  # named in a message; more would only make the message longer
 MAX_PROBATION_STEPS = 64
+BEAT_SECONDS = 1.0  # between two beats: by so much what one says may be old
 # A trainer that reports no inner step for so long, and for so many times its pace, is stuck. Until its pace
 # is known it may be compiling.
 STUCK_SECONDS, STUCK_PACES, FIRST_STEP_SECONDS = 120.0, 10.0, 900.0
+
+
+class Showing:
+    """How far one member's beats were in one outer step: the first of them, and the newest."""
+
+    def __init__(self, step: int, inner_step: int, now: float) -> None:
+        self.step = step
+        self._first = self._last = (inner_step, now)
+
+    def note(self, inner_step: int, now: float) -> None:
+        """A beat says so. Until the first progress it may not have been at work."""
+        if inner_step == self._first[0] == self._last[0]:
+            self._first = (inner_step, now)
+        elif inner_step > self._last[0]:
+            self._last = (inner_step, now)
+
+    @property
+    def least_pace(self) -> float | None:
+        """The fewest seconds that an inner step can have taken; None if its beats have shown no progress."""
+        (began, first_at), (done, last_at) = self._first, self._last
+        if done <= began:
+            return None
+        return max(0.0, last_at - first_at - BEAT_SECONDS) / (done - began + 1)
 
 
 @dataclass(kw_only=True)
@@ -33,6 +57,8 @@ class Member:
     beat: Beat | None = None
     advanced_at: float = -math.inf  # when it was given its plan, or last reported another inner step
     pace: Deadline = field(default_factory=lambda: Deadline(0.0))  # seconds per inner step
+    pace_is_shown: bool = True  # its beats have shown how far it was while it trained
+    showing: Showing | None = None  # what they show in the step at which it is
     num_flaps: int = 0  # how often it left with a plan and without a proposal
     probation_steps: int = 0  # commits that it must take part in before a step waits for it again
     told_finished: bool = False
@@ -64,8 +90,17 @@ class Member:
     def note_beat(self, beat: Beat, now: float) -> None:
         """Note what a beat says, and whether its trainer has advanced since the one before."""
         before, self.beat = self.beat, beat
+        if self.showing is None or self.showing.step != beat.step:
+            self.showing = Showing(beat.step, beat.inner_step, now)
+        self.showing.note(beat.inner_step, now)
         if before is None or (before.step, before.inner_step) != (beat.step, beat.inner_step):
             self.advanced_at = now
+
+    def observe_pace(self, step: int, inner_steps: int, seconds: float) -> None:
+        """Learn what it says its inner steps of a plan took, as far as its beats let that be possible."""
+        least = self.showing.least_pace if self.showing and self.showing.step == step else None
+        self.pace_is_shown = least is not None
+        self.pace.observe(max(seconds / inner_steps, least or 0.0))
 
     def note_heard(self, now: float) -> bool:
         """Note that a message of it came; return whether it was frozen until now."""
@@ -105,7 +140,7 @@ class Members(dict[str, Member]):
         if before is not None:
             member.num_flaps, member.probation_steps = before.num_flaps, before.probation_steps
             if before.hello.session == hello.session:
-                member.pace = before.pace
+                member.pace, member.pace_is_shown = before.pace, before.pace_is_shown
         self[island] = member
         return member
 
@@ -116,6 +151,10 @@ class Members(dict[str, Member]):
         """
         member = self.get(island)
         return member.ticket.hex() if member and member.ticket else island
+
+    def is_relay(self, island: str) -> bool:
+        """Whether an island is a member without a trainer."""
+        return island in self and self[island].relay
 
     def hands(self, islands: Iterable[str]) -> dict[str, str]:
         """The hand of each of these islands."""

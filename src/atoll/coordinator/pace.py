@@ -6,13 +6,25 @@ measures it beside other rules.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from statistics import median
 
 # A step is not made so short, for the sake of one fast island, that reductions take more of everybody's time.
 MAX_REDUCING_SHARE = 0.1
 # An island with this share of the pacemaker's speed is planned all inner steps: noise changes no plan.
 FULL_PLAN_SHARE = 0.9
 JITTER_SHARE = 0.025  # of a step: equal islands differ by so much
+# How many times as fast as the island in the middle one may be whose beats have shown no progress.
+MAX_UNSHOWN_LEAD = 2.0
+
+
+def believed(paces: Sequence[tuple[float, bool]]) -> list[float]:
+    """Each island's pace as far as it is believed, of (the pace that it claims, whether its beats showed it).
+
+    An island that proposes at once may be as fast as it says, or may not have trained at all.
+    """
+    middle = median(claimed for claimed, _ in paces) if paces else 0.0
+    return [claimed if shown else max(claimed, middle / MAX_UNSHOWN_LEAD) for claimed, shown in paces]
 
 
 def step_seconds(paces: Iterable[float], inner_steps: int, reduction_seconds: float) -> float:

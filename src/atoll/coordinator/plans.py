@@ -4,7 +4,7 @@ import math
 from collections import Counter
 
 from atoll.coordinator import pace
-from atoll.coordinator.deadlines import FLOOR_SHARE, Deadline
+from atoll.coordinator.deadlines import FLOOR_SHARE, Deadline, doubled
 from atoll.coordinator.leases import Leases
 from atoll.coordinator.members import Member, Members
 from atoll.coordinator.rules import Rules
@@ -14,6 +14,8 @@ from atoll.swarm.records import CommitRecord, Plan, Term
 
 # How long after the others an island may be done, until it was seen how much later they are.
 FIRST_LATENESS_SECONDS = 30.0
+MIN_PATIENCE_SECONDS, MAX_PATIENCE_SECONDS = 3.0, 10.0  # with who sends nothing
+PATIENCE_REDUCTIONS = 5.0
 
 
 class Plans(dict[str, Plan]):
@@ -68,7 +70,8 @@ class Plans(dict[str, Plan]):
         """
         rules = self._rules
         if not self:
-            paces = filter(None, (m.pace.median_seconds for m in members.values() if m.present))
+            present = [m for m in members.values() if m.present and m.pace.median_seconds]
+            paces = pace.believed([(m.pace.median_seconds, m.pace_is_shown) for m in present])
             reduction_seconds = self.reductions.median_seconds
             self.step_seconds = pace.step_seconds(paces, rules.inner_steps, reduction_seconds)
         inner_steps = pace.fair_share(member.pace.median_seconds, rules.inner_steps, self.step_seconds)
@@ -130,8 +133,27 @@ class Plans(dict[str, Plan]):
         self.lateness.observe(max(0.0, now - self.half_done_at))
         # An island may say anything, but its handover is not longer than the step.
         self.handovers.observe(min(proposal.handover_seconds, now - self.began_at))
-        member.pace.observe(proposal.compute_seconds / proposal.inner_steps)
+        member.observe_pace(proposal.step, proposal.inner_steps, proposal.compute_seconds)
         return half_done
+
+    def patience_seconds(self, number: int) -> float:
+        """How long an agent is to wait for a next piece in attempt `number`: some times as long as a whole
+        reduction usually takes, and longer each time that it fails. 0 where that is not known.
+        """
+        usual_seconds = self.reductions.median_seconds
+        patience = max(MIN_PATIENCE_SECONDS, PATIENCE_REDUCTIONS * usual_seconds)
+        return min(doubled(patience, number), MAX_PATIENCE_SECONDS) if usual_seconds else 0.0
+
+    def share_of_step(self, seconds: float) -> float:
+        """How many steps of the length of this one so many seconds are; 0 where its length is not known."""
+        return seconds / self.length_seconds if self.length_seconds else 0.0
+
+    @property
+    def length_seconds(self) -> float:
+        """How long the islands of this step train, as far as that is known already; else 0."""
+        if self.half_done_at < math.inf:
+            return self.half_done_at - self.began_at
+        return self.step_seconds if self.step_seconds < math.inf else 0.0
 
     @property
     def meant_end(self) -> float:

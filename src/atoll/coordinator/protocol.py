@@ -18,7 +18,7 @@ import msgspec
 from atoll import events
 from atoll.coordinator import effects as e
 from atoll.coordinator.admission import objection_to_hello, objection_to_proposal
-from atoll.coordinator.attempts import OpenAttempt, make_attempt
+from atoll.coordinator.attempts import OpenAttempt, make_attempt, secret
 from atoll.coordinator.deadlines import doubled
 from atoll.coordinator.doubt import Doubt
 from atoll.coordinator.evidence import Evidence
@@ -46,10 +46,10 @@ class Coordinator:
         self.term = term
         self.history = History(rules.genesis_root)
         self.members = Members()
-        self.plans, self.evidence = Plans(rules), Evidence(rules.max_norm_ratio, self.members.hand)
+        self.plans, self.evidence = Plans(rules), Evidence(rules, self.members)
         self.standing = self.evidence.standing
         self.doubt = Doubt(self.history, self.plans, self.members, rules.doubt_seconds)
-        self.holding = Holding(rules, self.members)
+        self.holding = Holding(rules, self.members, lambda: self.plans.length_seconds)
         self.start, self.stall = Start(self.members, rules.num_awaited), Stall(self.members, self.doubt)
         self.links = Links(rules, self.members)
         self.finish = Finish(self.members, rules.last_seconds)
@@ -289,9 +289,10 @@ class Coordinator:
             self._reopen_at = now + self.rules.stuck_seconds
             return
         self.number += 1
-        at = (self.term, self.head, self.number, self.head_root)
-        attempt = make_attempt(*at, able, links, self.members, self.rules)
-        self.attempt, self._closed = OpenAttempt(attempt, able, now), None
+        at, told = (self.term, self.head, self.number, self.head_root), self.evidence.told(able, self._do)
+        patience_seconds = self.plans.patience_seconds(self.number)
+        attempt = make_attempt(*at, able, links, self.members, self.rules, *told, patience_seconds)
+        self.attempt, self._closed = OpenAttempt(attempt, able, now, secret(attempt, self._sign)), None
         self._do.append(e.Persist(attempt))
         self._do.send_all(self.members.ready(self.head), attempt)
         self._do.report(self.attempt.opened_event(self.plans))
@@ -314,8 +315,9 @@ class Coordinator:
         ):
             return False
         assert attempt.assembled is not None
-        if false := self.evidence.charge_false_norms(attempt, self._do):
-            self._close("refused", false, now)
+        cause, islands = self.evidence.weigh_reduced(attempt, self._do)
+        if cause is not None:
+            self._close(cause, islands, now)
             return True
         self._do.append(e.Persist(attempt.assembled))
         self._do.send_all(self.members.ready(self.head), attempt.assembled)
@@ -326,6 +328,7 @@ class Coordinator:
         attempt = self.attempt or self._closed
         if attempt is None or not attempt.is_about(fault):
             return False
+        attempt.lost_steps = self.plans.share_of_step(now - attempt.opened_at)
         if not self.evidence.hear(member.island, fault, attempt, self._do):
             return False
         self.links.note_fault(member.island, fault)
@@ -362,14 +365,11 @@ class Coordinator:
     def _maybe_commit(self, attempt: OpenAttempt, now: float) -> None:
         """Commit once all participants hold the same update, or enough of them when no more is to come."""
         verdict = self.holding.verdict(attempt, self.head, now, self._do)
-        if verdict is not None and verdict.held is not None:
+        cause, islands = self.evidence.weigh_held(attempt, verdict, self._do) if verdict else (None, ())
+        if cause is not None:
+            self._close(cause, islands, now)
+        elif verdict is not None and verdict.held is not None:
             self._commit(attempt, verdict.held, verdict.islands, now)
-        elif verdict is not None and verdict.is_equal:
-            self.evidence.charge_not_holding(attempt, verdict.islands)
-            self._close("not held", verdict.islands, now)
-        elif verdict is not None:
-            self.evidence.convict_dissenting(sorted(verdict.islands), self._do)
-            self._close("unequal", verdict.islands, now)
 
     def _commit(self, attempt: OpenAttempt, held: m.Held, holders: set[str], now: float) -> None:
         """The one decision about this step: durable, then told to everybody."""
@@ -377,7 +377,7 @@ class Coordinator:
         self._do.append(e.Persist(record))
         self.history.add(record)
         self.members.shorten_probation(record.islands)
-        self.evidence.note_committed(record.islands, attempt.proposals)
+        self.evidence.note_committed(attempt, self._do)
         self.links.note_committed(attempt, now)
         self.plans.reductions.observe(now - attempt.opened_at)
         self.plans.close_step(attempt.inner_steps, self.members, now)

@@ -6,6 +6,8 @@ them, and asks the first member that comes from outside to try.
 """
 
 import asyncio
+import contextlib
+import os
 import socket
 from collections.abc import Callable
 from typing import Literal
@@ -24,6 +26,21 @@ LOOK_SECONDS = 1.0  # between two looks for a member from outside, while there i
 MAX_GIVEN = 4  # addresses that an agent may give
 # Where the members can be. An address of a narrower scope than this would mislead some of them.
 Scope = Literal["machine", "network", "internet"]
+
+
+async def why_not_dialled(host: str, port: int) -> str:
+    """Why nothing takes a connection at an address within a few seconds; "" if something does."""
+    try:
+        async with asyncio.timeout(REACH_SECONDS):
+            _, writer = await asyncio.open_connection(host, port)
+    except TimeoutError:
+        return f"no answer within {REACH_SECONDS} s"
+    except OSError as error:
+        return os.strerror(error.errno).lower() if error.errno else str(error)
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return ""
 
 
 class Reach:

@@ -1,7 +1,11 @@
 """What people ask of a coordinator: membership, the run's status, another ticket, an eviction."""
 
 import math
+import time
 
+from atoll import __version__
+from atoll.coordinator.overview import overview
+from atoll.coordinator.reach import why_not_dialled
 from atoll.coordinator.server import HELLO_SECONDS, CoordinatorServer
 from atoll.coordinator.status import StatusBoard
 from atoll.coordinator.store import Enrolment
@@ -9,7 +13,16 @@ from atoll.errors import UserError
 from atoll.events import Enrolled, Evaluated, Evicted, Readmitted
 from atoll.swarm import messages as m
 from atoll.swarm.address import HostPorts
-from atoll.swarm.identity import OPERATOR, Ticket, common_name, fingerprint
+from atoll.swarm.identity import (
+    ISLAND,
+    OPERATOR,
+    RELAY,
+    Ticket,
+    common_name,
+    fingerprint,
+    needs_renewal,
+    role_of,
+)
 from atoll.swarm.messages import enrolment, operator
 from atoll.swarm.transport import NotUnderstood, Stream
 from atoll.words import listed
@@ -35,21 +48,45 @@ class Requests:
         return Ticket(common_name(authority), hosts, fingerprint(authority), secret).text()
 
     async def enroll(self, stream: Stream[enrolment.ToCoordinator]) -> None:
-        """Exchange a ticket's secret for a certificate, and tell what the run is."""
+        """Exchange a ticket's secret for a certificate, or look first; tell what the run is."""
         server = self._server
         request, _ = await stream.receive(HELLO_SECONDS)
+        if isinstance(request, m.Look):
+            await stream.send(await self._looked(request, stream.peer_host))
+            return
         try:
-            certificate = server.keys.issue(request.csr)
+            certificate = server.keys.issue(request.csr, RELAY if request.relay else ISLAND)
             island = common_name(certificate)
-            kept = server.store.redeem(
-                request.secret, island, request.contributor, certificate, request.place
-            )
+            who = {"place": request.place, "link": request.link}
+            kept = server.store.redeem(request.secret, island, request.contributor, certificate, **who)
         except UserError as error:
             await stream.send(m.TicketRefused(str(error)))
             return
-        server.events.write(Enrolled(island=island, contributor=request.contributor, place=request.place))
+        if needs_renewal(kept) or role_of(kept) != role_of(certificate):
+            server.store.keep_certificate(island, certificate)
+            kept = certificate
+        server.events.write(Enrolled(island=island, contributor=request.contributor, **who))
         server.reach.enrolled(island, stream.peer_host)
         await stream.send(m.Enrolled(kept, server.run))
+
+    async def _looked(self, request: m.Look, seen_host: str) -> m.Looked | m.TicketRefused:
+        """What a stranger should know of the run before it joins; only one whose ticket is good is told."""
+        server = self._server
+        try:
+            server.store.check_ticket(request.secret)
+        except UserError as error:
+            return m.TicketRefused(str(error))
+        unreached = await why_not_dialled(seen_host, request.port) if request.port else None
+        return m.Looked(
+            run=server.run,
+            version=m.VERSION,
+            release=__version__,
+            self_test=server.protocol.rules.self_test,
+            time=time.time(),
+            overview=overview(server.protocol),
+            seen_host=seen_host,
+            unreached=unreached,
+        )
 
     async def operate(self, stream: Stream[operator.ToCoordinator]) -> None:
         """Status and evaluations, for any member; invite and evict, for whoever holds the run's keys."""
@@ -65,6 +102,8 @@ class Requests:
             return m.StatusReply(self._board.status())
         if isinstance(request, m.TellEvaluation):
             return self._evaluated(request, "" if peer == OPERATOR else peer)
+        if isinstance(request, m.Renew):
+            return self._renewed(request, peer)
         if peer != OPERATOR:
             return m.RequestRefused("only the run's operator may do this: use the machine that hosts the run")
         try:
@@ -77,6 +116,21 @@ class Requests:
                     return self._readmit(*self._found(request.island))
         except UserError as error:
             return m.RequestRefused(str(error))
+
+    def _renewed(self, request: m.Renew, island: str) -> operator.ToOperator:
+        """A new certificate for a member's own key, and for what it is already."""
+        server = self._server
+        try:
+            if reason := server.store.eviction_reason(island):
+                raise UserError(f"{island} was evicted from this run: {reason}")
+            role = role_of(server.store.certificate_of(island))
+            certificate = server.keys.issue(request.csr, role or ISLAND)
+        except UserError as error:
+            return m.RequestRefused(str(error))
+        if not role or common_name(certificate) != island:
+            return m.RequestRefused("this is not the key by which this member is known; join with a ticket")
+        server.store.keep_certificate(island, certificate)
+        return m.Renewed(certificate)
 
     def _evaluated(self, told: m.TellEvaluation, island: str) -> operator.ToOperator:
         server = self._server
@@ -131,7 +185,8 @@ class Requests:
         why = f": {reason}" if reason else ""
         server.tell(island, m.Evicted(f"the operator has evicted this island{why}"))
         server.tell_revoked()
-        server.events.write(Evicted(island=island, reason=reason))
+        for event in (Evicted(island=island, reason=reason), *server.alerts.forget(island)):
+            server.events.write(event)
         return m.IslandEvicted(island, kept.contributor, num_others)
 
     def _readmit(self, island: str, kept: Enrolment) -> operator.ToOperator:

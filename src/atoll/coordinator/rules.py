@@ -20,6 +20,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     lr: float
     momentum: float
     min_participants: int
+    clip_norm_ratio: float = 3.0  # of a pseudo-gradient to what is usual; beyond it is clipped
     max_norm_ratio: float = 10.0  # of a pseudo-gradient to what is usual; beyond it is refused
     num_awaited: int = 1  # islands that must be ready at once before the first step of a reign begins
     num_pieces: int
@@ -62,6 +63,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
             lr=objective.outer_lr,
             momentum=objective.outer_momentum,
             min_participants=outer.min_participants,
+            clip_norm_ratio=outer.clip_norm_ratio,
             max_norm_ratio=outer.max_norm_ratio,
             num_pieces=num_pieces,
             payload_bytes=payload_bytes,

@@ -11,6 +11,8 @@ import msgspec
 
 from atoll import __version__, events
 from atoll.coordinator.admission import unproven_claim
+from atoll.coordinator.alerts import Alerts
+from atoll.coordinator.consumed import CountSamples, count_nothing, sources_of
 from atoll.coordinator.effects import (
     Doubted,
     Event,
@@ -34,9 +36,9 @@ from atoll.errors import UserError
 from atoll.events.log import EventLog
 from atoll.swarm import messages as m
 from atoll.swarm.address import Addresses
-from atoll.swarm.identity import RunKeys, verify_record
+from atoll.swarm.identity import RELAY, RunKeys, role_of, verify_record
 from atoll.swarm.messages.control import ToAgent, ToCoordinator
-from atoll.swarm.records import Rewind, RunInfo, Term
+from atoll.swarm.records import CommitRecord, Rewind, RunInfo, Term
 from atoll.swarm.transport import NotUnderstood, Stream, Transport, TransportError, expect, together
 
 HELLO_SECONDS = 15.0  # for the first message of a stream
@@ -57,7 +59,9 @@ class CoordinatorServer:
         store: Store,
         event_log: EventLog,
         transport: Transport,
+        count_samples: CountSamples = count_nothing,
     ) -> None:
+        """`count_samples`: as in `consumed.Committed`, for the events."""
         self.run = run
         self.keys = keys
         self.store = store
@@ -65,6 +69,8 @@ class CoordinatorServer:
         self.transport = transport
         self.reach = Reach(transport, event_log.write, self.tell, self._step)
         self.protocol = Coordinator(rules, Term(), keys.sign)
+        self.alerts = Alerts(event_log.free_bytes)
+        self._count_samples = count_samples
         self._overview = OverviewBoard(self.protocol)
         self.deposed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
@@ -146,6 +152,8 @@ class CoordinatorServer:
             self._wake.clear()
             if self._loop.time() >= self._next_tick:
                 self._step(Tick())
+            for alert in self.alerts.look(self._loop.time()):
+                self.events.write(alert)
         await self.deposed
 
     def _renew(self) -> None:
@@ -176,6 +184,7 @@ class CoordinatorServer:
         if isinstance(event, Tick):  # other events leave standing what was due
             self._next_tick = now + 1.0
         records: list[Any] = []
+        committed: CommitRecord | None = None
         try:
             effects = self.protocol.step(event, now)
         except Exception as error:
@@ -185,6 +194,7 @@ class CoordinatorServer:
         for effect in effects:
             if isinstance(effect, Persist):
                 records.append(effect.record)
+                committed = effect.record if isinstance(effect.record, CommitRecord) else committed
                 continue
             if records and isinstance(effect, Send):
                 if not self._persist(records):
@@ -196,10 +206,20 @@ class CoordinatorServer:
                 case Timer():
                     self._next_tick = min(self._next_tick, effect.at)
                 case Report():
-                    self.events.write(effect.event)
+                    self._report(effect.event, committed)
         if records:
             self._persist(records)
         self._wake.set()
+
+    def _report(self, event: events.Event, committed: CommitRecord | None) -> None:
+        """Write an event, and the alerts that it begins or ends; `committed`: the record of a commit."""
+        if isinstance(event, events.Committed) and committed is not None:
+            context_length = self.protocol.rules.context_length
+            sources = sources_of(committed, self._count_samples, context_length)
+            event = msgspec.structs.replace(event, sources=sources)
+        self.events.write(event)
+        for alert in self.alerts.hear(event, self._loop.time()):
+            self.events.write(alert)
 
     def tell(self, island: str, message: ToAgent) -> None:
         """Send a message to a member; if its line is down it hears what it needs when it dials again."""
@@ -242,6 +262,9 @@ class CoordinatorServer:
             raise TransportError("this coordinator does not lead yet")
         if reason := self.store.eviction_reason(island):
             await stream.send(m.Refused(f"{island} was evicted from this run: {reason}"))
+            return
+        if (role := role_of(self.store.certificate_of(island))) and (role == RELAY) != hello.relay:
+            await stream.send(m.Refused(f"{island} enrolled as {role}; join in another directory (--dir)"))
             return
         protocol = self.protocol
         num_rewinds = len(protocol.history.rewinds)

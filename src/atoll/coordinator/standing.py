@@ -5,6 +5,7 @@ participation once several others, of different hands, say the same. Whoever cos
 again is left out for doubling times, and is forgiven by taking part without a fault.
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 
@@ -14,6 +15,7 @@ from atoll.swarm.records import Attempt
 OWNERLESS_STEPS = 5  # a connection that stays dead costs its deadline once in so many steps, not in each
 MAX_OUT_STEPS = 64  # for which an island is left out at once
 FORGIVEN_STEPS = 8  # commits that an island must take part in until one of its convictions is forgotten
+MAX_COST_SHARE = 0.1  # of everybody's time, that one island may cost again and again
 NUM_WITNESSES = 2  # of different hands, who convict
 NUM_UNSHARED = 3  # whom one alone accuses: then it is the accuser
 
@@ -32,9 +34,11 @@ class Standing:
         self.ownerless_steps: dict[str, int] = {}  # by island, this step included
         self.reasons: dict[str, str] = {}  # of those that are left out, for people
         self._hand = hand
+        self.lost_steps = 0.0  # that what is charged now has cost everybody
         self._out_steps: dict[str, int] = {}  # islands that take no part: for how long, this step included
         self._num_convictions: Counter[str] = Counter()
         self._num_late: Counter[str] = Counter()
+        self._num_unmeasured: Counter[str] = Counter()
         self._num_clean_steps: Counter[str] = Counter()  # since the last conviction
         self._num_charges: Counter[str] = Counter()  # in this step
         self._accusers: defaultdict[str, set[str]] = defaultdict(set)  # in this step, by whom they accuse
@@ -61,7 +65,7 @@ class Standing:
         for island in participants:
             self._num_clean_steps[island] += 1
             if self._num_clean_steps[island] % FORGIVEN_STEPS == 0:
-                for kept in (self._num_convictions, self._num_late):
+                for kept in (self._num_convictions, self._num_late, self._num_unmeasured):
                     kept[island] = max(0, kept[island] - 1)
 
     def restore_ownership(self, island: str) -> None:
@@ -99,7 +103,8 @@ class Standing:
             self.convict(accuser, f"it accused {len(unshared)} others, whom nobody else accuses")
 
     def charge_late(self, islands: set[str]) -> None:
-        """Charge islands that did not do in time what depended on them alone; they lose ownership.
+        """Charge islands that did not do in time, or not rightly, what depended on them alone; they lose
+        ownership.
 
         For twice as long each time.
         """
@@ -109,8 +114,24 @@ class Standing:
             steps = OWNERLESS_STEPS * 2 ** (self._num_late[island] - 1)
             self.ownerless_steps[island] = min(steps, MAX_OUT_STEPS)
 
+    def charge_unmeasured(self, islands: set[str]) -> None:
+        """Charge participants that did not tell what their payloads measure, so that a sum went unchecked.
+
+        That may happen to anybody who dies just then, once.
+        """
+        for island in sorted(islands):
+            self._num_unmeasured[island] += 1
+            if self._num_unmeasured[island] > 1:
+                self.convict(island, "it did not tell, again, what its payload measures")
+
+    def clear(self, island: str) -> None:
+        """What an island was charged with as an owner was another's lie."""
+        self.restore_ownership(island)
+        self._num_late[island] = max(0, self._num_late[island] - 1)
+
     def convict(self, island: str, reason: str) -> None:
-        """Leave an island out of this step, and of doubling numbers of steps with each further conviction.
+        """Leave an island out of this step, and of doubling numbers of steps with each further conviction; of
+        so many at least that what it has cost is MAX_COST_SHARE of them.
 
         Whoever lost ownership by an exchange with it may own again.
         """
@@ -126,7 +147,9 @@ class Standing:
         self.ownerless_steps[island] = OWNERLESS_STEPS
         self._num_clean_steps[island] = 0
         self._num_convictions[island] += 1
-        self._leave_out(island, min(2 ** (self._num_convictions[island] - 1), MAX_OUT_STEPS), reason)
+        owed_steps = math.ceil(self.lost_steps / MAX_COST_SHARE - 1e-9)
+        num_steps = max(2 ** (self._num_convictions[island] - 1), owed_steps)
+        self._leave_out(island, min(num_steps, MAX_OUT_STEPS), reason)
 
     def exclude_worst(self, participants: list[str]) -> str:
         """Convict the participant with most charges, because no owner is left; return it, "" if none has any.

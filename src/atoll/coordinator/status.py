@@ -4,47 +4,22 @@
 """
 
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from atoll import recipe as recipes
+from atoll.coordinator.consumed import Committed, CountSamples
 from atoll.coordinator.history import History
 from atoll.coordinator.members import Member
 from atoll.coordinator.overview import overview
 from atoll.coordinator.server import CoordinatorServer
 from atoll.coordinator.store import Enrolment, Store
-from atoll.events import Evaluated, Event
+from atoll.events import Alert, Evaluated, Event
 from atoll.metrics import Metrics
-from atoll.samples import Ranges
 from atoll.status import Evaluation, IslandStatus, RunStatus, Told, ledger
-from atoll.swarm.records import CommitRecord, Plan, RunInfo, decode
+from atoll.swarm.records import Plan, RunInfo, decode
 
-CountSamples = Callable[[Ranges, tuple[int, ...]], Mapping[str, int]]
 MBIT_PER_BYTE = 8e-6
-NOBODY = Enrolment("", "", "")
-
-
-def count_nothing(ranges: Ranges, stage_starts: tuple[int, ...]) -> Mapping[str, int]:
-    """For a run whose samples are of no source: a module and loop of one's own."""
-    return {}
-
-
-class Committed:
-    """Committed samples by island and source."""
-
-    def __init__(self, count_samples: CountSamples) -> None:
-        """`count_samples` gives, of ranges of samples, how many are of each source: the mixture knows."""
-        self.num_counted = 0  # commits
-        self._count_samples = count_samples
-        self._samples: defaultdict[str, Counter[str]] = defaultdict(Counter)
-
-    def add(self, record: CommitRecord) -> None:
-        self.num_counted += 1
-        for island, lease in record.leases:
-            self._samples[island].update(self._count_samples(lease, record.stage_starts))
-
-    def tokens_by_source(self, island: str, context_length: int) -> dict[str, int]:
-        return {source: count * context_length for source, count in self._samples[island].items()}
+NOBODY = Enrolment("", "", "", "")
 
 
 class StatusBoard:
@@ -97,6 +72,7 @@ class StatusBoard:
             islands=islands,
             evaluation=_evaluation(server.events.evaluated),
             events=_told(server.events.notable),
+            alerts=_told(server.events.alerts.values()),
         )
 
 
@@ -106,10 +82,12 @@ def kept_status(
     count_samples: CountSamples,
     notable: Iterable[Event],
     evaluated: Evaluated | None,
+    alerts: Iterable[Alert] = (),
 ) -> RunStatus:
     """The run as its database knows it, while no coordinator leads it.
 
-    `notable`, `evaluated`: the last events, and the newest evaluation, in its events file.
+    `notable`, `evaluated`, `alerts`: in its events file, the last events, the newest evaluation, and what was
+    not over when the last coordinator ended.
     """
     recipe = recipes.parse(run.recipe, run.run_id)
     history, committed = History(run.genesis_root), Committed(count_samples)
@@ -149,6 +127,7 @@ def kept_status(
         islands=islands,
         evaluation=_evaluation(evaluated),
         events=_told(notable),
+        alerts=_told(alerts),
     )
 
 
@@ -171,6 +150,7 @@ def island_status(
         island=island,
         contributor=kept.contributor,
         place=kept.place,
+        link=kept.link,
         relay=bool(member and member.relay),
         present=bool(member and member.present),
         ready=bool(member and member.is_ready(history.head)),

@@ -28,6 +28,7 @@ from atoll.coordinator.database import (
     TICKET,
 )
 from atoll.coordinator.effects import Doubted, OpenStep, Record
+from atoll.coordinator.tickets import see_to_ticket, ticket_hash_of
 from atoll.errors import UserError
 from atoll.samples import Ranges, merge
 from atoll.swarm.address import Address, Addresses
@@ -55,6 +56,7 @@ class Enrolment(NamedTuple):
     contributor: str  # "": nobody was named
     evicted: str  # why it is out; "": it is not
     place: str  # where it stands, as its contributor says; "": that is not told
+    link: str  # a page about the contributor; "": none
 
 
 class Store:
@@ -247,8 +249,20 @@ class Store:
             db.execute(TICKET.insert().values(**values, revoked=False))
         return secret
 
+    def check_ticket(self, secret: str) -> None:
+        """Raise UserError unless one more island could enrol with this ticket now; nothing is used up."""
+        with self._transaction() as db:
+            see_to_ticket(db, digest(secret.encode()))
+
     def redeem(
-        self, secret: str, island: str, contributor: str, certificate: bytes, place: str = ""
+        self,
+        secret: str,
+        island: str,
+        contributor: str,
+        certificate: bytes,
+        *,
+        place: str = "",
+        link: str = "",
     ) -> bytes:
         """Use a ticket for an island; return `certificate`, or the one that the island already has.
 
@@ -262,32 +276,29 @@ class Store:
                 if known.revoked:
                     raise UserError(f"{island} was evicted from this run: {known.revoked}")
                 return bytes(known.certificate)
-            query = sql.select(TICKET).where(TICKET.c.hash == ticket_hash).with_for_update()
-            ticket = db.execute(query).one_or_none()
-            if ticket is None:
-                raise UserError("this run does not know this ticket; ask for a new one (`atoll invite`)")
-            if ticket.revoked:
-                raise UserError(
-                    "this ticket is void, since an island that came by it was evicted; ask for a new one "
-                    "(`atoll invite`)"
-                )
-            if ticket.expiry < time.time():
-                raise UserError("this ticket has expired; ask for a new one (`atoll invite`)")
-            used = db.execute(sql.select(sql.func.count()).where(ISLAND.c.ticket == ticket_hash)).scalar_one()
-            if used >= ticket.uses:
-                raise UserError(
-                    f"this ticket is used up ({used} of {ticket.uses}); ask for a new one (`atoll invite`)"
-                )
+            see_to_ticket(db, ticket_hash)
             values = {
                 "id": island,
                 "contributor": contributor,
                 "place": place,
+                "link": link,
                 "ticket": ticket_hash,
                 "certificate": certificate,
                 "revoked": "",
             }
             db.execute(ISLAND.insert().values(**values))
         return certificate
+
+    def certificate_of(self, island: str) -> bytes:
+        """The certificate that an island was given last; empty if it has not enrolled here."""
+        with self._transaction() as db:
+            query = sql.select(ISLAND.c.certificate).where(ISLAND.c.id == island)
+            return bytes(db.execute(query).scalar() or b"")
+
+    def keep_certificate(self, island: str, certificate: bytes) -> None:
+        """An island is given another certificate of the same key."""
+        with self._transaction() as db:
+            db.execute(ISLAND.update().where(ISLAND.c.id == island).values(certificate=certificate))
 
     def evict(self, island: str, reason: str) -> int:
         """Evict an island, and void the ticket by which it came: else it would come back under a new id.
@@ -296,7 +307,7 @@ class Store:
         """
         this = ISLAND.c.id == island
         with self._transaction() as db:
-            ticket = _ticket_of(db, island)
+            ticket = ticket_hash_of(db, island)
             db.execute(ISLAND.update().where(this).values(revoked=reason or "evicted"))
             db.execute(TICKET.update().where(TICKET.c.hash == ticket).values(revoked=True))
             others = (ISLAND.c.ticket == ticket) & (ISLAND.c.revoked == "") & ~this
@@ -308,7 +319,7 @@ class Store:
         Raises UserError if the island is not in the run.
         """
         with self._transaction() as db:
-            ticket = _ticket_of(db, island)
+            ticket = ticket_hash_of(db, island)
             db.execute(ISLAND.update().where(ISLAND.c.id == island).values(revoked=""))
             evicted = (ISLAND.c.ticket == ticket) & (ISLAND.c.revoked != "")
             if not db.execute(sql.select(sql.func.count()).where(evicted)).scalar_one():
@@ -332,18 +343,11 @@ class Store:
 
     def enrolled(self) -> dict[str, Enrolment]:
         """What is kept of each island that has enrolled, by its id."""
-        query = sql.select(ISLAND.c.id, ISLAND.c.contributor, ISLAND.c.revoked, ISLAND.c.place)
+        kept = ISLAND.c.contributor, ISLAND.c.revoked, ISLAND.c.place, ISLAND.c.link
+        query = sql.select(ISLAND.c.id, *kept)
         with self._transaction() as db:
             rows = db.execute(query)
-            return {row.id: Enrolment(row.contributor, row.revoked, row.place) for row in rows}
-
-
-def _ticket_of(db: sql.Connection, island: str) -> bytes:
-    """The hash of the ticket by which an island came. Raises UserError if it is not in the run."""
-    ticket = db.execute(sql.select(ISLAND.c.ticket).where(ISLAND.c.id == island)).scalar()
-    if ticket is None:
-        raise UserError(f"{island}: no such island in this run; `atoll status` lists them")
-    return bytes(ticket)
+            return {row.id: Enrolment(*row[1:]) for row in rows}
 
 
 def _insert(db: sql.Connection, record: Record) -> None:

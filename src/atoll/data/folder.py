@@ -29,14 +29,17 @@ class Found:
     left_out: list[str] = field(default_factory=list[str])
 
 
-def files_below(folder: Path, is_wanted: IsWanted, *, tells_others: bool = True) -> Found:
+def files_below(
+    folder: Path, is_wanted: IsWanted, *, tells_others: bool = True, takes_hidden: bool = False
+) -> Found:
     """The wanted files in `folder` and below, sorted by their path in it.
 
-    `tells_others`: whether files that are left out for their names are worth a sentence. Links to folders
-    are followed, but each folder is read once, so that a link in a circle ends. Raises UserError for a folder
+    `tells_others`: whether files that are left out for their names are worth a sentence. `takes_hidden`: also
+    those whose names begin with a dot, which are mostly a program's own and no data. Links to folders are
+    followed, but each folder is read once, so that a link in a circle ends. Raises UserError for a folder
     that cannot be read, and for a link of a wanted name that leads nowhere.
     """
-    walk = _Walk(is_wanted)
+    walk = _Walk(is_wanted, takes_hidden)
     walk.enter(folder)
     while walk.links:  # after all folders, so that a folder is known by its own name rather than by a link's
         walk.enter(walk.links.pop(0))
@@ -44,6 +47,7 @@ def files_below(folder: Path, is_wanted: IsWanted, *, tells_others: bool = True)
     if tells_others:
         found.left_out += left_out(walk.others, "of another kind", folder)
     found.left_out += left_out(walk.dangling, "a link that leads nowhere", folder)
+    found.left_out += left_out(walk.hidden, "hidden by a dot before the name", folder)
     return found
 
 
@@ -64,8 +68,9 @@ def files_matching(folder: Path, pattern: str, is_wanted: IsWanted) -> Found:
     def is_named(path: Path) -> bool:
         return not rest or _matches(path.relative_to(base).parts, rest)
 
-    found = files_below(base, lambda path: is_named(path) and is_wanted(path))
-    others = files_below(base, lambda path: is_named(path) and not is_wanted(path)).files
+    hidden = any(name.startswith(".") for name in rest)
+    found = files_below(base, lambda path: is_named(path) and is_wanted(path), takes_hidden=hidden)
+    others = files_below(base, lambda path: is_named(path) and not is_wanted(path), takes_hidden=hidden).files
     return Found(found.files, left_out(others, "of another kind", base))
 
 
@@ -81,13 +86,14 @@ def left_out(paths: list[Path], reason: str, folder: Path) -> list[str]:
 class _Walk:
     """What has been found of a tree of folders so far."""
 
-    def __init__(self, is_wanted: IsWanted) -> None:
-        self._is_wanted = is_wanted
+    def __init__(self, is_wanted: IsWanted, takes_hidden: bool) -> None:
+        self._is_wanted, self._takes_hidden = is_wanted, takes_hidden
         self._entered: set[tuple[int, int]] = set()  # (device, inode) of folders
         self.files: list[Path] = []
         self.links: list[Path] = []  # to folders; not yet followed
         self.others: list[Path] = []
         self.dangling: list[Path] = []
+        self.hidden: list[Path] = []  # files, and folders as a whole
 
     def enter(self, top: Path) -> None:
         """Take in everything below `top`, except through links to folders, which are noted."""
@@ -107,6 +113,9 @@ class _Walk:
 
     def _add(self, entry: os.DirEntry[str], folders: list[Path]) -> None:
         path = Path(entry.path)
+        if entry.name.startswith(".") and not self._takes_hidden:
+            self.hidden.append(path)
+            return
         try:
             mode = entry.stat().st_mode
         except OSError as error:

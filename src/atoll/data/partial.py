@@ -54,7 +54,10 @@ class PartialData:
         write_block(self.directory / file, self.manifest.files[file], index, content)
 
     def parse_manifest(self, raw: bytes) -> Manifest | None:
-        """The manifest in `raw`, or None unless it has the digest and names only files in the directory."""
+        """The manifest in `raw`, or None unless it has the digest and names only files in the directory.
+
+        What its digest does not cover is what a peer likes, and is left out.
+        """
         try:
             manifest = msgspec.json.decode(raw, type=Manifest)
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -63,7 +66,8 @@ class PartialData:
             (self.directory / name).resolve().is_relative_to(self.directory.resolve())
             for name in manifest.files
         )
-        return manifest if inside and manifest.digest() == self._digest else None
+        is_the_runs = inside and manifest.digest() == self._digest
+        return msgspec.structs.replace(manifest, made_from={}, left_out={}) if is_the_runs else None
 
     def keep_manifest(self, manifest: Manifest, tokenizer: dict[str, bytes]) -> None:
         """Keep the manifest and the tokenizer's files (content by path under the directory).

@@ -68,6 +68,11 @@ def prepare(
 def check(recipe: Recipe, data_dir: Path) -> Manifest:
     """The manifest of `data_dir`, verified. Raises UserError for damage, or data made from another recipe."""
     made_from, ours = Manifest.load(data_dir).made_from, data_keys(recipe)
+    if not made_from:
+        raise UserError(
+            f"{data_dir}: was fetched from a run's members, as far as it was needed here; prepare it in "
+            "another directory (--dir)"
+        )
     if made_from != ours:
         left, right = leaves(made_from), leaves(ours)
         keys = sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))

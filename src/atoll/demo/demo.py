@@ -9,7 +9,6 @@ import msgspec
 
 from atoll import recipe as recipes
 from atoll.demo import report
-from atoll.demo.keys import Keys
 from atoll.demo.story import Story
 from atoll.demo.summary import Spent
 from atoll.errors import UserError
@@ -22,6 +21,7 @@ from atoll.run.genesis import check_model, prepare
 from atoll.run.local import LocalSwarm
 from atoll.status import IslandStatus, RunStatus
 from atoll.terminal import Host, Picture, Preparing, Terminal, clock
+from atoll.terminal.keys import Keys
 
 NUM_ISLANDS = 3
 DOOMED = 2  # dies in the middle, unless a person chooses another

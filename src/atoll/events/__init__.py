@@ -4,6 +4,7 @@ The coordinator reports them; `atoll.events.log` writes them to the events file,
 docs/events.md describes every kind, its fields, and the file.
 """
 
+from atoll.events.alert import Alert
 from atoll.events.membership import (
     Answered,
     Enrolled,
@@ -20,6 +21,7 @@ from atoll.events.reign import Behind, Deposed, Imported, ReignBegan, Rewound
 from atoll.events.step import (
     AttemptClosed,
     AttemptOpened,
+    Clipped,
     Committed,
     Evaluated,
     Excluded,
@@ -30,6 +32,7 @@ from atoll.events.step import (
     Resumed,
     Stalled,
     Thin,
+    Unaudited,
     Unequal,
 )
 
@@ -50,13 +53,16 @@ Event = (
     | AttemptOpened
     | Fault
     | AttemptClosed
+    | Clipped
     | Excluded
     | Stalled
     | Resumed
     | Thin
+    | Unaudited
     | Committed
     | Evaluated
     | Finished
+    | Alert
     | ReignBegan
     | Deposed
     | Rewound

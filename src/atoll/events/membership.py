@@ -12,6 +12,7 @@ class Enrolled(Occurrence, frozen=True, kw_only=True):
 
     contributor: str  # who gets the credit; "": nobody was named
     place: str = ""  # where it stands, as its contributor says; "": that is not told
+    link: str = ""  # a page about the contributor; "": none
 
     @property
     def text(self) -> str:

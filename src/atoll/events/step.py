@@ -78,7 +78,7 @@ class Fault(Occurrence, frozen=True, kw_only=True):
         return f"{self.island} about {self.peer}: {self.detail}"
 
 
-Cause = Literal["term", "left", "stalled", "fault", "refused", "unequal", "not held"]
+Cause = Literal["term", "left", "stalled", "fault", "refused", "unequal", "false sum", "not held"]
 CAUSES: dict[Cause, str] = {
     "term": "a higher term begins",
     "left": "{islands} left before the update was assembled",
@@ -86,6 +86,7 @@ CAUSES: dict[Cause, str] = {
     "fault": "{islands} could not exchange",
     "refused": "{islands} sent more than they said",
     "unequal": "the update of {islands} leads to another state",
+    "false sum": "the sum of {islands} is not what was measured",
     "not held": "{islands} did not hold the update in time",
 }
 
@@ -101,6 +102,17 @@ class AttemptClosed(Occurrence, frozen=True, kw_only=True, tag="attempt closed")
     def text(self) -> str:
         reason = CAUSES[self.cause].format(islands=listed(self.islands) or "nobody")
         return f"step {self.step}, attempt {self.number}: {reason}"
+
+
+class Clipped(Occurrence, frozen=True, kw_only=True):
+    """A participant's pseudo-gradient is unusually large, and counts for less than its weight."""
+
+    norm: float  # as it was proposed
+    factor: float  # by which it is multiplied, below 1
+
+    @property
+    def text(self) -> str:
+        return f"{self.island}: a norm of {self.norm:.3g} is clipped to {self.factor * self.norm:.3g}"
 
 
 class Excluded(Occurrence, frozen=True, kw_only=True):
@@ -141,6 +153,16 @@ class Thin(Occurrence, frozen=True, kw_only=True):
         return f"step {self.step} is committed with {len(self.holders)} holders"
 
 
+class Unaudited(Occurrence, frozen=True, kw_only=True):
+    """A step is committed although nobody could check its sums."""
+
+    islands: tuple[str, ...]  # participants that did not tell what their payloads measure
+
+    @property
+    def text(self) -> str:
+        return f"the sums of step {self.step} are unchecked: {listed(self.islands)} did not measure"
+
+
 class Contribution(msgspec.Struct, frozen=True, kw_only=True):
     """What one participant gave to a commit."""
 
@@ -149,6 +171,7 @@ class Contribution(msgspec.Struct, frozen=True, kw_only=True):
     loss: float | None  # mean over these inner steps, in nats per token
     metrics: Metrics  # of the island, when it proposed
     exchange: Exchange = Exchange()  # of the island, when it held the update; zeros if it did not in time
+    norm: float | None = None  # of its pseudo-gradient, as it says and owners have measured; None: not known
 
 
 class Committed(Occurrence, frozen=True, kw_only=True):
@@ -163,6 +186,12 @@ class Committed(Occurrence, frozen=True, kw_only=True):
     root: str  # of the state that the step leads to, in hex
     reduce_seconds: float = 0.0  # from the opening of its attempt until all slices were reduced
     hold_seconds: float = 0.0  # from then until enough held the update
+    norm: float | None = None  # of the update, as the median of its holders says; None: nobody has told
+    # Of the update to the outer momentum that it meets, which is a mean of the updates before it: near 1
+    # where they all go one way, near 0 where each goes its own. None: as above, and at the first step.
+    cosine: float | None = None
+    # Its tokens by source; empty where samples are of no source.
+    sources: dict[str, int] = msgspec.field(default_factory=dict[str, int])
 
     @property
     def text(self) -> str:
@@ -177,6 +206,7 @@ class Evaluated(Occurrence, frozen=True, kw_only=True):
     root: str  # of the state, in hex
     scores: dict[str, Score]  # by lm-eval's name of the task
     heldout_losses: dict[str, float]  # by source: nats per token of text that is never trained on
+    samples: tuple[str, ...] = ()  # texts that the state has written, each on one line
 
     @property
     def text(self) -> str:

@@ -12,11 +12,12 @@ from atoll import recipe as recipes
 from atoll.data.loader import Batch, Loader
 from atoll.data.unigram import heldout_weights
 from atoll.errors import UserError
-from atoll.given import named
+from atoll.given import expanded, named
 from atoll.island.heldout import heldout_loss
 from atoll.island.step import Island
 from atoll.model import hf
-from atoll.recipe.merge import By
+from atoll.post.score import TaskScore
+from atoll.recipe.metric import By, check_by
 from atoll.run.directory import RunDir
 
 
@@ -79,6 +80,12 @@ class HeldoutLoss:
         return self._data.heldout(self._recipe.island.micro_batch)
 
 
-def metric_of(by: By) -> HeldoutLoss:
-    """The metric that a recipe or a command line names. Raises UserError where what it needs is not there."""
-    return HeldoutLoss(Path(by.heldout))
+def metric_of(by: By, directory: Path) -> HeldoutLoss | TaskScore:
+    """The metric that a recipe or a command line names; `directory`: where the results of tasks are kept.
+
+    Raises UserError where what it needs is not there.
+    """
+    check_by(by, "by")
+    if by.heldout is not None:
+        return HeldoutLoss(expanded(by.heldout))
+    return TaskScore(by, directory)

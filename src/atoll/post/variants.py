@@ -1,29 +1,26 @@
-"""Runs of one recipe on this machine, alone or as a swarm, and its variants by how well they did."""
+"""The variants of a recipe: trained one after the other or side by side, and ranked by how well they did."""
 
-import shutil
-import time
-from collections.abc import Callable, Sequence
+import math
+import threading
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from atoll import recipe as recipes
-from atoll.data.manifest import Manifest
 from atoll.errors import UserError
-from atoll.events import Committed
-from atoll.events.log import EventReader
 from atoll.files import write_atomic
 from atoll.given import named
-from atoll.post.command import Failed, atoll
-from atoll.post.metric import HeldoutLoss
+from atoll.post.command import Failed
+from atoll.post.metric import HeldoutLoss, metric_of
+from atoll.post.training import MODEL, Training, train
 from atoll.recipe import Recipe
-from atoll.recipe.objective import REFERENCE
+from atoll.recipe.metric import By
+from atoll.recipe.variants import Variant
 from atoll.run.directory import RunDir
-from atoll.run.genesis import prepare
-from atoll.run.local import LocalSwarm
 
-KILL_AT = 0.4  # of the outer steps, in a drill
-STEPS_WITHOUT = 1  # committed by the others before the island comes back
-POLL_SECONDS = 0.3
+RANKING, SCORES = "ranking.txt", "evaluations"
 
 Say = Callable[[str], None]
 
@@ -33,137 +30,115 @@ class Trained(NamedTuple):
 
     name: str  # of the variant; "" where the recipe has none
     model: Path | None  # the checkpoint; None where training failed
-    loss: float  # on what was held out; infinite where training failed
+    value: float | None  # of the metric; None where training failed
     failure: str = ""
+    note: str = ""
+
+
+class Ranking(NamedTuple):
+    """What became of all runs, the best first, those that failed last."""
+
+    metric: str  # what they are ranked by
+    runs: list[Trained]
+
+    @property
+    def best(self) -> Trained:
+        return self.runs[0]
 
 
 def train_all(
     source: str | Path,
     overrides: Sequence[str],
     directory: Path,
+    how: Training = Training(),  # noqa: B008 (frozen)
     *,
-    data: Path | None = None,
-    islands: int = 1,
-    drill: bool = False,
-    start: RunDir | None = None,
+    variants: Sequence[Variant] = (),
+    by: By | None = None,
     say: Say = lambda _: None,
-) -> list[Trained]:
-    """Train a recipe, or each of its variants, in `directory`; the best comes first.
+) -> Ranking:
+    """Train a recipe, or each of its variants, in `directory`, and keep the table of how well each did there.
 
     Each run has a directory of its own, with its checkpoint in `model`. A run that is finished is not done
-    again, and one that was interrupted goes on. `data`: a run's directory whose prepared data are taken.
-    `islands`: how many train on this machine; in a `drill` one is killed in the middle, and comes back.
-    `start`: the run whose newest committed state they begin with. A variant that fails is ranked last. Raises
-    UserError for what cannot be used, and where every run failed.
+    again, and one that was interrupted goes on. `variants`: in the place of the recipe's own. `by`: what they
+    are ranked by; none given: what the recipe names, or else the loss on what each run holds out. A variant
+    that fails, or whose figure is not finite, is ranked last, and the others go on. Raises UserError for
+    what cannot be used, and where every run failed.
     """
-    names = recipes.variants(source) or [""]
+    own = recipes.variants(source)
+    chosen = {variant.name: variant for variant in (variants or own.variant)}
+    loaded = {name: recipes.load(source, list(overrides), one) for name, one in (chosen or {"": ""}).items()}
+    by = by or own.rank_by
+    metric = metric_of(by, directory / SCORES) if by else None
     done: list[Trained] = []
-    for name in names:
-        recipe = recipes.load(source, list(overrides), name)
+    measured_by = metric or HeldoutLoss
+    with closing(_trained(loaded, directory, how, say)) as ended:
+        for name, was_held in ended:
+            run_dir, title = RunDir(directory / (name or "run")), name or loaded[name].name
+            note = chosen[name].note if name else ""
+            try:
+                if isinstance(was_held, Failed):
+                    raise was_held
+                measure = metric or HeldoutLoss(run_dir.path)
+                value = measure(run_dir.path / MODEL)
+                if not math.isfinite(value):
+                    raise Failed(f"its {measure.name} is {value}")
+            except Failed as error:
+                if not chosen:
+                    raise UserError(str(error)) from error
+                say(f"{title}: {error}; the other variants go on")
+                done.append(Trained(name, None, None, str(error), note))
+                continue
+            if how.drill and not was_held:
+                say(f"{title}: too short, or too few islands: none was killed and came back")
+            say(f"{title}: {measure.name} {value:.4f}")
+            done.append(Trained(name, run_dir.path / MODEL, value, note=note))
+    sign, order = -1.0 if measured_by.higher_is_better else 1.0, list(loaded)
+    done.sort(key=lambda one: (math.inf if one.value is None else sign * one.value, order.index(one.name)))
+    ranking = Ranking(measured_by.name, done)
+    write_atomic(directory / RANKING, table(ranking).encode())
+    if ranking.best.model is None:
+        raise UserError(f"{source}: every variant failed; the first: {ranking.best.failure}")
+    return ranking
+
+
+def _trained(
+    loaded: dict[str, Recipe], directory: Path, how: Training, say: Say
+) -> Generator[tuple[str, bool | Failed], None, None]:
+    """Yield each variant when it has ended, with whether it was drilled, or why it failed.
+
+    As many are trained at once as `how` says. Closing this ends all that are under way.
+    """
+    stop, lock = threading.Event(), threading.Lock()
+
+    def one(name: str) -> tuple[str, bool | Failed]:
         run_dir = RunDir(directory / (name or "run"))
-        model = run_dir.path / "model"
-        say(f"{name or recipe.name}: training in {named(run_dir.path)}")
+        with lock:  # several threads speak
+            say(f"{name or loaded[name].name}: training in {named(run_dir.path)}")
         try:
-            if not model.exists():
-                if not _train(recipe, run_dir, data, islands, drill, start) and drill:
-                    say(
-                        f"{name or recipe.name}: too short, or too few islands: none was killed and came back"
-                    )
-                atoll("export", str(run_dir.path), str(model), log=run_dir.path / "export.log")
-            loss = HeldoutLoss(run_dir.path)(model)
+            return name, train(loaded[name], run_dir, how, stop)
         except Failed as error:
-            if len(names) == 1:
-                raise UserError(str(error)) from error
-            say(f"{name}: {error}; the other variants go on")
-            done.append(Trained(name, None, float("inf"), str(error)))
-            continue
-        say(f"{name or recipe.name}: held-out loss {loss:.4f}")
-        done.append(Trained(name, model, loss))
-    ranked = sorted(done, key=lambda trained: trained.loss)
-    if ranked[0].model is None:
-        raise UserError(f"{source}: every variant failed; the first: {done[0].failure}")
-    return ranked
+            return name, error
 
-
-def _train(
-    recipe: Recipe, run_dir: RunDir, data: Path | None, islands: int, drill: bool, start: RunDir | None
-) -> bool:
-    """Train a run to its end; whether the drill was held. Raises Failed where it does not get there."""
-    if data is not None:
-        take_data(RunDir(data).data, run_dir.data)
-    prepare(recipe, run_dir, lambda _: None, start=start)
-    if REFERENCE in set(recipe.objective.columns) - _captured(run_dir):
-        atoll("capture", str(run_dir.path), log=run_dir.path / "capture.log")
-    if islands == 1:
-        atoll("train", str(run_dir.path), log=run_dir.path / "train.log")
-        return False
-    swarm = LocalSwarm(run_dir, [f"island.threads={recipe.island.threads or 1}"])
-    try:
-        swarm.host("--wait-for", str(islands))
-        for number in range(1, islands + 1):
-            swarm.join(number)
-        return _watch(swarm, recipe, drill)
-    except RuntimeError as error:
-        raise Failed(str(error)) from error
-    finally:
-        swarm.stop()
-
-
-def _watch(swarm: LocalSwarm, recipe: Recipe, drill: bool) -> bool:
-    """Until all islands have finished; in a drill the second one is killed and comes back, if there is time.
-
-    Whether it did.
-    """
-    events = EventReader(swarm.run_dir.events)
-    head, killed_at, is_back = 0, 0, False
-    while swarm.trains:
-        swarm.check()
-        head = max([head, *(event.step + 1 for event in events.read() if isinstance(event, Committed))])
-        if drill and not killed_at and head >= max(1, int(KILL_AT * recipe.num_outer_steps)):
-            swarm.kill(2)
-            killed_at = head
-        if killed_at and not is_back and head >= killed_at + STEPS_WITHOUT:
-            swarm.join(2)
-            is_back = True
-        time.sleep(POLL_SECONDS)
-    swarm.check()
-    return is_back
-
-
-def take_prepared(source: RunDir, target: RunDir) -> None:
-    """Give a run the prepared data and the state 0 of another."""
-    take_data(source.data, target.data)
-    take_data(source.genesis, target.genesis)
-
-
-def take_data(source: Path, target: Path) -> None:
-    """Make a directory what another is, unless it is there; without copying where files can be shared.
-
-    Files of prepared data, and of state 0, are never written again, only replaced.
-    """
-    if not source.is_dir():
-        raise UserError(f"{named(source)}: nothing is prepared here")
-    if target.exists():
+    if how.at_once == 1:  # in this thread, which Ctrl-C reaches in the middle of a preparation too
+        yield from map(one, loaded)
         return
-    partial = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(partial, ignore_errors=True)
-
-    def link(original: str, copy: str) -> str:
+    with ThreadPoolExecutor(how.at_once) as threads:
+        futures = [threads.submit(one, name) for name in loaded]
         try:
-            Path(copy).hardlink_to(original)
-        except OSError:
-            shutil.copyfile(original, copy)
-        return copy
-
-    shutil.copytree(source, partial, copy_function=link)
-    partial.replace(target)
-
-
-def _captured(run_dir: RunDir) -> set[str]:
-    return {column.name for column in Manifest.load(run_dir.data).columns}
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            stop.set()
+            for future in futures:
+                future.cancel()
 
 
-def keep_ranking(ranked: Sequence[Trained], path: Path) -> None:
-    """Write the table of a recipe's variants, the best first, for people."""
-    lines = [f"{one.loss:10.4f}  {one.name or 'run'}  {one.failure}".rstrip() for one in ranked]
-    write_atomic(path, ("\n".join(["  held-out  variant", *lines]) + "\n").encode())
+def table(ranking: Ranking) -> str:
+    """The variants for people, the best first."""
+    width = max(len(ranking.metric), 10)
+    lines = [f"{ranking.metric:>{width}}  variant"]
+    for one in ranking.runs:
+        value = "failed" if one.value is None else f"{one.value:.4f}"
+        words = "; ".join(text for text in (one.failure, one.note) if text)
+        lines.append(f"{value:>{width}}  {one.name or 'run'}  {words}".rstrip())
+    return "\n".join(lines) + "\n"

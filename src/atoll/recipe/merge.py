@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from atoll.recipe.bounds import Factor, FiniteFloat, NonNegativeInt, PathStr, PositiveFloat, PositiveInt
+from atoll.recipe.bounds import Factor, FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from atoll.recipe.table import Table
 
 Weights = Annotated[
@@ -81,6 +81,10 @@ class ModelStock(Method, frozen=True, tag="model_stock"):
 Simple = Linear | Slerp | TaskArithmetic | Ties | Dare | Della | Breadcrumbs | ModelStock
 
 
+class Best(Method, frozen=True, tag="best"):
+    """The best of the models, as it is: nothing is merged."""
+
+
 class Greedy(Method, frozen=True, tag="greedy"):
     """Greedy soup (arXiv 2203.05482): the best model first, others as long as the mean is no worse."""
 
@@ -97,12 +101,7 @@ class Search(Method, frozen=True, tag="search"):
     seed: NonNegativeInt = 0
 
 
-class By(Table, frozen=True):
-    """By what candidates are compared."""
-
-    heldout: PathStr  # the directory of a run: the loss on its held-out data
-
-
-Merge = Simple | Greedy | Search
+Merge = Simple | Best | Greedy | Search
+CHOOSES = (Best, Greedy, Search)  # by a metric
 Dtype = Literal["fp32", "bf16"]
 NEEDS_BASE = (TaskArithmetic, Ties, Dare, Della, Breadcrumbs, ModelStock)

@@ -12,8 +12,10 @@ from msgspec import Meta, field
 
 from atoll.recipe.bounds import NonEmptyStr, PathStr, PositiveInt, RunName
 from atoll.recipe.evolve import Evolve
-from atoll.recipe.merge import By, Dtype, Merge
+from atoll.recipe.merge import Dtype, Merge
+from atoll.recipe.metric import By
 from atoll.recipe.table import Table
+from atoll.recipe.variants import Variant
 
 Overrides = list[NonEmptyStr]
 Some = Annotated[list[PathStr], Meta(min_length=1, description="an array of at least one path or @STEP")]
@@ -23,6 +25,7 @@ class Step(Table, frozen=True, kw_only=True, tag_field="do"):
     """One step. It is skipped where its settings and all that goes into it are what they were."""
 
     name: RunName
+    note: str = ""  # for people, in the plan; a change of it changes nothing
 
 
 class Prepare(Step, frozen=True, kw_only=True, tag="prepare"):
@@ -46,7 +49,10 @@ class Train(Step, frozen=True, kw_only=True, tag="train"):
     recipe: PathStr
     set: Overrides = field(default_factory=Overrides)
     data: PathStr | None = None  # a `prepare` or `capture` step whose prepared data are taken
-    islands: PositiveInt = 1  # on this machine
+    variant: list[Variant] = field(default_factory=list[Variant])  # in the place of the recipe's
+    by: By | None = None  # what variants are ranked by; none given: as the recipe says
+    at_once: PositiveInt = 1  # variants that train side by side
+    islands: PositiveInt = 1  # of each, on this machine
     # Kill an island in the middle and start it again, as the demo does: the swarm must not mind.
     drill: bool = False
 

@@ -16,22 +16,26 @@ from atoll.recipe.island import Island
 from atoll.recipe.overrides import override
 from atoll.recipe.recipe import Recipe, with_only_source
 from atoll.recipe.rules import check
-from atoll.recipe.variants import choose, taken_out
+from atoll.recipe.variants import Variant, Variants, become, choose, taken_out
 
 Whole = TypeVar("Whole")
 BUILT_IN_DIR = Path(__file__).parents[1] / "recipes"
 
 
-def load(source: str | Path, overrides: list[str] | None = None, variant: str = "") -> Recipe:
+def load(source: str | Path, overrides: list[str] | None = None, variant: str | Variant = "") -> Recipe:
     """The recipe in a TOML file, or a run's own recipe.json, or built in under a bare name; with overrides.
 
-    `variant`: which of the recipe's variants, if it has some. Raises UserError for a file that is not there
-    or cannot be read, an override that leads nowhere, a variant that it does not have, and whatever `parse`
-    refuses.
+    `variant`: which of the recipe's variants, if it has some; or one that is not the recipe's own. Raises
+    UserError for a file that is not there or cannot be read, an override that leads nowhere, a variant that
+    it does not have, and whatever `parse` refuses.
     """
     path = find(source)
     tree = _tree(path)
-    choose(tree, taken_out(tree, str(path)), variant, str(path))
+    known = taken_out(tree, str(path)).variant
+    if isinstance(variant, Variant):
+        become(tree, variant)
+    else:
+        choose(tree, known, variant, str(path))
     for text in overrides or []:
         override(tree, text)
     return parse(tree, str(path))
@@ -43,10 +47,10 @@ def parse_as(source: str | Path, wanted: type[Whole]) -> Whole:
     return convert(_tree(path), wanted, str(path))
 
 
-def variants(source: str | Path) -> list[str]:
-    """The names of a recipe's variants; [] where it is one run. Raises UserError as `load` does."""
+def variants(source: str | Path) -> Variants:
+    """A recipe's variants; none where it is one run. Raises UserError as `load` does."""
     path = find(source)
-    return [variant.name for variant in taken_out(_tree(path), str(path))]
+    return taken_out(_tree(path), str(path))
 
 
 def _tree(path: Path) -> dict[str, Any]:

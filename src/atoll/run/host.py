@@ -13,13 +13,12 @@ import msgspec
 from atoll.agent import diloco
 from atoll.agent.codecs import codec_named
 from atoll.agent.pieces import slots_bytes
-from atoll.agent.process import agent_process
-from atoll.agent.settings import Settings
+from atoll.coordinator.consumed import count_nothing
 from atoll.coordinator.database import sqlite_url
 from atoll.coordinator.requests import Requests
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.server import CoordinatorServer
-from atoll.coordinator.status import StatusBoard, count_nothing
+from atoll.coordinator.status import StatusBoard
 from atoll.coordinator.store import DatabaseFailed, Deposed, Store
 from atoll.data.manifest import Manifest
 from atoll.data.mixture import Mixture
@@ -28,19 +27,18 @@ from atoll.events import Event
 from atoll.events.log import EventLog
 from atoll.files import DirectoryLock, write_atomic, write_private
 from atoll.recipe import Recipe
+from atoll.run.beside import keep_dashboard, keep_relay, relay_dir
 from atoll.run.captured import check_captured
 from atoll.run.directory import RunDir
 from atoll.run.ports import advice, from_here, ips_of, own_host, scope_of
 from atoll.run.processes import Child, last_words
-from atoll.swarm.address import Address, Addresses, HostPorts, is_loopback
+from atoll.swarm.address import Address, HostPorts, is_loopback
 from atoll.swarm.grpc_transport import GrpcTransport, why_not_served
 from atoll.swarm.identity import COORDINATOR, RunKeys, common_name
 from atoll.swarm.records import RunInfo, encode
 from atoll.swarm.services import CONTROL, ENROLL, OPERATE
 
 TICKET_USES, TICKET_HOURS = 100, 7 * 24.0
-RELAY_CHECK_SECONDS = 1.0  # between two looks at whether the relay lives
-MAX_RELAY_PAUSE_SECONDS = 60.0  # of one that dies young again and again
 
 
 class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +48,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     # Where others find it; a port of 0: the one that it listens on. None: at this machine's own address.
     advertise: HostPorts | None = None
     relay: bool = True  # keep a relay beside the coordinator
+    dashboard: Address | None = None  # where to show the run to people; None: nowhere
     database: str = ""  # an SQLAlchemy URL; "" is SQLite in the run's directory
     standby: bool = False  # wait until the leader is silent, then lead
     restored: bool = False  # the database may be an old backup: ask the islands before deciding anything
@@ -90,11 +89,11 @@ async def host(
             _check_database(store.claim(encode(run)), run_dir.coordinator / "database.id")
             transport = GrpcTransport(keys.new_credentials(COORDINATOR))
             strangers = GrpcTransport(keys.authority_credentials())
-            server = CoordinatorServer(rules, run, keys, store, events, transport)
+            server = CoordinatorServer(rules, run, keys, store, events, transport, count)
             requests = Requests(server, StatusBoard(server, count))
             try:
                 if settings.relay:
-                    _see_to_port(settings.listen.of_relay, _relay_dir(run_dir))
+                    _see_to_port(settings.listen.of_relay, relay_dir(run_dir))
                 listening = await _open_ports(settings.listen, server, requests, strangers)
                 await _lead(run_dir, settings, listening, server, requests, ready)
             except DatabaseFailed as error:
@@ -133,18 +132,20 @@ async def _lead(
     write_atomic(run_dir.local_address, str(here).encode())
     # Last, since whoever waits for the host waits for this.
     write_private(run_dir.coordinator / "ticket", ticket.encode())
-    relay = None
+    beside: list[asyncio.Task[None]] = []
     if settings.relay:
         local_ticket = requests.ticket(1, 1.0, (msgspec.structs.replace(listening, host=here.host),))
         given = tuple(host.of_relay for host in server.reach.hosts)
-        relay = asyncio.create_task(_keep_relay(run_dir, local_ticket, listening.of_relay, given))
+        beside.append(asyncio.create_task(keep_relay(run_dir, local_ticket, listening.of_relay, given)))
+    if settings.dashboard is not None:
+        beside.append(asyncio.create_task(keep_dashboard(run_dir, settings.dashboard)))
     try:
         ready(ticket, advice(own, advertised, ips, settings.relay))
         await server.keep_time()
     finally:
-        if relay is not None:
-            relay.cancel()
-            await asyncio.gather(relay, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
 
 
 async def _open_ports(
@@ -165,10 +166,6 @@ def _see_to_port(listen: Address, relay_dir: Path) -> None:
     with DirectoryLock(relay_dir) as lock:
         if lock.acquire() and (reason := why_not_served(listen)):
             raise UserError(f"{listen}: {reason} (--relay-port, or --no-relay)")
-
-
-def _relay_dir(run_dir: RunDir) -> Path:
-    return run_dir.islands / "relay"
 
 
 def _advertised(settings: HostSettings, own: HostPorts) -> HostPorts:
@@ -231,32 +228,6 @@ def _check_database(database_id: str, path: Path) -> None:
             "with --database"
         )
     write_atomic(path, database_id.encode())
-
-
-async def _keep_relay(run_dir: RunDir, ticket: str, listen: Address, advertise: Addresses) -> None:
-    """Run a relay beside the coordinator, and start it again whenever it has died."""
-    settings = Settings(
-        directory=_relay_dir(run_dir),
-        contributor="relay",
-        relay=True,
-        listen=listen,
-        advertise=advertise,
-        checkpoint_dirs=(run_dir.genesis,),
-        data_dirs=(run_dir.data,),
-    )
-    log = run_dir.coordinator / "relay.log"
-    child, pause, started = agent_process(settings, ticket, log), RELAY_CHECK_SECONDS, time.monotonic()
-    try:
-        while True:
-            await asyncio.sleep(pause)
-            if not child.alive:
-                # One that cannot go on, since it was evicted say, is not tried every second for ever.
-                died_young = time.monotonic() - started < MAX_RELAY_PAUSE_SECONDS
-                pause = min(2 * pause, MAX_RELAY_PAUSE_SECONDS) if died_young else RELAY_CHECK_SECONDS
-                child.stop(0.1)
-                child, started = agent_process(settings, ticket, log), time.monotonic()
-    finally:
-        await asyncio.to_thread(child.stop)
 
 
 def kept_ticket(path: Path) -> str:

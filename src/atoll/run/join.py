@@ -19,6 +19,7 @@ from atoll.agent.settings import Settings
 from atoll.errors import UserError
 from atoll.recipe import Recipe
 from atoll.run.captured import check_captured
+from atoll.run.contributed import contributed
 from atoll.run.directory import IslandDir, RunDir
 from atoll.run.genesis import prepare
 from atoll.run.processes import Child, last_words
@@ -35,6 +36,7 @@ class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""  # of the island's directory; "": the first that is not locked
     contributor: str = ""  # who gets the credit
     place: str = ""  # where this machine stands, for the map of the model card
+    link: str = ""  # a page about the contributor
     listen: Address = Address("0.0.0.0", 0)  # where the agent listens for peers; port 0: any that is free
     advertise: Addresses = ()  # where peers reach it, besides at the host that it dials from
     dial_only: bool = False  # the agent does not listen
@@ -47,6 +49,7 @@ class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
             directory=directory,
             contributor=self.contributor,
             place=self.place,
+            link=self.link,
             relay=self.relay,
             listen=self.listen,
             advertise=self.advertise,
@@ -169,5 +172,11 @@ def _train(
                 f"{mesh.swarm.run.run_id} trains a module of its own: start its program with this ticket and "
                 f"{directory} as its directory, as in examples/own_loop.py"
             )
-        summary = train(mesh, own, directory, speaker.inner_step, terminal.say)
+        try:
+            summary = train(mesh, own, directory, speaker.inner_step, terminal.say)
+        except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM: the agent leaves first, then it is told
+            stack.close()
+            if ranks.number == 0:
+                speaker.left(contributed(run_dir, mesh.swarm.island))
+            raise
     speaker.trained(summary)

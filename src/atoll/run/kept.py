@@ -3,13 +3,14 @@
 import contextlib
 
 from atoll import recipe as recipes
+from atoll.coordinator.consumed import count_nothing
 from atoll.coordinator.database import sqlite_path
-from atoll.coordinator.status import count_nothing, kept_run, kept_status
+from atoll.coordinator.status import kept_run, kept_status
 from atoll.coordinator.store import UNREADABLE, Store
 from atoll.data.manifest import Manifest
 from atoll.data.mixture import Mixture
 from atoll.errors import UserError
-from atoll.events.log import NUM_NOTABLE, EventReader, newest_evaluated
+from atoll.events.log import NUM_NOTABLE, EventReader, newest_evaluated, open_alerts
 from atoll.run.directory import RunDir
 from atoll.status import RunStatus
 
@@ -32,6 +33,8 @@ def kept_in(run_dir: RunDir) -> RunStatus | None:
             recipe = recipes.parse(run.recipe, run.run_id)
             has_own_module = bool(recipe.model.own)  # its samples are of no source
             count = count_nothing if has_own_module else Mixture.of(recipe, Manifest.load(run_dir.data)).count
-            return kept_status(store, run, count, notable[-NUM_NOTABLE:], newest_evaluated(events))
+            return kept_status(
+                store, run, count, notable[-NUM_NOTABLE:], newest_evaluated(events), open_alerts(events)
+            )
         except UNREADABLE as error:
             raise UserError(f"{path}: this database cannot be read: {error}") from error

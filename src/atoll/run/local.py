@@ -52,6 +52,7 @@ class LocalSwarm:
         self.log(number).parent.mkdir(parents=True, exist_ok=True)
         where = ["--dir", str(self.run_dir.path), "--name", name, "--contributor", name]
         arguments = ["atoll", "join", self._ticket, *self._own, *overrides, *where, "--listen", "127.0.0.1:0"]
+        arguments.append("--no-check")
         # Several trainers share the cores: a second thread each would make all of them ten times slower.
         environment = {"OMP_NUM_THREADS": "1"}
         self.islands[number] = Child(arguments, log=self.log(number), environment=environment)

@@ -161,7 +161,8 @@ class Invariants:
         if unknown:
             self.violated(f"a payload of {unknown} that its trainer never made is committed")
             return
-        weights = bits.weights(record.participants)
+        both = bits.weights(record.participants), record.participants
+        weights = [w * share.clip for w, share in zip(*both, strict=True)]
         parts = [(w, self.payloads[s.payload]) for w, s in zip(weights, record.participants, strict=True)]
         pieces = bits.weighted_sum(self._codec, self._layout, parts)
         slices = tuple(

@@ -7,16 +7,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from atoll.agent.codecs import codec_named
 from atoll.coordinator.links import USED_SHARE
 from atoll.coordinator.split import Site, solve
-from atoll.recipe import Island, Outer
-from atoll.swarm.layout import BLOCK
+from atoll.recipe import Outer
+from atoll.simulate.sizes import Sizes, sizes
 
 MBIT_BYTES = 1e6 / 8
-FP32 = 4
-STATE_BYTES = 2 * FP32  # outer parameters and their momentum
-MOMENTS_BYTES = 2 * FP32  # of AdamW, the inner optimizer
 DAY_SECONDS = 86_400
 # Of a link's rate, what pieces get where packets have 1500 bytes: the rest is headers and acknowledgements.
 PIECES_SHARE = 0.95
@@ -79,7 +75,8 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
 
 def outlook(case: Case, machine: Machine) -> Outlook:
     """What one outer step of this swarm takes on such machines."""
-    count, num_bytes = case.num_parameters, encoded_bytes(case)
+    count, taken = case.num_parameters, _sizes(case)
+    num_bytes = taken.payload
     seconds, shares = reduction(case)
     busiest = max(shares.values(), default=0.0)
     owner_seconds = busiest * count * (len(case.links) * machine.add_seconds + machine.encode_seconds)
@@ -96,8 +93,8 @@ def outlook(case: Case, machine: Machine) -> Outlook:
         adopt_seconds=count * (machine.apply_seconds + machine.copy_seconds),
         relays_own=sum(share for site, share in shares.items() if site.startswith("r")),
         gb_sent_a_day=(),
-        disk_gb=count * _disk_bytes(case) / 1e9,
-        memory_gb=count * _mapped_bytes(case) / 1e9,
+        disk_gb=taken.disk / 1e9,
+        memory_gb=taken.mapped / 1e9,
         slowest=best,
         gained_seconds=seconds - improved[best],
     )
@@ -124,7 +121,7 @@ def reduction(case: Case) -> tuple[float, dict[str, float]]:
 
 def encoded_bytes(case: Case) -> float:
     """Bytes of an encoded payload."""
-    return case.num_parameters * _encoded(case.codec)
+    return _sizes(case).payload
 
 
 def _improved(case: Case, number: int) -> float:
@@ -139,17 +136,5 @@ def _site(link: Sequence[float], participant: bool) -> Site:
     return Site(bytes_per_second=rate, participant=participant, may_own=True)
 
 
-def _encoded(codec: str) -> float:
-    return codec_named(codec).max_bytes(BLOCK) / BLOCK
-
-
-def _mapped_bytes(case: Case) -> float:
-    """Per parameter: outer state, what the trainer handed over, the payload and the update in the making."""
-    return STATE_BYTES + FP32 + 2 * _encoded(case.codec)
-
-
-def _disk_bytes(case: Case) -> float:
-    """Per parameter: what is mapped, the log of three checkpoint intervals, and checkpoints."""
-    log = 3 * case.checkpoint_every * _encoded(case.codec)
-    checkpoints = 3 * STATE_BYTES + (Island().checkpoint_keep + 1) * MOMENTS_BYTES
-    return _mapped_bytes(case) + log + checkpoints
+def _sizes(case: Case) -> Sizes:
+    return sizes(case.num_parameters, case.codec, case.checkpoint_every)

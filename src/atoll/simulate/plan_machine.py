@@ -37,7 +37,7 @@ def measure(directory: Path, codec: str = "int8") -> Machine:
         / NUM_ELEMENTS,
         apply_seconds=_seconds(apply) / NUM_ELEMENTS,
         copy_seconds=_seconds(lambda: np.copyto(total, values)) / NUM_ELEMENTS,
-        disk_bytes_per_second=DISK_BYTES / _disk_seconds(directory),
+        disk_bytes_per_second=disk_speed(directory),
     )
 
 
@@ -52,11 +52,12 @@ def _seconds(work: Callable[[], object]) -> float:
     return min(taken)
 
 
-def _disk_seconds(directory: Path) -> float:
+def disk_speed(directory: Path) -> float:
+    """Bytes a second that the disk of `directory` takes, written and synced. Raises OSError."""
     data = os.urandom(1 << 20) * (DISK_BYTES >> 20)
     with tempfile.TemporaryFile(dir=directory) as file:
         began = time.perf_counter()
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-        return time.perf_counter() - began
+        return DISK_BYTES / (time.perf_counter() - began)

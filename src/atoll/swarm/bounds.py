@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from atoll.swarm.address import Address
+from atoll.swarm.address import MAX_PORT, Address
 from atoll.swarm.layout import DIGEST_BYTES
 
 MAX_NUMBER = 2**31 - 1  # of steps, attempts, pieces: what an integer column of any database holds
@@ -25,8 +25,10 @@ Signature = Annotated[bytes, Meta(max_length=64)]
 Label = Annotated[str, Meta(max_length=128)]  # what programs make: an island's id, a nonce, a digest in hex
 Path = Annotated[str, Meta(max_length=1024)]  # of a file of prepared data; the name of a partition
 Number = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
+Port = Annotated[int, Meta(ge=0, le=MAX_PORT)]
 Signed = Annotated[int, Meta(ge=-1, le=MAX_NUMBER)]  # a number, or -1 where there is none
 Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
+Measures = Annotated[bytes, Meta(max_length=600_000)]  # MAX_GROUPS rows (`audit.py`)
 Square = Annotated[float, Meta(ge=0, le=1e300)]  # a squared norm: neither NaN nor infinite
 Index = Annotated[int, Meta(ge=0, le=MAX_INDEX)]
 Lease = Annotated[tuple[tuple[Index, Index], ...], Meta(max_length=MAX_RANGES)]

@@ -14,7 +14,7 @@ import grpc.aio
 from atoll.errors import UserError
 from atoll.swarm.address import Address, HostPorts
 from atoll.swarm.dial import certificate_at, first_to_answer
-from atoll.swarm.identity import Credentials, Ticket, check_clock, fingerprint
+from atoll.swarm.identity import Credentials, Ticket, check_clock, fingerprint, role_among
 from atoll.swarm.limiter import Limiter
 from atoll.swarm.limits import Doorkeeper
 from atoll.swarm.messages import enrolment
@@ -130,6 +130,7 @@ class GrpcTransport:
         self._credentials = credentials
         self._caps = caps
         self._channels: dict[tuple[Address, str, str | int], grpc.aio.Channel] = {}
+        self._renewed: list[grpc.aio.Channel] = []  # that were made with an older certificate
         self._worked: dict[str, Address] = {}  # by peer: where it was reached last
         self._servers: list[grpc.aio.Server] = []
         self._doorkeeper = Doorkeeper()
@@ -158,11 +159,20 @@ class GrpcTransport:
         return stream
 
     async def serve(self, listen: Address, handlers: Mapping[Service[Any, Any], Handler]) -> int:
-        own = self._credentials
-        secure = grpc.ssl_server_credentials(
-            [(own.key, own.certificate)], own.authority, require_client_auth=True
+        def certificate() -> Any:  # gRPC asks at every handshake, so that a renewed one is shown at once
+            own = self._credentials
+            return grpc.ssl_server_certificate_configuration([(own.key, own.certificate)], own.authority)
+
+        secure = grpc.dynamic_ssl_server_credentials(
+            certificate(), certificate, require_client_authentication=True
         )
         return await self._serve(listen, handlers, secure)
+
+    def renew(self, credentials: Credentials) -> None:
+        """Show this certificate at every handshake from now on; connections that are open stay."""
+        self._credentials = credentials
+        self._renewed += self._channels.values()
+        self._channels = {}
 
     async def serve_strangers(self, listen: Address, handlers: Mapping[Service[Any, Any], Handler]) -> int:
         """Like `serve`, for peers that have no certificate yet: the enrolment port."""
@@ -179,9 +189,9 @@ class GrpcTransport:
     async def close(self) -> None:
         for server in self._servers:
             await server.stop(0.2)
-        for channel in self._channels.values():
+        for channel in (*self._channels.values(), *self._renewed):
             await channel.close()
-        self._servers, self._channels = [], {}
+        self._servers, self._channels, self._renewed = [], {}, []
 
     def _count(self, size: int) -> None:
         self.sent_bytes += size
@@ -222,9 +232,13 @@ class GrpcTransport:
         self, service: Service[Any, Any], handler: Handler
     ) -> Callable[[AsyncIterator[bytes], Any], Awaitable[None]]:
         async def handle(_: AsyncIterator[bytes], context: Any) -> None:
-            names = context.auth_context().get("x509_common_name", [b""])
+            seen = context.auth_context()
+            names = seen.get("x509_common_name", [b""])
+            role = role_among(name.decode() for name in seen.get("x509_subject_alternative_name", []))
             host = _seen_host(str(context.peer()))
             try:
+                if objection := service.objection(role):
+                    raise TransportError(objection)
                 peer = names[0].decode()
                 stream = GrpcStream(context, service.server_door, peer, host, self._count)
                 stream.caps = NO_CAPS if service is CONTROL else self._caps

@@ -9,7 +9,7 @@ import base64
 import datetime
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TypeVar
@@ -28,11 +28,14 @@ from atoll.swarm.layout import digest
 
 COORDINATOR = "coordinator"
 OPERATOR = "operator"
+ISLAND, RELAY = "island", "relay"  # roles of members; the two above are roles and names
 TICKET_PREFIX = "atoll-"
 # Base64 without "-": a piece of a ticket that was pasted with its line breaks is no option.
 TICKET_SIGNS = b"._"
 _AUTHORITY_KEY, _AUTHORITY, _RECORD_KEY = "authority.key", "authority.pem", "record.key"
-_YEARS_VALID = 10
+_YEARS_VALID = 10  # of the run's certificate
+_WEEKS_VALID = 4  # of a member's; it is renewed once half of that is over
+_ROLE_SUFFIX = ".role.atoll"  # after a role, as one of the names in a certificate
 # Where secrets come from; a simulated process has a source of its own.
 RANDOM_BYTES: ContextVar[Callable[[int], bytes]] = ContextVar("random_bytes", default=secrets.token_bytes)
 # Of the certificate's extension that holds the record key: an arc for private use, made from a random UUID.
@@ -136,8 +139,8 @@ class RunKeys:
         """The signature of the run's record key under `data`: Ed25519, 64 bytes."""
         return self._record_key.sign(data)
 
-    def issue(self, csr: bytes) -> bytes:
-        """A certificate (PEM) for the key in a signing request (PEM).
+    def issue(self, csr: bytes, role: str = ISLAND) -> bytes:
+        """A certificate (PEM) for the key in a signing request (PEM), good for some weeks.
 
         It names the key's fingerprint, whatever name was asked for. Raises UserError for a bad request.
         """
@@ -148,20 +151,26 @@ class RunKeys:
         public = request.public_key()
         if not request.is_signature_valid or not isinstance(public, ec.EllipticCurvePublicKey):
             raise UserError("the signing request is not self-signed with an elliptic-curve key")
-        return self._sign_certificate(public, island_id(public))
+        return self._sign_certificate(public, island_id(public), role, 7 * _WEEKS_VALID)
 
     def new_credentials(self, name: str) -> Credentials:
-        """Credentials with a new key under a reserved name: COORDINATOR or OPERATOR."""
+        """Credentials with a new key under a reserved name: COORDINATOR or OPERATOR.
+
+        They last as long as the run, and their key is never written down.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        return Credentials(_private_pem(key), self._sign_certificate(key.public_key(), name), self.authority)
+        role = name if name in (COORDINATOR, OPERATOR) else ISLAND
+        certificate = self._sign_certificate(key.public_key(), name, role, 365 * _YEARS_VALID)
+        return Credentials(_private_pem(key), certificate, self.authority)
 
     def authority_credentials(self) -> Credentials:
         """The run's own certificate and key, which the coordinator shows to strangers when they enrol."""
         return Credentials(_private_pem(self._key), self.authority, self.authority)
 
-    def _sign_certificate(self, public: ec.EllipticCurvePublicKey, name: str) -> bytes:
+    def _sign_certificate(self, public: ec.EllipticCurvePublicKey, name: str, role: str, days: int) -> bytes:
         return (
-            _builder(name, public, self._certificate.subject)
+            _builder(name, public, self._certificate.subject, days)
+            .add_extension(_names(name, role + _ROLE_SUFFIX), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .sign(self._key, hashes.SHA256())
             .public_bytes(_PEM)
@@ -200,6 +209,36 @@ def check_clock(certificate: bytes, now: datetime.datetime | None = None) -> Non
             f"by this machine's clock it is {now:%Y-%m-%d %H:%M} UTC, but the run's certificates are valid "
             f"from {begins:%Y-%m-%d} to {ends:%Y-%m-%d}; set this machine's clock, or that of the run's host"
         )
+
+
+def needs_renewal(certificate: bytes, now: datetime.datetime | None = None) -> bool:
+    """Whether half of a certificate's (PEM) life is over, or it has no role, as one of an older atoll."""
+    found = x509.load_pem_x509_certificate(certificate)
+    middle = found.not_valid_before_utc + (found.not_valid_after_utc - found.not_valid_before_utc) / 2
+    return not role_of(certificate) or (now or datetime.datetime.now(datetime.UTC)) > middle
+
+
+def is_expired(certificate: bytes, now: datetime.datetime | None = None) -> bool:
+    """Whether a certificate's (PEM) life is over."""
+    found = x509.load_pem_x509_certificate(certificate)
+    return (now or datetime.datetime.now(datetime.UTC)) > found.not_valid_after_utc
+
+
+def role_of(certificate: bytes) -> str:
+    """The role that a certificate (PEM) gives; "" if none, or where there is no certificate."""
+    if not certificate:
+        return ""
+    found = x509.load_pem_x509_certificate(certificate)
+    try:
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ""
+    return role_among(names.get_values_for_type(x509.DNSName))
+
+
+def role_among(names: Iterable[str]) -> str:
+    """The role among the names of a verified certificate; "" if there is none."""
+    return next((name.removesuffix(_ROLE_SUFFIX) for name in names if name.endswith(_ROLE_SUFFIX)), "")
 
 
 def common_name(certificate: bytes) -> str:
@@ -260,7 +299,8 @@ def _create_run_keys(run_name: str, directory: Path) -> None:
         decipher_only=False,
     )
     certificate = (
-        _builder(name, key.public_key(), _subject(name))
+        _builder(name, key.public_key(), _subject(name), 365 * _YEARS_VALID)
+        .add_extension(_names(name), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(named, critical=False)
@@ -279,7 +319,13 @@ def _move_into_place(new_dir: Path, directory: Path) -> None:
         new_dir.rmdir()
 
 
-def _builder(name: str, public: ec.EllipticCurvePublicKey, issuer: x509.Name) -> x509.CertificateBuilder:
+def _names(*names: str) -> x509.SubjectAlternativeName:
+    return x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+
+
+def _builder(
+    name: str, public: ec.EllipticCurvePublicKey, issuer: x509.Name, days: int
+) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
@@ -288,8 +334,7 @@ def _builder(name: str, public: ec.EllipticCurvePublicKey, issuer: x509.Name) ->
         .public_key(public)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=2))  # the clocks of members may be wrong
-        .not_valid_after(now + datetime.timedelta(days=365 * _YEARS_VALID))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .not_valid_after(now + datetime.timedelta(days=days))
     )
 
 

@@ -136,19 +136,41 @@ class Plan(Message, frozen=True, kw_only=True):
         return not num_done or elapsed_seconds * num_more <= available_seconds * num_done
 
 
-class Share(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Share(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One participant of an update, and its weight."""
 
     island: Label
     payload: Root  # root of its pieces' digests
     tokens: Count
     weight: float  # normalised over the participants; exactly representable in fp32
+    clip: float = 1.0  # its values are multiplied by it as well, if they are unusually large; fp32
+
+    @property
+    def factor(self) -> float:
+        """By what its values are multiplied in the sum; to be rounded to fp32, once."""
+        return self.weight * self.clip
 
 
 class Slice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The pieces that one owner reduces."""
 
     owner: str
+    first_piece: int
+    num_pieces: int
+
+    @property
+    def pieces(self) -> range:
+        """The numbers of its pieces."""
+        return range(self.first_piece, self.first_piece + self.num_pieces)
+
+
+class Disputed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Pieces of a step whose sum was false in an attempt before, by the measures with this seed.
+
+    Who owns them now tells what each participant's copies measure (`Reduced.measures`).
+    """
+
+    seed: bytes
     first_piece: int
     num_pieces: int
 
@@ -172,6 +194,8 @@ class Attempt(Message, frozen=True, kw_only=True):
     slices: tuple[Slice, ...]
     addresses: dict[str, Addresses]  # of the owners, by island
     seconds: float = 0.0  # how long the reduction should take by what is known of the links; 0: nothing is
+    patience_seconds: float = 0.0  # how long an agent waits for another's next piece; 0: as long as it likes
+    disputed: tuple[Disputed, ...] = ()
 
     @property
     def involved(self) -> list[str]:
@@ -187,13 +211,14 @@ class Attempt(Message, frozen=True, kw_only=True):
         return next((s for s in self.participants if s.island == island), None)
 
 
-class Assembled(Message, frozen=True):
+class Assembled(Message, frozen=True, kw_only=True):
     """Coordinator to all ready agents: all slices are reduced, so the update is fixed."""
 
     term: Term
     step: int
     number: int
     digests: tuple[bytes, ...]  # of each slice: root of its pieces' digests
+    seed: bytes = b""  # of what holders measure (`audit.py`); nobody could know it before
 
 
 class UpdateHeader(Message, frozen=True, kw_only=True):

@@ -7,28 +7,34 @@ one moment. What strangers wrote reaches the terminal through `Terminal` and `wo
 as markup.
 """
 
+from atoll.terminal.doctor import findings_table
 from atoll.terminal.evolving import Evolving
 from atoll.terminal.figures import clock, duration, human, spark
 from atoll.terminal.host import Host
 from atoll.terminal.joiner import Joiner
+from atoll.terminal.keys import Keys
 from atoll.terminal.names import Names
 from atoll.terminal.picture import Picture
 from atoll.terminal.preparing import Preparing
 from atoll.terminal.relay import Relay
 from atoll.terminal.status import status_table
 from atoll.terminal.terminal import Terminal
+from atoll.terminal.watching import Watch
 
 __all__ = [
     "Evolving",
     "Host",
     "Joiner",
+    "Keys",
     "Names",
     "Picture",
     "Preparing",
     "Relay",
     "Terminal",
+    "Watch",
     "clock",
     "duration",
+    "findings_table",
     "human",
     "spark",
     "status_table",

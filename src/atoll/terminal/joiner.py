@@ -45,6 +45,7 @@ class Joiner:
         self._news = News()
         self._situation = Situation(Kind.STARTING, "starting this island's agent")
         self._pace = Pace()
+        self._num_inner_steps = 0  # done by this process
         self._num_outer_steps = 0  # of the run; not known before its coordinator is heard of
 
     def starts(self) -> None:
@@ -73,10 +74,19 @@ class Joiner:
     def inner_step(self, plan: Any, number: int, metrics: Any) -> None:
         """Inner step `number` of `plan` is done."""
         self._pace.hears(plan.step, number, time.monotonic())
+        self._num_inner_steps += 1
         if self._terminal.is_live:
             self._terminal.show(self._bar(plan, number, metrics))
         elif number == plan.inner_steps:
             self._terminal.say(f"outer step {plan.step}: {number} inner steps done, {loss_of(metrics.loss)}")
+
+    def left(self, committed: str) -> None:
+        """This process ends before the run does; `committed`: what the run has of this island."""
+        self._terminal.clear()
+        steps = (
+            "1 inner step was" if self._num_inner_steps == 1 else f"{self._num_inner_steps} inner steps were"
+        )
+        self._terminal.tell(f"left; {steps} done here; {committed}")
 
     def trained(self, summary: Any) -> None:
         """The run is finished; what this process did (`train.Summary`)."""

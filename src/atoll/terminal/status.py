@@ -31,6 +31,9 @@ def status_table(status: RunStatus, width: int, now: float = 0.0) -> Group:
         parts.append(Text(visible(f"stalled: {status.stall}"), style="bold red"))
     elif not status.finished and status.num_islands < status.num_awaited:
         parts.append(f"waiting for islands: {status.num_islands} of {status.num_awaited} are here")
+    parts += [
+        Text(visible(f"{clock(alert.time)}  {alert.text}"), style="bold red") for alert in status.alerts
+    ]
     if status.islands:
         parts.append(islands_table(status, width))
     parts += _ledger_table(status.ledger)

@@ -24,6 +24,9 @@ class Bf16(Codec):
         _to_bf16(values.view(np.uint32), out.view(np.uint16))
         return len(out)
 
+    def noise(self, data: Bytes, num_elements: int, square: float) -> float:
+        return square * 2.0**-16  # 8 bits of each value are kept
+
     def _add(self, data: Bytes, weight: np.float32, total: Floats) -> float:
         return float(_add_bf16(data.view(np.uint16), weight, total))
 

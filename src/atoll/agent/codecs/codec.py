@@ -1,5 +1,6 @@
 """What a codec is: fp32 values of a piece to the bytes that travel, and back."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -75,6 +76,14 @@ class Codec(ABC):
         a value that is not finite makes the squared norm NaN or infinite, and whatever else can be wrong
         with them raises ValueError.
         """
+
+    def noise(self, data: Bytes, num_elements: int, square: float) -> float:
+        """A bound of the squared error that encoding a sum as `data` may make in one of LANES equal parts of
+        its elements, for the audit of sums; infinite for a codec that may leave anything out.
+
+        `square` is the squared norm of what `data` [size] decode to.
+        """
+        return math.inf
 
     def decode(self, data: Bytes, num_elements: int) -> Floats:
         """The fp32 values [n] that `data` [size] stand for. Raises ValueError as `add_decoded` does."""

@@ -21,6 +21,9 @@ class Fp32(Codec):
         out.view(np.float32)[:] = values
         return len(out)
 
+    def noise(self, data: Bytes, num_elements: int, square: float) -> float:
+        return 0.0
+
     def _add(self, data: Bytes, weight: np.float32, total: Floats) -> float:
         values = data.view(np.float32)
         square = squared_norm(values)

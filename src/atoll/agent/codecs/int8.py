@@ -8,6 +8,7 @@ import numpy.typing as npt
 from atoll.agent.arrays import Bytes, Floats
 from atoll.agent.codecs.codec import Codec
 from atoll.agent.kernel import kernel
+from atoll.swarm.audit import LANES
 from atoll.swarm.layout import BLOCK
 
 _SMALLEST_NORMAL = np.float32(1.17549435e-38)
@@ -30,6 +31,10 @@ class Int8(Codec):
         scales, quantised = _parts(out, len(values))
         _quantise(values, scales, quantised)
         return len(out)
+
+    def noise(self, data: Bytes, num_elements: int, square: float) -> float:
+        scales, _ = _parts(data, num_elements)
+        return float(np.sum((scales.astype(np.float64) / 2) ** 2)) * (BLOCK // LANES)
 
     def _add(self, data: Bytes, weight: np.float32, total: Floats) -> float:
         scales, quantised = _parts(data, len(total))

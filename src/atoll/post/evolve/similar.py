@@ -28,7 +28,8 @@ class Near:
             raise UserError(
                 "evolving needs datasketch; install it with: pip install 'atoll[post]'"
             ) from error
-        self._hash = lambda: MinHash(num_perm=NUM_HASHES)
+        # Copies of one: to draw its permutations takes longer than to hash a text.
+        self._hash = MinHash(num_perm=NUM_HASHES).copy
         self._index = MinHashLSH(threshold=min(threshold, MAX_INDEXED), num_perm=NUM_HASHES)
         self._seen: set[str] = set()
         self._threshold = threshold

@@ -14,7 +14,9 @@ from atoll.given import named
 from atoll.post.merge import mergekit
 from atoll.post.merge.checkpoints import DTYPES, Checkpoint, check_alike, check_weights
 from atoll.recipe.merge import (
+    CHOOSES,
     NEEDS_BASE,
+    Best,
     Dare,
     Della,
     Dtype,
@@ -121,10 +123,12 @@ def _candidates(
         yield Candidate(method.of, paths)
         for _ in range(method.tries - 1):
             yield Candidate(_drawn(method.of, len(paths), rng), paths)
-    elif isinstance(method, Greedy):
+    elif isinstance(method, Best | Greedy):
         assert metric is not None
         for path in paths:
             yield Candidate(None, (path,))
+        if isinstance(method, Best):
+            return
         soup = _best(measured, metric)
         ranked = sorted(measured, key=lambda one: _rank(one, metric))
         for one in ranked[1:]:
@@ -224,7 +228,7 @@ def _check(method: Merge, num_models: int, base: Path | None, metric: Metric | N
         raise UserError(f"{name}: {len(weights)} weights are given for {num_models} models")
     if isinstance(simple, Linear) and weights is not None and abs(sum(weights)) < 1e-6:
         raise UserError("linear: the weights sum to 0, so there is no mean")
-    if isinstance(method, Greedy | Search) and metric is None:
+    if isinstance(method, CHOOSES) and metric is None:
         raise UserError(f"{name}: chooses by a metric; give one with --by")
 
 

@@ -8,19 +8,17 @@ from typing import Any
 
 import msgspec
 
-from atoll import recipe as recipes
-from atoll.data.markup import strings
 from atoll.errors import UserError
 from atoll.files import DirectoryLock, write_atomic
-from atoll.given import expanded, named
+from atoll.given import named
 from atoll.post.command import Failed
-from atoll.post.pipeline.digest import digest_path, digest_value
+from atoll.post.pipeline.inputs import inputs_of
 from atoll.post.pipeline.picture import picture
 from atoll.post.pipeline.product import Product
-from atoll.post.pipeline.references import REFERENCE, References, check, referred
+from atoll.post.pipeline.references import References, check, referred
 from atoll.post.pipeline.steps import Place, do
-from atoll.recipe.pipeline import AnyStep, Export, Pipeline, Prepare, Train
-from atoll.recipe.read import find, parse_as
+from atoll.recipe.pipeline import AnyStep, Export, Pipeline
+from atoll.recipe.read import parse_as
 
 INPUTS, SUMMARY, PICTURE = "inputs", "summary.json", "made.txt"
 
@@ -73,7 +71,7 @@ def _done(
 ) -> Product:
     """What a step has made, now or earlier."""
     own = directory / step.name
-    inputs = _inputs(step, products)
+    inputs = inputs_of(step, products)
     kept = Product.load(own)
     if kept is not None and kept.inputs == inputs and kept.is_there:
         say(f"{place} {step.name}: unchanged")
@@ -99,46 +97,6 @@ def _done(
     product.save(own)
     say(f"{place} {step.name}: done in {product.seconds:,.0f} s")
     return product
-
-
-def _inputs(step: AnyStep, products: dict[str, Product]) -> str:
-    """The digest of a step's settings, of what it takes from others, and of the files that it reads."""
-    texts = msgspec.to_builtins(step)
-    if isinstance(step, Export):
-        del texts["to"]  # where it goes is no input
-    files = {text: digest_path(expanded(text)) for text in sorted(set(strings(texts))) if _is_path(text)}
-    if isinstance(step, Prepare | Train):
-        files[step.recipe] = digest_path(find(step.recipe))
-        files |= {str(path): digest_path(path) for path in _sources(step)}
-    others = {name: [products[name].inputs, *_contents(products[name])] for name in referred(step)}
-    return digest_value([msgspec.to_builtins(step), files, others])
-
-
-def _is_path(text: str) -> bool:
-    """Whether a text of a step names something on this machine."""
-    if "\0" in text or REFERENCE.match(text):
-        return False
-    path = expanded(text)
-    return path.is_file() or ("/" in text and path.is_dir())
-
-
-def _contents(product: Product) -> list[str]:
-    """The digests of what another step made, so that a change by hand is seen too."""
-    return [digest_path(Path(path)) for path in (product.path, *product.parts.values())]
-
-
-def _sources(step: Prepare | Train) -> list[Path]:
-    """The files and folders of this machine that a step's recipe reads."""
-    found: list[Path] = []
-    for name in recipes.variants(step.recipe) or [""]:
-        plain = [text for text in step.set if "@" not in text]
-        recipe = recipes.load(step.recipe, plain, name)
-        for source in recipe.sources.values():
-            given = (getattr(source, kind) for kind in source.kinds)
-            found += [expanded(text) for text in given if expanded(text).exists()]
-        if recipe.tokenizer.file:
-            found.append(expanded(recipe.tokenizer.file))
-    return sorted({path for path in found if path.exists()})
 
 
 def _found(place: str, products: dict[str, Product]) -> Any:

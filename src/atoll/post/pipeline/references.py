@@ -9,7 +9,9 @@ import msgspec
 from atoll.data.markup import strings
 from atoll.errors import UserError
 from atoll.post.pipeline.product import Product
-from atoll.recipe.pipeline import Pipeline, Step
+from atoll.recipe.metric import By, check_by
+from atoll.recipe.pipeline import Pipeline, Step, Train
+from atoll.recipe.variants import check_names
 from atoll.words import listed
 
 REFERENCE = re.compile(r"(?<![\w@])@([A-Za-z0-9_-]+)(?::([A-Za-z0-9_-]+|\*))?")
@@ -29,6 +31,11 @@ def check(pipeline: Pipeline, where: str) -> None:
                 )
                 raise UserError(f"{where}: step {step.name}: @{name} is no step before it{known}")
         before.append(step.name)
+        by = getattr(step, "by", None)
+        if isinstance(by, By):
+            check_by(by, f"{where}: step {step.name}: by")
+        if isinstance(step, Train):
+            check_names(step.variant, f"{where}: step {step.name}: variant")
     for key, place in pipeline.summary.items():
         if place.split(".")[0] not in before:
             raise UserError(f"{where}: summary.{key}: there is no step {place.split('.')[0]}")

@@ -3,7 +3,6 @@
 Every verb goes on where it was interrupted; so does a step.
 """
 
-import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +20,9 @@ from atoll.post.evolve.evolve import RESULT
 from atoll.post.merge import merge
 from atoll.post.metric import HeldoutLoss, metric_of
 from atoll.post.pipeline.references import References
-from atoll.post.variants import Trained, keep_ranking, take_prepared, train_all
-from atoll.recipe.merge import By
+from atoll.post.training import Training, take_prepared
+from atoll.post.variants import SCORES, Ranking, train_all
+from atoll.recipe.metric import By
 from atoll.recipe.pipeline import (
     AnyStep,
     Capture,
@@ -98,27 +98,37 @@ def _capture(step: Capture, place: Place) -> Made:
 
 
 def _train(step: Train, place: Place) -> Made:
-    ranked = train_all(
-        step.recipe,
-        [place.references.path(text) for text in step.set],
-        place.directory,
+    how = Training(
         data=Path(place.references.path(step.data)) if step.data else None,
         islands=step.islands,
         drill=step.drill,
+        at_once=step.at_once,
+    )
+    ranking = train_all(
+        step.recipe,
+        [place.references.path(text) for text in step.set],
+        place.directory,
+        how,
+        variants=step.variant,
+        by=_by(step.by, place) if step.by else None,
         say=place.say,
     )
-    keep_ranking(ranked, place.directory / "ranking.txt")
-    best = ranked[0]
+    best = ranking.best
     assert best.model is not None
-    models = {one.name: one.model for one in ranked if one.name and one.model is not None}
-    return Made(best.model, models, {"loss": best.loss, "best": best.name, "variants": _table(ranked)})
+    models = {one.name: one.model for one in ranking.runs if one.name and one.model is not None}
+    found = {"metric": ranking.metric, "value": best.value, "best": best.name, "variants": _table(ranking)}
+    return Made(best.model, models, found)
 
 
-def _table(ranked: list[Trained]) -> list[dict[str, Any]]:
-    return [
-        {"name": one.name, "loss": one.loss if math.isfinite(one.loss) else None, "failure": one.failure}
-        for one in ranked
-    ]
+def _table(ranking: Ranking) -> list[dict[str, Any]]:
+    return [{"name": one.name, "value": one.value, "failure": one.failure} for one in ranking.runs]
+
+
+def _by(by: By, place: Place) -> By:
+    """The same, with a path in the place of a reference."""
+    if by.heldout is None:
+        return by
+    return msgspec.structs.replace(by, heldout=place.references.path(by.heldout))
 
 
 def _evolve(step: EvolveStep, place: Place) -> Made:
@@ -134,7 +144,7 @@ def _evolve(step: EvolveStep, place: Place) -> Made:
 
 def _merge(step: MergeStep, place: Place) -> Made:
     models = [Path(path) for path in place.references.paths(step.models)]
-    metric = metric_of(By(heldout=place.references.path(step.by.heldout))) if step.by else None
+    metric = metric_of(_by(step.by, place), place.directory / SCORES) if step.by else None
     made = merge(
         step.settings,
         models,

@@ -43,6 +43,8 @@ from atoll.swarm.messages.control import (
 from atoll.swarm.messages.enrolment import (
     Enroll,
     Enrolled,
+    Look,
+    Looked,
     TicketRefused,
 )
 from atoll.swarm.messages.operator import (
@@ -53,6 +55,8 @@ from atoll.swarm.messages.operator import (
     IslandEvicted,
     IslandReadmitted,
     ReadmitIsland,
+    Renew,
+    Renewed,
     RequestRefused,
     StatusReply,
     StatusRequest,
@@ -125,6 +129,8 @@ __all__ = [
     "Invited",
     "IslandEvicted",
     "IslandReadmitted",
+    "Look",
+    "Looked",
     "Missing",
     "NoMorePieces",
     "Piece",
@@ -140,6 +146,8 @@ __all__ = [
     "ReduceOpen",
     "Reduced",
     "Refused",
+    "Renew",
+    "Renewed",
     "RequestRefused",
     "Revoked",
     "Rewound",

@@ -22,6 +22,7 @@ from atoll.swarm.bounds import (
     Given,
     Label,
     Lease,
+    Measures,
     Number,
     Partitions,
     Root,
@@ -32,7 +33,7 @@ from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Message, Plan, Rewind, Term, encode
 from atoll.words import Line, Name
 
-VERSION = 4  # of this protocol: raise it with every change that an agent of before would misread
+VERSION = 5  # of this protocol: raise it with every change that an agent of before would misread
 RECORDS_AT_ONCE, RECORDS_BYTES = 64, 1 << 20  # in a message: so many, or fewer where they are large
 
 
@@ -221,6 +222,8 @@ class Reduced(Message, frozen=True, kw_only=True):
     digest: Digest  # root of the table of the slice's reduced pieces
     # Of each participant, in the attempt's order: of what the owner has decoded of it in this slice.
     squared_norms: Annotated[tuple[Square, ...], Meta(max_length=MAX_PARTICIPANTS)]
+    # Of each disputed piece of this slice, and of each participant's copy of it: LANES float64.
+    measures: Measures = b""
 
 
 FaultKind = Literal[
@@ -253,13 +256,16 @@ class Exchanged(Message, frozen=True):
     exchange: Exchange
 
 
-class Held(Message, frozen=True):
+class Held(Message, frozen=True, kw_only=True):
     """An agent promises to keep an update, which is on its disk, until a record for its step is stored."""
 
     step: Number
     number: Number  # of the attempt
     update: Digest  # digest of the update's header
     next_root: Digest  # of the state that it leads to, as this agent has computed it
+    # With the seed of `Assembled` (`swarm/audit.py`): of the update, and of this island's own payload in it.
+    measure: Measures = b""
+    own_measure: Measures = b""
 
 
 class Committed(Message, frozen=True):

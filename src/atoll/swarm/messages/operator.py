@@ -8,6 +8,7 @@ from atoll.metrics import Score
 from atoll.status import RunStatus
 from atoll.swarm.bounds import Root, Signed
 from atoll.swarm.messages.door import Door
+from atoll.swarm.messages.enrolment import MAX_REQUEST_BYTES
 from atoll.swarm.records import Message
 from atoll.words import Line, Name
 
@@ -71,6 +72,18 @@ class IslandReadmitted(Message, frozen=True):
     contributor: str
 
 
+class Renew(Message, frozen=True):
+    """A member asks for a new certificate of its own key, before the one that it has expires."""
+
+    csr: Annotated[bytes, Meta(max_length=MAX_REQUEST_BYTES)]  # certificate signing request, PEM
+
+
+class Renewed(Message, frozen=True):
+    """The coordinator's answer to `Renew`."""
+
+    certificate: bytes  # PEM
+
+
 class TellEvaluation(Message, frozen=True, kw_only=True):
     """A member tells what it has measured of a committed state; nobody waits for it."""
 
@@ -90,7 +103,9 @@ class RequestRefused(Message, frozen=True):
     reason: str
 
 
-ToCoordinator = StatusRequest | TellEvaluation | Invite | EvictIsland | ReadmitIsland
-ToOperator = StatusReply | EvaluationTold | Invited | IslandEvicted | IslandReadmitted | RequestRefused
+ToCoordinator = StatusRequest | TellEvaluation | Renew | Invite | EvictIsland | ReadmitIsland
+ToOperator = (
+    StatusReply | EvaluationTold | Renewed | Invited | IslandEvicted | IslandReadmitted | RequestRefused
+)
 COORDINATOR_DOOR: Door[ToCoordinator] = Door("a coordinator", "an operator", ToCoordinator, DOOR_BYTES)
 OPERATOR_DOOR: Door[ToOperator] = Door("an operator", "a coordinator", ToOperator)

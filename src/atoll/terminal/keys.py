@@ -3,6 +3,7 @@
 import os
 import select
 import sys
+import time
 from typing import Any
 
 
@@ -28,8 +29,14 @@ class Keys:
 
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
 
-    def pressed(self) -> str:
-        """The key that was pressed since the last call, the first of several; "" for none."""
-        if not self.there or not select.select([sys.stdin], [], [], 0)[0]:
+    def pressed(self, seconds: float = 0.0) -> str:
+        """The key that was pressed since the last call, the first of several; "" for none.
+
+        Waits so long for one, and as long where there is no keyboard.
+        """
+        if not self.there:
+            time.sleep(seconds)
+            return ""
+        if not select.select([sys.stdin], [], [], seconds)[0]:
             return ""
         return os.read(sys.stdin.fileno(), 64).decode(errors="ignore")[:1]

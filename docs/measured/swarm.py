@@ -111,8 +111,12 @@ TABLES = {
                 "seconds": "{seconds:.2f}",
                 "bound": "{bound:.2f}",
                 "ratio": "**{ratio:.2f}**",
-                "asked": "{asked:.2f}",
+                "asked": lambda v: "–" if v["asked"] is None else f"{v['asked']:.2f}",
+                "told by `--plan`": lambda v: f"{v['predicted']:.2f}" if v.get("predicted") else "–",
+                "busiest link": "{utilisation:.0%}",
+                "heartbeat, longest": "{heartbeat:.2f} s",
                 "participation": "{participation:.2f}",
+                "attempts lost": lambda v: str(v["num_attempts"] - len(v["steps"])),
                 "load": "{load}",
             }
         ),

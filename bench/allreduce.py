@@ -10,109 +10,45 @@ drop. One row a case and MTU; about a minute each.
 coordinator, without what the slowest disk took: the median of the steps after those of learning. `steps`
 are all of them, from the first, with the disk. `bound` is the least time in which these links can carry
 these bytes with slices chosen best, and two round trips; `ratio` is one over the other, `asked` what it
-should be at most. `planned`, `reduce` and `hold` are what the coordinator expected of an attempt, and its
-parts. `participation` is the share of all islands that took part, over all steps. Where `num_attempts` is
-more than there are steps, attempts were lost. `scale` makes all links slower, for a machine that cannot
-carry them.
+should be at most, and `predicted` the seconds that `atoll simulate --plan` tells. `planned`, `reduce` and
+`hold` are what the coordinator expected of an attempt, and its parts. `utilisation` is what the busiest link
+carried of what it could in these seconds, headers included; `drops` is how many packets found a full queue in
+all of them, and `heartbeat` the longest round trip of one, in seconds. `participation` is the share of all
+islands that took part, over all steps. Where `num_attempts` is more than there are steps, attempts were lost.
+`scale` makes all links slower, for a machine that cannot carry them.
+
+`--timeline` shows what each link carried in each quarter of a second, and when each island had sent its
+payload, reduced its slices, given them away, and received all, in seconds from its attempt.
 """
 
+import argparse
 import itertools
+import json
 import statistics
+import sys
 import tempfile
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from agents.swarm import Swarm
 from harness.report import Report, arguments
-from links.bound import Link, least_seconds
+from links.bound import least_seconds
+from links.cases import CASES, Case
+from links.meter import Meter
 from links.wan import Wan
 
 from atoll.agent.codecs import codec_named
 from atoll.errors import UserError
 from atoll.events import AttemptOpened, Committed
+from atoll.simulate import plan as plan_of
+from atoll.swarm.layout import BLOCK
 
 HOST_MBIT = 1000.0  # of the coordinator's site, which carries no bulk
 PIECE_ELEMENTS = 65_536
 STEP_SECONDS = 0.25
 STEP_LIMIT_SECONDS = 400.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """Some islands behind links, and how near to the bound they should come."""
-
-    links: tuple[tuple[float, float], ...]  # of the islands: Mbit/s up and down
-    round_trip_ms: float
-    loss: float = 0.0
-    congestion: str = "cubic"
-    relay_mbit: float = 0.0  # of a relay beside them; 0: there is none
-    num_dial_only: int = 0  # the first ones
-    num_learning: int = 2  # steps that are not counted
-    num_counted: int = 3
-    inner_steps: int = 16
-    asked: dict[int, float]  # the ratio to reach, by MTU
-
-
-def equal(mbit: float, count: int = 4) -> tuple[tuple[float, float], ...]:
-    return ((mbit, mbit),) * count
-
-
-NEAR, FAR = {9000: 1.05, 1500: 1.10}, {9000: 1.3, 1500: 1.3}
-HOME = ((50.0, 200.0),) * 4
-UNEQUAL = ((50.0, 50.0), (100.0, 100.0), (200.0, 200.0), (200.0, 200.0))
-CASES = {
-    **{
-        f"4 x {mbit} Mbit/s, RTT {rtt} ms, loss {100 * loss:g} %": Case(
-            links=equal(mbit), round_trip_ms=rtt, loss=loss, asked=NEAR
-        )
-        for mbit, rtt, loss in itertools.product((100, 200), (20, 100), (0.0, 0.0001))
-    },
-    "4 x 100 Mbit/s, RTT 200 ms, loss 0.1 %": Case(
-        links=equal(100), round_trip_ms=200, loss=0.001, asked=FAR
-    ),
-    "4 x 100 Mbit/s, RTT 200 ms, loss 0.1 %, bbr": Case(
-        links=equal(100),
-        round_trip_ms=200,
-        loss=0.001,
-        congestion="bbr",
-        asked={9000: 1.10, 1500: 1.10},
-    ),
-    "the first step": Case(
-        links=equal(100),
-        round_trip_ms=100,
-        loss=0.0001,
-        num_learning=0,
-        num_counted=1,
-        asked={9000: 1.4, 1500: 1.4},
-    ),
-    "links 50, 100, 200, 200": Case(
-        links=UNEQUAL, round_trip_ms=100, loss=0.0001, asked=dict.fromkeys(NEAR, 1.06)
-    ),
-    "home links 50 up, 200 down": Case(
-        links=HOME, round_trip_ms=100, loss=0.0001, asked=dict.fromkeys(NEAR, 1.06)
-    ),
-    "home links and a relay of 400": Case(
-        links=HOME, round_trip_ms=100, loss=0.0001, relay_mbit=400, asked=dict.fromkeys(NEAR, 1.06)
-    ),
-    "one only dials out": Case(
-        links=equal(100), round_trip_ms=100, loss=0.0001, num_dial_only=1, asked=dict.fromkeys(NEAR, 1.10)
-    ),
-    "all only dial out, a relay of 400": Case(
-        links=equal(100),
-        round_trip_ms=100,
-        loss=0.0001,
-        relay_mbit=400,
-        num_dial_only=4,
-        asked=dict.fromkeys(NEAR, 1.10),
-    ),
-    "16 x 20 Mbit/s": Case(
-        links=equal(20, 16), round_trip_ms=100, loss=0.0001, asked=dict.fromkeys(NEAR, 1.15)
-    ),
-    "50 steps": Case(
-        links=equal(100), round_trip_ms=100, loss=0.0001, num_counted=48, inner_steps=4, asked=NEAR
-    ),
-}
+PART_SECONDS = 0.25  # of a timeline
 
 
 def main() -> None:
@@ -122,21 +58,24 @@ def main() -> None:
     )
     parser.add_argument("--mtu", nargs="+", type=int, default=[1500, 9000])
     parser.add_argument("--megabytes", type=float, default=33.6, help="encoded, of one payload")
-    parser.add_argument("--scale", type=float, default=1.0, help="of all links: 0.2 for a slow machine")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="of all rates; delays are longer: 0.2 for a slow machine"
+    )
+    parser.add_argument("--timeline", action="store_true", help="show the steps that are counted")
     options = parser.parse_args()
     if unknown := set(options.only) - CASES.keys():
         raise UserError(f"--only {sorted(unknown)}: the cases are {list(CASES)}")
     report = Report("allreduce", options, keys=("case", "mtu", "megabytes", "scale"))
     for name, mtu in itertools.product(options.only, options.mtu):
         with tempfile.TemporaryDirectory(prefix="atoll-bench-") as directory:
-            report.add(row(name, mtu, options.megabytes, options.scale, Path(directory)))
+            report.add(row(name, mtu, options, Path(directory)))
 
 
-def row(name: str, mtu: int, megabytes: float, scale: float, directory: Path) -> dict[str, Any]:
+def row(name: str, mtu: int, options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     """One case."""
-    case = scaled(CASES[name], scale)
+    case = CASES[name].scaled(options.scale)
     codec = codec_named("int8")
-    num_pieces = round(megabytes * 1e6 / codec.max_bytes(PIECE_ELEMENTS))
+    num_pieces = round(options.megabytes * 1e6 / codec.max_bytes(PIECE_ELEMENTS))
     num_bytes = num_pieces * codec.max_bytes(PIECE_ELEMENTS)
     names = [f"island{number}" for number in range(len(case.links))]
     with Wan(mtu, case.congestion) as wan:
@@ -147,67 +86,105 @@ def row(name: str, mtu: int, megabytes: float, scale: float, directory: Path) ->
             wan.add("relay", case.relay_mbit, case.relay_mbit)
         wan.set_edges(case.round_trip_ms, case.loss)
         elements = num_pieces * PIECE_ELEMENTS
-        with Swarm(directory, elements, case.inner_steps, STEP_SECONDS, lan=wan) as swarm:
+        with (
+            Meter(wan) as meter,
+            Swarm(directory, elements, case.inner_steps, STEP_SECONDS, lan=wan) as swarm,
+        ):
             swarm.host(extra=("--no-relay", "--wait-for", str(len(names))))
             if case.relay_mbit:
                 swarm.relay("relay")
             for number, island in enumerate(names):
                 swarm.island(island, dial_only=number < case.num_dial_only)
-            for count in range(1, 1 + case.num_learning + case.num_counted):
+            for count in range(case.num_steps):
+                if count == case.num_learning and case.change is not None:
+                    case.change(case, wan)
                 limit = STEP_LIMIT_SECONDS
-                swarm.until(lambda count=count: swarm.committed() >= count, f"{count} commits", limit)
-            steps = reductions(swarm)
+                swarm.until(lambda count=count: swarm.committed() > count, f"{count + 1} commits", limit)
+            windows = reductions(swarm)
             opened = [event for event in swarm.events() if isinstance(event, AttemptOpened)]
             commits = [event for event in swarm.events() if isinstance(event, Committed)]
+    steps = [end - begin for begin, end in windows]
     disks = [max(given.exchange.disk_seconds for given in c.participants.values()) for c in commits]
+    beats = [
+        given.exchange.beat_seconds
+        for commit in commits[case.num_uncounted :]
+        for given in commit.participants.values()
+    ]
     present = [len(commit.participants) / len(names) for commit in commits]
     network = [step - disk for step, disk in zip(steps, disks, strict=True)]
-    seconds = statistics.median(network[case.num_learning :])
-    bound = least_seconds(num_bytes, sites(case)) + 2 * case.round_trip_ms / 1e3
+    seconds = statistics.median(network[case.num_uncounted :])
+    rates = case.rates(names)
+    used = [(begin, end - disk) for (begin, end), disk in zip(windows, disks, strict=True)]
+    used = used[case.num_uncounted :]
+    if options.timeline:
+        show(meter, used, rates, commits[case.num_uncounted :])
+    bound = least_seconds(num_bytes, case.sites()) + 2 * case.round_trip_ms / 1e3
     return {
         "case": name,
         "mtu": mtu,
         "megabytes": round(num_bytes / 1e6, 1),
-        "scale": scale,
+        "scale": options.scale,
         "seconds": round(seconds, 2),
         "bound": round(bound, 2),
         "ratio": round(seconds / bound, 3),
-        "asked": case.asked[mtu],
+        "asked": case.asked.get(mtu),
+        "predicted": predicted(case, num_bytes),
         "steps": [round(step, 2) for step in steps],
         "planned": [round(event.planned_seconds, 2) for event in opened],
         "reduce": [round(commit.reduce_seconds, 2) for commit in commits],
         "hold": [round(commit.hold_seconds, 2) for commit in commits],
         "disk": [round(disk, 2) for disk in disks],
+        "utilisation": round(statistics.median(meter.busiest(*window, rates) for window in used), 3),
+        "drops": sum(c.up_drops + c.down_drops for window in used for c in meter.between(*window).values()),
+        "heartbeat": round(max(beats, default=0.0), 3),
         "participation": round(statistics.mean(present), 3),
         "num_attempts": len(opened),
     }
 
 
-def scaled(case: Case, scale: float) -> Case:
-    """The case on links of so much of its rates."""
-    links = tuple((scale * up, scale * down) for up, down in case.links)
-    return replace(case, links=links, relay_mbit=scale * case.relay_mbit)
+def predicted(case: Case, num_bytes: int) -> float | None:
+    """Seconds that `atoll simulate --plan` would tell; None where it does not know who may own."""
+    if case.num_dial_only or case.num_barred:
+        return None
+    round_trip_seconds = case.round_trip_ms / 1e3
+    plan = plan_of.Case(
+        num_parameters=round(num_bytes / (codec_named("int8").max_bytes(BLOCK) / BLOCK)),
+        links=case.last_links,
+        relays=((case.relay_mbit, case.relay_mbit),) if case.relay_mbit else (),
+        round_trip_seconds=round_trip_seconds,
+        inner_steps=1,
+        inner_step_seconds=1.0,
+    )
+    return round(plan_of.reduction(plan)[0] + 0.5 * round_trip_seconds, 2)
 
 
-def sites(case: Case) -> list[Link]:
-    """The case's links as the bound sees them."""
-    links = [
-        Link(mbit=min(link), owner=number >= case.num_dial_only) for number, link in enumerate(case.links)
-    ]
-    if case.relay_mbit:
-        links.append(Link(mbit=case.relay_mbit, participant=False))
-    return links
+def show(
+    meter: Meter,
+    windows: list[tuple[float, float]],
+    rates: dict[str, tuple[float, float]],
+    commits: list[Committed],
+) -> None:
+    """Timelines of some steps, as lines of JSON on standard error."""
+    for (begin, end), commit in zip(windows, commits, strict=True):
+        for site, parts in meter.shares(begin, end, PART_SECONDS, rates).items():
+            up, down = zip(*parts, strict=True)
+            print(json.dumps({"step": commit.step, "site": site, "up": up, "down": down}), file=sys.stderr)
+        for given in commit.participants.values():
+            moments = {
+                name: round(value, 2) for name, value in msgspec.structs.asdict(given.exchange).items()
+            }
+            print(json.dumps({"step": commit.step, **moments}), file=sys.stderr)
 
 
-def reductions(swarm: Swarm) -> list[float]:
-    """Seconds of each committed step, from the opening of its first attempt to its commit."""
+def reductions(swarm: Swarm) -> list[tuple[float, float]]:
+    """When each committed step was reduced: from the opening of its first attempt to its commit."""
     opened: dict[int, float] = {}
-    found: list[float] = []
+    found: list[tuple[float, float]] = []
     for event in swarm.events():
         if isinstance(event, AttemptOpened):
             opened.setdefault(event.step, event.time)
         elif isinstance(event, Committed):
-            found.append(event.time - opened[event.step])
+            found.append((opened[event.step], event.time))
     return found
 
 

@@ -5,6 +5,7 @@ would give it; `--dir` keeps the page as well.
 """
 
 import argparse
+import io
 import shutil
 import sys
 import tempfile
@@ -110,6 +111,7 @@ def main() -> None:
     )
     parser.add_argument("--dir", type=Path, help="keep the page here")
     options = parser.parse_args()
+    from PIL import Image
     from playwright.sync_api import sync_playwright
 
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as driver:
@@ -122,7 +124,8 @@ def main() -> None:
             tab.goto(path.resolve().as_uri())
             tab.wait_for_function("() => document.getElementById('loss').plot")
             tab.wait_for_timeout(500)
-            tab.screenshot(path=DOCS_DIR / f"dashboard-{name}.png")
+            taken = Image.open(io.BytesIO(tab.screenshot()))
+            taken.quantize(64).save(DOCS_DIR / f"dashboard-{name}.png", optimize=True)
             tab.close()
         browser.close()
 

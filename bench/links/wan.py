@@ -9,8 +9,10 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Generator
 from pathlib import Path
+from typing import NamedTuple
 
 from agents.spaces import command, inside, leftovers, own_prefix, remove
 
@@ -23,6 +25,15 @@ DEVICE = "wan0"
 CONTROLS = Path("/proc/sys/net/ipv4")
 
 
+class Count(NamedTuple):
+    """What has happened to a site's packets so far."""
+
+    sent: int  # bytes that have left by its uplink, headers included
+    received: int
+    up_drops: int  # packets that found its uplink's queue full
+    down_drops: int
+
+
 class Wan:
     """Sites by name. Use as a context: what a killed run left goes first, and all of ours at the end."""
 
@@ -33,6 +44,7 @@ class Wan:
         self._prefix = own_prefix(PREFIX)
         self._numbers: dict[str, int] = {}
         self._emulator: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()  # one order at a time
 
     def __enter__(self) -> "Wan":
         if os.geteuid() or not all(map(shutil.which, ("ip", "gcc"))) or not Path("/dev/net/tun").exists():
@@ -94,6 +106,12 @@ class Wan:
             for other in names[number + 1 :]:
                 self.set_edge(one, other, round_trip_ms, loss, jitter_ms)
 
+    def count(self) -> tuple[float, dict[str, Count]]:
+        """(Unix time, counts of each site)."""
+        time, *numbers = self._ask("count").split()
+        rows = [Count(*map(int, numbers[first : first + 4])) for first in range(0, len(numbers), 4)]
+        return float(time), dict(zip(self._numbers, rows, strict=True))
+
     @contextlib.contextmanager
     def at(self, name: str) -> Generator[None]:
         """Processes that this thread starts inside the block live at that site."""
@@ -101,12 +119,18 @@ class Wan:
             yield
 
     def _order(self, line: str) -> None:
+        if (answer := self._ask(line)) != "ok":
+            raise UserError(f"the emulator of links did not understand {line!r}: {answer}")
+
+    def _ask(self, line: str) -> str:
         emulator = self._emulator
         assert emulator is not None and emulator.stdin is not None and emulator.stdout is not None
-        emulator.stdin.write(line + "\n")
-        emulator.stdin.flush()
-        if (answer := emulator.stdout.readline().strip()) != "ok":
-            raise UserError(f"the emulator of links ended, or did not understand {line!r}: {answer}")
+        with self._lock:
+            emulator.stdin.write(line + "\n")
+            emulator.stdin.flush()
+            if not (answer := emulator.stdout.readline().strip()):
+                raise UserError("the emulator of links has ended")
+            return answer
 
 
 @contextlib.contextmanager

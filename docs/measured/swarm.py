@@ -63,6 +63,30 @@ TABLES = {
             cell="{speed:.2f} ({traffic:.2f})",
         ),
     ),
+    "dashboard death": Measured(
+        bench="dashboard",
+        only=lambda v: v["run"] == "death",
+        form=Lines(
+            columns={"from `kill -9` until the page says so": "{gone_seconds:.1f} s", "load": "{load}"}
+        ),
+    ),
+    "dashboard": Measured(
+        bench="dashboard",
+        only=lambda v: v["run"] != "death",
+        form=Columns(
+            head="{islands:,} islands, {outer_steps:,} outer steps",
+            lines={
+                "events file": lambda v: f"{v['events_bytes'] / 1e6:,.0f} MB",
+                "read at the server's start": "{read_seconds:.1f} s",
+                "the whole page, compressed": lambda v: f"{v['page_bytes'] / 1e3:,.0f} KB",
+                "from the order to open it to the first chart": "{first_chart_seconds:.2f} s",
+                "the server's share of a core, nobody watching": "{cores_idle:.3f}",
+                "with watchers": "**{cores_watched:.2f}** ({watchers} of them)",
+                "what training beside it can lose": lambda v: f"{100 * v['training_slowed']:.2f}%",
+                "load": "{load}",
+            },
+        ),
+    ),
     "coordinator": Measured(
         bench="coordinator",
         form=Lines(
@@ -87,8 +111,12 @@ TABLES = {
                 "seconds": "{seconds:.2f}",
                 "bound": "{bound:.2f}",
                 "ratio": "**{ratio:.2f}**",
-                "asked": "{asked:.2f}",
+                "asked": lambda v: "–" if v["asked"] is None else f"{v['asked']:.2f}",
+                "told by `--plan`": lambda v: f"{v['predicted']:.2f}" if v.get("predicted") else "–",
+                "busiest link": "{utilisation:.0%}",
+                "heartbeat, longest": "{heartbeat:.2f} s",
                 "participation": "{participation:.2f}",
+                "attempts lost": lambda v: str(v["num_attempts"] - len(v["steps"])),
                 "load": "{load}",
             }
         ),

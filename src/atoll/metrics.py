@@ -49,10 +49,13 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What one attempt took of an island, up to the update that it holds. Its agent measures."""
 
     send_seconds: float = 0.0  # from the attempt's arrival until its payload had left
+    own_seconds: float = 0.0  # from the attempt's arrival until its own slices were reduced; 0: it has none
+    give_seconds: float = 0.0  # from the attempt's arrival until all that it reduced had left; 0: nothing
     reduce_seconds: float = 0.0  # from the attempt's arrival until all that comes of reducing was there
     disk_seconds: float = 0.0  # computing the next table, and writing it and the update to disk
     sent_bytes: Bytes = 0  # from the attempt's arrival until then, by all that its agent does
     received_bytes: Bytes = 0
+    beat_seconds: float = 0.0  # the longest that the answer to a heartbeat took meanwhile; 0: none came
     norm: Annotated[float, Meta(ge=0, le=1e150)] | None = None  # of the update that it holds
     # Of that update to the outer momentum that it meets; None where one of them is zero.
     cosine: Annotated[float, Meta(ge=-1, le=1)] | None = None

@@ -12,12 +12,13 @@ from typing import Annotated
 
 from msgspec import Meta
 
-MAX_LINE_LENGTH, MAX_NAME_LENGTH = 300, 80  # characters
+MAX_LINE_LENGTH, MAX_NAME_LENGTH, MAX_SAMPLE_LENGTH = 300, 80, 1_000  # characters
 MAX_LINK_LENGTH = 200
 VISIBLE = r"\A[^\x00-\x1f\x7f-\x9f]*\Z"
 
 Line = Annotated[str, Meta(max_length=MAX_LINE_LENGTH, pattern=VISIBLE)]  # a note, a reason
 Name = Annotated[str, Meta(max_length=MAX_NAME_LENGTH, pattern=VISIBLE)]  # of a contributor
+Sample = Annotated[str, Meta(max_length=MAX_SAMPLE_LENGTH, pattern=VISIBLE)]  # text that a model has written
 # An address of the web, or nothing: a page that offers it can lead nowhere else.
 LINK = r"\A(https?://[^\s\x00-\x20\x7f-\x9f\"'<>\\]+)?\Z"
 Link = Annotated[str, Meta(max_length=MAX_LINK_LENGTH, pattern=LINK)]

@@ -240,7 +240,19 @@ def test_events_that_come_are_followed_and_torn_ones_told_of(run_dir) -> None:
     source.read_all()
     assert source.num_events == before + 1
     assert "skipped 1 lines that a crash cut off, and 1 that this atoll" in source.reader.complaint
-    assert shown.about(source.reducer, source.reader.complaint).complaint.startswith(str(run_dir.events))
+    assert source.complaint == source.reader.complaint
+
+
+def test_figures_that_no_run_can_have_are_left_out_and_told_of(run_dir) -> None:
+    with run_dir.events.open("ab") as file:
+        endless = msgspec.structs.replace(TWO[3], step=2**63 - 1, time=1e300)
+        absurd = msgspec.structs.replace(TWO[3], step=2**80)
+        for event in (endless, absurd):
+            file.write(json.dumps({"version": 1, **msgspec.to_builtins(event)}).encode() + b"\n")
+    source = Source(run_dir)
+    source.read_all()
+    assert "1 events name figures that no run can have" in source.complaint
+    assert json.loads(msgspec.json.encode((shown.steps(source.reducer), shown.islands(source.reducer))))
 
 
 def test_a_file_that_is_replaced_is_read_anew(run_dir) -> None:

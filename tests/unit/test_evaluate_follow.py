@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from unit.scores import result
+from unit.small_runs import make_recipe
 
+from atoll.data.manifest import Manifest
 from atoll.errors import UserError
 from atoll.evaluate import follow as module
 from atoll.evaluate.measure import Asked
@@ -16,8 +18,10 @@ from atoll.evaluate.results import Checkpoint
 from atoll.evaluate.suites import Question
 from atoll.evaluate.verb import Wanted
 from atoll.files import DirectoryLock
+from atoll.publish.export import load_model
 from atoll.run import operate
 from atoll.run.directory import RunDir
+from atoll.run.genesis import prepare
 from atoll.swarm import messages as m
 
 LAST = 6
@@ -43,6 +47,7 @@ class Run:
         self.told: list[int] = []
         self.said: list[str] = []
         self.is_silent = False
+        self.samples: tuple[str, ...] = ()  # that the coordinator was told of
         self.proven = LAST  # states up to this one have a commit record here
         self.steps = iter(range(1, LAST + 1))
         monkeypatch.setattr(module, "State", self._state)
@@ -86,9 +91,11 @@ class Run:
         assert request.heldout_losses == {"books": 4.5}
         assert request.root == bytes([request.step])
         self.told.append(request.step)
+        self.samples = request.samples
 
-    def follow(self, every: int = 1) -> None:
-        wanted = Wanted(models=(str(self.path),), asked=Asked(questions=(Question(task="arc_challenge"),)))
+    def follow(self, every: int = 1, prompt: str = "") -> None:
+        asked = Asked(questions=(Question(task="arc_challenge"),))
+        wanted = Wanted(models=(str(self.path),), asked=asked, prompt=prompt)
         shown: Any = SimpleNamespace(
             say=self.said.append,
             tell=self.said.append,
@@ -107,6 +114,25 @@ def a_run(tmp_path, monkeypatch) -> Run:
 def test_each_new_state_is_measured_and_told_until_the_run_is_finished(a_run):
     a_run.follow()
     assert a_run.measured == a_run.told == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_text_that_a_state_has_written_is_told_too(a_run, monkeypatch):
+    monkeypatch.setattr(module, "sampled", lambda model, run_dir, prompt: (f"{prompt} a time",))
+    a_run.follow(every=LAST, prompt="Once upon")
+    assert a_run.samples == ("Once upon a time",)
+    assert "Once upon a time" in a_run.said
+
+
+def test_a_sample_is_the_prompt_and_its_continuation_on_one_line(tmp_path):
+    recipe, run_dir = make_recipe(tmp_path), RunDir(tmp_path / "run")
+    run_dir.claim(recipe)
+    prepare(recipe, run_dir, lambda *_: None)
+    model = load_model(recipe, Manifest.load(run_dir.data).vocab_size, run_dir.state_0())
+    (text,) = module.sampled(model, run_dir, "aeio\nulmn")
+    assert text.startswith("aeio ulmn")
+    assert len(text) > len("aeio ulmn")
+    assert text.isprintable()
+    assert module.sampled(model, run_dir, "aeio\nulmn") == (text,), "equal draws for every state"
 
 
 def test_every_nth_state_is_measured_and_the_last_one_always(a_run):

@@ -80,7 +80,7 @@ EDGES: dict[str, tuple[set[str], bool]] = {
     "peft": ({"model/lora.py"}, True),
     "prometheus_client": ({"sinks/prometheus.py"}, True),
     "tensorboard": ({"sinks/tensorboard.py"}, True),
-    "wandb": ({"sinks/wandb.py"}, True),
+    "wandb": ({"sinks/weights.py"}, True),
     "openai": ({"post/client.py"}, True),
 }
 STRUCTS = {"Struct", "Message", "Table", "Event"}  # bases of structs

@@ -24,7 +24,7 @@ def test_an_outer_step_is_the_sum_of_its_parts_and_utilisation_what_trains_of_it
     found = outlook(CASE, MACHINE)
     ideal = 1.5 * 8 * encoded_bytes(CASE) / 100e6
     assert found.train_seconds == 1000.0
-    assert ideal < found.reduce_seconds < 1.05 * ideal
+    assert ideal < found.reduce_seconds < 1.1 * ideal
     assert found.encode_seconds == pytest.approx(1.0)
     assert found.utilisation < found.reduce_utilisation < 1.0
     assert found.utilisation == pytest.approx(1000.0 / found.outer_step_seconds)

@@ -1,12 +1,15 @@
 """What an island is doing, and what its seconds went into: the figures of its beats."""
 
 import asyncio
+from collections import deque
 
 import msgspec
 
 from atoll.metrics import Metrics
 from atoll.swarm import messages as m
 from atoll.words import one_line
+
+MAX_BEATS = 64  # unanswered ones that are remembered: a line that is silent for so long is given up before
 
 
 class Accounts:
@@ -20,6 +23,8 @@ class Accounts:
         self._communicate_seconds = 0.0
         self._wait_seconds = 0.0
         self._proposed_at: float | None = None  # None: no proposal waits for its commit
+        self._beats: deque[float] = deque(maxlen=MAX_BEATS)  # when those left that are not answered yet
+        self._longest_beat_seconds = 0.0
 
     def say(self, text: str) -> None:
         """Note for people what the agent is doing."""
@@ -47,6 +52,24 @@ class Accounts:
         if self._proposed_at is not None:
             self._wait_seconds += now() - self._proposed_at
             self._proposed_at = None
+
+    def line_changed(self) -> None:
+        """The line to the coordinator is new, or is down: what was on its way is not answered any more."""
+        self._beats.clear()
+
+    def beat_left(self) -> None:
+        """A heartbeat is handed to the line."""
+        self._beats.append(now())
+
+    def beat_answered(self) -> None:
+        """The oldest heartbeat that was on its way has been heard."""
+        if self._beats:
+            self._longest_beat_seconds = max(self._longest_beat_seconds, now() - self._beats.popleft())
+
+    def longest_beat_seconds(self) -> float:
+        """The longest round trip of a heartbeat since this was asked last; 0 if none has come back."""
+        longest, self._longest_beat_seconds = self._longest_beat_seconds, 0.0
+        return longest
 
     @property
     def metrics(self) -> Metrics:

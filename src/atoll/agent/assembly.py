@@ -26,7 +26,7 @@ class Assembly:
         self.codec = codec_named(attempt.codec)
         self._path = directory / f".{attempt.step:08d}-{attempt.number}.assembling.tmp"
         self._have = bytearray(layout.num_pieces)
-        self._arrival = asyncio.Condition()
+        self._awaited: dict[int, asyncio.Event] = {}  # by piece that somebody waits for
         reserve(self._path, slots_bytes(layout, self.codec))
         self._slots: Bytes = np.memmap(self._path, np.uint8, "r+")
         self.pieces = Pieces(layout, self.codec, self._slots)
@@ -46,13 +46,13 @@ class Assembly:
         self.pieces.slot(index)[: len(data)] = np.frombuffer(data, np.uint8)
         self.pieces.seal(index, len(data))
         self._have[index] = 1
-        async with self._arrival:
-            self._arrival.notify_all()
+        if arrival := self._awaited.pop(index, None):
+            arrival.set()
 
     async def get(self, index: int) -> memoryview:
         """A piece, once it is there; whoever waits sets the deadline."""
-        async with self._arrival:
-            await self._arrival.wait_for(lambda: self._have[index])
+        if not self._have[index]:
+            await self._awaited.setdefault(index, asyncio.Event()).wait()
         return self.pieces[index]
 
     def slice_table(self, part: Slice) -> bytes:

@@ -11,10 +11,11 @@ class Intake:
     def __init__(self, pieces: range, room: int) -> None:
         """At most `room` pieces are kept; what comes further ahead waits in its sender's socket."""
         self.num_arrived = 0
+        self.taken_came_at = 0.0  # by the loop's clock: when the piece that was taken last had come
         self._pieces = pieces
         self._room = room
         self._next = pieces.start
-        self._kept: dict[int, memoryview] = {}
+        self._kept: dict[int, tuple[float, memoryview]] = {}
         self._table: bytes | None = None
         self._changed = asyncio.Condition()
 
@@ -40,7 +41,7 @@ class Intake:
             await self._changed.wait_for(lambda: index < self._next + self._room)
             if index not in self._pieces or index < self._next or index in self._kept:
                 raise TransportError(f"piece {index} is not one that is still to come")
-            self._kept[index] = piece
+            self._kept[index] = asyncio.get_running_loop().time(), piece
             self.num_arrived += 1
             self._changed.notify_all()
 
@@ -48,7 +49,7 @@ class Intake:
         """The next piece, once it is there; whoever waits sets the deadline."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._next in self._kept)
-            piece = self._kept.pop(self._next)
+            self.taken_came_at, piece = self._kept.pop(self._next)
             self._next += 1
             self._changed.notify_all()
         return piece

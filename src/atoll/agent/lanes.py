@@ -1,10 +1,11 @@
 """How many connections bulk travels on between two agents, and that these are up before they are needed.
 
 One TCP connection on a long way gives away the time in which it recovers from a lost packet; several lose one
-at a time. On a short way one is enough.
+at a time, and begin with several times as much under way. On a short way one is enough.
 """
 
 import asyncio
+import math
 from collections.abc import Mapping
 
 from atoll.swarm.address import Addresses
@@ -12,7 +13,11 @@ from atoll.swarm.messages import Ping
 from atoll.swarm.services import PING
 from atoll.swarm.transport import DIAL_SECONDS, Transport, TransportError
 
-MAX_LANES = 4  # of a pair: more gave nothing on links of 200 Mbit/s and 200 ms
+MIN_LANES, MAX_LANES = 4, 16  # of a pair on a long way
+LANE_BYTES = (
+    64 << 10
+)  # that are under way on one of them: TCP keeps up so much where 0.1 % of packets are lost
+WARM_SECONDS = 60.0  # after which an agent is dialled again before it is needed
 MAX_LANES_OF_ALL = 64  # that one agent opens
 LONG_SECONDS = 0.005  # a round trip that is longer is worth more than one connection
 
@@ -23,25 +28,36 @@ class Lanes:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._round_trip_seconds: dict[str, float] = {}  # by agent
+        self._warm_until: dict[str, float] = {}  # by agent, by the loop's clock
+        self._used: dict[str, int] = {}  # by agent: how many lanes the newest reduction had
 
-    def count(self, agent: str, num_agents: int) -> int:
-        """How many lanes to use to an agent, while as many others are served."""
-        if self._round_trip_seconds.get(agent, 0.0) < LONG_SECONDS:
+    def count(self, agent: str, num_agents: int, bytes_per_second: float = 0.0) -> int:
+        """How many lanes to use to an agent, at such a rate each way, while so many others are served."""
+        round_trip_seconds = self._round_trip_seconds.get(agent, 0.0)
+        if round_trip_seconds < LONG_SECONDS:
             return 1
-        return max(1, min(MAX_LANES, MAX_LANES_OF_ALL // max(num_agents, 1)))
+        wanted = max(MIN_LANES, math.ceil(bytes_per_second * round_trip_seconds / LANE_BYTES))
+        self._used[agent] = max(1, min(wanted, MAX_LANES, MAX_LANES_OF_ALL // max(num_agents, 1)))
+        return self._used[agent]
 
     async def warm(self, agents: Mapping[str, Addresses]) -> None:
         """Dial agents that will be needed soon, and learn how far they are. Who cannot be reached is left."""
         await asyncio.gather(*(self._try(agent, agents[agent], len(agents)) for agent in sorted(agents)))
 
     async def _try(self, agent: str, addresses: Addresses, num_agents: int) -> None:
+        clock, known = asyncio.get_running_loop().time, self._round_trip_seconds
+        if clock() < self._warm_until.get(agent, 0.0):
+            return
         try:
             await self._ping(agent, addresses, 0)
-            self._round_trip_seconds[agent] = await self._ping(agent, addresses, 0)  # on a line that is up
-            lanes = range(1, self.count(agent, num_agents))
+            seconds = await self._ping(agent, addresses, 0)  # on a line that is up
+            # The least that was seen: a busy machine answers late, and is no further away for it.
+            known[agent] = min(seconds, known.get(agent, seconds))
+            lanes = range(1, self._used.get(agent) or self.count(agent, num_agents))
             await asyncio.gather(*(self._ping(agent, addresses, lane) for lane in lanes))
+            self._warm_until[agent] = clock() + WARM_SECONDS
         except TransportError:
-            self._round_trip_seconds.pop(agent, None)
+            known.pop(agent, None)
 
     async def _ping(self, agent: str, addresses: Addresses, lane: int) -> float:
         """Seconds of a question and its answer."""

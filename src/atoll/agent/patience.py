@@ -1,36 +1,29 @@
 """How long an owner waits for each participant, beside the others: who drips is not waited for."""
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Mapping
+from statistics import median_low
 
-from atoll.swarm.transport import within
-
-MAX_SLOWNESS = 9.0  # of one participant, relative to all others together
-
-T = TypeVar("T")
+MAX_SLOWNESS = 9.0  # of one participant: what is waited for it alone, over what the others have taken
 
 
 class Patience:
-    """How long an owner has waited for each participant of a slice, and how much longer it may."""
+    """Compares, piece by piece, when the participants' copies have come. Belongs to one event loop."""
 
     def __init__(self, limit_seconds: float) -> None:
         """`limit_seconds` is what each may take before it is compared with the others."""
         self._limit_seconds = limit_seconds
         self._began_at = asyncio.get_running_loop().time()
-        self._waited_seconds = defaultdict[str, float](float)
 
-    async def wait(self, island: str, arrival: Awaitable[T]) -> T:
-        """What arrives of a participant.
+    def check(self, arrivals: Mapping[str, float]) -> str:
+        """Which participant has made half of the others, or more, wait too long; "" if none has.
 
-        Raises TransportError once the owner has waited for it longer than `limit_seconds` and MAX_SLOWNESS
-        times as long as everything else has taken: who sends a piece now and then does not hold up the rest.
+        `arrivals`: when the copies of one piece came, by the loop's clock, of participants other than the
+        owner. Nothing can be said of a single one: it may just have a slow link.
         """
-        clock = asyncio.get_running_loop().time
-        began_at, waited_seconds = clock(), self._waited_seconds[island]
-        others_seconds = began_at - self._began_at - waited_seconds
-        left_seconds = self._limit_seconds + MAX_SLOWNESS * others_seconds - waited_seconds
-        arrived = await within(max(0.0, left_seconds), arrival, f"pieces of {island}")
-        self._waited_seconds[island] += clock() - began_at
-        return arrived
+        if len(arrivals) < 2:
+            return ""
+        slowest = max(arrivals, key=arrivals.__getitem__)
+        others_at = median_low(at for island, at in arrivals.items() if island != slowest)
+        allowed = self._limit_seconds + MAX_SLOWNESS * max(0.0, others_at - self._began_at)
+        return slowest if arrivals[slowest] - max(others_at, self._began_at) > allowed else ""

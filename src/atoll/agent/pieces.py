@@ -41,7 +41,8 @@ class Pieces:
         self.layout = layout
         self.codec = codec
         self.table = table if table is not None else bytearray(layout.num_pieces * PIECE_ROW_BYTES)
-        self._slots = slots
+        self._file = slots if isinstance(slots, np.memmap) else None
+        self._slots = np.asarray(slots)  # to look up a part of a mapped file takes ten times as long
         self._slot_bytes = codec.max_bytes(layout.piece_elements)
 
     def __getitem__(self, index: int) -> memoryview:
@@ -63,8 +64,8 @@ class Pieces:
 
     def flush(self) -> None:
         """Write what is mapped from a file to the disk."""
-        if isinstance(self._slots, np.memmap):
-            sync_mapped(self._slots)
+        if self._file is not None:
+            sync_mapped(self._file)
 
 
 def slots_bytes(layout: Layout, codec: Codec) -> int:

@@ -2,19 +2,24 @@
 
 While an agent reduces, recovers or gives, what crossed its link is looked at a few times a second. The most
 that crossed within a window is what the link carries at least. When a reduction ends, its best windows move
-the estimate: at once where they are faster, or where the reduction took longer than planned; else slowly, as
-a link that had little to carry has shown nothing.
+the estimate: at once where they are faster; also where the reduction took longer than planned, and even the
+best windows have carried less than the plan asked of this link. Otherwise slowly, as a link that had little
+to carry, or an agent that waited for others, has shown nothing; and nothing is learned of slowness where the
+machine was so busy that timers were late.
 """
 
 import asyncio
 import contextlib
 import heapq
+import math
+import statistics
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
+from atoll.agent.pacer import PROBE_FROM
 from atoll.files import write_unsynced
 from atoll.metrics import Rates
 from atoll.swarm.sockets import Crossed
@@ -22,12 +27,20 @@ from atoll.swarm.sockets import Crossed
 FILE = "links.json"
 LOOK_SECONDS = 0.25
 LOOK_COST = 0.02  # of the time, at most: an agent with many connections looks less often
-WINDOW_SECONDS = 0.5  # shorter ones would take what a lost packet has held back for the link's own speed
+WINDOW_SECONDS = 2.0  # shorter ones would take what a lost packet has held back for the link's own speed
 NUM_BEST = 3
 MIN_BYTES = 16 << 10  # in a window: less says nothing
-FORGET = 0.95  # times the estimate: what is left of it after a step that did not need the whole link
+ERR_LOW = 0.95  # times the best windows: what they show where nothing was planned
+FORGET = 0.97  # times the estimate: what is left of it after a step that did not need the whole link
 NO_CAPS = Rates()
 LATE = 1.2  # times the planned seconds: a reduction that took longer was held up by some link
+ASKED_SHARE = 0.9  # of the planned rate: a link whose best windows carried less is that link
+# Where there was a plan, what crosses while pacers are faster is what the link carries, from when that shows.
+SHOWN_AFTER_SECONDS, SHOWN_SECONDS = 0.35, 0.8
+# A pacer is faster for a while (`pacer.py`). A link that carries so much more than was known, times the
+# estimate, carries more than it was asked; how much more is found out faster by asking for GROWTH of it.
+FASTER, GROWTH = 1.09, 1.3
+STARVED_SECONDS = 0.05  # by which timers are late, on average, where the processor is the limit
 
 
 class _Window:
@@ -39,8 +52,10 @@ class _Window:
     def __init__(self) -> None:
         self._best: list[float] = []
         self._seen: deque[tuple[float, int]] = deque()
+        self._looks: list[tuple[float, int]] = []  # of this reduction
 
     def add(self, now: float, total: int) -> None:
+        self._looks.append((now, total))
         self._seen.append((now, total))
         while len(self._seen) > 1 and self._seen[1][0] <= now - WINDOW_SECONDS:
             self._seen.popleft()
@@ -53,9 +68,17 @@ class _Window:
     def best(self) -> float:
         return min(self._best, default=0.0)
 
+    def between(self, begin: float, end: float) -> float:
+        """Bytes per second between two moments since `forget`, by the looks around them; 0 without any."""
+        looks = [look for look in self._looks if begin - LOOK_SECONDS <= look[0] <= end + LOOK_SECONDS]
+        if len(looks) < 2 or looks[-1][0] - looks[0][0] < (end - begin) / 2:
+            return 0.0
+        (began, before), (ended, after) = looks[0], looks[-1]
+        return (after - before) / (ended - began)
+
     def forget(self) -> None:
         """From now on only what crosses from now on counts."""
-        self._best = []
+        self._best, self._looks = [], []
         while len(self._seen) > 1:
             self._seen.popleft()
 
@@ -74,6 +97,8 @@ class LinkRates:
         self._counted: Mapping[int, Crossed] = {}
         self._sent = self._received = 0
         self._up, self._down = _Window(), _Window()
+        self._delays_seconds: list[float] = []  # of this reduction's timers
+        self._began_at = 0.0  # by the loop's clock
 
     @property
     def known(self) -> Rates:
@@ -90,33 +115,38 @@ class LinkRates:
         return Crossed(self._sent, self._received)
 
     @contextlib.asynccontextmanager
-    async def reduction(self, planned_seconds: float) -> AsyncGenerator[None]:
+    async def reduction(self, planned_seconds: float, planned_bytes: float) -> AsyncGenerator[None]:
         """Inside the block a reduction runs; what crosses the link meanwhile is what is learned.
 
-        0 planned: there was no plan. Of a reduction that is broken off nothing is learned.
+        `planned_bytes` are to cross each way in the planned seconds; 0 seconds: there was no plan. One that
+        is broken off shows a link that is faster than it was thought, or slower, if that is why it lasted.
         """
         clock = asyncio.get_running_loop().time
         began = clock()
         self.look(began)
-        self.began()
+        self.began(began)
         watching = asyncio.create_task(self._watch())
+        is_whole = False
         try:
             yield
+            is_whole = True
         finally:
             watching.cancel()
             self.look(clock())
-        self.ended(planned_seconds, clock() - began)
+            self.ended(planned_seconds, clock() - began, planned_bytes, is_whole)
 
     async def _watch(self) -> None:
         clock, cost = asyncio.get_running_loop().time, 0.0
         while True:
-            await asyncio.sleep(max(LOOK_SECONDS, cost / LOOK_COST))
+            due = clock() + max(LOOK_SECONDS, cost / LOOK_COST)
+            await asyncio.sleep(due - clock())
             began = clock()
-            self.look(began)
+            self.look(began, began - due)
             cost = clock() - began
 
-    def look(self, now: float) -> None:
-        """Count what has crossed since the last look."""
+    def look(self, now: float, delay_seconds: float = 0.0) -> None:
+        """Count what has crossed since the last look, which comes later than it should by so much."""
+        self._delays_seconds.append(delay_seconds)
         connections = self._look()
         for inode, counts in connections.items():
             before = self._counted.get(inode, Crossed(0, 0))
@@ -126,27 +156,46 @@ class LinkRates:
         self._up.add(now, self._sent)
         self._down.add(now, self._received)
 
-    def began(self) -> None:
+    def began(self, now: float) -> None:
         """A reduction begins: what crosses now counts for it."""
+        self._began_at = now
         self._up.forget()
         self._down.forget()
+        self._delays_seconds = []
 
-    def ended(self, planned_seconds: float, seconds: float) -> None:
-        """A reduction has ended after so long."""
-        is_late = not planned_seconds or seconds > LATE * planned_seconds
+    def ended(
+        self, planned_seconds: float, seconds: float, planned_bytes: float, is_whole: bool = True
+    ) -> None:
+        """A reduction has ended after so long; not `is_whole`: it was broken off."""
+        is_starved = statistics.fmean(self._delays_seconds or [0.0]) > STARVED_SECONDS
+        is_late = seconds > LATE * planned_seconds if planned_seconds else is_whole
+        # What a link must have carried not to be the one that was slow; without a plan nobody knows.
+        asked = ASKED_SHARE * planned_bytes / planned_seconds if planned_seconds else math.inf
+
+        def moved(estimate: float, seen: float) -> float:
+            if planned_seconds and estimate and seen > FASTER * estimate:
+                return GROWTH * seen
+            if not seen or (is_starved and seen < estimate):
+                return estimate
+            if is_starved and not estimate:
+                return 0.0
+            if is_late and seen < asked:
+                return seen
+            return max(seen, FORGET * estimate if is_whole else estimate)
+
+        def seen(window: _Window) -> float:
+            if not planned_seconds:
+                return ERR_LOW * (window.best or window.between(self._began_at, self._began_at + seconds))
+            begin = self._began_at + PROBE_FROM * planned_seconds + SHOWN_AFTER_SECONDS
+            return window.between(begin, begin + SHOWN_SECONDS)
+
         learned = self._learned
         self._learned = Rates(
-            up_bytes_per_second=_moved(learned.up_bytes_per_second, self._up.best, is_late),
-            down_bytes_per_second=_moved(learned.down_bytes_per_second, self._down.best, is_late),
+            up_bytes_per_second=moved(learned.up_bytes_per_second, seen(self._up)),
+            down_bytes_per_second=moved(learned.down_bytes_per_second, seen(self._down)),
         )
         if self._learned != learned:
             write_unsynced(self._path, msgspec.json.encode(self._learned))
-
-
-def _moved(estimate: float, seen: float, is_late: bool) -> float:
-    if not seen:
-        return estimate
-    return seen if is_late else max(seen, FORGET * estimate)
 
 
 def kept_rates(directory: Path) -> Rates:

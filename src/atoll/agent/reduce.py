@@ -5,11 +5,12 @@ reduced pieces on the same streams. An owner adds a piece as soon as all partici
 sorted id order, fp32, weighted; encodes the sum once; and serves everybody, itself included, those bytes.
 
 Between a participant and an owner there may be several streams, the lanes, each on a connection of its own:
-whichever is free takes the next piece. Where the attempt says how long it should take, each flow is spread
-over that time (`pacer.py`).
+whichever is free takes the next piece. Where the attempt says how long it should take, all that goes to one
+agent is spread over that time (`pacer.py`).
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
@@ -19,7 +20,7 @@ from atoll.agent.assembly import Assembly
 from atoll.agent.intake import Intake
 from atoll.agent.lanes import MAX_LANES
 from atoll.agent.measure import measure_piece
-from atoll.agent.pacer import Pacer
+from atoll.agent.pacer import Pacer, Uplink
 from atoll.agent.patience import Patience
 from atoll.agent.payload import Payload
 from atoll.agent.pieces import FalsePieces, check_piece, check_table
@@ -32,16 +33,9 @@ from atoll.words import one_line
 
 ROOM_BYTES = 64 << 20  # of pieces that an owner keeps unread, of all participants together
 MIN_ROOM, MAX_ROOM = 8, 128  # pieces that it keeps of one
+PIECES_A_LANE = 2  # at least: a small payload gains nothing by more lanes
 PATIENCE_SHARE = 0.25  # of the planned time: the least that a wait for the next piece may take
 Report = Callable[[Reduced | Fault], Awaitable[None]]
-
-
-class Flow:
-    """The pieces that one agent sends another: their order, shared by the lanes, and when each is due."""
-
-    def __init__(self, part: Slice, seconds: float) -> None:
-        self.pieces: Iterator[int] = iter(part.pieces)
-        self.pacer = Pacer(part.num_pieces, seconds)
 
 
 class Reduction:
@@ -55,11 +49,12 @@ class Reduction:
         payload: Payload | None,
         progress_seconds: float,
         report: Report,
-        num_lanes: Callable[[str], int] = lambda owner: 1,
+        num_lanes: Callable[[str, float], int] = lambda owner, bytes_per_second: 1,
     ) -> None:
         """An owner waits `progress_seconds` for a participant's next piece, a participant twice that.
 
-        Where that is longer, they wait for PATIENCE_SHARE of the planned time. `num_lanes` to an owner.
+        Where that is longer, they wait for PATIENCE_SHARE of the planned time. `num_lanes` says how many to
+        an owner that is sent so many bytes per second; 0: as many as it can be.
         """
         self.me = me
         self.attempt = attempt
@@ -69,22 +64,52 @@ class Reduction:
         self._payload = payload
         self._report = report
         self._num_lanes = num_lanes
-        self.sent_at = 0.0  # by the loop's clock: when my payload had left
+        # By the loop's clock; 0: not yet. When it began, my payload had left, my slices were reduced, and
+        # these had left.
+        self.began_at = self.sent_at = self.reduced_at = self.given_at = 0.0
         self._served: set[tuple[int, str, int]] = set()
         others = [share.island for share in attempt.participants if share.island != me]
-        room = ROOM_BYTES // (max(len(others), 1) * assembly.codec.max_bytes(self._layout.piece_elements))
-        room = max(MIN_ROOM, min(MAX_ROOM, room))
+        room = max(MIN_ROOM, min(MAX_ROOM, ROOM_BYTES // (max(len(others), 1) * self._piece_bytes)))
         own = [(number, part) for number, part in enumerate(attempt.slices) if part.owner == me]
         self._intakes = {(n, other): Intake(part.pieces, room) for n, part in own for other in others}
-        self._giving = {(n, other): Flow(part, attempt.seconds) for n, part in own for other in others}
+        # What is still to be given of each slice to each participant; its lanes share the order.
+        self._giving = {(n, other): iter(part.pieces) for n, part in own for other in others}
+        self._pacers = self._paced()
+
+    @property
+    def num_bytes(self) -> int:
+        """What is to leave by this agent's link, and as much is to come: at most, where sizes vary."""
+        return self._uplink.num_pieces * self._piece_bytes
+
+    @property
+    def _piece_bytes(self) -> int:
+        return self.assembly.codec.max_bytes(self._layout.piece_elements)
+
+    def _paced(self) -> dict[str, Pacer]:
+        """For each other agent, the pace of all that it is sent. They begin one after the other."""
+        attempt = self.attempt
+        agents = sorted({self.me, *attempt.involved})
+        owned = Counter[str]()
+        for part in attempt.slices:
+            owned[part.owner] += part.num_pieces
+        counts = {
+            agent: (owned[agent] if attempt.share_of(self.me) else 0)
+            + (owned[self.me] if attempt.share_of(agent) else 0)
+            for agent in agents
+            if agent != self.me
+        }
+        self._uplink = Uplink(sum(counts.values()), attempt.seconds)
+
+        def phase(agent: str) -> float:
+            return (agents.index(agent) - agents.index(self.me)) % len(agents) / len(agents)
+
+        return {agent: Pacer(count, self._uplink, phase(agent)) for agent, count in counts.items()}
 
     async def run(self, transport: Transport) -> None:
         """Do my part; returns when every piece I can get on this way is in the assembly."""
-        self.sent_at = asyncio.get_running_loop().time()
-        for (
-            flow
-        ) in self._giving.values():  # so that what is reduced last is not late by how long the first took
-            flow.pacer.begin()
+        self.began_at = self.sent_at = asyncio.get_running_loop().time()
+        for pacer in self._pacers.values():
+            pacer.begin()
         work: list[Coroutine[Any, Any, None]] = []
         for number, part in enumerate(self.attempt.slices):
             if part.owner == self.me:
@@ -132,12 +157,13 @@ class Reduction:
                 raise TransportError("a piece was refused")
             await intake.put(index, data)
 
-    async def _give(self, stream: Stream[peers.ToOwner], flow: Flow) -> None:
-        for index in flow.pieces:
+    async def _give(self, stream: Stream[peers.ToOwner], indices: Iterator[int]) -> None:
+        for index in indices:
             piece = await self.assembly.get(index)
-            await flow.pacer.turn()
+            await self._pacers[stream.peer].turn()
             await stream.send(Piece(index), piece)
         await stream.send(NoMorePieces())
+        self.given_at = asyncio.get_running_loop().time()
 
     async def _own(self, number: int, part: Slice) -> None:
         """Reduce a slice that this agent owns, until a piece does not come or cannot be decoded."""
@@ -149,15 +175,18 @@ class Reduction:
             elements = self._layout.piece(index)
             values = total[: elements.stop - elements.start]
             values[:] = 0
+            arrivals: dict[str, float] = {}
             for at, share in enumerate(participants):
                 try:
-                    data = await patience.wait(share.island, self._copy(number, share.island, index))
+                    data = await self._copy(number, share.island, index)
                 except TransportError as error:
                     await self._fault(share.island, "silent", str(error))
                     return
                 except FalsePieces as error:
                     await self._fault(self.me, "lost", str(error))
                     return
+                if intake := self._intakes.get((number, share.island)):
+                    arrivals[share.island] = intake.taken_came_at
                 try:
                     copy = np.frombuffer(data, np.uint8)
                     squares[at] += codec.add_decoded(copy, np.float32(share.factor), values)
@@ -168,6 +197,10 @@ class Reduction:
             out = np.empty(codec.max_bytes(len(values)), np.uint8)
             size = codec.encode(values, out)
             await self.assembly.put(index, out[:size].data)
+            if late := patience.check(arrivals):
+                await self._fault(late, "silent", f"the others have waited too long for piece {index}")
+                return
+        self.reduced_at = asyncio.get_running_loop().time()
         digest = root(self.assembly.slice_table(part))
         reduced = Reduced(
             step=self.attempt.step,
@@ -210,7 +243,7 @@ class Reduction:
     # -------------------------------------------------------------------------------------- as a participant
     async def _exchange(self, transport: Transport, number: int, part: Slice, payload: Payload) -> None:
         """My payload to an owner, its reduced pieces back."""
-        flow, missing = Flow(part, self.attempt.seconds), set(part.pieces)
+        indices, missing = iter(part.pieces), set(part.pieces)
 
         async def travel(lane: int) -> None:
             addresses = self.attempt.addresses[part.owner]
@@ -219,21 +252,29 @@ class Reduction:
                 opening = ReduceOpen(self.attempt.step, self.attempt.number, number, lane)
                 await stream.send(opening, b"" if lane else bytes(payload.pieces.table))
                 await together(
-                    self._send_pieces(stream, flow, payload), self._receive_pieces(stream, missing)
+                    self._send_pieces(stream, indices, payload), self._receive_pieces(stream, missing)
                 )
             finally:
                 await stream.close()
 
         try:
-            await together(*(travel(lane) for lane in range(self._num_lanes(part.owner))))
+            num_lanes = self._num_lanes(part.owner, self._bytes_per_second(part.owner))
+            num_lanes = max(1, min(num_lanes, part.num_pieces // PIECES_A_LANE))
+            await together(*(travel(lane) for lane in range(num_lanes)))
             if missing:
                 raise TransportError(f"{part.owner} has sent {len(missing)} of its pieces on no lane")
         except TransportError as error:
             await self._fault(part.owner, "unreachable", str(error))
 
-    async def _send_pieces(self, stream: Stream[peers.ToParticipant], flow: Flow, payload: Payload) -> None:
-        for index in flow.pieces:
-            await flow.pacer.turn()
+    def _bytes_per_second(self, agent: str) -> float:
+        """How much is to flow to an agent; it is as much as comes from it. 0: as much as can be."""
+        return self._pacers[agent].per_second * self._piece_bytes
+
+    async def _send_pieces(
+        self, stream: Stream[peers.ToParticipant], indices: Iterator[int], payload: Payload
+    ) -> None:
+        for index in indices:
+            await self._pacers[stream.peer].turn(is_own=True)
             piece = payload.pieces[index]
             await within(2 * self.progress_seconds, stream.send(Piece(index), piece), stream.peer)
         await stream.send(NoMorePieces())

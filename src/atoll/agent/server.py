@@ -175,12 +175,14 @@ class Agent:
         )
 
     def _beat(self) -> m.Beat:
+        self.accounts.beat_left()
         beat = self.accounts.beat(self._transport.sent_bytes, *self.work.donor.progress)
         return msgspec.structs.replace(beat, rates=self.work.rates.known)
 
     def _received(self, message: control.ToAgent) -> None:
         match message:
             case m.BeatHeard():
+                self.accounts.beat_answered()
                 self._overview = message.overview
                 self._show_pulse()
             case m.Donors():
@@ -211,6 +213,7 @@ class Agent:
 
     def _link_changed(self, reason: str) -> None:
         self._lost = one_line(reason)
+        self.accounts.line_changed()
         self.accounts.say(reason or "linked to the coordinator")
         self._show_pulse()
 

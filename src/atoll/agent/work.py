@@ -167,8 +167,8 @@ class BackgroundWork:
         async def report(message: m.Reduced | m.Fault) -> None:
             self._report(message)
 
-        def num_lanes(owner: str) -> int:
-            return self._lanes.count(owner, len(attempt.addresses))
+        def num_lanes(owner: str, bytes_per_second: float) -> int:
+            return self._lanes.count(owner, len(attempt.addresses), bytes_per_second)
 
         patience_seconds = attempt.patience_seconds or PROGRESS_SECONDS
         reduction = Reduction(self._island, attempt, assembly, mine, patience_seconds, report, num_lanes)
@@ -176,9 +176,10 @@ class BackgroundWork:
             self._reduction = reduction
             self._reduction_changed.notify_all()
         started = now()
+        self._accounts.longest_beat_seconds()  # from now on
         self.donor.give_way(True)
         try:
-            async with self.rates.reduction(attempt.seconds):
+            async with self.rates.reduction(attempt.seconds, reduction.num_bytes):
                 before = self.rates.crossed
                 await reduction.run(self._transport)
         finally:
@@ -186,9 +187,11 @@ class BackgroundWork:
         crossed = self.rates.crossed
         self._exchange = Exchange(
             send_seconds=reduction.sent_at - started,
+            own_seconds=max(0.0, reduction.reduced_at - started),
             reduce_seconds=now() - started,
             sent_bytes=crossed.sent - before.sent,
             received_bytes=crossed.received - before.received,
+            beat_seconds=self._accounts.longest_beat_seconds(),
         )
         self._accounts.communicated(started)
 
@@ -234,7 +237,11 @@ class BackgroundWork:
         finally:
             await donors.close()
         exchange = msgspec.structs.replace(
-            self._exchange, disk_seconds=now() - started, norm=found.norm, cosine=found.cosine
+            self._exchange,
+            give_seconds=max(0.0, reduction.given_at - reduction.began_at),
+            disk_seconds=now() - started,
+            norm=found.norm,
+            cosine=found.cosine,
         )
         self._report(m.Exchanged(attempt.step, attempt.number, exchange))
         held = m.Held(

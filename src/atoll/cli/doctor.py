@@ -26,7 +26,7 @@ def add_to(verbs: Verbs) -> None:
 
 
 def doctor(options: argparse.Namespace) -> int:
-    links = parse_links("--mbit", options.mbit) if options.mbit else (None,)
+    links = parse_links("--mbit", options.mbit) if options.mbit else ()
     if len(links) > 1:
         raise UserError(f"--mbit {options.mbit}: one link, that of this machine; write UP/DOWN")
     with nothing_to_clean_up():
@@ -41,7 +41,7 @@ def doctor(options: argparse.Namespace) -> int:
         ticket=given_ticket(options.ticket) if options.ticket else "",
         run_dir=options.dir,
         listen=parse_address("--listen", options.listen, 0, WILDCARDS[0]),
-        mbit=links[0],
+        mbit=links[0] if links else None,
         relay=options.relay,
     )
     terminal = Terminal(quiet=options.json)

@@ -52,6 +52,8 @@ def add_to(verbs: Verbs) -> None:
     added.add_argument(
         "--every", type=int, metavar="N", help="with --follow: only each Nth state (default 1)"
     )
+    text = "with --follow: a text that each state continues, for the dashboard"
+    added.add_argument("--prompt", default="", help=text)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -64,6 +66,8 @@ def evaluate(options: argparse.Namespace) -> None:
     within("--every", 1 if options.every is None else options.every, 1, MAX_EVERY)
     if options.every is not None and not options.follow:
         raise UserError("--every: this is about the states of a run that goes on; give --follow")
+    if options.prompt and not options.follow:
+        raise UserError("--prompt: this is about the states of a run that goes on; give --follow")
     if options.follow and (len(options.models) > 1 or options.json):
         raise UserError("--follow: takes the directory of one run, and no --json; its results are files")
     # Read when those libraries are imported: their bars would break our lines.
@@ -82,6 +86,7 @@ def evaluate(options: argparse.Namespace) -> None:
             data=options.data,
             directory=options.dir,
             plot=options.plot,
+            prompt=options.prompt,
         )
         if options.follow:
             from atoll.evaluate.follow import follow

@@ -73,7 +73,7 @@ def _sinks(options: argparse.Namespace, follower: Follower, directory: Path) -> 
     """Those that were asked for. Raises UserError."""
     from atoll.sinks.prometheus import Prometheus
     from atoll.sinks.tensorboard import TensorBoard
-    from atoll.sinks.wandb import Wandb
+    from atoll.sinks.weights import Wandb
 
     found: list[Sink] = []
     if (given := options.prometheus) is not None:

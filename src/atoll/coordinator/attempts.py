@@ -51,7 +51,6 @@ class OpenAttempt:
         self._num_groups = len(audit.groups(record.slices))
         self.proposals = proposals  # of the participants; newer ones count in the next attempt only
         self.opened_at = now
-        self.lost_steps = 0.0  # outer steps that it has taken in vain, where it has failed
         self.assembled: Assembled | None = None
         self.assembled_at = 0.0
         self.holders = Holders()
@@ -187,6 +186,7 @@ class OpenAttempt:
             return False
         measures = [held.measure, held.own_measure][: 1 + (island in self.participants)]
         if any(audit.unpacked(measure, self._num_groups) is None for measure in measures):
+            self.note_unable(island)
             return False
         self.holders[island] = held
         self.not_holding.pop(island, None)

@@ -23,6 +23,11 @@ class Deadline:
         self._seen_seconds.append(seconds)
 
     @property
+    def is_learned(self) -> bool:
+        """Whether a duration was observed."""
+        return bool(self._seen_seconds)
+
+    @property
     def median_seconds(self) -> float:
         """The median of the last durations."""
         return median(self._seen_seconds) if self._seen_seconds else self.initial_seconds

@@ -110,8 +110,9 @@ Effect = Persist | Send | Timer | Report
 class Effects(list[Effect]):
     """What one event leads to, in order."""
 
-    def __init__(self, step: int = 0) -> None:
+    def __init__(self, step: int = 0, now: float = 0.0) -> None:
         super().__init__()
+        self.now = now  # when it happened
         self._step = step
 
     def send(self, island: str, message: control.ToAgent) -> None:

@@ -11,6 +11,7 @@ from atoll.coordinator.audit import Audit
 from atoll.coordinator.effects import Effects
 from atoll.coordinator.holding import Verdict
 from atoll.coordinator.members import Members
+from atoll.coordinator.plans import Plans
 from atoll.coordinator.rules import Rules
 from atoll.coordinator.standing import Standing
 from atoll.events.step import Cause
@@ -21,10 +22,10 @@ from atoll.swarm.records import Disputed
 class Evidence:
     """Weighs what is said, charges who is to blame, and reports whom that leaves out."""
 
-    def __init__(self, rules: Rules, members: Members) -> None:
+    def __init__(self, rules: Rules, members: Members, plans: Plans) -> None:
         self.standing = Standing(members.hand)
         self.audit = Audit(members.hand, members.is_relay)
-        self._rules = rules
+        self._rules, self._plans = rules, plans
         self._admission = Admission(rules.clip_norm_ratio, rules.max_norm_ratio)
 
     def begin_step(self) -> None:
@@ -69,9 +70,7 @@ class Evidence:
         if fault.kind == "failed":
             attempt.note_unable(accuser)
         if fault.kind != "failed" or accuser != peer:
-            self.standing.lost_steps = attempt.lost_steps
             self._following(do, lambda: self.standing.charge(accuser, peer, fault.kind, attempt.record))
-            self.standing.lost_steps = 0.0
         return True
 
     def weigh_reduced(self, attempt: OpenAttempt, do: Effects) -> tuple[Cause | None, list[str]]:
@@ -163,7 +162,7 @@ class Evidence:
 
     def _following(self, do: Effects, change: Callable[[], object]) -> None:
         """Make a change of the standing, and report whom it leaves out."""
-        before = self.standing.excluded
+        before, self.standing.lost_steps = self.standing.excluded, self._plans.lost_steps(do.now)
         change()
         for island in sorted(self.standing.excluded - before):
             do.report(events.Excluded(island=island, reason=self.standing.reasons[island]))

@@ -142,11 +142,14 @@ class Plans(dict[str, Plan]):
         """
         usual_seconds = self.reductions.median_seconds
         patience = max(MIN_PATIENCE_SECONDS, PATIENCE_REDUCTIONS * usual_seconds)
-        return min(doubled(patience, number), MAX_PATIENCE_SECONDS) if usual_seconds else 0.0
+        return min(doubled(patience, number), MAX_PATIENCE_SECONDS) if self.reductions.is_learned else 0.0
 
-    def share_of_step(self, seconds: float) -> float:
-        """How many steps of the length of this one so many seconds are; 0 where its length is not known."""
-        return seconds / self.length_seconds if self.length_seconds else 0.0
+    def lost_steps(self, now: float) -> float:
+        """How many steps of the length of this one have passed since half of its islands were done; 0 where
+        that is not known.
+        """
+        is_known = self.half_done_at < math.inf and self.length_seconds
+        return max(0.0, now - self.half_done_at) / self.length_seconds if is_known else 0.0
 
     @property
     def length_seconds(self) -> float:

@@ -46,7 +46,8 @@ class Coordinator:
         self.term = term
         self.history = History(rules.genesis_root)
         self.members = Members()
-        self.plans, self.evidence = Plans(rules), Evidence(rules, self.members)
+        self.plans = Plans(rules)
+        self.evidence = Evidence(rules, self.members, self.plans)
         self.standing = self.evidence.standing
         self.doubt = Doubt(self.history, self.plans, self.members, rules.doubt_seconds)
         self.holding = Holding(rules, self.members, lambda: self.plans.length_seconds)
@@ -105,7 +106,7 @@ class Coordinator:
 
     def step(self, event: e.Event, now: float) -> list[e.Effect]:
         """What to do about one event."""
-        self._do = e.Effects(self.head)
+        self._do = e.Effects(self.head, now)
         match event:
             case e.Joined():
                 self._joined(event, now)
@@ -328,7 +329,6 @@ class Coordinator:
         attempt = self.attempt or self._closed
         if attempt is None or not attempt.is_about(fault):
             return False
-        attempt.lost_steps = self.plans.share_of_step(now - attempt.opened_at)
         if not self.evidence.hear(member.island, fault, attempt, self._do):
             return False
         self.links.note_fault(member.island, fault)

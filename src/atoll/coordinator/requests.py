@@ -57,15 +57,24 @@ class Requests:
         try:
             certificate = server.keys.issue(request.csr, RELAY if request.relay else ISLAND)
             island = common_name(certificate)
-            who = {"place": request.place, "link": request.link}
-            kept = server.store.redeem(request.secret, island, request.contributor, certificate, **who)
+            kept = server.store.redeem(
+                request.secret,
+                island,
+                request.contributor,
+                certificate,
+                place=request.place,
+                link=request.link,
+            )
         except UserError as error:
             await stream.send(m.TicketRefused(str(error)))
             return
         if needs_renewal(kept) or role_of(kept) != role_of(certificate):
             server.store.keep_certificate(island, certificate)
             kept = certificate
-        server.events.write(Enrolled(island=island, contributor=request.contributor, **who))
+        told = Enrolled(
+            island=island, contributor=request.contributor, place=request.place, link=request.link
+        )
+        server.events.write(told)
         server.reach.enrolled(island, stream.peer_host)
         await stream.send(m.Enrolled(kept, server.run))
 
@@ -152,6 +161,7 @@ class Requests:
                 root=root.hex(),
                 scores=told.scores,
                 heldout_losses=told.heldout_losses,
+                samples=told.samples,
             )
         )
         return m.EvaluationTold()

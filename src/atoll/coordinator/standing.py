@@ -159,6 +159,7 @@ class Standing:
         charged = [island for island in participants if self._num_charges[island]]
         worst = max(charged, key=lambda island: self._num_charges[island], default="")
         if worst:
+            self.lost_steps = 0.0  # it may be without any fault
             self.convict(worst, "no owner could exchange with it")
         self.ownerless_steps = {}
         return worst

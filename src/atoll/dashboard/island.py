@@ -87,10 +87,10 @@ class Island:
         spent = (
             (now[0] - before[0], now[1] - before[1], max(0.0, now[2] - before[2])) if is_same_life else now
         )
+        self._gave_steps.append(step)  # first, as an absurd one is refused before anything is changed
+        self._gave_tokens.append(given.tokens)
         self._seconds = now
         self.tokens += given.tokens
-        self._gave_steps.append(step)
-        self._gave_tokens.append(given.tokens)
         self.num_commits += 1
         self.last_commit = step
         self.loss, self.heldout_loss = given.loss, metrics.heldout_loss or self.heldout_loss

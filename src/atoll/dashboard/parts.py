@@ -25,7 +25,7 @@ def encoded(source: Source, name: Name) -> bytes:
     reducer = source.reducer
     match name:
         case "about":
-            return msgspec.json.encode(shown.about(reducer, source.reader.complaint))
+            return msgspec.json.encode(shown.about(reducer, source.complaint))
         case "now":
             return msgspec.json.encode(shown.now(reducer, time.time(), source.reading))
         case "islands":

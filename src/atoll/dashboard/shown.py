@@ -21,9 +21,7 @@ from atoll.dashboard.view import (
 )
 from atoll.events import Alert, Evaluated
 from atoll.status import IslandStatus
-from atoll.words import MAX_NAME_LENGTH, one_line
-
-MAX_SAMPLE = 1_000  # characters of a text that the model has written
+from atoll.words import MAX_NAME_LENGTH, MAX_SAMPLE_LENGTH, one_line
 
 
 def about(reducer: Reducer, complaint: str) -> About:
@@ -181,5 +179,5 @@ def _evaluation(event: Evaluated) -> Evaluation:
         step=event.step,
         scores={named(name): (score.value, score.standard_error) for name, score in event.scores.items()},
         heldout_losses={named(name): loss for name, loss in event.heldout_losses.items()},
-        samples=[one_line(text, MAX_SAMPLE) for text in event.samples],
+        samples=[one_line(text, MAX_SAMPLE_LENGTH) for text in event.samples],
     )

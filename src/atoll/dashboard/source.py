@@ -27,7 +27,7 @@ class Source:
     def _begin(self) -> None:
         self.reader = EventReader(self.run_dir.events)
         self.reducer = Reducer(about(self.run_dir))
-        self.num_events = 0
+        self.num_events = self.num_senseless = 0
 
     def advance(self) -> int:
         """Reduce what has come; return how many events that were. One chunk at most: ask again."""
@@ -36,9 +36,22 @@ class Source:
             self._begin()
         events = self.reader.read(CHUNK_BYTES)
         for event in events:
-            self.reducer.take(event)
+            try:
+                self.reducer.take(event)
+            except (
+                ValueError,
+                OverflowError,
+            ):  # a step or a count beyond all sense: no coordinator wrote that
+                self.num_senseless += 1
         self.num_events += len(events)
         return len(events)
+
+    @property
+    def complaint(self) -> str:
+        """What of the file was not shown, for people; "" if all is."""
+        more = f"{self.num_senseless} events name figures that no run can have, and are left out"
+        said = [self.reader.complaint, *([more] if self.num_senseless else [])]
+        return "; ".join(filter(None, said))
 
     @property
     def reading(self) -> float | None:

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 from atoll import recipe
+from atoll.data.manifest import TOKENIZER_DIR
+from atoll.data.tokenizer import Tokenizer
 from atoll.errors import UserError
 from atoll.evaluate import results
 from atoll.evaluate.data import DataSets
@@ -19,12 +21,16 @@ from atoll.evaluate.table import figure_of
 from atoll.evaluate.verb import Shown, Wanted
 from atoll.files import DirectoryLock, remove_leftovers
 from atoll.metrics import Score
+from atoll.model.generate import Sampling, generate
+from atoll.model.hf import Model
 from atoll.run import operate
 from atoll.run.directory import RunDir
 from atoll.swarm import messages as m
+from atoll.words import MAX_SAMPLE_LENGTH, one_line
 
 POLL_SECONDS = 2.0
 QUIET_SECONDS = 600.0  # without a new state, until people are told
+SAMPLING = Sampling(max_tokens=80, temperature=0.8)  # equal draws for every state, so that they compare
 LAST_WORD_SECONDS = 60.0  # in which a coordinator is told of the last states
 
 
@@ -52,7 +58,7 @@ class _Following:
 
     def __init__(self, run_dir: RunDir, directory: Path, wanted: Wanted, every: int, shown: Shown) -> None:
         self._run_dir, self._directory, self._plot, self._shown = run_dir, directory, wanted.plot, shown
-        self._every = every
+        self._every, self._prompt = every, wanted.prompt
         self._data = Data(run_dir, shown.say)
         self._measuring = Measuring(wanted.asked, DataSets(wanted.data), directory, shown.say, shown.report)
         self._newest: int | None = None  # state that was looked at
@@ -115,13 +121,20 @@ class _Following:
                 self._shown.tell(f"without held-out loss: {error}")
                 losses = {}
             found = self._measuring.measure(files, checkpoint)
+            samples = sampled(model, self._run_dir, self._prompt) if self._prompt else ()
         self._shown.results(found, self._measuring.left_out)
         for source, loss in losses.items():
             self._shown.tell(f"held-out {source}: {loss:.3f} nats per token")
+        for text in samples:
+            self._shown.tell(text)
         self._shown.curves(results.load(self._directory), checkpoint.run_id, self._plot)
         self._untold.append(
             m.TellEvaluation(
-                step=state.saved.step, root=state.saved.root, scores=scores_of(found), heldout_losses=losses
+                step=state.saved.step,
+                root=state.saved.root,
+                scores=scores_of(found),
+                heldout_losses=losses,
+                samples=samples,
             )
         )
         self._tell()
@@ -140,6 +153,14 @@ class _Following:
                 self._shown.tell(f"the coordinator does not take this: {error}")
             self._is_silent = False
             self._untold.pop(0)
+
+
+def sampled(model: Model, run_dir: RunDir, prompt: str) -> tuple[str, ...]:
+    """The prompt and how a state continues it, on one line. Raises UserError for one that is too long."""
+    tokenizer = Tokenizer.load(run_dir.data / TOKENIZER_DIR / "tokenizer.json")
+    tokens = [int(token) for token in tokenizer.encode_documents([prompt])[0]]
+    (written,) = generate(model, [tokens], SAMPLING, frozenset(tokenizer.eos_ids))
+    return (one_line(tokenizer.decode([*tokens, *written]), MAX_SAMPLE_LENGTH),)
 
 
 def newest_step(run_dir: RunDir) -> int | None:

@@ -33,6 +33,7 @@ class Wanted:
     data: Path | None = None
     directory: Path | None = None  # of results
     plot: Path | None = None
+    prompt: str = ""  # that each state of a run which is followed continues; none where it is empty
 
 
 class Shown:

@@ -71,15 +71,16 @@ PING = Service(
     server_door=peers.PINGED_DOOR,
     caller_door=peers.PINGING_DOOR,
     callers=MEMBERS | {COORDINATOR},
-    limit=Limit(8, 10.0, 100),
+    limit=Limit(32, 10.0, 100),
 )
-# A relay has nothing to be reduced.
+# A relay has nothing to be reduced. A reduction has up to 16 lanes of a member, and those of the attempt
+# before may not have ended yet.
 REDUCE = Service(
     name="Reduce",
     server_door=peers.OWNER_DOOR,
     caller_door=peers.PARTICIPANT_DOOR,
     callers=frozenset({ISLAND}),
-    limit=Limit(16),
+    limit=Limit(32),
 )
 FETCH = Service(
     name="Fetch",

@@ -30,9 +30,13 @@ atoll.chart = (id, data, make, kind = "", said = "") => {
     operable(host, chart);
   }
   host.plot = chart.plot;
+  rest(chart.plot);
   host.setAttribute("aria-label", said);
   return chart.plot;
 };
+
+// Without a cursor the legend tells of the last point.
+const rest = (plot) => { if (plot.cursor.idx == null || plot.cursor.left < 0) plot.setLegend({ idx: plot.data[0].length - 1 }); };
 
 function options(host, own) {
   const grid = { stroke: colour("--line"), width: 1 };
@@ -61,6 +65,7 @@ function operable(host, chart) {
     const index = Math.max(0, Math.min(last, to));
     plot.setCursor({ left: plot.valToPos(plot.data[0][index], "x"), top: 10 });
   };
+  chart.plot.over.addEventListener("mouseleave", () => setTimeout(() => rest(chart.plot)));
   new ResizeObserver(() => {
     const width = host.clientWidth;
     if (width && (Math.abs(width - host.plot.width) > 1 || Math.abs(height(host) - host.plot.height) > 1)) host.plot.setSize({ width, height: height(host) });

@@ -30,6 +30,7 @@ atoll.duration = (seconds) => {
 atoll.clock = (seconds) => {
   if (seconds == null) return atoll.NOT_KNOWN;
   const at = new Date(1000 * seconds);
+  if (Number.isNaN(at.getTime())) return atoll.NOT_KNOWN;
   const time = at.toLocaleTimeString("en-GB");
   return Date.now() - at < 20 * 3600e3 ? time : `${at.toLocaleDateString("en-CA")} ${time.slice(0, 5)}`;
 };

@@ -77,7 +77,7 @@ atoll.runCounter = () => {
 };
 
 atoll.lines = (lines) => lines.map((line) =>
-  atoll.node("li", { class: KINDS[line.kind] || "other" }, atoll.node("time", { datetime: new Date(1000 * line.time).toISOString() }, atoll.clock(line.time)), " ",
+  atoll.node("li", { class: KINDS[line.kind] || "other" }, atoll.node("time", {}, atoll.clock(line.time)), " ",
     atoll.node("span", {}, line.text)));
 
 atoll.drawStory = (story, about) => {

@@ -10,10 +10,11 @@ from atoll.swarm.bounds import Root, Signed
 from atoll.swarm.messages.door import Door
 from atoll.swarm.messages.enrolment import MAX_REQUEST_BYTES
 from atoll.swarm.records import Message
-from atoll.words import Line, Name
+from atoll.words import Line, Name, Sample
 
 MAX_USES = 10_000  # of a ticket
 MAX_HOURS = 24.0 * 366
+MAX_SAMPLES = 4  # of an evaluation
 MAX_FIGURES = 64  # scores, and held-out losses, of an evaluation
 DOOR_BYTES = 64 << 10  # so many figures, with their names
 
@@ -91,6 +92,7 @@ class TellEvaluation(Message, frozen=True, kw_only=True):
     root: Root  # of the state
     scores: Annotated[dict[Name, Score], Meta(max_length=MAX_FIGURES)]  # by lm-eval's name of the task
     heldout_losses: Annotated[dict[Name, float], Meta(max_length=MAX_FIGURES)]  # by source
+    samples: Annotated[tuple[Sample, ...], Meta(max_length=MAX_SAMPLES)] = ()  # that the state has written
 
 
 class EvaluationTold(Message, frozen=True):

@@ -14,7 +14,7 @@ class Wandb:
 
     def __init__(self, project: str, run_id: str, directory: Path) -> None:
         """`directory`: for what is written on this machine."""
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
 
         directory.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(

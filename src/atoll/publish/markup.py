@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from atoll.words import one_line
 
-NO_BREAK = "\u00a0"
+NO_BREAK = "&nbsp;"
 PLAIN = set(string.ascii_letters + string.digits + " ,'")
 
 

@@ -159,12 +159,25 @@ class GrpcTransport:
         return stream
 
     async def serve(self, listen: Address, handlers: Mapping[Service[Any, Any], Handler]) -> int:
-        def certificate() -> Any:  # gRPC asks at every handshake, so that a renewed one is shown at once
-            own = self._credentials
+        shown = self._credentials
+
+        def configuration(own: Credentials) -> Any:
             return grpc.ssl_server_certificate_configuration([(own.key, own.certificate)], own.authority)
 
+        def renewed() -> Any:
+            """What gRPC asks at every handshake: None while nothing is new.
+
+            With a configuration each time agents crashed (SIGSEGV in grpcio 1.85.3) when several peers
+            dialled them at once, as lanes do.
+            """
+            nonlocal shown
+            if self._credentials is shown:
+                return None
+            shown = self._credentials
+            return configuration(shown)
+
         secure = grpc.dynamic_ssl_server_credentials(
-            certificate(), certificate, require_client_authentication=True
+            configuration(shown), renewed, require_client_authentication=True
         )
         return await self._serve(listen, handlers, secure)
 

@@ -10,7 +10,16 @@ from worlds.swarm import LAYOUT
 
 from atoll.agent.donor import YIELD_SECONDS, Donor
 from atoll.agent.intake import Intake
-from atoll.agent.lanes import LANE_BYTES, LONG_SECONDS, MAX_LANES, MAX_LANES_OF_ALL, MIN_LANES, Lanes
+from atoll.agent.lanes import (
+    LANE_BYTES,
+    LONG_SECONDS,
+    MAX_LANES,
+    MAX_LANES_OF_ALL,
+    MAX_WARMED,
+    MIN_LANES,
+    PIECES_A_LANE,
+    Lanes,
+)
 from atoll.agent.log import UpdateLog
 from atoll.agent.pacer import PROBE_FROM, PROBE_GAIN, PROBE_SECONDS, QUEUE_SECONDS, Pacer, Uplink
 from atoll.agent.patience import Patience
@@ -210,7 +219,9 @@ def test_who_makes_all_others_wait_many_times_as_long_is_not_waited_for() -> Non
 
 
 # ------------------------------------------------------------------------------------------------------ lanes
-def lanes_after(delay_seconds: float, num_agents: int, bytes_per_second: float = 0.0) -> int:
+def lanes_after(
+    delay_seconds: float, num_agents: int, bytes_per_second: float = 0.0, num_pieces: int = 1000
+) -> int:
     """How many lanes to an agent whose answers take so long."""
 
     async def main() -> int:
@@ -224,8 +235,8 @@ def lanes_after(delay_seconds: float, num_agents: int, bytes_per_second: float =
         port = await MemoryTransport(network, "far").serve(Address("memory", 0), {PING: pong})
         lanes = Lanes(MemoryTransport(network, "me"))
         await lanes.warm({"far": (Address("memory", port),), "gone": (Address("memory", 99),)})
-        assert lanes.count("gone", num_agents) == 1
-        return lanes.count("far", num_agents, bytes_per_second)
+        assert lanes.count("gone", num_agents, 0.0, 1000) == 1
+        return lanes.count("far", num_agents, bytes_per_second, num_pieces)
 
     return clock.run(main())
 
@@ -242,6 +253,32 @@ def test_the_more_is_under_way_the_more_lanes_share_it() -> None:
     assert lanes_after(0.1, 3, 1e9) == MAX_LANES
     assert lanes_after(0.1, MAX_LANES_OF_ALL // 5, 1e9) == 5
     assert lanes_after(LONG_SECONDS / 2, 3, 1e9) == 1
+
+
+def test_few_pieces_have_few_lanes() -> None:
+    assert lanes_after(0.1, 3, 1e9, num_pieces=3 * PIECES_A_LANE) == 3
+    assert lanes_after(0.1, 3, 1e9, num_pieces=1) == 1
+
+
+def test_where_there_are_many_agents_none_is_dialled_before_it_is_needed() -> None:
+    async def main() -> None:
+        network, dialled = Network(), list[str]()
+
+        async def pong(stream: Stream) -> None:
+            dialled.append(stream.peer)
+            await stream.receive(5)
+            await stream.send(m.Pong())
+
+        port = await MemoryTransport(network, "far").serve(Address("memory", 0), {PING: pong})
+        others = {f"gone{number}": (Address("memory", 99),) for number in range(MAX_WARMED)}
+        lanes = Lanes(MemoryTransport(network, "me"))
+        await lanes.warm(others | {"far": (Address("memory", port),)})
+        assert not dialled
+        others.popitem()
+        await lanes.warm(others | {"far": (Address("memory", port),)})
+        assert dialled
+
+    clock.run(main())
 
 
 # ------------------------------------------------------------------------------------------------------ rates

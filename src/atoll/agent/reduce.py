@@ -33,7 +33,6 @@ from atoll.words import one_line
 
 ROOM_BYTES = 64 << 20  # of pieces that an owner keeps unread, of all participants together
 MIN_ROOM, MAX_ROOM = 8, 128  # pieces that it keeps of one
-PIECES_A_LANE = 2  # at least: a small payload gains nothing by more lanes
 PATIENCE_SHARE = 0.25  # of the planned time: the least that a wait for the next piece may take
 Report = Callable[[Reduced | Fault], Awaitable[None]]
 
@@ -49,12 +48,12 @@ class Reduction:
         payload: Payload | None,
         progress_seconds: float,
         report: Report,
-        num_lanes: Callable[[str, float], int] = lambda owner, bytes_per_second: 1,
+        num_lanes: Callable[[str, float, int], int] = lambda owner, bytes_per_second, num_pieces: 1,
     ) -> None:
         """An owner waits `progress_seconds` for a participant's next piece, a participant twice that.
 
         Where that is longer, they wait for PATIENCE_SHARE of the planned time. `num_lanes` says how many to
-        an owner that is sent so many bytes per second; 0: as many as it can be.
+        an owner that is sent so many bytes per second, 0: as many as it can be, in so many pieces.
         """
         self.me = me
         self.attempt = attempt
@@ -258,8 +257,8 @@ class Reduction:
                 await stream.close()
 
         try:
-            num_lanes = self._num_lanes(part.owner, self._bytes_per_second(part.owner))
-            num_lanes = max(1, min(num_lanes, part.num_pieces // PIECES_A_LANE))
+            rate = self._bytes_per_second(part.owner)
+            num_lanes = self._num_lanes(part.owner, rate, part.num_pieces)
             await together(*(travel(lane) for lane in range(num_lanes)))
             if missing:
                 raise TransportError(f"{part.owner} has sent {len(missing)} of its pieces on no lane")

@@ -167,8 +167,8 @@ class BackgroundWork:
         async def report(message: m.Reduced | m.Fault) -> None:
             self._report(message)
 
-        def num_lanes(owner: str, bytes_per_second: float) -> int:
-            return self._lanes.count(owner, len(attempt.addresses), bytes_per_second)
+        def num_lanes(owner: str, bytes_per_second: float, num_pieces: int) -> int:
+            return self._lanes.count(owner, len(attempt.addresses), bytes_per_second, num_pieces)
 
         patience_seconds = attempt.patience_seconds or PROGRESS_SECONDS
         reduction = Reduction(self._island, attempt, assembly, mine, patience_seconds, report, num_lanes)

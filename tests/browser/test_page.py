@@ -148,7 +148,7 @@ def test_a_live_run_with_churn_is_shown_as_it_goes(swarm, opened) -> None:
         timeout=WAIT,
     )
     before = commits(live)
-    live.islands["b"].child.socket.close()
+    live.islands["b"].child.stop()  # it has ended; so is it waited for
     live.islands["b"].start()
     live.until(lambda: sum(isinstance(event, Recovered) for event in live.events()) > 0, "its return", 90.0)
     page.wait_for_function(

@@ -164,7 +164,7 @@ def test_what_else_was_in_a_folder_is_told_and_does_not_change_the_digest(tmp_pa
         tmp_path, [story(n) for n in range(40)], **{"sources.tales": f'{{ jsonl = "{tmp_path}" }}'}
     )
     plain = prepare(recipe.load(path), tmp_path.parent / f"{tmp_path.name}-one")
-    (tmp_path / "b.jsonl.xz").write_bytes(b"")
+    (tmp_path / "b.jsonl.7z").write_bytes(b"")
     more = prepare(recipe.load(path), tmp_path.parent / f"{tmp_path.name}-two")
-    assert more.notes() == ["tales: 2 files left out, of another kind: b.jsonl.xz, r.toml"]
+    assert more.notes() == ["tales: 2 files left out, of another kind: b.jsonl.7z, r.toml"]
     assert more.digest() == plain.digest()

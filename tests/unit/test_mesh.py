@@ -54,7 +54,7 @@ def test_adopting_copies_the_outer_state_and_proves_it(state, tmp_path) -> None:
     def agent(its) -> None:
         its.hear(m.Attached)
         its.say(order(state))
-        assert its.hear(m.Adopted) == m.Adopted(3, root(state.table()))
+        assert its.hear(m.Adopted) == m.Adopted(3, root(state.table()), root(state.table()))
         its.say(m.Stopped(""))
 
     parameters = parameters_of(state)

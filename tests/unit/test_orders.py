@@ -44,7 +44,7 @@ class Talk:
         self.orders.attach()
         assert self.given(ADOPT) == ADOPT
         self.orders.adopted(ADOPT, b"root")
-        assert self.said() == [m.Attached(), m.Adopted(3, b"root")]
+        assert self.said() == [m.Attached(), m.Adopted(3, ADOPT.root, b"root")]
 
     def trains(self, plan: Plan = PLAN) -> None:
         """Adopt, and be given a plan."""

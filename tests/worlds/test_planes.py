@@ -45,7 +45,7 @@ def test_a_coordinator_that_says_what_only_a_trainer_may_loses_the_line_and_no_m
             nonlocal num_lines
             num_lines += 1
             await stream.send(m.Welcome(TERM, 0, swarm.genesis_root))
-            await stream.send(m.Adopted(0, b"false"))
+            await stream.send(m.Adopted(0, b"false", b"false"))
             while True:
                 await stream.receive(60)
 
@@ -53,7 +53,7 @@ def test_a_coordinator_that_says_what_only_a_trainer_may_loses_the_line_and_no_m
         await coordinator.serve(HOST.for_members, {CONTROL: false_control})
         swarm.start("a")
         agent = swarm.agents["a"]
-        adopted = m.Adopted(0, swarm.genesis_root)
+        adopted = m.Adopted(0, swarm.genesis_root, swarm.genesis_root)
         await swarm.until(lambda: num_lines > 2 and adopted in seen, "it dials again, and its trainer adopts")
         assert "an agent takes no such message from its coordinator" in agent.accounts.note
         assert "Adopted" in agent.accounts.note

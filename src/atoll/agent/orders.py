@@ -115,7 +115,7 @@ class Orders:
         """Say that the trainer holds the ordered state; `loaded` is the root over what it really holds."""
         self._plan = self._proposed = None
         self._loaded = loaded
-        self._say(Adopted(order.step, loaded))
+        self._say(Adopted(order.step, order.root, loaded))
 
     def measured(self, **figures: float | None) -> None:
         """Note figures, by their names in `Metrics`; they go out with the next progress or proposal."""

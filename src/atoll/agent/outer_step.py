@@ -117,8 +117,9 @@ def on_attached(state: OuterStep, attached: m.Attached) -> list[e.Effect]:
 
 def on_adopted(state: OuterStep, adopted: m.Adopted) -> list[e.Effect]:
     """The trainer has proven what it loaded. Wrong weights end this island: its memory cannot be trusted."""
-    if state.advancing or adopted.step != state.version:
-        # The state has moved since, so what was copied may mix two versions: another Adopt follows.
+    if state.advancing or (adopted.step, adopted.root) != (state.version, state.root):
+        # The state has moved since, perhaps to the same step of another branch, so what was copied may mix
+        # two versions: another Adopt follows.
         return []
     state.loaded = adopted.loaded
     effects: list[e.Effect] = [e.Send(m.Ready(state.version, state.root, state.loaded))]

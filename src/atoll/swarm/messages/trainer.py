@@ -52,6 +52,7 @@ class Adopted(Message, frozen=True):
     """A trainer has loaded a state, and proves it by a root over what its own tensors hold."""
 
     step: int
+    root: bytes  # of the state that it was ordered to load
     loaded: bytes  # root of the state's table with the trainer's own digests in place of the parameters'
 
 

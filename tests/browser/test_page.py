@@ -4,6 +4,7 @@ import contextlib
 import re
 import socket
 import time
+import urllib.request
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -122,9 +123,8 @@ def commits(swarm: Swarm) -> int:
 
 def open_when_there(opened, address: str):
     """The page, once the process that serves it is up."""
-    host, port = address.removeprefix("http://").strip("/").split(":")
     for _ in range(600):
-        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=1):
             return opened(address)
         time.sleep(0.1)
     raise AssertionError("the dashboard does not come up")

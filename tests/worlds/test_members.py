@@ -26,9 +26,14 @@ TOO_DEAR = {
 DEAR = [pytest.mark.slow, pytest.mark.xfail(reason="; ".join(TOO_DEAR.values()), strict=True)]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=DEAR if name in TOO_DEAR else ()) for name in ATTACKS]
-)
+LONG = {"opens streams, and reads none"}  # 40 s of processor
+
+
+def marks_of(name: str) -> list[pytest.MarkDecorator]:
+    return DEAR if name in TOO_DEAR else [pytest.mark.slow] if name in LONG else []
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks_of(name)) for name in ATTACKS])
 def test_an_attack_of_a_member_costs_the_others_little_and_only_it_is_left_out(tmp_path, name: str) -> None:
     async def main() -> None:
         attack, swarm = ATTACKS[name](), Swarm(tmp_path, num_outer_steps=1000)

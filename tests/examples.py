@@ -3,6 +3,8 @@
 from typing import Any
 
 from atoll.coordinator.rules import Rules
+from atoll.metrics import Metrics
+from atoll.status import IslandStatus, RunStatus
 from atoll.swarm import messages as m
 from atoll.swarm.records import Attempt, CommitRecord, Plan, Term
 
@@ -92,3 +94,52 @@ def commit_record(**changes: Any) -> CommitRecord:
         "previous": b"",
     }
     return CommitRecord(**{**plain, **changes})
+
+
+def island_status(**changes: Any) -> IslandStatus:
+    """Of an island that is here and has given nothing yet."""
+    plain = {
+        "island": "a" * 16,
+        "contributor": "",
+        "relay": False,
+        "present": True,
+        "ready": True,
+        "evicted": "",
+        "addresses": (),
+        "note": "",
+        "inner_step": 0,
+        "planned_inner_steps": 0,
+        "metrics": Metrics(),
+        "sent_bytes": 0,
+        "committed_tokens": 0,
+        "committed_tokens_by_source": {},
+    }
+    return IslandStatus(**{**plain, **changes})
+
+
+def run_status(**changes: Any) -> RunStatus:
+    """Of a run that is hosted and has committed nothing yet."""
+    plain = {
+        "hosted": True,
+        "time": 0.0,
+        "run_id": "reef-1",
+        "name": "reef",
+        "term": 1,
+        "finished": False,
+        "stall": "",
+        "step": 0,
+        "num_outer_steps": 9,
+        "num_inner_steps": 2,
+        "num_islands": 1,
+        "num_awaited": 1,
+        "root": "",
+        "attempt": 0,
+        "proposed": (),
+        "committed_tokens": 0,
+        "ledger": {},
+        "sent_bytes": 0,
+        "islands": (),
+        "evaluation": None,
+        "events": (),
+    }
+    return RunStatus(**{**plain, **changes})

@@ -2,17 +2,18 @@
  *
  *     wan QUEUE_MS        then one command a line on its standard input:
  *
- *     site SPACE IPV4 UP DOWN             a namespace, made before; its device is wan0; Mbit/s, headers included
+ *     site SPACE IPV4 UP DOWN             a namespace with the device wan0; Mbit/s, headers included
  *     rate SITE UP DOWN                   new rates of a site, by its number, counted from 0
  *     edge SITE SITE DELAY JITTER LOSS    of the pair, each way: ms, ms, probability of a packet's loss
- *     count                               answered by a time in seconds (Unix), then for each site four numbers:
- *                                         bytes that left it, bytes that reached it, packets that its uplink's
- *                                         queue dropped, and its downlink's
+ *     count                               answered by the time (Unix, seconds), then four numbers a site:
+ *                                         bytes that left it, bytes that reached it, packets that the queue
+ *                                         of its uplink dropped, and that of its downlink
  *
  * A packet waits for its sender's uplink, travels, and waits for its receiver's downlink. Either queue holds
  * QUEUE_MS of traffic and drops what comes when it is full, as a router does. Jitter delays packets and never
- * reorders those of a pair. A loss of 1 is a dead edge. Other commands are answered by a line, "ok". This stands
- * for the world, which does not wait for a core: it asks the kernel to be scheduled before everything else.
+ * reorders those of a pair. A loss of 1 is a dead edge. Other commands are answered by a line, "ok".
+ *
+ * This stands for the world, which does not wait for a core: it asks the kernel to be scheduled first.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -64,7 +65,8 @@ static Nanos queue_limit;
 static struct packet *heap;
 static size_t heap_size, heap_room;
 static uint64_t next_order;
-static uint64_t random_state = 0x9E3779B97F4A7C15ULL; /* the same losses in every run, as far as timing allows */
+/* The same losses in every run, as far as timing allows. */
+static uint64_t random_state = 0x9E3779B97F4A7C15ULL;
 
 static Nanos now(void) {
     struct timespec time;
@@ -146,7 +148,8 @@ static void take(int from) {
         if (!sent || (edge->loss > 0 && uniform() < edge->loss)) continue;
         Nanos at = sent + edge->delay + (Nanos)(edge->jitter * uniform());
         edge->last = at = at > edge->last ? at : edge->last;
-        struct packet packet = {.at = at, .length = (uint16_t)length, .from = (uint8_t)from, .to = (uint8_t)to};
+        struct packet packet = {.at = at, .length = (uint16_t)length};
+        packet.from = (uint8_t)from, packet.to = (uint8_t)to;
         packet.bytes = malloc((size_t)length);
         if (!packet.bytes) die("malloc");
         memcpy(packet.bytes, buffer, (size_t)length);
@@ -215,8 +218,8 @@ static int obey(const char *line) {
         sites[a].up = x / 1e3, sites[a].down = y / 1e3;
         return 1;
     }
-    if (sscanf(line, "edge %d %d %lf %lf %lf", &a, &b, &x, &y, &z) == 5 && a >= 0 && a < num_sites && b >= 0 &&
-        b < num_sites) {
+    int num_read = sscanf(line, "edge %d %d %lf %lf %lf", &a, &b, &x, &y, &z);
+    if (num_read == 5 && a >= 0 && a < num_sites && b >= 0 && b < num_sites) {
         struct edge edge = {.delay = (Nanos)(x * 1e6), .jitter = (Nanos)(y * 1e6), .loss = z};
         edges[a][b] = edges[b][a] = edge;
         return 1;
@@ -228,7 +231,8 @@ int main(int count, char **words) {
     if (count != 2) return 2;
     queue_limit = (Nanos)(atof(words[1]) * 1e6);
     struct sched_param first = {.sched_priority = 10};
-    if (sched_setscheduler(0, SCHED_FIFO, &first)) setpriority(PRIO_PROCESS, 0, -20); /* some kernels forbid it */
+    /* Some kernels forbid a real-time class. */
+    if (sched_setscheduler(0, SCHED_FIFO, &first)) setpriority(PRIO_PROCESS, 0, -20);
     setvbuf(stdin, NULL, _IONBF, 0); /* else poll would not see what is buffered */
     struct pollfd polled[MAX_SITES + 1];
     for (;;) {

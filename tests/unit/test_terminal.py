@@ -74,10 +74,6 @@ def an_island(name: str, **changes: object) -> IslandStatus:
     plain = {
         "island": IDS[name],
         "contributor": name,
-        "relay": False,
-        "present": True,
-        "ready": True,
-        "evicted": "",
         "addresses": ("198.51.100.7:7800",),
         "note": "waiting for the others",
         "inner_step": 7,
@@ -87,7 +83,7 @@ def an_island(name: str, **changes: object) -> IslandStatus:
         "committed_tokens": 234_567,
         "committed_tokens_by_source": {"books": 200_000, "python": 34_567},
     }
-    return IslandStatus(**{**plain, **changes})
+    return examples.island_status(**{**plain, **changes})
 
 
 RELAY = an_island("relay", relay=True, note="at state 7", committed_tokens=0, metrics=Metrics())
@@ -95,29 +91,20 @@ RELAY = an_island("relay", relay=True, note="at state 7", committed_tokens=0, me
 
 def a_status(*islands: IslandStatus, **changes: object) -> RunStatus:
     plain = {
-        "hosted": True,
         "time": NOON,
         "run_id": "reef-a079e425",
-        "name": "reef",
-        "term": 1,
-        "finished": False,
-        "stall": "",
         "step": 7,
         "num_outer_steps": 20,
         "num_inner_steps": 10,
         "num_islands": 2,
-        "num_awaited": 1,
         "root": "383490a22ec81122",
         "attempt": 1,
-        "proposed": (),
         "committed_tokens": 469_134,
         "ledger": {"ann": {"books": 200_000, "python": 34_567}, "bob": {"books": 200_000, "python": 34_567}},
-        "sent_bytes": 0,
         "islands": islands,
-        "evaluation": None,
         "events": (Told(time=NOON, kind="joined", text=f"{IDS['ann']} joined as an island"),),
     }
-    return RunStatus(**{**plain, **changes})
+    return examples.run_status(**{**plain, **changes})
 
 
 SWARM = a_status(

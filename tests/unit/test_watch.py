@@ -12,52 +12,17 @@ import msgspec
 import pytest
 from rich.console import Console
 
+import examples
 from atoll import cli
 from atoll.cli.operate import follow
 from atoll.errors import UserError
-from atoll.metrics import Metrics
-from atoll.status import IslandStatus, RunStatus
+from atoll.status import RunStatus
 from atoll.terminal import Keys, Terminal, Watch
 
-ADA = IslandStatus(
-    island="a" * 16,
-    contributor="Ada\x1b[2J",
-    relay=False,
-    present=True,
-    ready=True,
-    evicted="",
-    addresses=(),
-    note="training",
-    inner_step=1,
-    planned_inner_steps=2,
-    metrics=Metrics(),
-    sent_bytes=0,
-    committed_tokens=1000,
-    committed_tokens_by_source={},
+ADA = examples.island_status(
+    contributor="Ada\x1b[2J", note="training", inner_step=1, planned_inner_steps=2, committed_tokens=1000
 )
-STATUS = RunStatus(
-    hosted=True,
-    time=1000.0,
-    run_id="reef-1",
-    name="reef",
-    term=1,
-    finished=False,
-    stall="",
-    step=3,
-    num_outer_steps=9,
-    num_inner_steps=2,
-    num_islands=1,
-    num_awaited=1,
-    root="ab" * 32,
-    attempt=0,
-    proposed=(),
-    committed_tokens=1000,
-    ledger={},
-    sent_bytes=0,
-    islands=(ADA,),
-    evaluation=None,
-    events=(),
-)
+STATUS = examples.run_status(time=1000.0, step=3, root="ab" * 32, committed_tokens=1000, islands=(ADA,))
 
 
 def at(**values) -> RunStatus:

@@ -185,12 +185,6 @@ class OwnsFalsely(Attack):
             setattr(Reduction, name, before)
 
 
-class Drips(OwnsFalsely):
-    """Whoever owns slowly loses ownership, and keeps its place."""
-
-    is_left_out = False
-
-
 async def gives_each_another(reduction: Reduction, stream: Any, flow: Any) -> None:
     """The slice that it gives to each participant, and to whoever asks later, is not what it reported."""
     for index in flow.pieces:
@@ -307,7 +301,7 @@ ATTACKS: dict[str, Callable[[], Attack]] = {
     "asks for records, and does not read": lambda: Floods(m.WantRecords(0)),
     "records that nobody asked for": lambda: Floods(m.Records(())),
     "owns, and gives each another slice": TwoFaced,
-    "owns, and drips": lambda: Drips(_own=drips),
+    "owns, and drips": lambda: OwnsFalsely(_own=drips),
     "opens streams, and reads none": Hoards,
     "sends what no field may be": Oversized,
     "stays after its eviction": StaysAfterEviction,

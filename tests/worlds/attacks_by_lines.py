@@ -31,10 +31,21 @@ class Claims(Attack):
         await self._liar.leave()
 
 
-class Floods(Attack):
-    """It sends as fast as it is read, and reads nothing."""
+class _Flooding(Attack):
+    """What it does goes on in a task."""
 
     is_agent = is_left_out = False
+    _liar: Hostile
+    _flooding: asyncio.Task[None]
+
+    async def end(self) -> None:
+        self._flooding.cancel()
+        await asyncio.gather(self._flooding, return_exceptions=True)
+        await self._liar.leave()
+
+
+class Floods(_Flooding):
+    """It sends as fast as it is read, and reads nothing."""
 
     def __init__(self, *messages: Any) -> None:
         self._messages = messages
@@ -51,11 +62,6 @@ class Floods(Attack):
                     self.num_sent += 1
 
         self._flooding = asyncio.create_task(flood())
-
-    async def end(self) -> None:
-        self._flooding.cancel()
-        await asyncio.gather(self._flooding, return_exceptions=True)
-        await self._liar.leave()
 
 
 class Hoards(Attack):
@@ -79,33 +85,22 @@ class Hoards(Attack):
         await self._liar.leave()
 
 
-class Oversized(Attack):
+class Oversized(_Flooding):
     """It sends what no field may be, again and again."""
-
-    is_agent = is_left_out = False
 
     async def begin(self, swarm: Swarm) -> None:
         self._liar = Hostile(swarm, "h")
+        self._flooding = asyncio.create_task(self._flood())
 
-        async def flood() -> None:
-            large = m.Reduced(step=0, number=1, slice=0, digest=bytes(3 << 20), squared_norms=())
-            wide = m.Beat(step=2**62, inner_step=2**62, note="x" * 100_000)
-            while True:
-                for message in (
-                    large,
-                    wide,
-                    m.Fault(step=0, number=1, peer="y" * 99_999, kind="lost", text=""),
-                ):
-                    with contextlib.suppress(TransportError):
-                        await (await self._liar.enter(reads=False)).send(message)
-                    await asyncio.sleep(0.05)
-
-        self._flooding = asyncio.create_task(flood())
-
-    async def end(self) -> None:
-        self._flooding.cancel()
-        await asyncio.gather(self._flooding, return_exceptions=True)
-        await self._liar.leave()
+    async def _flood(self) -> None:
+        large = m.Reduced(step=0, number=1, slice=0, digest=bytes(3 << 20), squared_norms=())
+        wide = m.Beat(step=2**62, inner_step=2**62, note="x" * 100_000)
+        long = m.Fault(step=0, number=1, peer="y" * 99_999, kind="lost", text="")
+        while True:
+            for message in (large, wide, long):
+                with contextlib.suppress(TransportError):
+                    await (await self._liar.enter(reads=False)).send(message)
+                await asyncio.sleep(0.05)
 
 
 class StaysAfterEviction(Attack):

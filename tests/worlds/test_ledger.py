@@ -7,9 +7,9 @@ from collections import Counter
 from rich.console import Console
 from worlds.swarm import Swarm
 
+import examples
 from atoll.data.mixture import Mixture
-from atoll.metrics import Metrics
-from atoll.status import IslandStatus, RunStatus, ledger
+from atoll.status import IslandStatus, ledger
 from atoll.terminal import status_table
 
 CONTEXT_LENGTH = 8  # of the test swarm's rules
@@ -17,19 +17,10 @@ MIXTURE = Mixture([{"web": 3, "code": 1}], {"web": 10, "code": 10}, 0)
 
 
 def an_island(island: str, contributor: str, tokens: dict[str, int]) -> IslandStatus:
-    return IslandStatus(
+    return examples.island_status(
         island=island,
         contributor=contributor,
         relay=not tokens,
-        present=True,
-        ready=True,
-        evicted="",
-        addresses=(),
-        note="",
-        inner_step=0,
-        planned_inner_steps=0,
-        metrics=Metrics(),
-        sent_bytes=0,
         committed_tokens=sum(tokens.values()),
         committed_tokens_by_source=tokens,
     )
@@ -81,29 +72,7 @@ def test_islands_of_one_contributor_are_one_line_and_an_unnamed_island_is_its_ow
     ]
     by_contributor = ledger(rows)
     assert by_contributor == {"2": {"web": 1}, "ann": {"code": 2_000_000, "web": 16}}
-    status = RunStatus(
-        hosted=True,
-        time=0.0,
-        run_id="r",
-        name="r",
-        term=1,
-        finished=True,
-        stall="",
-        step=1,
-        num_outer_steps=1,
-        num_inner_steps=1,
-        num_islands=1,
-        num_awaited=1,
-        root="",
-        attempt=0,
-        proposed=(),
-        committed_tokens=1,
-        ledger=by_contributor,
-        sent_bytes=0,
-        islands=(),
-        evaluation=None,
-        events=(),
-    )
+    status = examples.run_status(finished=True, step=1, committed_tokens=1, ledger=by_contributor)
     shown = io.StringIO()
     Console(width=100, file=shown).print(status_table(status, 100))
     lines = [line.split() for line in shown.getvalue().splitlines()[-4:]]

@@ -19,21 +19,16 @@ def excluded(swarm: Swarm) -> set[str]:
     return {event.island for event in swarm.events() if event.kind == "excluded"}
 
 
-# What still costs more than it may.
-TOO_DEAR = {
-    "owns, and drips": "one step in eight seconds: each of its slices is waited for as long as pieces come"
+MARKS = {
+    "owns, and drips": [  # what still costs more than it may
+        pytest.mark.slow,
+        pytest.mark.xfail(reason="one step in eight seconds: pieces come, so it is waited for", strict=True),
+    ],
+    "opens streams, and reads none": [pytest.mark.slow],  # 40 s of processor
 }
-DEAR = [pytest.mark.slow, pytest.mark.xfail(reason="; ".join(TOO_DEAR.values()), strict=True)]
 
 
-LONG = {"opens streams, and reads none"}  # 40 s of processor
-
-
-def marks_of(name: str) -> list[pytest.MarkDecorator]:
-    return DEAR if name in TOO_DEAR else [pytest.mark.slow] if name in LONG else []
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=marks_of(name)) for name in ATTACKS])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in ATTACKS])
 def test_an_attack_of_a_member_costs_the_others_little_and_only_it_is_left_out(tmp_path, name: str) -> None:
     async def main() -> None:
         attack, swarm = ATTACKS[name](), Swarm(tmp_path, num_outer_steps=1000)

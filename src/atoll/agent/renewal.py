@@ -34,7 +34,7 @@ async def keep_renewed(
 async def renew_if_due(directory: Path, transport: RenewableTransport, coordinators: Addresses) -> bool:
     """Whether a new certificate has come and is used, where half the life of the one that is kept is over.
 
-    False too if no coordinator answers, or it refuses: then another look will do.
+    False too if no coordinator answers, it refuses, or the disk is full: then another look will do.
     """
     known = membership.load(directory)
     if known is None or not needs_renewal(known.certificate):
@@ -45,7 +45,7 @@ async def renew_if_due(directory: Path, transport: RenewableTransport, coordinat
         if not isinstance(answer, Renewed):
             return False
         renewed = membership.renewed(directory, answer.certificate)
-    except (TransportError, UserError):
+    except (TransportError, UserError, OSError):
         return False
     transport.renew(renewed.credentials(directory))
     return True

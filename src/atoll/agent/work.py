@@ -261,12 +261,14 @@ class BackgroundWork:
         measured = [asyncio.to_thread(measure, assembly.pieces, groups, seed)]
         if own is not None and share is not None and own.proposal.payload == share.payload:
             measured.append(asyncio.to_thread(measure, own.pieces, groups, seed))
-        update, *mine = await asyncio.gather(*measured, return_exceptions=True)
-        if isinstance(update, BaseException):
-            raise update
-        if mine and isinstance(mine[0], FalsePieces):
-            raise UserError(f"this island's own payload is damaged: {mine[0]}")
-        packed = [audit.packed(rows) for rows in (update, *mine) if not isinstance(rows, BaseException)]
+        # Both come to their end, whatever becomes of the other: they read what is mapped.
+        found = await asyncio.gather(*measured, return_exceptions=True)
+        for at, rows in enumerate(found):
+            if at and isinstance(rows, FalsePieces):
+                raise UserError(f"this island's own payload is damaged: {rows}") from rows
+            if isinstance(rows, BaseException):
+                raise rows
+        packed = [audit.packed(rows) for rows in found if not isinstance(rows, BaseException)]
         return packed[0], packed[1] if len(packed) > 1 else b""
 
     async def _advance(self, pause_seconds: float = 0.0) -> None:

@@ -3,7 +3,8 @@
 atoll.byId = (id) => document.getElementById(id);
 
 // A node with attributes and children; a child that is no node becomes text.
-atoll.node = (tag, attributes, ...children) => atoll.filled(document.createElement(tag), attributes, children);
+atoll.node = (tag, attributes, ...children) =>
+  atoll.filled(document.createElement(tag), attributes, children);
 
 atoll.svg = (tag, attributes, ...children) =>
   atoll.filled(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
@@ -13,7 +14,9 @@ atoll.filled = (node, attributes, children) => {
     if (value === true) node.setAttribute(name, "");
     else if (value !== false && value != null) node.setAttribute(name, value);
   }
-  node.append(...children.filter((child) => child != null).map((child) => (child instanceof Node ? child : `${child}`)));
+  node.append(
+    ...children.filter((child) => child != null).map((child) => (child instanceof Node ? child : `${child}`)),
+  );
   return node;
 };
 
@@ -23,7 +26,7 @@ atoll.text = (id, text) => {
   return node;
 };
 
-// Puts these children into a node, unless it shows the same already: so focus and selection stay where they are.
+// Puts these children into a node, unless it shows the same already: focus and selection stay where they are.
 atoll.show = (node, key, make) => {
   const now = JSON.stringify(key);
   if (node.shown === now) return;

@@ -6,17 +6,24 @@ atoll.whole = (count) => (count == null ? atoll.NOT_KNOWN : Math.round(count).to
 
 atoll.human = (count) => {
   if (count == null) return atoll.NOT_KNOWN;
-  for (const [size, name] of [[1e12, " T"], [1e9, " G"], [1e6, " M"], [1e3, " k"]]) {
+  for (const [size, name] of [
+    [1e12, " T"],
+    [1e9, " G"],
+    [1e6, " M"],
+    [1e3, " k"],
+  ]) {
     if (Math.abs(count) >= size) return `${Number((count / size).toPrecision(3))}${name}`;
   }
   return `${Number(count.toPrecision(3))}`;
 };
 
-atoll.bytes = (count) => (count == null ? atoll.NOT_KNOWN : `${atoll.human(count)}B`.replace(/(\d)B/, "$1 B"));
+atoll.bytes = (count) =>
+  count == null ? atoll.NOT_KNOWN : `${atoll.human(count)}B`.replace(/(\d)B/, "$1 B");
 
 atoll.fixed = (value, digits) => (value == null ? atoll.NOT_KNOWN : value.toFixed(digits));
 
-atoll.percent = (share) => (share == null ? atoll.NOT_KNOWN : `${(100 * share).toFixed(share < 0.995 ? 1 : 0)} %`);
+atoll.percent = (share) =>
+  share == null ? atoll.NOT_KNOWN : `${(100 * share).toFixed(share < 0.995 ? 1 : 0)} %`;
 
 atoll.duration = (seconds) => {
   if (seconds == null) return atoll.NOT_KNOWN;

@@ -1,10 +1,13 @@
 // Where everything comes from: a server that tells what is new, or what this file keeps.
 "use strict";
 const LOST_MILLISECONDS = 12000; // of silence; the server says something every five seconds
-const view = {}, versions = {};
+const view = {},
+  versions = {};
 const keptNode = atoll.byId("kept");
 const kept = keptNode && JSON.parse(keptNode.textContent);
-let heardAt = performance.now(), busy = false, wanted = {};
+let heardAt = performance.now(),
+  busy = false,
+  wanted = {};
 
 async function get(path) {
   const answer = await fetch(path);
@@ -14,9 +17,21 @@ async function get(path) {
 
 const DRAW = {
   about: () => atoll.drawAbout(view.about),
-  now: () => { atoll.drawNow(view.now, view.about); atoll.setCounter(view.now); },
-  islands: () => { atoll.drawIslands(view.islands); atoll.drawTable(view.islands); drawPanel(); },
-  steps: () => { atoll.drawLoss(view.steps, document.querySelector("[name=over]:checked").value); atoll.drawParts(view.steps.recent); atoll.drawUse(view.steps); atoll.drawNorm(view.steps); },
+  now: () => {
+    atoll.drawNow(view.now, view.about);
+    atoll.setCounter(view.now);
+  },
+  islands: () => {
+    atoll.drawIslands(view.islands);
+    atoll.drawTable(view.islands);
+    drawPanel();
+  },
+  steps: () => {
+    atoll.drawLoss(view.steps, document.querySelector("[name=over]:checked").value);
+    atoll.drawParts(view.steps.recent);
+    atoll.drawUse(view.steps);
+    atoll.drawNorm(view.steps);
+  },
   story: () => atoll.drawStory(view.story, view.about),
 };
 const drawAll = () => Object.keys(DRAW).forEach((name) => view[name] && DRAW[name]());
@@ -65,9 +80,14 @@ async function drawPanel() {
   const island = atoll.wantedIsland();
   const panel = atoll.byId("island");
   const each = island && view.islands && view.islands.find((one) => one.island === island);
-  if (!each) { if (panel.open) panel.close(); return; }
+  if (!each) {
+    if (panel.open) panel.close();
+    return;
+  }
   if (!panel.open) panel.showModal();
-  const history = kept ? kept.histories[island] : await get(`island/${encodeURIComponent(island)}`).catch(() => null);
+  const history = kept
+    ? kept.histories[island]
+    : await get(`island/${encodeURIComponent(island)}`).catch(() => null);
   if (atoll.wantedIsland() === island) atoll.drawIsland(each, history);
 }
 
@@ -80,11 +100,16 @@ function chooseTheme(theme) {
 const light = matchMedia("(prefers-color-scheme: light)");
 chooseTheme(light.matches ? "light" : "dark");
 light.onchange = () => chooseTheme(light.matches ? "light" : "dark");
-atoll.byId("theme").onclick = () => chooseTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+atoll.byId("theme").onclick = () =>
+  chooseTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
 atoll.byId("find").oninput = () => view.islands && atoll.drawTable(view.islands);
-document.querySelectorAll("[name=over]").forEach((input) => { input.onchange = () => view.steps && DRAW.steps(); });
+document.querySelectorAll("[name=over]").forEach((input) => {
+  input.onchange = () => view.steps && DRAW.steps();
+});
 atoll.byId("island-close").onclick = () => atoll.byId("island").close();
-atoll.byId("island").onclose = () => { if (atoll.wantedIsland()) history.replaceState(null, "", location.pathname + location.search); };
+atoll.byId("island").onclose = () => {
+  if (atoll.wantedIsland()) history.replaceState(null, "", location.pathname + location.search);
+};
 addEventListener("hashchange", drawPanel);
 setInterval(atoll.runCounter, matchMedia("(prefers-reduced-motion: reduce)").matches ? 1000 : 100);
 
@@ -94,6 +119,13 @@ if (kept) {
   document.documentElement.dataset.kept = "";
   drawAll();
 } else {
-  get("world.json").then((world) => { atoll.drawWorld(world); follow(); }).catch(() => setTimeout(() => location.reload(), 5000));
-  setInterval(() => { if (performance.now() - heardAt > LOST_MILLISECONDS) lost(true); }, 1000);
+  get("world.json")
+    .then((world) => {
+      atoll.drawWorld(world);
+      follow();
+    })
+    .catch(() => setTimeout(() => location.reload(), 5000));
+  setInterval(() => {
+    if (performance.now() - heardAt > LOST_MILLISECONDS) lost(true);
+  }, 1000);
 }

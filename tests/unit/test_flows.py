@@ -23,7 +23,7 @@ from atoll.agent.lanes import (
 from atoll.agent.log import UpdateLog
 from atoll.agent.pacer import PROBE_FROM, PROBE_GAIN, PROBE_SECONDS, QUEUE_SECONDS, Pacer, Uplink
 from atoll.agent.patience import Patience
-from atoll.agent.rates import ERR_LOW, FORGET, LOOK_SECONDS, STARVED_SECONDS, LinkRates
+from atoll.agent.rates import ERR_LOW, FORGET, LEAST_BYTES, LOOK_SECONDS, STARVED_SECONDS, LinkRates
 from atoll.agent.state import OuterState
 from atoll.cli import parser
 from atoll.cli.join import join_settings
@@ -234,7 +234,7 @@ def lanes_after(
 
         port = await MemoryTransport(network, "far").serve(Address("memory", 0), {PING: pong})
         lanes = Lanes(MemoryTransport(network, "me"))
-        await lanes.warm({"far": (Address("memory", port),), "gone": (Address("memory", 99),)})
+        await lanes.warm({"far": (Address("memory", port),), "gone": (Address("memory", 99),)}, 1000)
         assert lanes.count("gone", num_agents, 0.0, 1000) == 1
         return lanes.count("far", num_agents, bytes_per_second, num_pieces)
 
@@ -272,10 +272,10 @@ def test_where_there_are_many_agents_none_is_dialled_before_it_is_needed() -> No
         port = await MemoryTransport(network, "far").serve(Address("memory", 0), {PING: pong})
         others = {f"gone{number}": (Address("memory", 99),) for number in range(MAX_WARMED)}
         lanes = Lanes(MemoryTransport(network, "me"))
-        await lanes.warm(others | {"far": (Address("memory", port),)})
+        await lanes.warm(others | {"far": (Address("memory", port),)}, 1000)
         assert not dialled
         others.popitem()
-        await lanes.warm(others | {"far": (Address("memory", port),)})
+        await lanes.warm(others | {"far": (Address("memory", port),)}, 1000)
         assert dialled
 
     clock.run(main())
@@ -310,7 +310,7 @@ class Link:
         self.rates.began(self.now)
         more = 1.0 if planned else 1 / ERR_LOW
         self.flows(more * up, more * down, seconds)
-        self.rates.ended(planned, seconds, planned * rate)
+        self.rates.ended(planned, seconds, max(planned * rate, LEAST_BYTES))
         return self.rates.known.up_bytes_per_second, self.rates.known.down_bytes_per_second
 
 
@@ -357,6 +357,20 @@ def test_what_a_busy_machine_was_slow_at_is_not_its_link(tmp_path) -> None:
     assert link.step(1e5, 1e5, 4.0, 40.0) == pytest.approx((1e6, 1e6))
 
 
+def test_a_reduction_of_few_bytes_teaches_nothing(tmp_path) -> None:
+    link = Link(tmp_path)
+    link.rates.began(link.now)
+    link.flows(1e4, 1e4, 11.0)  # handshakes of a full machine took most of that time
+    link.rates.ended(0.0, 11.0, LEAST_BYTES - 1)
+    assert link.rates.known == Rates()
+
+
+def test_a_link_of_which_less_was_asked_than_it_may_carry_stays_unknown(tmp_path) -> None:
+    link = Link(tmp_path)
+    assert link.step(1e5, 1e5, 10.0, 10.0, rate=1e6) == (0.0, 0.0)
+    assert link.step(1e5, 1e5, 4.0, 40.0, rate=1e6) == pytest.approx((1e5, 1e5))
+
+
 def test_a_reduction_without_traffic_changes_nothing(tmp_path) -> None:
     link = Link(tmp_path)
     link.step(1e6, 1e6, 0.0, 4.0)
@@ -369,7 +383,7 @@ def test_a_connection_that_closes_takes_nothing_back(tmp_path) -> None:
     del link.open[1]
     link.rates.began(link.now)
     link.flows(1e6, 1e6, 2.0, inode=2)
-    link.rates.ended(0.0, 2.0, 0.0)
+    link.rates.ended(0.0, 2.0, LEAST_BYTES)
     assert link.rates.known.up_bytes_per_second == pytest.approx(ERR_LOW * 1e6)
 
 

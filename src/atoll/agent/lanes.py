@@ -45,15 +45,17 @@ class Lanes:
         self._used[agent] = max(1, min(wanted, most))
         return self._used[agent]
 
-    async def warm(self, agents: Mapping[str, Addresses]) -> None:
+    async def warm(self, agents: Mapping[str, Addresses], num_pieces: int) -> None:
         """Dial agents that will be needed soon, and learn how far they are. Who cannot be reached is left.
 
-        They get as many lanes as the newest reduction had to them; before the first, the least of a long way.
+        They get as many lanes as the newest reduction had to them; before the first, the least of a long way,
+        and no more than their part of `num_pieces`, the payload, will ask.
         """
         if len(agents) <= MAX_WARMED:
-            await asyncio.gather(*(self._try(agent, agents[agent]) for agent in sorted(agents)))
+            most = max(1, num_pieces // max(len(agents), 1) // PIECES_A_LANE)
+            await asyncio.gather(*(self._try(agent, agents[agent], most) for agent in sorted(agents)))
 
-    async def _try(self, agent: str, addresses: Addresses) -> None:
+    async def _try(self, agent: str, addresses: Addresses, most: int) -> None:
         clock, known = asyncio.get_running_loop().time, self._round_trip_seconds
         if clock() < self._warm_until.get(agent, 0.0):
             return
@@ -63,7 +65,7 @@ class Lanes:
             # The least that was seen: a busy machine answers late, and is no further away for it.
             known[agent] = min(seconds, known.get(agent, seconds))
             first = 1 if known[agent] < LONG_SECONDS else MIN_LANES
-            lanes = range(1, self._used.get(agent, first))
+            lanes = range(1, min(most, self._used.get(agent, first)))
             await asyncio.gather(*(self._ping(agent, addresses, lane) for lane in lanes))
             self._warm_until[agent] = clock() + WARM_SECONDS
         except TransportError:

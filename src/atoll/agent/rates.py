@@ -5,7 +5,8 @@ that crossed within a window is what the link carries at least. When a reduction
 the estimate: at once where they are faster; also where the reduction took longer than planned, and even the
 best windows have carried less than the plan asked of this link. Otherwise slowly, as a link that had little
 to carry, or an agent that waited for others, has shown nothing; and nothing is learned of slowness where the
-machine was so busy that timers were late.
+machine was so busy that timers were late. A reduction of few bytes teaches nothing: its time is spent on
+handshakes and round trips, and it needs no plan.
 """
 
 import asyncio
@@ -30,6 +31,7 @@ LOOK_COST = 0.02  # of the time, at most: an agent with many connections looks l
 WINDOW_SECONDS = 2.0  # shorter ones would take what a lost packet has held back for the link's own speed
 NUM_BEST = 3
 MIN_BYTES = 16 << 10  # in a window: less says nothing
+LEAST_BYTES = 4 << 20  # each way in a reduction: fewer say nothing
 ERR_LOW = 0.95  # times the best windows: what they show where nothing was planned
 FORGET = 0.97  # times the estimate: what is left of it after a step that did not need the whole link
 NO_CAPS = Rates()
@@ -74,7 +76,7 @@ class _Window:
         if len(looks) < 2 or looks[-1][0] - looks[0][0] < (end - begin) / 2:
             return 0.0
         (began, before), (ended, after) = looks[0], looks[-1]
-        return (after - before) / (ended - began)
+        return (after - before) / (ended - began) if after - before >= MIN_BYTES else 0.0
 
     def forget(self) -> None:
         """From now on only what crosses from now on counts."""
@@ -167,6 +169,8 @@ class LinkRates:
         self, planned_seconds: float, seconds: float, planned_bytes: float, is_whole: bool = True
     ) -> None:
         """A reduction has ended after so long; not `is_whole`: it was broken off."""
+        if planned_bytes < LEAST_BYTES:
+            return
         is_starved = statistics.fmean(self._delays_seconds or [0.0]) > STARVED_SECONDS
         is_late = seconds > LATE * planned_seconds if planned_seconds else is_whole
         # What a link must have carried not to be the one that was slow; without a plan nobody knows.
@@ -177,8 +181,8 @@ class LinkRates:
                 return GROWTH * seen
             if not seen or (is_starved and seen < estimate):
                 return estimate
-            if is_starved and not estimate:
-                return 0.0
+            if not estimate and (is_starved or (seen < asked and not is_late)):
+                return 0.0  # less was asked of it than it may carry
             if is_late and seen < asked:
                 return seen
             return max(seen, FORGET * estimate if is_whole else estimate)
@@ -187,7 +191,8 @@ class LinkRates:
             if not planned_seconds:
                 return ERR_LOW * (window.best or window.between(self._began_at, self._began_at + seconds))
             begin = self._began_at + PROBE_FROM * planned_seconds + SHOWN_AFTER_SECONDS
-            return window.between(begin, begin + SHOWN_SECONDS)
+            shown = window.between(begin, begin + SHOWN_SECONDS)
+            return max(shown, window.best) if is_late else shown
 
         learned = self._learned
         self._learned = Rates(

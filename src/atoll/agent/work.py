@@ -152,7 +152,8 @@ class BackgroundWork:
         self._accounts.say("waiting for the others")
         self._report(e.Encoded(own.proposal))
         # Who owned last will most likely own again; before that, anybody may.
-        self.tasks.start("warm", self._lanes.warm, self._others_of(self._owners or self.donors))
+        owners = self._others_of(self._owners or self.donors)
+        self.tasks.start("warm", self._lanes.warm, owners, self._run.layout.num_pieces)
 
     async def _reduce(self, work: e.Reduce) -> None:
         """Do this agent's part of an attempt's all-reduce."""

@@ -14,6 +14,7 @@ import contextlib
 import heapq
 import math
 import statistics
+from bisect import bisect_left
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
@@ -38,7 +39,7 @@ NO_CAPS = Rates()
 LATE = 1.2  # times the planned seconds: a reduction that took longer was held up by some link
 ASKED_SHARE = 0.9  # of the planned rate: a link whose best windows carried less is that link
 # Where there was a plan, what crosses while pacers are faster is what the link carries, from when that shows.
-SHOWN_AFTER_SECONDS, SHOWN_SECONDS = 0.35, 0.8
+SHOWN_AFTER_SECONDS, SHOWN_SECONDS = 0.35, 0.7
 # A pacer is faster for a while (`pacer.py`). A link that carries so much more than was known, times the
 # estimate, carries more than it was asked; how much more is found out faster by asking for GROWTH of it.
 FASTER, GROWTH = 1.09, 1.3
@@ -71,12 +72,23 @@ class _Window:
         return min(self._best, default=0.0)
 
     def between(self, begin: float, end: float) -> float:
-        """Bytes per second between two moments since `forget`, by the looks around them; 0 without any."""
-        looks = [look for look in self._looks if begin - LOOK_SECONDS <= look[0] <= end + LOOK_SECONDS]
-        if len(looks) < 2 or looks[-1][0] - looks[0][0] < (end - begin) / 2:
+        """Bytes per second between two moments since `forget`; 0 where too few looks were around them."""
+        before, after = self._total_at(begin, end - begin), self._total_at(end, end - begin)
+        if before is None or after is None or after - before < MIN_BYTES:
             return 0.0
-        (began, before), (ended, after) = looks[0], looks[-1]
-        return (after - before) / (ended - began) if after - before >= MIN_BYTES else 0.0
+        return (after - before) / (end - begin)
+
+    def _total_at(self, moment: float, gap_seconds: float) -> float | None:
+        """Bytes that had crossed by then, read between two looks that are no further apart than that."""
+        number = bisect_left(self._looks, moment, key=lambda look: look[0])
+        if number == len(self._looks):
+            return None
+        (after_at, after), (before_at, before) = self._looks[number], self._looks[max(0, number - 1)]
+        if after_at == moment or not before_at <= moment:
+            return after if after_at == moment else None
+        if after_at - before_at > gap_seconds:
+            return None
+        return before + (after - before) * (moment - before_at) / (after_at - before_at)
 
     def forget(self) -> None:
         """From now on only what crosses from now on counts."""

@@ -15,7 +15,8 @@ should be at most, and `predicted` the seconds that `atoll simulate --plan` tell
 carried of what it could in these seconds, headers included; `drops` is how many packets found a full queue in
 all of them, and `heartbeat` the longest round trip of one, in seconds. `participation` is the share of all
 islands that took part, over all steps. Where `num_attempts` is more than there are steps, attempts were lost.
-`scale` makes all links slower, for a machine that cannot carry them.
+`scale` makes all links slower, for a machine that cannot carry them. The case of Gloo is PyTorch's own
+`all_reduce` of as many fp32 parameters, and only of these: its `bound` is that of the int8 bytes.
 
 `--timeline` shows what each link carried in each quarter of a second, and when each island had sent its
 payload, reduced its slices, given them away, and received all, in seconds from its attempt.
@@ -33,6 +34,7 @@ from typing import Any
 import msgspec
 from agents.swarm import Swarm
 from harness.report import Report, arguments
+from links import gloo
 from links.bound import least_seconds
 from links.cases import CASES, Case
 from links.meter import Meter
@@ -78,6 +80,25 @@ def row(name: str, mtu: int, options: argparse.Namespace, directory: Path) -> di
     num_pieces = round(options.megabytes * 1e6 / codec.max_bytes(PIECE_ELEMENTS))
     num_bytes = num_pieces * codec.max_bytes(PIECE_ELEMENTS)
     names = [f"island{number}" for number in range(len(case.links))]
+    bound = least_seconds(num_bytes, case.sites()) + 2 * case.round_trip_ms / 1e3
+    found: dict[str, Any] = {
+        "case": name,
+        "mtu": mtu,
+        "megabytes": round(num_bytes / 1e6, 1),
+        "scale": options.scale,
+    }
+    if case.gloo:
+        with Wan(mtu, case.congestion) as wan:
+            for island, (up, down) in zip(names, case.links, strict=True):
+                wan.add(island, up, down)
+            wan.set_edges(case.round_trip_ms, case.loss)
+            rounds = gloo.seconds(wan, names, num_pieces * PIECE_ELEMENTS)
+        return found | {
+            "seconds": round(gloo.counted(rounds), 2),
+            "bound": round(bound, 2),
+            "ratio": round(gloo.counted(rounds) / bound, 3),
+            "steps": [round(each, 2) for each in rounds],
+        }
     with Wan(mtu, case.congestion) as wan:
         wan.add("host", HOST_MBIT, HOST_MBIT)
         for island, (up, down) in zip(names, case.links, strict=True):
@@ -118,12 +139,7 @@ def row(name: str, mtu: int, options: argparse.Namespace, directory: Path) -> di
     used = used[case.num_uncounted :]
     if options.timeline:
         show(meter, used, rates, commits[case.num_uncounted :])
-    bound = least_seconds(num_bytes, case.sites()) + 2 * case.round_trip_ms / 1e3
-    return {
-        "case": name,
-        "mtu": mtu,
-        "megabytes": round(num_bytes / 1e6, 1),
-        "scale": options.scale,
+    return found | {
         "seconds": round(seconds, 2),
         "bound": round(bound, 2),
         "ratio": round(seconds / bound, 3),

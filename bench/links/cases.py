@@ -28,6 +28,7 @@ class Case:
     first_link: tuple[float, float] | None = None  # of the first island after the change, if it is another
     num_barred: int = 0  # of the first islands, may own nothing after it
     inner_steps: int = 16
+    gloo: bool = False  # no agents, but PyTorch's own
     asked: dict[int, float]  # the ratio to reach, by MTU; none: only that no attempt is lost
 
     @property
@@ -116,6 +117,9 @@ CASES = {
         loss=0.001,
         congestion="bbr",
         asked={9000: 1.10, 1500: 1.10},
+    ),
+    "Gloo fp32: 4 x 100 Mbit/s, RTT 100 ms, loss 0.01 %": Case(
+        links=equal(100), round_trip_ms=100, loss=0.0001, gloo=True, asked={}
     ),
     "the first step": Case(
         links=equal(100),

@@ -312,8 +312,8 @@ def test_an_owner_that_does_not_say_what_it_decoded_has_not_reduced() -> None:
     assert not attempt.note_reduced("b", reduced(1), 0.0)
 
 
-def test_who_cost_much_time_is_left_out_for_so_long_that_it_is_a_tenth_of_it() -> None:
-    for lost_steps, out in ((0.05, 1), (0.5, 5), (3.0, 30), (100.0, MAX_OUT_STEPS)):
+def test_who_cost_much_time_is_left_out_for_so_long_that_it_is_a_twentieth_of_it() -> None:
+    for lost_steps, out in ((0.05, 1), (0.5, 10), (3.0, 60), (100.0, MAX_OUT_STEPS)):
         standing = Standing()
         standing.lost_steps = lost_steps
         standing.convict("x", "for a test")

@@ -54,6 +54,7 @@ class OpenAttempt:
         self.assembled: Assembled | None = None
         self.assembled_at = 0.0
         self.holders = Holders()
+        self.held_at: dict[str, float] = {}  # by island: when it said so
         self.not_holding = dict.fromkeys(share.island for share in record.participants)  # an ordered set
         self._heard: set[tuple[str, str]] = set()  # (accuser, peer): whoever has told of an edge
         self._squares: dict[int, tuple[float, ...]] = {}  # by number of the slice: of each participant
@@ -161,8 +162,8 @@ class OpenAttempt:
 
         Late is a slice that has not advanced for `limit_seconds`, and one that advances far more slowly than
         others: it takes MAX_SLOWNESS times as long as half of the slices did, or as was planned, or as a
-        reduction usually does (`usual_seconds`; 0: not known), and a third of the limit. That doubles with
-        each attempt.
+        reduction usually does (`usual_seconds`; 0: not known), and as long as agents wait for one another's
+        pieces besides. That doubles with each attempt.
         """
         at_work = {
             part.owner
@@ -171,12 +172,22 @@ class OpenAttempt:
         }
         done = sorted(self.reduced_at.values())
         half = (len(self.record.slices) + 1) // 2
-        half_seconds = done[half - 1] - self.opened_at if len(done) >= half else 0.0
-        others_seconds = max(half_seconds, self.record.seconds) or usual_seconds or math.inf
-        patience = doubled(MAX_SLOWNESS * others_seconds + limit_seconds / 3, self.record.number)
+        others_seconds = self.record.seconds or usual_seconds or math.inf
+        if len(done) >= half:
+            others_seconds = max(done[half - 1] - self.opened_at, self.record.seconds)
+        wait_seconds = self.record.patience_seconds or limit_seconds / 3
+        patience = doubled(MAX_SLOWNESS * others_seconds + wait_seconds, self.record.number)
         last = self.opened_at + patience
         due = {i: min(last, self._progress.get(i, (0, self.opened_at))[1] + limit_seconds) for i in at_work}
         return {owner for owner, at in due.items() if now >= at}, min(due.values())
+
+    def owners_done_at(self) -> dict[str, float]:
+        """When each owner has reduced the last of its slices, of those that have."""
+        done: dict[str, float] = {}
+        for number, at in self.reduced_at.items():
+            owner = self.record.slices[number].owner
+            done[owner] = max(at, done.get(owner, at))
+        return done
 
     def note_held(self, island: str, held: m.Held) -> bool:
         """Note that an island holds the assembled update; False, and not noted, if it holds another one, or
@@ -191,6 +202,22 @@ class OpenAttempt:
         self.holders[island] = held
         self.not_holding.pop(island, None)
         return True
+
+    def last_hold_at(self, limit_seconds: float, progress_seconds: float) -> float:
+        """Until when the slowest holder is waited for, whatever it says of its progress: inf until half of
+        the participants hold the update.
+
+        It may take MAX_SLOWNESS times as long as these, and as long as the reduction took: what it lacks then
+        has no other way to come than what it had.
+        """
+        held = sorted(at for island, at in self.held_at.items() if island in self.participants)
+        half = (len(self.participants) + 1) // 2
+        if len(held) < half:
+            return math.inf
+        others_seconds = MAX_SLOWNESS * (held[half - 1] - self.assembled_at)
+        patience = max(limit_seconds, self.record.patience_seconds or progress_seconds)
+        reduce_seconds = self.assembled_at - self.opened_at
+        return self.assembled_at + doubled(others_seconds + reduce_seconds + patience, self.record.number)
 
     def awaited_holders(self, ready: set[str], members: Members) -> list[str]:
         """The ready islands whose `Held` the coordinator waits for, sorted.

@@ -1,6 +1,6 @@
 """What members report and measure about one another, and what follows from it for their standing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -8,6 +8,8 @@ from atoll import events
 from atoll.coordinator.admission import Admission
 from atoll.coordinator.attempts import OpenAttempt
 from atoll.coordinator.audit import Audit
+from atoll.coordinator.deadlines import doubled
+from atoll.coordinator.delays import Delays
 from atoll.coordinator.effects import Effects
 from atoll.coordinator.holding import Verdict
 from atoll.coordinator.members import Members
@@ -25,11 +27,17 @@ class Evidence:
     def __init__(self, rules: Rules, members: Members, plans: Plans) -> None:
         self.standing = Standing(members.hand)
         self.audit = Audit(members.hand, members.is_relay)
-        self._rules, self._plans = rules, plans
+        self._delays = Delays(members.hand)
+        self._rules, self._members, self._plans = rules, members, plans
+        self._has_opened = False  # an attempt of this step
+        self._gone: set[str] = set()  # who left an attempt of this step
+        self._known: set[str] = set()  # islands that had a plan before: they need not compile any more
         self._admission = Admission(rules.clip_norm_ratio, rules.max_norm_ratio)
 
     def begin_step(self) -> None:
         """The next outer step: its attempts are heard anew."""
+        self._has_opened = False
+        self._gone.clear()
         self.standing.begin_step()
         self.audit.begin_step()
 
@@ -47,6 +55,9 @@ class Evidence:
         self, proposals: dict[str, Propose], do: Effects
     ) -> tuple[dict[str, float], tuple[Disputed, ...]]:
         """What an attempt at these proposals says besides: their clips, and what owners are to measure."""
+        if not self._has_opened:
+            self._charge_late_proposals(do.now)
+        self._has_opened = True
         return self.clips(proposals, do), self.audit.disputed
 
     def clips(self, proposals: dict[str, Propose], do: Effects) -> dict[str, float]:
@@ -86,8 +97,10 @@ class Evidence:
             return "false sum", sorted(
                 {*found.liars, *(island for pair in found.doubtful for island in pair)}
             )
-        false = self.charge_false_norms(attempt, do)
-        return ("refused", false) if false else (None, [])
+        if false := self.charge_false_norms(attempt, do):
+            return "refused", false
+        self._charge_slow_owners(attempt, do)
+        return None, []
 
     def weigh_held(
         self, attempt: OpenAttempt, verdict: Verdict, do: Effects
@@ -97,14 +110,54 @@ class Evidence:
         """
         if verdict.held is not None:
             false = self.audit.false_owners(attempt, verdict.held)
-            self.standing.charge_late(false)
+            self.charge_late(sorted(false), do.now)
             return ("false sum", false) if false else (None, set())
         if verdict.is_equal:
-            self._charge_not_holding(attempt, verdict.islands)
+            self._charge_not_holding(attempt, verdict.islands, do.now)
             return "not held", verdict.islands
         for island in sorted(verdict.islands):
             self._convict(island, "its update leads to another state than that of the others", do)
         return "unequal", verdict.islands
+
+    def charge_late(self, islands: Iterable[str], now: float) -> None:
+        """These did not do in time, or not rightly, what depended on them alone."""
+        self.standing.lost_steps = self._plans.lost_steps(now)
+        self.standing.charge_late(islands)
+
+    def charge_gone(self, attempt: OpenAttempt, islands: list[str], do: Effects) -> None:
+        """These left an attempt that counted on them, or fell silent: all begin anew.
+
+        Who does so twice in a step, or often, is left out; nobody is, if most are gone at once.
+        """
+        if 2 * len(islands) > len(attempt.record.involved):
+            return
+        pause_seconds = doubled(self._rules.fault_seconds, attempt.record.number)
+        seconds = do.now - attempt.opened_at + pause_seconds
+        for island in islands:
+            is_overdrawn = self._delays.note(island, seconds, self._plans.length_seconds)
+            if is_overdrawn or island in self._gone:
+                self._convict(island, "it left, again, an attempt that counted on it", do)
+            self._gone.add(island)
+
+    def _charge_late_proposals(self, now: float) -> None:
+        """Whoever is again and again the last to propose, or does not, is not waited for any more."""
+        awaited = (i for i in self._plans.not_proposed if not self.standing.is_out(i))
+        times = {i: now for i in awaited if self._members.is_waited_for(i, False, now)}
+        times |= self._plans.proposed_at
+        for island in self._delays.compare(times, self._plans.length_seconds).keys() & self._known:
+            if island in self._members:
+                self._members[island].put_on_probation()
+
+    def _charge_slow_owners(self, attempt: OpenAttempt, do: Effects) -> None:
+        """Whoever is again and again the last to reduce its slices owns none for a while."""
+        delays = self._delays.compare(attempt.owners_done_at(), self._plans.length_seconds)
+        self.charge_late(sorted(delays), do.now)
+
+    def _charge_slow_holders(self, attempt: OpenAttempt, do: Effects) -> None:
+        """Whoever is again and again the last to hold the update, or does not, is left out."""
+        times = {island: attempt.held_at.get(island, do.now) for island in attempt.participants}
+        for island, delay in self._delays.compare(times, self._plans.length_seconds).items():
+            self._convict(island, f"all waited {delay:.0f} s for it to hold updates", do, is_over=True)
 
     def charge_false_norms(self, attempt: OpenAttempt, do: Effects) -> list[str]:
         """Charge whose payloads were larger than they said, or than the others' in one slice, as their owners
@@ -137,17 +190,21 @@ class Evidence:
         self._following(do, lambda: found.append(self.standing.exclude_worst(participants)))
         return found != [""]
 
-    def _charge_not_holding(self, attempt: OpenAttempt, islands: set[str]) -> None:
+    def _charge_not_holding(self, attempt: OpenAttempt, islands: set[str], now: float) -> None:
         """Charge those that did not hold an update in time. If they were all that took part, whoever is left
         out gets another chance: without it the step might never be committed.
         """
-        self.standing.charge_late(islands)
+        self.charge_late(sorted(islands), now)
         if islands >= attempt.proposals.keys():
             self.standing.forgive()
 
     def note_committed(self, attempt: OpenAttempt, do: Effects) -> None:
         """Its update is committed; unchecked, if a participant has not told what its payload measures."""
+        self.standing.lost_steps = self._plans.lost_steps(do.now)
         self.standing.note_committed(attempt.participants)
+        self._charge_slow_holders(attempt, do)
+        self._delays.note_committed(do.now - self._plans.began_at)
+        self._known |= self._plans.keys()
         if silent := attempt.participants - attempt.holders.keys():
             do.report(events.Unaudited(islands=tuple(sorted(silent))))
             self._following(do, lambda: self.standing.charge_unmeasured(silent))
@@ -157,8 +214,8 @@ class Evidence:
     def _refuse(self, witness: str, island: str, attempt: OpenAttempt) -> None:
         self.standing.charge(witness, island, "refused", attempt.record)
 
-    def _convict(self, island: str, reason: str, do: Effects) -> None:
-        self._following(do, lambda: self.standing.convict(island, reason))
+    def _convict(self, island: str, reason: str, do: Effects, *, is_over: bool = False) -> None:
+        self._following(do, lambda: self.standing.convict(island, reason, is_over=is_over))
 
     def _following(self, do: Effects, change: Callable[[], object]) -> None:
         """Make a change of the standing, and report whom it leaves out."""

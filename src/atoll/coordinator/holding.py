@@ -46,6 +46,7 @@ class Holding:
 
     def observe(self, attempt: OpenAttempt, island: str, now: float) -> None:
         """An island holds the update, or has had its chance to."""
+        attempt.held_at[island] = now
         self._deadline.observe(now - attempt.progressed_at(island))
 
     def verdict(self, attempt: OpenAttempt, head: int, now: float, do: Effects) -> Verdict | None:
@@ -72,11 +73,14 @@ class Holding:
         return Verdict(None, set(awaited) if kept or not holders else holders)  # or what nobody could get
 
     def _due(self, attempt: OpenAttempt, awaited: Iterable[str]) -> float:
-        """When none of those that are awaited gets on any more."""
+        """When none of those that are awaited gets on any more, as far as they say, or when they have had far
+        longer than half of the participants needed.
+        """
         limit = self._deadline.attempt_limit_seconds(attempt.record.number)
         limit = max(limit, SLOW_SHARE * self._step_seconds())
         patience = max(limit, self._rules.progress_seconds)
-        return max(
+        due = max(
             attempt.progressed_at(island) + (limit if attempt.has_all_pieces(island) else patience)
             for island in awaited
         )
+        return min(due, attempt.last_hold_at(limit, self._rules.progress_seconds))

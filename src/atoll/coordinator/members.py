@@ -107,6 +107,11 @@ class Member:
         thawed, self.frozen, self.last_heard_at = self.frozen, False, now
         return thawed
 
+    def put_on_probation(self) -> None:
+        """It has kept the others waiting too often: a step waits for it again once it has been in time."""
+        self.num_flaps += 1
+        self.probation_steps = min(2**self.num_flaps, MAX_PROBATION_STEPS)
+
     def leave(self, owes_proposal: bool) -> None:
         """Note that its connection is gone.
 

@@ -35,6 +35,7 @@ class Plans(dict[str, Plan]):
         self.handovers = Deadline(0.0)  # from an island's last inner step to its proposal, as islands say
         self.reductions = Deadline(0.0)  # from an attempt's opening to its commit
         self.not_proposed: dict[str, None] = {}  # islands with a plan; an ordered set
+        self.proposed_at: dict[str, float] = {}  # by island: when its first proposal of the step came
         self._at_work: dict[str, None] = {}  # of these, the ones whose inner steps are not done
         self._rules = rules
         # How many samples of one stage are spent or leased, by private source; "" counts all of them.
@@ -129,6 +130,7 @@ class Plans(dict[str, Plan]):
         Returns whether half of the islands may be done by that.
         """
         self.not_proposed.pop(member.island, None)
+        self.proposed_at[member.island] = now
         half_done = self._note_done(member.island, now)
         self.lateness.observe(max(0.0, now - self.half_done_at))
         # An island may say anything, but its handover is not longer than the step.
@@ -201,7 +203,7 @@ class Plans(dict[str, Plan]):
                 self._give_back(plan.lease)
                 if island in members and members[island].is_at_work(now):
                     self._observe_unfinished(plan, members[island], now)
-        for each in (self, self.not_proposed, self._at_work):
+        for each in (self, self.not_proposed, self.proposed_at, self._at_work):
             each.clear()
         self.began_at = self.half_done_at = math.inf
 

@@ -300,12 +300,12 @@ class Coordinator:
 
     def _watch(self, attempt: OpenAttempt, now: float) -> None:
         """Close an attempt that somebody has left, or whose owners make no progress."""
-        usual_seconds = self.plans.reductions.median_seconds
-        late, due = attempt.late_owners(self.rules.stall_seconds, usual_seconds, now)
+        late, due = attempt.late_owners(self.rules.stall_seconds, self.plans.reductions.median_seconds, now)
         if gone := [i for i in attempt.record.involved if not self.members.is_ready(i, self.head)]:
+            self.evidence.charge_gone(attempt, gone, self._do)
             self._close("left", gone, now)
         elif not self._do.too_early(due, now):
-            self.standing.charge_late(late)
+            self.evidence.charge_late(late, now)
             self._close("stalled", late, now)
 
     def _reduced(self, member: Member, reduced: m.Reduced, now: float) -> bool:

@@ -15,9 +15,10 @@ from atoll.swarm.records import Attempt
 OWNERLESS_STEPS = 5  # a connection that stays dead costs its deadline once in so many steps, not in each
 MAX_OUT_STEPS = 64  # for which an island is left out at once
 FORGIVEN_STEPS = 8  # commits that an island must take part in until one of its convictions is forgotten
-MAX_COST_SHARE = 0.1  # of everybody's time, that one island may cost again and again
+MAX_COST_SHARE = 0.05  # of everybody's time, that a convict may cost again and again
 NUM_WITNESSES = 2  # of different hands, who convict
 NUM_UNSHARED = 3  # whom one alone accuses: then it is the accuser
+WITNESSED_STEPS = 16  # for which an accusation is remembered: who accuses another in each step is seen, too
 
 Hand = Callable[[str], str]  # the hand that an island is of (`members.py`)
 
@@ -42,6 +43,12 @@ class Standing:
         self._num_clean_steps: Counter[str] = Counter()  # since the last conviction
         self._num_charges: Counter[str] = Counter()  # in this step
         self._accusers: defaultdict[str, set[str]] = defaultdict(set)  # in this step, by whom they accuse
+        # By accuser, of whom it accuses: for how many steps that is remembered, this one included; of any
+        # kind, and of those that an island without a fault would hardly be accused of.
+        self._accused: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        self._witnessed: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        self._withheld: set[str] = set()  # whose lost ownership no new connection gives back
+        self._convicted: set[str] = set()  # in this step
 
     def is_out(self, island: str) -> bool:
         """Whether an island takes no part in this step any more."""
@@ -59,9 +66,19 @@ class Standing:
         self.reasons = {island: self.reasons[island] for island in self._out_steps}
         self._num_charges.clear()
         self._accusers.clear()
+        self._convicted.clear()
+        self._withheld &= self.ownerless_steps.keys()
+        for kept in (self._accused, self._witnessed):
+            for accuser, accused in kept.items():
+                kept[accuser] = _one_less(accused)
 
     def note_committed(self, participants: Iterable[str]) -> None:
-        """An update of these is committed: they have cost nobody anything."""
+        """An update of these is committed: they have cost nobody anything.
+
+        Only now it is known what the step has lost (`lost_steps`), and so what its convicts owe.
+        """
+        for island in self._convicted & self._out_steps.keys():
+            self._leave_out(island, self._owed_steps + 1, self.reasons[island])
         for island in participants:
             self._num_clean_steps[island] += 1
             if self._num_clean_steps[island] % FORGIVEN_STEPS == 0:
@@ -69,13 +86,19 @@ class Standing:
                     kept[island] = max(0, kept[island] - 1)
 
     def restore_ownership(self, island: str) -> None:
-        """Let an island own again: it has a new connection, so the cause of its faults may be gone."""
-        self.ownerless_steps.pop(island, None)
+        """Let an island own again: it has a new connection, so the cause of its faults may be gone.
+
+        Unless these were not of its connections.
+        """
+        if island not in self._withheld:
+            self.ownerless_steps.pop(island, None)
 
     def forgive(self) -> None:
         """Nobody is left who could take part: everybody gets another chance in this step."""
         self._out_steps, self.reasons, self.ownerless_steps = {}, {}, {}
-        self._accusers.clear()
+        self._withheld.clear()
+        for kept in (self._accusers, self._accused, self._witnessed):
+            kept.clear()
 
     def charge(self, accuser: str, peer: str, kind: FaultKind, attempt: Attempt) -> None:
         """Note a fault that `accuser` reported; `peer` is the other end, or the accuser itself.
@@ -87,32 +110,37 @@ class Standing:
             return  # it is known already whose fault this is
         self._num_charges.update({accuser, peer})
         if kind == "lost":  # the accuser's own payload is gone, as after a loss of its disk
-            self._leave_out(accuser, 1, "its own payload is gone")
+            self.convict(accuser, "its own payload is gone")
             return
         if accuser == peer:
-            self.ownerless_steps[accuser] = OWNERLESS_STEPS
+            self._lose_ownership(accuser, OWNERLESS_STEPS)
             return
         self._accusers[peer].add(accuser)
+        self._accused[accuser][peer] = WITNESSED_STEPS
+        if kind != "unreachable":  # which one may be without any fault
+            self._witnessed[accuser][peer] = WITNESSED_STEPS
         takes_loss = attempt.has_owner(peer) and kind != "refused"
-        self.ownerless_steps[peer if takes_loss else accuser] = OWNERLESS_STEPS
+        self._lose_ownership(peer if takes_loss else accuser, OWNERLESS_STEPS)
         witnesses = self._hands(self._accusers[peer])
-        if len(witnesses) >= NUM_WITNESSES and kind != "unreachable":  # which one may be without any fault
+        if len(witnesses) >= NUM_WITNESSES and takes_loss:
+            self._withhold_ownership(peer, OWNERLESS_STEPS)
+        witnesses |= self._hands(other for other, accused in self._witnessed.items() if peer in accused)
+        if len(witnesses) >= NUM_WITNESSES and kind != "unreachable":
             self.convict(peer, f"{len(witnesses)} others could not reduce with it")
-        unshared = self._hands(p for p, accusers in self._accusers.items() if accusers == {accuser})
+        unshared = self._unshared(accuser)
         if len(unshared) >= NUM_UNSHARED:
             self.convict(accuser, f"it accused {len(unshared)} others, whom nobody else accuses")
 
-    def charge_late(self, islands: set[str]) -> None:
+    def charge_late(self, islands: Iterable[str]) -> None:
         """Charge islands that did not do in time, or not rightly, what depended on them alone; they lose
         ownership.
 
-        For twice as long each time.
+        For twice as long each time, and so that what they have cost is MAX_COST_SHARE of that at most.
         """
-        self._num_charges.update(islands)
         for island in islands:
+            self._num_charges[island] += 1
             self._num_late[island] += 1
-            steps = OWNERLESS_STEPS * 2 ** (self._num_late[island] - 1)
-            self.ownerless_steps[island] = min(steps, MAX_OUT_STEPS)
+            self._withhold_ownership(island, OWNERLESS_STEPS * 2 ** (self._num_late[island] - 1))
 
     def charge_unmeasured(self, islands: set[str]) -> None:
         """Charge participants that did not tell what their payloads measure, so that a sum went unchecked.
@@ -122,34 +150,39 @@ class Standing:
         for island in sorted(islands):
             self._num_unmeasured[island] += 1
             if self._num_unmeasured[island] > 1:
-                self.convict(island, "it did not tell, again, what its payload measures")
+                self.convict(island, "it did not tell, again, what its payload measures", is_over=True)
 
     def clear(self, island: str) -> None:
         """What an island was charged with as an owner was another's lie."""
+        self._withheld.discard(island)
         self.restore_ownership(island)
         self._num_late[island] = max(0, self._num_late[island] - 1)
 
-    def convict(self, island: str, reason: str) -> None:
+    def convict(self, island: str, reason: str, *, is_over: bool = False) -> None:
         """Leave an island out of this step, and of doubling numbers of steps with each further conviction; of
         so many at least that what it has cost is MAX_COST_SHARE of them.
 
-        Whoever lost ownership by an exchange with it may own again.
+        If this step `is_over`, they begin with the next one. Whoever lost ownership by an exchange with it
+        may own again.
         """
         if island in self._out_steps:
             return
-        victims = self._accusers.pop(island, set())
+        victims = self._accusers.pop(island, set()) | self._accused.pop(island, {}).keys()
         for peer, accusers in self._accusers.items():
             if island in accusers:
                 accusers.discard(island)
                 victims.add(peer)
+        self._witnessed.pop(island, None)
+        for kept in (self._accused, self._witnessed):
+            for accused in kept.values():
+                accused.pop(island, None)
         for victim in victims:
-            self.ownerless_steps.pop(victim, None)
-        self.ownerless_steps[island] = OWNERLESS_STEPS
+            self.restore_ownership(victim)
         self._num_clean_steps[island] = 0
         self._num_convictions[island] += 1
-        owed_steps = math.ceil(self.lost_steps / MAX_COST_SHARE - 1e-9)
-        num_steps = max(2 ** (self._num_convictions[island] - 1), owed_steps)
-        self._leave_out(island, min(num_steps, MAX_OUT_STEPS), reason)
+        num_steps = max(2 ** (self._num_convictions[island] - 1), self._owed_steps)
+        self._leave_out(island, num_steps + is_over, reason)
+        self._convicted.add(island)
 
     def exclude_worst(self, participants: list[str]) -> str:
         """Convict the participant with most charges, because no owner is left; return it, "" if none has any.
@@ -164,9 +197,35 @@ class Standing:
         self.ownerless_steps = {}
         return worst
 
+    @property
+    def _owed_steps(self) -> int:
+        """How many steps it takes until what was lost is MAX_COST_SHARE of them."""
+        return math.ceil(self.lost_steps / MAX_COST_SHARE - 1e-9)
+
     def _leave_out(self, island: str, num_steps: int, reason: str) -> None:
-        self._out_steps[island] = num_steps
+        """Not less long than it is out already."""
+        steps = max(min(num_steps, MAX_OUT_STEPS), self._out_steps.get(island, 0))
+        self._out_steps[island] = steps
+        self._lose_ownership(island, max(OWNERLESS_STEPS, steps))
+        self._withheld.add(island)
         self.reasons[island] = reason
+
+    def _lose_ownership(self, island: str, num_steps: int) -> None:
+        """Not for less long than it has lost it already."""
+        self.ownerless_steps[island] = max(num_steps, self.ownerless_steps.get(island, 0))
+
+    def _withhold_ownership(self, island: str, num_steps: int) -> None:
+        """For so many steps, or for more if more is owed, whatever connections it opens."""
+        self._lose_ownership(island, min(max(num_steps, self._owed_steps), MAX_OUT_STEPS))
+        self._withheld.add(island)
+
+    def _unshared(self, accuser: str) -> set[str]:
+        """The hands of those whom `accuser` accuses, and nobody of another hand."""
+        hand, shared = self._hand(accuser), set[str]()
+        for other, accused in self._accused.items():
+            if self._hand(other) != hand:
+                shared |= accused.keys()
+        return self._hands(self._accused[accuser].keys() - shared)
 
     def _hands(self, islands: Iterable[str]) -> set[str]:
         return {self._hand(island) for island in islands}

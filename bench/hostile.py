@@ -7,8 +7,9 @@ coordinator, codec and messages, trainers that sleep, and time that passes only 
 machine and links do not matter, and what an attack costs in computing does not show. An outer step is 1 s.
 
 One row for each: `kept` is what the honest islands had committed so many seconds after the attack began, in
-tokens, over what they commit in a calm swarm in as long; `memory_mb` is how much the process of all members
-has grown. An attack without `excluded_after_steps` is one whose maker nobody can tell.
+tokens, over what they commit in a calm swarm in as long, and `kept_later` the same without the first quarter
+of the time, in which deadlines of seconds cost several such short steps. `memory_mb` is how much the process
+of all members has grown. An attack without `excluded_after_steps` is one whose maker nobody can tell.
 """
 
 import asyncio
@@ -29,6 +30,7 @@ from worlds.hostile import honest
 from worlds.swarm import Swarm
 
 HONEST = "abcd"
+FIRST_SHARE = 0.25  # of the time: in it the members find out who it is, and deadlines pass
 
 
 def main() -> None:
@@ -57,11 +59,14 @@ async def play(name: str, directory: Path, seconds: float, calm: Mapping[int, in
         await swarm.until_step(swarm.head + 2)
         step, megabytes = swarm.head, resident_mb()
         await attack.begin(swarm)
-        attacked = await tokens_in(swarm, seconds)
+        first = await tokens_in(swarm, seconds * FIRST_SHARE)
+        later = await tokens_in(swarm, seconds * (1 - FIRST_SHARE))
         out = {event.island: event.step for event in reversed(swarm.events()) if event.kind == "excluded"}
+        usual = calm[num_liars(attack)]
         seen = [out[liar] - step for liar in attack.liars if liar in out]
         return {
-            "kept": round(attacked / calm[num_liars(attack)], 3),
+            "kept": round((first + later) / usual, 3),
+            "kept_later": round(later / (usual * (1 - FIRST_SHARE)), 3),
             "excluded_after_steps": max(seen) if len(seen) == len(attack.liars) else None,
             "honest_excluded": len(out.keys() & {*HONEST, "r"}),
             "memory_mb": round(resident_mb() - megabytes, 1),

@@ -127,6 +127,7 @@ TABLES = {
             columns={
                 "what one member does": "{attack}",
                 "kept": "**{kept:.2f}**",
+                "after the first quarter": "{kept_later:.2f}",
                 "left out after": lambda v: (
                     "–" if v["excluded_after_steps"] is None else f"{v['excluded_after_steps']} steps"
                 ),

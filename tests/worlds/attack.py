@@ -9,6 +9,7 @@ class Attack:
     liars: tuple[str, ...] = ("x",)
     is_left_out = True  # the coordinator can tell who it was
     is_agent = True  # else it has only lines
+    lost_seconds = 2.0  # that it costs at most, of steps of 1 s, until it can do no more
 
     async def prepare(self, swarm: Swarm) -> None:
         """Bring the liars in, as honest members at first."""

@@ -1,7 +1,8 @@
 """Attacks of one enrolled member, "x", or of several identities of one ticket, on a swarm of honest islands.
 
 Each is prepared while the swarm is calm, and begun with `begin`. An agent that attacks is an honest one in
-which one thing is changed; a member "h" has only lines (`attacks_by_lines.py`).
+which one thing is changed; a member "h" has only lines (`attacks_by_lines.py`). Who only makes the others
+wait is in `attacks_by_delay.py`.
 """
 
 import asyncio
@@ -10,8 +11,9 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from worlds import attacks_by_delay as delay
 from worlds.attack import Attack
-from worlds.attacks_by_lines import Claims, Floods, Hoards, Oversized, StaysAfterEviction
+from worlds.attacks_by_lines import Claims, Floods, HasPlans, Hoards, Oversized, StaysAfterEviction
 from worlds.swarm import LAYOUT, Swarm
 
 from atoll.agent import effects as e
@@ -113,6 +115,8 @@ class Accuses(Attack):
 class NeverSends(Attack):
     """It proposes at each step, and sends none of it."""
 
+    lost_seconds = 4.0
+
     async def begin(self, swarm: Swarm) -> None:
         async def never(reduction: Reduction, *given: Any) -> None:
             await (asyncio.sleep(1e6) if reduction.me == "x" else SEND_PIECES(reduction, *given))
@@ -167,7 +171,10 @@ class FalseSum(Attack):
 class OwnsFalsely(Attack):
     """What it does as an owner is changed, by replacing methods of its reductions."""
 
-    def __init__(self, **methods: Callable[..., Any]) -> None:
+    def __init__(
+        self, *, is_left_out: bool = True, lost_seconds: float = 2.0, **methods: Callable[..., Any]
+    ) -> None:
+        self.is_left_out, self.lost_seconds = is_left_out, lost_seconds
         self._methods = methods
         self._before = {name: getattr(Reduction, name) for name in methods}
 
@@ -235,6 +242,7 @@ class Together(Attack):
         )
         self.is_agent = any(attack.is_agent for attack in self._attacks)
         self.is_left_out = any(attack.is_left_out for attack in self._attacks)
+        self.lost_seconds = sum(attack.lost_seconds for attack in self._attacks)
 
     async def prepare(self, swarm: Swarm) -> None:
         if self.is_agent:
@@ -296,12 +304,23 @@ ATTACKS: dict[str, Callable[[], Attack]] = {
     "accuses everybody": Accuses,
     "proposes at once": ProposesAtOnce,
     "proposes and never sends": NeverSends,
+    "sends nothing to one owner, another in each step": delay.SendsNothingToOne,
+    "proposes as late as is waited for": lambda: delay.Dawdles(m.Propose, 1.9, is_left_out=False),
+    "reduces as late as is waited for": lambda: delay.Dawdles(m.Reduced, 2.9, is_left_out=False),
+    "holds as late as is waited for": lambda: delay.Dawdles(m.Held, 1.9, is_left_out=True),
+    "never holds, and says that pieces come": delay.NeverHolds,
+    "falls silent in each attempt": delay.FallsSilent,
+    "leaves each attempt, and is back at once": delay.Leaves,
+    "owns, and serves nobody": delay.ServesNobody,
+    "has plans, and never proposes": HasPlans,
+    "says that its payload is lost": lambda: delay.Says(delay.lost),
+    "accuses another in each step": lambda: delay.Says(delay.another_each_step),
     "claims commits": lambda: Claims(head=10**9, head_root=FALSE_ROOT),
     "claims a rival term": lambda: Claims(term=Term(1, "mine")),
     "asks for records, and does not read": lambda: Floods(m.WantRecords(0)),
     "records that nobody asked for": lambda: Floods(m.Records(())),
     "owns, and gives each another slice": TwoFaced,
-    "owns, and drips": lambda: OwnsFalsely(_own=drips),
+    "owns, and drips": lambda: OwnsFalsely(_own=drips, is_left_out=False, lost_seconds=4.0),
     "opens streams, and reads none": Hoards,
     "sends what no field may be": Oversized,
     "stays after its eviction": StaysAfterEviction,
@@ -320,5 +339,9 @@ COMBINED: dict[str, Callable[[], Attack]] = {
         ("a false root", "records that nobody asked for"),
         ("owns, and drips", "accuses everybody"),
         ("owns, and gives each another slice", "opens streams, and reads none"),
+        ("proposes as late as is waited for", "holds as late as is waited for"),
+        ("owns, and serves nobody", "leaves each attempt, and is back at once"),
+        ("falls silent in each attempt", "accuses another in each step"),
+        ("a false root", "has plans, and never proposes"),
     )
 }

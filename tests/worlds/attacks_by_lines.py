@@ -10,6 +10,7 @@ from worlds.swarm import Swarm
 
 from atoll.swarm import messages as m
 from atoll.swarm.address import Address
+from atoll.swarm.records import Plan
 from atoll.swarm.services import FETCH, REDUCE
 from atoll.swarm.transport import TransportError
 
@@ -101,6 +102,28 @@ class Oversized(_Flooding):
                 with contextlib.suppress(TransportError):
                     await (await self._liar.enter(reads=False)).send(message)
                 await asyncio.sleep(0.05)
+
+
+class HasPlans(_Flooding):
+    """A member that takes plans, beats as if it trained on them, and never proposes."""
+
+    lost_seconds = 7.0
+
+    async def begin(self, swarm: Swarm) -> None:
+        self._liar = Hostile(swarm, "h")
+        stream = await self._liar.enter()
+        self._flooding = asyncio.create_task(self._beat(stream, swarm))
+
+    async def _beat(self, stream: Any, swarm: Swarm) -> None:
+        planned, done = -1, 0
+        while True:
+            head, root = swarm.head, swarm.coordinator.protocol.head_root
+            done = (done + 1) % 4
+            if planned < head:
+                await stream.send(m.Ready(step=head, root=root, loaded=root))
+            planned = max((plan.step for plan in self._liar.heard if isinstance(plan, Plan)), default=-1)
+            await stream.send(m.Beat(step=head, inner_step=done))
+            await asyncio.sleep(0.3)
 
 
 class StaysAfterEviction(Attack):

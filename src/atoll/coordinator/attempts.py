@@ -162,8 +162,8 @@ class OpenAttempt:
 
         Late is a slice that has not advanced for `limit_seconds`, and one that advances far more slowly than
         others: it takes MAX_SLOWNESS times as long as half of the slices did, or as was planned, or as a
-        reduction usually does (`usual_seconds`; 0: not known), and as long as agents wait for one another's
-        pieces besides. That doubles with each attempt.
+        reduction usually does (`usual_seconds`; 0: not known), and a third of the limit. That doubles with
+        each attempt.
         """
         at_work = {
             part.owner
@@ -175,8 +175,7 @@ class OpenAttempt:
         others_seconds = self.record.seconds or usual_seconds or math.inf
         if len(done) >= half:
             others_seconds = max(done[half - 1] - self.opened_at, self.record.seconds)
-        wait_seconds = self.record.patience_seconds or limit_seconds / 3
-        patience = doubled(MAX_SLOWNESS * others_seconds + wait_seconds, self.record.number)
+        patience = doubled(MAX_SLOWNESS * others_seconds + limit_seconds / 3, self.record.number)
         last = self.opened_at + patience
         due = {i: min(last, self._progress.get(i, (0, self.opened_at))[1] + limit_seconds) for i in at_work}
         return {owner for owner, at in due.items() if now >= at}, min(due.values())

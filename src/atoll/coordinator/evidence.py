@@ -127,7 +127,8 @@ class Evidence:
     def charge_gone(self, attempt: OpenAttempt, islands: list[str], do: Effects) -> None:
         """These left an attempt that counted on them, or fell silent: all begin anew.
 
-        Who does so twice in a step, or often, is left out; nobody is, if most are gone at once.
+        Who does so twice in a step, or often, is left out, or owns no more if it only owned; nobody is
+        charged if most are gone at once.
         """
         if 2 * len(islands) > len(attempt.record.involved):
             return
@@ -135,8 +136,10 @@ class Evidence:
         seconds = do.now - attempt.opened_at + pause_seconds
         for island in islands:
             is_overdrawn = self._delays.note(island, seconds, self._plans.length_seconds)
-            if is_overdrawn or island in self._gone:
+            if (is_overdrawn or island in self._gone) and island in attempt.participants:
                 self._convict(island, "it left, again, an attempt that counted on it", do)
+            elif is_overdrawn or island in self._gone:
+                self.charge_late([island], do.now)
             self._gone.add(island)
 
     def _charge_late_proposals(self, now: float) -> None:

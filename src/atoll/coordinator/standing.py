@@ -119,7 +119,7 @@ class Standing:
         self._accused[accuser][peer] = WITNESSED_STEPS
         if kind != "unreachable":  # which one may be without any fault
             self._witnessed[accuser][peer] = WITNESSED_STEPS
-        takes_loss = attempt.has_owner(peer) and kind != "refused"
+        takes_loss = attempt.has_owner(peer) and kind != "refused" and accuser not in self._withheld
         self._lose_ownership(peer if takes_loss else accuser, OWNERLESS_STEPS)
         witnesses = self._hands(self._accusers[peer])
         if len(witnesses) >= NUM_WITNESSES and takes_loss:

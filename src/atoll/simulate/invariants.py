@@ -257,7 +257,10 @@ class Invariants:
         """A message leaves."""
         site = self._world.sites.get(sender.name)
         if site is not None:
-            self.promises.said(site, message)
+            if site.name not in self._world.liars:  # whose promises nobody can rely on
+                self.promises.said(site, message)
+            else:
+                self.promises.said_by_liar(site, message)
         elif isinstance(message, Plan):
             durable = encode(_untimed(message)) in self._durable
             self.must(durable, f"{receiver} is told a plan that is not durable")

@@ -24,6 +24,7 @@ from atoll.swarm.sockets import Crossed
 from atoll.swarm.transport import DIAL_SECONDS, Handler, Stream, TransportError
 
 Watch = Callable[[Process, str, Message], None]  # (sender, receiver, message), as it leaves
+Lying = Callable[[str, Message], Message | None]  # (receiver, message): what leaves in its place
 BYTES_PER_SECOND = 20e6
 
 
@@ -54,6 +55,7 @@ class Network:
         self._latency: dict[tuple[str, str], float] = {}
         self._hosts: dict[str, str] = {}
         self._false_until: dict[str, float] = {}
+        self._lies: dict[str, Lying] = {}
 
     # ----------------------------------------------------------------------------------------- time and space
     @property
@@ -119,6 +121,15 @@ class Network:
     def serve_false_bytes(self, place: str, seconds: float) -> None:
         """Bad memory: what a place sends in bulk may have a flipped bit."""
         self._false_until[place] = self.now + seconds
+
+    def lie(self, place: str, told: Lying) -> None:
+        """From now on a place says something else."""
+        self._lies[place] = told
+
+    def as_told(self, process: Process, receiver: str, message: Message) -> Message | None:
+        """What a process says to another; None: nothing."""
+        told = self._lies.get(process.name)
+        return message if told is None else told(receiver, message)
 
     def died(self, process: Process, dark: bool) -> None:
         """A process is gone, with its services."""

@@ -59,6 +59,11 @@ class Promises:
             case _:
                 pass
 
+    def said_by_liar(self, site: "Site", message: Message) -> None:
+        """A liar says something: only what it has is noted."""
+        if isinstance(message, m.Ready):
+            self.ready_at[site.name] = message.root
+
     def _ready(self, site: "Site", message: m.Ready) -> None:
         self.ready_at[site.name] = message.root
         state = self._invariants.states.get(message.root)

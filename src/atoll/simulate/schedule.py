@@ -36,6 +36,7 @@ class Result:
     num_steps: int = 0  # of processes
     faults: Counter[str] = field(default_factory=Counter[str])
     reports: Counter[str] = field(default_factory=Counter[str])
+    excluded: Counter[str] = field(default_factory=Counter[str])  # by island: how often it was left out
     fingerprint: str = ""  # equal for equal schedules, to the last step
     story: list[str] = field(default_factory=list[str])
 

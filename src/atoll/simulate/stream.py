@@ -45,6 +45,9 @@ class End:
 
     # ------------------------------------------------------------------------------------- as production does
     async def send(self, message: Message, bulk: bytes | memoryview = b"") -> None:
+        if (told := self._network.as_told(self.process, self.peer, message)) is None:
+            return
+        message = told
         self._network.watch(self.process, self.peer, message)
         if not self.process.alive:
             raise Killed

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from blake3 import blake3
 
+from atoll import events
 from atoll import recipe as recipes
 from atoll.agent import checkpoint, diloco
 from atoll.coordinator.effects import Record
@@ -84,6 +85,7 @@ class World:
         self.progress = Progress(self)
         self.network.watches.append(self.invariants.heard)
         self.hosts = Hosts(self)
+        self.liars: set[str] = set()  # by the name of their sites
         self.sites: dict[str, Site] = {}
         for number in range(setting.relays):
             self._settle(f"relay{number}", relay=True, dial_only=False, late=False, at=0.0)
@@ -323,6 +325,8 @@ class World:
 
     def reported(self, who: str, event: Event) -> None:
         self.result.reports[event.kind] += 1
+        if isinstance(event, events.Excluded):
+            self.result.excluded[event.island] += 1
         self.story(who, f"{event.kind}: {event.text}")
 
     def story(self, who: str, text: str) -> None:

@@ -7,7 +7,7 @@ from atoll.simulate.faults_of_members import LIES, Liar
 
 # Steps so long that what a thread happens to take makes no honest island late.
 SWARM = Setting(islands=4, relays=1, outer_steps=8, step_seconds=1.0)
-CHARGED = {"slice", "norms"}  # which cost its maker ownership first
+CHARGED = {"slice", "norms", "accuses"}  # which cost its maker ownership first
 
 
 @pytest.mark.parametrize("lie", LIES)

@@ -34,7 +34,7 @@ def located(place: str) -> tuple[float, float] | None:
     return largest.latitude, largest.longitude
 
 
-class _City(msgspec.Struct, frozen=True, gc=False):
+class _City(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is read of a city's entry."""
 
     name: str

@@ -130,7 +130,7 @@ def row(name: str, mtu: int, options: argparse.Namespace, directory: Path) -> di
                 swarm.until(lambda count=count: swarm.committed() > count, f"{count + 1} commits", limit)
             joiner = swarm.island_id(JOINER) if case.joiner else ""
             islands = {swarm.island_id(name) for name in names}
-            windows = reductions(swarm)
+            windows = swarm.reductions()
             opened = [event for event in swarm.events() if isinstance(event, AttemptOpened)]
             commits = [event for event in swarm.events() if isinstance(event, Committed)]
     steps = [end - begin for begin, end in windows]
@@ -220,18 +220,6 @@ def show(
                 name: round(value, 2) for name, value in msgspec.structs.asdict(given.exchange).items()
             }
             print(json.dumps({"step": commit.step, **moments}), file=sys.stderr)
-
-
-def reductions(swarm: Swarm) -> list[tuple[float, float]]:
-    """When each committed step was reduced: from the opening of its first attempt to its commit."""
-    opened: dict[int, float] = {}
-    found: list[tuple[float, float]] = []
-    for event in swarm.events():
-        if isinstance(event, AttemptOpened):
-            opened.setdefault(event.step, event.time)
-        elif isinstance(event, Committed):
-            found.append((opened[event.step], event.time))
-    return found
 
 
 if __name__ == "__main__":

@@ -357,6 +357,12 @@ def test_what_a_busy_machine_was_slow_at_is_not_its_link(tmp_path) -> None:
     assert link.step(1e5, 1e5, 4.0, 40.0) == pytest.approx((1e6, 1e6))
 
 
+def test_what_was_held_up_and_came_at_once_is_not_the_links_speed(tmp_path) -> None:
+    link = Link(tmp_path)
+    link.step(1e6, 1e6, 0.0, 4.0)
+    assert link.step(1.4e6, 1.4e6, 4.0, 4.0, rate=1e6) == pytest.approx((1e6, 1e6))
+
+
 def test_a_reduction_of_few_bytes_teaches_nothing(tmp_path) -> None:
     link = Link(tmp_path)
     link.rates.began(link.now)

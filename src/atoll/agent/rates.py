@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from atoll.agent.pacer import PROBE_FROM
+from atoll.agent.pacer import PROBE_FROM, PROBE_GAIN
 from atoll.files import write_unsynced
 from atoll.metrics import Rates
 from atoll.swarm.sockets import Crossed
@@ -43,6 +43,8 @@ SHOWN_AFTER_SECONDS, SHOWN_SECONDS = 0.35, 0.7
 # A pacer is faster for a while (`pacer.py`). A link that carries so much more than was known, times the
 # estimate, carries more than it was asked; how much more is found out faster by asking for GROWTH of it.
 FASTER, GROWTH = 1.09, 1.3
+# Times what pacers let pass while they are faster: more than that was held up before, and came at once.
+BURST = 1.05
 STARVED_SECONDS = 0.05  # by which timers are late, on average, where the processor is the limit
 
 
@@ -185,12 +187,14 @@ class LinkRates:
             return
         is_starved = statistics.fmean(self._delays_seconds or [0.0]) > STARVED_SECONDS
         is_late = seconds > LATE * planned_seconds if planned_seconds else is_whole
+        planned_rate = planned_bytes / planned_seconds if planned_seconds else math.inf
         # What a link must have carried not to be the one that was slow; without a plan nobody knows.
-        asked = ASKED_SHARE * planned_bytes / planned_seconds if planned_seconds else math.inf
+        asked = ASKED_SHARE * planned_rate
 
         def moved(estimate: float, seen: float) -> float:
             if planned_seconds and estimate and seen > FASTER * estimate:
-                return GROWTH * seen
+                is_burst = seen > BURST * PROBE_GAIN * max(estimate, planned_rate)
+                return estimate if is_burst else GROWTH * seen
             if not seen or (is_starved and seen < estimate):
                 return estimate
             if not estimate and (is_starved or (seen < asked and not is_late)):

@@ -19,7 +19,7 @@ from atoll.coordinator.standing import Standing
 from atoll.swarm.messages import Fault
 
 ENOUGH_GAIN = 1.02  # more owners, or other ones, must make it faster by so much
-USED_SHARE = 0.98  # of what links carry: a queue that overflows costs more than a link that idles
+USED_SHARE = 0.99  # of what links carry: a queue that overflows costs more than a link that idles
 LATE = (
     1.5  # times the planned time, and LATE_SECONDS: an owner that needs longer has a slower link than it says
 )

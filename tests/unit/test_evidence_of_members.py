@@ -318,3 +318,62 @@ def test_who_cost_much_time_is_left_out_for_so_long_that_it_is_a_twentieth_of_it
         standing.lost_steps = lost_steps
         standing.convict("x", "for a test")
         assert out_steps(standing, "x") == out
+
+
+def test_who_accuses_another_in_each_step_is_found_as_if_it_were_one_step() -> None:
+    standing = Standing()
+    for peer in "abc":
+        assert not standing.excluded
+        standing.begin_step()
+        standing.charge("e", peer, "unreachable", FOUR_OWNERS)
+    assert standing.excluded == {"e"}
+    assert not standing.ownerless_steps.keys() & set("abc"), "its victims may own again"
+
+
+def test_two_hands_that_say_the_same_in_different_steps_are_two_witnesses() -> None:
+    standing = Standing()
+    standing.charge("a", "e", "silent", FOUR_OWNERS)
+    standing.begin_step()
+    standing.charge("b", "e", "silent", FOUR_OWNERS)
+    assert standing.excluded == {"e"}
+
+
+def test_a_new_connection_gives_back_only_what_a_connection_can_have_cost() -> None:
+    standing = Standing()
+    standing.charge_late(["a"])
+    standing.charge("c", "b", "unreachable", FOUR_OWNERS)
+    for island in "ab":
+        standing.restore_ownership(island)
+    assert standing.ownerless_steps.keys() == {"a"}
+
+
+def test_an_owner_that_two_hands_cannot_reach_does_not_own_again_by_dialling_in() -> None:
+    standing = Standing()
+    standing.charge("c", "a", "unreachable", FOUR_OWNERS)
+    standing.charge("d", "a", "unreachable", FOUR_OWNERS)
+    standing.restore_ownership("a")
+    assert standing.ownerless_steps.keys() == {"a"} and not standing.excluded
+
+
+def test_what_a_step_has_lost_is_owed_in_full_once_it_is_over() -> None:
+    standing = Standing()
+    standing.convict("x", "for a test")  # early: nothing seems lost
+    standing.lost_steps = 1.0
+    standing.note_committed("ab")
+    standing.begin_step()
+    assert out_steps(standing, "x") == 20
+
+
+def test_who_is_convicted_at_a_commit_is_left_out_of_the_next_step() -> None:
+    standing = Standing()
+    standing.convict("x", "for a test", is_over=True)
+    standing.begin_step()
+    assert out_steps(standing, "x") == 1
+
+
+def test_a_holder_is_waited_for_no_longer_because_it_says_that_pieces_come() -> None:
+    attempt = OpenAttempt(FOUR_OWNERS, {}, 0.0)
+    attempt.assembled_at = 4.0
+    assert attempt.last_hold_at(2.0, 10.0) == float("inf")
+    attempt.held_at.update(a=4.5, b=5.0, c=5.0)
+    assert attempt.last_hold_at(2.0, 10.0) == 4.0 + 4.0 + 4 * 1.0 + 10.0

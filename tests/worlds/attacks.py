@@ -320,7 +320,7 @@ ATTACKS: dict[str, Callable[[], Attack]] = {
     "asks for records, and does not read": lambda: Floods(m.WantRecords(0)),
     "records that nobody asked for": lambda: Floods(m.Records(())),
     "owns, and gives each another slice": TwoFaced,
-    "owns, and drips": lambda: OwnsFalsely(_own=drips, is_left_out=False, lost_seconds=4.0),
+    "owns, and drips": lambda: OwnsFalsely(_own=drips, is_left_out=False, lost_seconds=8.0),
     "opens streams, and reads none": Hoards,
     "sends what no field may be": Oversized,
     "stays after its eviction": StaysAfterEviction,

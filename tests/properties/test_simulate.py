@@ -81,7 +81,8 @@ def results() -> list[Result]:
 def test_no_storm_breaks_an_invariant_or_stalls(results: list[Result]) -> None:
     assert {result.seed: result.wrong for result in results if result.wrong} == {}
     kinds = {kind.__name__ for kind in Fault.__subclasses__() if kind.__module__.startswith("atoll.")}
-    assert {kind for result in results for kind in result.faults} == kinds
+    drawn = {kind for result in results for kind in result.faults}
+    assert drawn == kinds - {"Liar"}  # which test_simulate_liars.py plays alone
 
 
 def test_steps_commit_in_time_while_it_is_calm(results: list[Result]) -> None:

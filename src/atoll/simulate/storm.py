@@ -6,7 +6,6 @@ from collections.abc import Callable
 from atoll.simulate import faults as f
 from atoll.simulate import faults_of_disks as d
 from atoll.simulate import faults_of_edges as n
-from atoll.simulate import faults_of_members as v
 from atoll.simulate.fault import NOW, Fault, Moment
 from atoll.simulate.schedule import Setting
 
@@ -43,17 +42,8 @@ def swarm(seed: int) -> Setting:
 def storm(seed: int, span_seconds: float = SPAN_SECONDS, max_faults: int = MAX_FAULTS) -> list[Fault]:
     """Up to `max_faults` faults within `span_seconds`; the same for the same seed."""
     rng = random.Random(f"storm {seed}")
-    faults = [_fault(rng, span_seconds) for _ in range(rng.randint(1, max_faults))]
-    return sorted([*faults, *_liars(seed, span_seconds)], key=lambda fault: fault.at)
-
-
-def _liars(seed: int, span_seconds: float) -> list[Fault]:
-    """In one of four storms an island lies; in swarms where the others can outvote it, at least."""
-    rng = random.Random(f"liars {seed}")
-    setting = swarm(seed)
-    if rng.random() < 0.75 or setting.islands + setting.relays < 4:
-        return []
-    return [v.Liar(round(rng.uniform(0.0, span_seconds), 2), rng.randrange(8), rng.choice(v.LIES))]
+    faults = (_fault(rng, span_seconds) for _ in range(rng.randint(1, max_faults)))
+    return sorted(faults, key=lambda fault: fault.at)
 
 
 def moment(rng: random.Random) -> Moment:

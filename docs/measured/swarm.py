@@ -202,6 +202,7 @@ TABLES = {
                 "ideal": "{ideal_seconds:.1f} s",
                 "until ready": "{join_seconds:.1f} s",
                 "ratio": "**{ratio:.2f}**",
+                "of what reductions left": "{ratio_of_left:.2f}",
                 "received": "{received:.2f}",
                 "donors' inner steps": "+{donor_slowdown:.1%}",
                 "outer step": "+{outer_step_slowdown:.0%}",

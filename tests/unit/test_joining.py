@@ -188,7 +188,9 @@ def test_a_measured_line_says_to_whom_and_no_more_than_it_can_tell(run) -> None:
     assert found is not None
     assert found.text == "20 Mbit/s up and 100 down, as measured just now to the run's host"
     assert f"link: {found.text}" in offered(run, link=found)
-    fast = measured_link(changed(asked(run), rates=Rates(up_bytes_per_second=1e10, down_bytes_per_second=1e7)))
+    fast = measured_link(
+        changed(asked(run), rates=Rates(up_bytes_per_second=1e10, down_bytes_per_second=1e7))
+    )
     assert fast is not None
     assert (fast.up, fast.down) == (MEASURED_MBIT, 80.0)
     assert "the most that is told" in fast.text

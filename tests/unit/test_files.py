@@ -286,7 +286,7 @@ def test_what_a_file_system_cannot_do_is_said_with_the_path(tmp_path, number, te
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc here")
 def test_a_directory_that_cannot_be_made_is_one_sentence() -> None:
-    with pytest.raises(DiskError, match="/proc/nowhere: cannot be made .*; choose another directory"):
+    with pytest.raises(DiskError, match=r"/proc/nowhere: cannot be made .*; choose another directory"):
         DirectoryLock(Path("/proc/nowhere"))
 
 

@@ -180,7 +180,7 @@ def test_only_the_addresses_of_this_machine_are_its_own() -> None:
     assert not reach.is_this_machine("memory")
 
 
-# ------------------------------------------------------------------------------------- whoever is asked to try
+# ------------------------------------------------------------------------------------ whoever is asked to try
 @pytest.mark.parametrize(
     ("reasons", "told"), [([""], ""), (["refused", ""], ""), (["refused", "no route"], "no route")]
 )

@@ -26,6 +26,7 @@ from atoll.coordinator.database import (
     REWIND,
     RUN,
     TICKET,
+    reason_of,
 )
 from atoll.coordinator.effects import Doubted, OpenStep, Record
 from atoll.coordinator.tickets import see_to_ticket, ticket_hash_of
@@ -160,8 +161,9 @@ class Store:
             with self._engine.begin() as db:
                 yield db
         except (OperationalError, InternalError, InterfaceError) as error:
-            reason = str(error.orig).partition("\n")[0]
-            raise DatabaseFailed(f"{self._engine.url}: the database broke off ({reason})") from error
+            raise DatabaseFailed(
+                f"{self._engine.url}: the database broke off ({reason_of(error)})"
+            ) from error
 
     def silence_seconds(self) -> float:
         """Seconds since the leader's last sign of life, by the database's clock, which all of them share."""

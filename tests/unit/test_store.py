@@ -3,7 +3,6 @@
 import asyncio
 import sqlite3
 import threading
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sql
@@ -287,7 +286,7 @@ def test_a_new_database_holds_no_run(tmp_path) -> None:
 
 def test_a_database_that_cannot_be_written_is_one_sentence_with_what_to_look_at() -> None:
     with pytest.raises(UserError, match=r"\A[^\n]*: unable to open database file; is the disk full[^\n]*\Z"):
-        Store(sqlite_url(Path("/proc/nowhere")))
+        Store("sqlite:////proc/nowhere/run.sqlite")
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path) -> None:

@@ -1,5 +1,6 @@
 """Evolving instructions: what becomes of each seed, and of the server's moods."""
 
+import errno
 import json
 import re
 from collections.abc import Callable
@@ -9,8 +10,8 @@ from typing import Any
 import pytest
 from openai_server import Chat, serving
 
-from atoll.errors import UserError
-from atoll.post.evolve import Report, evolve
+from atoll.errors import DiskError, UserError
+from atoll.post.evolve import Report, evolve, paid
 from atoll.post.evolve.method import FIRST_METHOD, evolving
 from atoll.recipe.evolve import Evolve
 
@@ -158,6 +159,21 @@ def test_a_torn_line_of_what_was_paid_for_is_asked_again_alone(tmp_path: Path) -
         evolve(settings(chat, seeds_file(tmp_path)), tmp_path / "out", "")
     assert len(chat.requests) == asked + 1
     assert (tmp_path / "out" / "evolved.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])  # while requests go on; at the end
+def test_a_disk_that_is_full_only_when_it_is_flushed_is_said(seconds: float, tmp_path, monkeypatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(paid, "SYNC_SECONDS", seconds)
+    monkeypatch.setattr(paid.os, "fsync", full)
+    with serving(obliging) as chat, pytest.raises(DiskError, match=r"paid\.jsonl: no space left"):
+        evolve(settings(chat, seeds_file(tmp_path)), tmp_path / "out", "")
+    monkeypatch.undo()
+    with serving(obliging) as chat:
+        evolve(settings(chat, seeds_file(tmp_path)), tmp_path / "out", "")
+    assert len(chat.requests) < 2 * len(SEEDS)  # what was written is there, and is not paid for again
 
 
 def test_a_damaged_line_of_what_was_paid_for_is_named(tmp_path: Path) -> None:

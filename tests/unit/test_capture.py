@@ -19,6 +19,7 @@ from atoll.model.attention import Mask
 from atoll.objective import build
 from atoll.objective.entries import Entries
 from atoll.post import capture as module
+from atoll.post import verb
 from atoll.post.capture import Part, ranges
 from atoll.post.verb import Asked, capture_for
 from atoll.publish.export import load_model
@@ -144,6 +145,19 @@ def test_a_reference_of_another_start_is_refused(copied) -> None:
     root = run_dir.state_0().root.hex()
     path.write_text(path.read_text().replace(root, "0" * 64))
     with pytest.raises(UserError, match="of another model than this run starts from"):
+        check_captured(recipe, run_dir)
+
+
+@a_run_of
+def test_a_reference_that_is_nan_is_refused(copied, monkeypatch) -> None:
+    recipe, run_dir = copied
+    model = load_model(recipe, Loader(run_dir.data, recipe).manifest.vocab_size, run_dir.state_0())
+    model.model.norm.weight.data.fill_(torch.nan)
+    monkeypatch.setattr(verb, "load_model", lambda *_: model)
+    with pytest.raises(UserError, match="a reference is NaN, so the model is broken; nothing was stored"):
+        capture_for(recipe, run_dir, Asked(), quiet)
+    assert not list(run_dir.data.rglob("*.reference"))
+    with pytest.raises(UserError, match="has no column 'reference'"):
         check_captured(recipe, run_dir)
 
 

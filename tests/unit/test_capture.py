@@ -226,6 +226,10 @@ def test_a_teacher_with_nan_is_refused(copied, tmp_path, monkeypatch) -> None:
     with pytest.raises(UserError, match="the teacher is broken: a log-probability is NaN"):
         capture_for(recipe, run_dir, Asked(teacher=teacher), quiet)
     assert not list(run_dir.data.rglob("*.teacher"))
+    # It has captured nothing, so another teacher is welcome.
+    monkeypatch.undo()
+    other = teacher_of(copied, tmp_path / "other")
+    assert capture_for(recipe, run_dir, Asked(teacher=other, num_entries=8), quiet)[0] == 0
 
 
 @a_run_of_chats

@@ -247,11 +247,29 @@ def test_what_no_repetition_would_mend_ends_it_at_once(status: int, words: str, 
     assert not (tmp_path / "out" / "evolved.jsonl").exists()
 
 
-def test_nobody_at_the_address_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("concurrency", [2, 64])  # of more at once than seeds, each is asked once
+def test_nobody_at_the_address_is_said(concurrency: int, tmp_path: Path) -> None:
     with serving(obliging) as chat:
         pass
+    wanted = settings(chat, seeds_file(tmp_path), retries=0, concurrency=concurrency)
     with pytest.raises(UserError, match="does not answer"):
-        evolve(settings(chat, seeds_file(tmp_path), retries=0), tmp_path / "out", "")
+        evolve(wanted, tmp_path / "out", "")
+    assert not (tmp_path / "out" / "evolved.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"server": "http://127.0.0.1:99999/v1"}, "99999/v1: not a server's URL"),
+        ({"server": "http://[::1/v1"}, "not a server's URL"),
+        ({"budget_money": 1.0}, "budget_money: has no effect without prices"),
+        ({"optimizer": "another"}, "optimizer: has no effect where method_steps is 0"),
+    ],
+)
+def test_what_can_have_no_effect_is_refused(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with serving(obliging) as chat, pytest.raises(UserError, match=words):
+        evolve(settings(chat, seeds_file(tmp_path), **changes), tmp_path / "out", "")
+    assert not chat.requests
 
 
 def test_a_server_that_is_silent_is_given_up(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from atoll.errors import UserError
-from atoll.post.client import library
+from atoll.post.client import check_url, library
 
 # Asked by path: `chat.completions.create` walks through messages by their types, a fifth of a request's time.
 CHAT = "/chat/completions"
@@ -32,6 +32,7 @@ class Server:
     """An asynchronous context manager around the client's connections."""
 
     def __init__(self, url: str, key: str, timeout_seconds: float, retries: int) -> None:
+        check_url(url)
         self._url, self._library = url, library("evolving")
         # The client's deadline is for each read, which a server that trickles meets for ever.
         self._seconds = (retries + 1) * timeout_seconds + retries * LONGEST_PAUSE_SECONDS

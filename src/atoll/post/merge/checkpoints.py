@@ -11,11 +11,13 @@ from safetensors import SafetensorError, safe_open
 
 from atoll.errors import UserError
 from atoll.given import named, read_text, refuse_pointer
+from atoll.words import listed
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".safetensors.index.json")
 # They would speak of the model that they were copied from.
 OF_ONE_MODEL = ("README.md", "training_args.bin", "facts.json", "map.png", "loss.png", "rounding.bin")
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+FLOATS = ("float32", "bfloat16", "float16", "float64")
 
 
 class Checkpoint(NamedTuple):
@@ -44,8 +46,12 @@ class Checkpoint(NamedTuple):
 
     @property
     def dtype(self) -> str:
-        """The dtype that the configuration names, as torch calls it."""
-        return self.config.get("dtype") or self.config.get("torch_dtype") or "float32"
+        """The dtype that the configuration names, as torch calls it. Raises UserError for an unknown one."""
+        found = self.config.get("dtype") or self.config.get("torch_dtype") or "float32"
+        if found not in FLOATS:
+            where = f"{named(self.path / 'config.json')}: dtype {found!r}"
+            raise UserError(f"{where} is none of {listed(FLOATS)}; say the result's with --dtype")
+        return str(found)
 
     def copy_files(self, out: Path, dtype: str) -> None:
         """Copy everything but weights and what is about this model alone; config.json with another dtype."""

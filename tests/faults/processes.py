@@ -43,7 +43,7 @@ class World:
         options = ["--dir", str(self.run_dir.path), "--listen", str(ports.for_members)]
         options += ["--enrol-port", str(ports.enrolment), "--relay-port", "0", *extra]
         self.children["host"] = Child(["atoll", "host", self.recipe, *options], log=self.log("host"))
-        self.ticket = wait_for_ticket(kept, self.children["host"], before, 180.0)
+        self.ticket = wait_for_ticket(kept, self.children["host"], before)
 
     def join(self, name: str, *extra: str) -> None:
         """Start an island by `atoll join`."""

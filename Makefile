@@ -8,11 +8,18 @@ STAMP := .venv/.installed
 demo: $(STAMP)
 	$(BIN)/atoll demo
 
+# What starts processes and networks of its own has the machine to itself; the rest shares its cores, a file each.
+MACHINE := tests/browser tests/faults tests/networks
+SHARED := tests/golden tests/mutations tests/properties tests/unit tests/worlds
+PYTEST := $(BIN)/python -m pytest
+
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(PYTEST) -n auto --dist loadfile $(SHARED); shared=$$?; \
+	$(PYTEST) $(MACHINE) && exit $$shared
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -m 'slow or not slow'
+	OMP_NUM_THREADS=1 $(PYTEST) -m 'slow or not slow' -n auto --dist loadfile $(SHARED); shared=$$?; \
+	$(PYTEST) -m 'slow or not slow' $(MACHINE) && exit $$shared
 
 fuzz: $(STAMP)
 	$(BIN)/python -m pytest tests/fuzz

@@ -14,8 +14,10 @@ should be at most, and `predicted` the seconds that `atoll simulate --plan` tell
 `hold` are what the coordinator expected of an attempt, and its parts. `utilisation` is what the busiest link
 carried of what it could in these seconds, headers included; `drops` is how many packets found a full queue in
 all of them, and `heartbeat` the longest round trip of one, in seconds. `participation` is the share of all
-islands that took part, over all steps. Where `num_attempts` is more than there are steps, attempts were lost.
-`scale` makes all links slower, for a machine that cannot carry them.
+islands that took part, over all steps. `recovery_ratio` compares a joiner's `recovery_seconds` with what its
+link needs beside the reductions. Where `num_attempts` is more than there are steps, attempts were lost.
+`scale` makes all links slower, for a machine that cannot carry them. The case of Gloo is PyTorch's own
+`all_reduce` of as many fp32 parameters, and only of these: its `bound` is that of the int8 bytes.
 
 `--timeline` shows what each link carried in each quarter of a second, and when each island had sent its
 payload, reduced its slices, given them away, and received all, in seconds from its attempt.
@@ -24,6 +26,7 @@ payload, reduced its slices, given them away, and received all, in seconds from 
 import argparse
 import itertools
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -33,6 +36,7 @@ from typing import Any
 import msgspec
 from agents.swarm import Swarm
 from harness.report import Report, arguments
+from links import gloo
 from links.bound import least_seconds
 from links.cases import CASES, Case
 from links.meter import Meter
@@ -40,10 +44,11 @@ from links.wan import Wan
 
 from atoll.agent.codecs import codec_named
 from atoll.errors import UserError
-from atoll.events import AttemptOpened, Committed
+from atoll.events import AttemptOpened, Committed, Event, Joined, Ready
 from atoll.simulate import plan as plan_of
 from atoll.swarm.layout import BLOCK
 
+JOINER = "joiner"
 HOST_MBIT = 1000.0  # of the coordinator's site, which carries no bulk
 PIECE_ELEMENTS = 65_536
 STEP_SECONDS = 0.25
@@ -78,12 +83,33 @@ def row(name: str, mtu: int, options: argparse.Namespace, directory: Path) -> di
     num_pieces = round(options.megabytes * 1e6 / codec.max_bytes(PIECE_ELEMENTS))
     num_bytes = num_pieces * codec.max_bytes(PIECE_ELEMENTS)
     names = [f"island{number}" for number in range(len(case.links))]
+    bound = least_seconds(num_bytes, case.sites()) + 2 * case.round_trip_ms / 1e3
+    found: dict[str, Any] = {
+        "case": name,
+        "mtu": mtu,
+        "megabytes": round(num_bytes / 1e6, 1),
+        "scale": options.scale,
+    }
+    if case.gloo:
+        with Wan(mtu, case.congestion) as wan:
+            for island, (up, down) in zip(names, case.links, strict=True):
+                wan.add(island, up, down)
+            wan.set_edges(case.round_trip_ms, case.loss)
+            rounds = gloo.seconds(wan, names, num_pieces * PIECE_ELEMENTS)
+        return found | {
+            "seconds": round(gloo.counted(rounds), 2),
+            "bound": round(bound, 2),
+            "ratio": round(gloo.counted(rounds) / bound, 3),
+            "steps": [round(each, 2) for each in rounds],
+        }
     with Wan(mtu, case.congestion) as wan:
         wan.add("host", HOST_MBIT, HOST_MBIT)
         for island, (up, down) in zip(names, case.links, strict=True):
             wan.add(island, up, down)
         if case.relay_mbit:
             wan.add("relay", case.relay_mbit, case.relay_mbit)
+        if case.joiner:
+            wan.add(JOINER, *case.links[0])
         wan.set_edges(case.round_trip_ms, case.loss)
         elements = num_pieces * PIECE_ELEMENTS
         with (
@@ -98,9 +124,13 @@ def row(name: str, mtu: int, options: argparse.Namespace, directory: Path) -> di
             for count in range(case.num_steps):
                 if count == case.num_learning and case.change is not None:
                     case.change(case, wan)
+                if count == case.num_learning and case.joiner:
+                    swarm.island(JOINER, genesis=False)
                 limit = STEP_LIMIT_SECONDS
                 swarm.until(lambda count=count: swarm.committed() > count, f"{count + 1} commits", limit)
-            windows = reductions(swarm)
+            joiner = swarm.island_id(JOINER) if case.joiner else ""
+            islands = {swarm.island_id(name) for name in names}
+            windows = swarm.reductions()
             opened = [event for event in swarm.events() if isinstance(event, AttemptOpened)]
             commits = [event for event in swarm.events() if isinstance(event, Committed)]
     steps = [end - begin for begin, end in windows]
@@ -110,7 +140,9 @@ def row(name: str, mtu: int, options: argparse.Namespace, directory: Path) -> di
         for commit in commits[case.num_uncounted :]
         for given in commit.participants.values()
     ]
-    present = [len(commit.participants) / len(names) for commit in commits]
+    if joiner:
+        found |= recovery(joiner, swarm.events(), meter, windows, 125e3 * case.links[0][1])
+    present = [len(islands & commit.participants.keys()) / len(names) for commit in commits]
     network = [step - disk for step, disk in zip(steps, disks, strict=True)]
     seconds = statistics.median(network[case.num_uncounted :])
     rates = case.rates(names)
@@ -118,12 +150,7 @@ def row(name: str, mtu: int, options: argparse.Namespace, directory: Path) -> di
     used = used[case.num_uncounted :]
     if options.timeline:
         show(meter, used, rates, commits[case.num_uncounted :])
-    bound = least_seconds(num_bytes, case.sites()) + 2 * case.round_trip_ms / 1e3
-    return {
-        "case": name,
-        "mtu": mtu,
-        "megabytes": round(num_bytes / 1e6, 1),
-        "scale": options.scale,
+    return found | {
         "seconds": round(seconds, 2),
         "bound": round(bound, 2),
         "ratio": round(seconds / bound, 3),
@@ -139,6 +166,25 @@ def row(name: str, mtu: int, options: argparse.Namespace, directory: Path) -> di
         "heartbeat": round(max(beats, default=0.0), 3),
         "participation": round(statistics.mean(present), 3),
         "num_attempts": len(opened),
+    }
+
+
+def recovery(
+    joiner: str, events: list[Event], meter: Meter, windows: list[tuple[float, float]], rate: float
+) -> dict[str, Any]:
+    """From when an island joined until it held a state, and how that compares with what its link, of so many
+    bytes a second, needs for what came while no reduction ran; None where it has not got that far.
+    """
+    mine = [event for event in events if event.island == joiner]
+    began = next((event.time for event in mine if isinstance(event, Joined)), math.inf)
+    ended = next((event.time for event in mine if isinstance(event, Ready)), math.inf)
+    if math.isinf(ended):
+        return {"recovery_seconds": None, "recovery_ratio": None}
+    busy = sum(max(0.0, min(ended, until) - max(began, since)) for since, until in windows)
+    least = meter.between(began, ended)[JOINER].received / rate
+    return {
+        "recovery_seconds": round(ended - began, 2),
+        "recovery_ratio": round((ended - began) / (least + busy), 3),
     }
 
 
@@ -174,18 +220,6 @@ def show(
                 name: round(value, 2) for name, value in msgspec.structs.asdict(given.exchange).items()
             }
             print(json.dumps({"step": commit.step, **moments}), file=sys.stderr)
-
-
-def reductions(swarm: Swarm) -> list[tuple[float, float]]:
-    """When each committed step was reduced: from the opening of its first attempt to its commit."""
-    opened: dict[int, float] = {}
-    found: list[tuple[float, float]] = []
-    for event in swarm.events():
-        if isinstance(event, AttemptOpened):
-            opened.setdefault(event.step, event.time)
-        elif isinstance(event, Committed):
-            found.append((opened[event.step], event.time))
-    return found
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ its recovery and the donors' links also carry a reduce. Every site has a link of
 the rate of the row, both ways, headers included. Some minutes a row.
 
 `ratio` is the time from the joiner's start (python, enrolment, everything) until the coordinator counts it
-ready, its trainer loaded and proven, over 8 x state bytes / rate. `received` is what came over its link, over
-the state's bytes: chunks travel shrunk, and the update of the commit comes besides. `donor_slowdown` is how
-much longer the donors' inner steps took meanwhile; `outer_step_slowdown` the same for the outer step that the
-recovery fell into, where reduce and recovery share the donors' links.
+ready, its trainer loaded and proven, over 8 x state bytes / rate. While donors reduce, a recovery waits:
+`ratio_of_left` is over that and the `reducing_seconds` in which an attempt was open meanwhile. `received` is
+what came over its link, over the state's bytes: chunks travel shrunk, and the update of the commit comes
+besides. `donor_slowdown` is how much longer the donors' inner steps took meanwhile; `outer_step_slowdown` the
+same for the outer step that the recovery fell into, where reduce and recovery share the donors' links.
 """
 
 import itertools
@@ -81,8 +82,10 @@ def row(megabytes: int, num_donors: int, rate: float, directory: Path, lan: Lan)
         swarm.until(lambda: swarm.committed() > last, "one more commit", FIRST_SECONDS + 4 * SHARE * ideal)
         notes = [swarm.journal(name) for name in donors]
         commits = [e.time for e in swarm.events() if e.kind == "committed"]
+        attempts = swarm.reductions()
         unequal = sum(e.kind == "unequal" for e in swarm.events())
     inside, outside = inner_gaps(notes, began, ended)
+    reducing = sum(max(0.0, min(b, ended) - max(a, began)) for a, b in attempts)
     calm = [b - a for a, b in itertools.pairwise(commits) if b < began]
     struck = [b - a for a, b in itertools.pairwise(commits) if a < began < b]
     return {
@@ -92,6 +95,8 @@ def row(megabytes: int, num_donors: int, rate: float, directory: Path, lan: Lan)
         "ideal_seconds": round(ideal, 2),
         "join_seconds": round(ended - began, 2),
         "ratio": round((ended - began) / ideal, 3),
+        "reducing_seconds": round(reducing, 2),
+        "ratio_of_left": round((ended - began) / (ideal + reducing), 3),
         "received": round(received / (STATE_BYTES * elements), 3),
         "commits_during_join": commits_during,
         "seconds_to_first_commit": round(took_part - began, 2),

@@ -21,7 +21,7 @@ from atoll.agent.log import UpdateLog
 from atoll.coordinator.database import sqlite_url
 from atoll.coordinator.store import Store
 from atoll.errors import UserError
-from atoll.events import Committed, Event
+from atoll.events import AttemptOpened, Committed, Event
 from atoll.events.log import EventReader
 from atoll.recipe import load
 from atoll.run.directory import RunDir
@@ -180,6 +180,17 @@ class Swarm:
 
     def committed(self) -> int:
         return sum(isinstance(e, Committed) for e in self.events())
+
+    def reductions(self) -> list[tuple[float, float]]:
+        """For each committed step, from the opening of its first attempt until its commit (Unix times)."""
+        opened: dict[int, float] = {}
+        found: list[tuple[float, float]] = []
+        for event in self.events():
+            if isinstance(event, AttemptOpened):
+                opened.setdefault(event.step, event.time)
+            elif isinstance(event, Committed):
+                found.append((opened[event.step], event.time))
+        return found
 
     def island_id(self, name: str) -> str:
         member = membership.load(self.run_dir.islands / name)

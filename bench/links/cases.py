@@ -28,6 +28,8 @@ class Case:
     first_link: tuple[float, float] | None = None  # of the first island after the change, if it is another
     num_barred: int = 0  # of the first islands, may own nothing after it
     inner_steps: int = 16
+    gloo: bool = False  # no agents, but PyTorch's own
+    joiner: bool = False  # another island, on a link as the first one's, joins after the steps of learning
     asked: dict[int, float]  # the ratio to reach, by MTU; none: only that no attempt is lost
 
     @property
@@ -117,6 +119,9 @@ CASES = {
         congestion="bbr",
         asked={9000: 1.10, 1500: 1.10},
     ),
+    "Gloo fp32: 4 x 100 Mbit/s, RTT 100 ms, loss 0.01 %": Case(
+        links=equal(100), round_trip_ms=100, loss=0.0001, gloo=True, asked={}
+    ),
     "the first step": Case(
         links=equal(100),
         round_trip_ms=100,
@@ -165,6 +170,14 @@ CASES = {
         num_adapting=2,
         first_link=TENTH,
         asked=dict.fromkeys(NEAR, 1.10),
+    ),
+    "another island recovers meanwhile": Case(
+        links=equal(100),
+        round_trip_ms=100,
+        loss=0.0001,
+        joiner=True,
+        num_counted=6,
+        asked=dict.fromkeys(NEAR, 1.15),
     ),
     "half of an uplink is taken for 10 s": Case(
         links=equal(100), round_trip_ms=100, loss=0.0001, change=take_half, num_counted=4, asked={}

@@ -262,3 +262,10 @@ def test_a_trainer_needs_neither_numba_nor_grpc() -> None:
 
 def test_host_relay_and_coordinator_need_no_training_libraries() -> None:
     fresh(BLOCKED)
+
+
+def test_make_test_runs_every_folder_of_tests() -> None:
+    tests = Path(__file__).parents[1]
+    listed = {word for word in (tests.parent / "Makefile").read_text().split() if word.startswith("tests/")}
+    there = {f"tests/{path.relative_to(tests).parts[0]}" for path in tests.rglob("test_*.py")}
+    assert listed == there

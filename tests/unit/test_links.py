@@ -9,7 +9,7 @@ from atoll.coordinator import effects as e
 from atoll.coordinator.attempts import OpenAttempt
 from atoll.coordinator.edges import FIRST_STEPS, DeadEdges
 from atoll.coordinator.holding import Holding
-from atoll.coordinator.links import USED_SHARE, Links
+from atoll.coordinator.links import MAX_SLOWNESS, USED_SHARE, Links
 from atoll.coordinator.members import Member, Members
 from atoll.coordinator.split import Site, slices, solve
 from atoll.coordinator.standing import Standing
@@ -174,6 +174,22 @@ def test_a_liar_is_believed_no_more_than_it_has_shown_after_one_attempt() -> Non
     owned, after = planned(links, "abcz")
     assert owned == {"a": 25, "b": 25, "c": 25, "z": 25}
     assert after == pytest.approx(honest, rel=0.05)
+
+
+def test_who_claims_a_link_that_carries_nothing_holds_up_the_others_no_more_than_a_slow_one() -> None:
+    honest = planned(Links(RULES, members_of(dict.fromkeys("abcz", 1e6))), "abcz")[1]
+    liar = Links(RULES, members_of({**dict.fromkeys("abc", 1e6), "z": 1.0}))
+    slow = Links(RULES, members_of({**dict.fromkeys("abc", 1e6), "z": 1e6 / MAX_SLOWNESS}))
+    assert planned(liar, "abcz") == planned(slow, "abcz")
+    assert honest < planned(liar, "abcz")[1] <= MAX_SLOWNESS * honest
+
+
+def test_no_plan_is_longer_than_what_the_same_islands_have_just_needed() -> None:
+    links = Links(RULES, members_of(dict.fromkeys("abcd", 1e6)))
+    links.note_committed(attempt_of(links, "abc"), 0.7)
+    assert planned(links, "abc")[1] == pytest.approx(0.7)
+    assert planned(links, "ab")[1] == pytest.approx(0.7)
+    assert planned(links, "abcd")[1] > 1.0  # another has come, whose link may be slower
 
 
 def test_who_keeps_to_its_plans_is_believed_again() -> None:

@@ -14,13 +14,14 @@ import contextlib
 import heapq
 import math
 import statistics
+from bisect import bisect_left
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
-from atoll.agent.pacer import PROBE_FROM
+from atoll.agent.pacer import PROBE_FROM, PROBE_GAIN
 from atoll.files import write_unsynced
 from atoll.metrics import Rates
 from atoll.swarm.sockets import Crossed
@@ -38,10 +39,12 @@ NO_CAPS = Rates()
 LATE = 1.2  # times the planned seconds: a reduction that took longer was held up by some link
 ASKED_SHARE = 0.9  # of the planned rate: a link whose best windows carried less is that link
 # Where there was a plan, what crosses while pacers are faster is what the link carries, from when that shows.
-SHOWN_AFTER_SECONDS, SHOWN_SECONDS = 0.35, 0.8
+SHOWN_AFTER_SECONDS, SHOWN_SECONDS = 0.35, 0.7
 # A pacer is faster for a while (`pacer.py`). A link that carries so much more than was known, times the
 # estimate, carries more than it was asked; how much more is found out faster by asking for GROWTH of it.
 FASTER, GROWTH = 1.09, 1.3
+# Times what pacers let pass while they are faster: more than that was held up before, and came at once.
+BURST = 1.05
 STARVED_SECONDS = 0.05  # by which timers are late, on average, where the processor is the limit
 
 
@@ -71,12 +74,23 @@ class _Window:
         return min(self._best, default=0.0)
 
     def between(self, begin: float, end: float) -> float:
-        """Bytes per second between two moments since `forget`, by the looks around them; 0 without any."""
-        looks = [look for look in self._looks if begin - LOOK_SECONDS <= look[0] <= end + LOOK_SECONDS]
-        if len(looks) < 2 or looks[-1][0] - looks[0][0] < (end - begin) / 2:
+        """Bytes per second between two moments since `forget`; 0 where too few looks were around them."""
+        before, after = self._total_at(begin, end - begin), self._total_at(end, end - begin)
+        if before is None or after is None or after - before < MIN_BYTES:
             return 0.0
-        (began, before), (ended, after) = looks[0], looks[-1]
-        return (after - before) / (ended - began) if after - before >= MIN_BYTES else 0.0
+        return (after - before) / (end - begin)
+
+    def _total_at(self, moment: float, gap_seconds: float) -> float | None:
+        """Bytes that had crossed by then, read between two looks that are no further apart than that."""
+        number = bisect_left(self._looks, moment, key=lambda look: look[0])
+        if number == len(self._looks):
+            return None
+        (after_at, after), (before_at, before) = self._looks[number], self._looks[max(0, number - 1)]
+        if after_at == moment or not before_at <= moment:
+            return after if after_at == moment else None
+        if after_at - before_at > gap_seconds:
+            return None
+        return before + (after - before) * (moment - before_at) / (after_at - before_at)
 
     def forget(self) -> None:
         """From now on only what crosses from now on counts."""
@@ -173,12 +187,14 @@ class LinkRates:
             return
         is_starved = statistics.fmean(self._delays_seconds or [0.0]) > STARVED_SECONDS
         is_late = seconds > LATE * planned_seconds if planned_seconds else is_whole
+        planned_rate = planned_bytes / planned_seconds if planned_seconds else math.inf
         # What a link must have carried not to be the one that was slow; without a plan nobody knows.
-        asked = ASKED_SHARE * planned_bytes / planned_seconds if planned_seconds else math.inf
+        asked = ASKED_SHARE * planned_rate
 
         def moved(estimate: float, seen: float) -> float:
             if planned_seconds and estimate and seen > FASTER * estimate:
-                return GROWTH * seen
+                is_burst = seen > BURST * PROBE_GAIN * max(estimate, planned_rate)
+                return estimate if is_burst else GROWTH * seen
             if not seen or (is_starved and seen < estimate):
                 return estimate
             if not estimate and (is_starved or (seen < asked and not is_late)):

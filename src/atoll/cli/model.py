@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 GIGABYTE = 1_000_000_000
 MAX_TOKENS, MAX_BATCH, MAX_TEMPERATURE = 1_000_000, 1024, 100.0
+MAX_SEED = (1 << 63) - 1  # torch takes no more
 MIN_SHARD_GIGABYTES, MAX_SHARD_GIGABYTES = 0.001, 50.0  # the hub takes no larger file
 
 

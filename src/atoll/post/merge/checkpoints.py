@@ -36,6 +36,9 @@ class Checkpoint(NamedTuple):
                 f"{named(path)}: no checkpoint is here (no config.json); give a directory with one"
             )
         config = _json(path / "config.json")
+        if _dtype(config) not in FLOATS:
+            where = f"{named(path / 'config.json')}: dtype {_dtype(config)!r}"
+            raise UserError(f"{where} is none of {listed(FLOATS)}; correct it there")
         weights = sorted(path.glob("*.safetensors"))
         if not weights:
             raise UserError(f"{named(path)}: holds no .safetensors file; only these can be merged")
@@ -46,12 +49,8 @@ class Checkpoint(NamedTuple):
 
     @property
     def dtype(self) -> str:
-        """The dtype that the configuration names, as torch calls it. Raises UserError for an unknown one."""
-        found = self.config.get("dtype") or self.config.get("torch_dtype") or "float32"
-        if found not in FLOATS:
-            where = f"{named(self.path / 'config.json')}: dtype {found!r}"
-            raise UserError(f"{where} is none of {listed(FLOATS)}; say the result's with --dtype")
-        return str(found)
+        """The dtype that the configuration names, as torch calls it."""
+        return _dtype(self.config)
 
     def copy_files(self, out: Path, dtype: str) -> None:
         """Copy everything but weights and what is about this model alone; config.json with another dtype."""
@@ -60,6 +59,10 @@ class Checkpoint(NamedTuple):
                 shutil.copyfile(file, out / file.name)
         config = self.config | dict.fromkeys(("dtype", "torch_dtype"), dtype)
         (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+
+
+def _dtype(config: dict[str, Any]) -> str:
+    return config.get("dtype") or config.get("torch_dtype") or "float32"
 
 
 def check_alike(checkpoints: Sequence[Checkpoint]) -> None:

@@ -169,6 +169,8 @@ def generate(options: argparse.Namespace) -> None:
     within("--batch", options.batch, 1, MAX_BATCH)
     within("--temperature", options.temperature, 0, MAX_TEMPERATURE)
     within("--top-p", options.top_p, 0, 1)
+    if not 0 <= options.seed <= MAX_SEED:
+        raise UserError(f"--seed: must be from 0 to {MAX_SEED:,}")
     with nothing_to_clean_up():
         from atoll.model.generate import Sampling
         from atoll.publish.writer import Writer, prompts_in

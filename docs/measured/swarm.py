@@ -111,12 +111,25 @@ TABLES = {
                 "seconds": "{seconds:.2f}",
                 "bound": "{bound:.2f}",
                 "ratio": "**{ratio:.2f}**",
-                "asked": lambda v: "–" if v["asked"] is None else f"{v['asked']:.2f}",
+                "asked": lambda v: f"{v['asked']:.2f}" if v.get("asked") else "–",
                 "told by `--plan`": lambda v: f"{v['predicted']:.2f}" if v.get("predicted") else "–",
                 "busiest link": "{utilisation:.0%}",
                 "heartbeat, longest": "{heartbeat:.2f} s",
                 "participation": "{participation:.2f}",
-                "attempts lost": lambda v: str(v["num_attempts"] - len(v["steps"])),
+                "attempts lost": lambda v: (
+                    str(v["num_attempts"] - len(v["steps"])) if "num_attempts" in v else "–"
+                ),
+                "load": "{load}",
+            }
+        ),
+    ),
+    "loopback": Measured(
+        bench="loopback",
+        form=Lines(
+            columns={
+                "fp32 parameters": "{megabytes:.0f} MB",
+                "an all-reduce of two agents": "{seconds:.2f} s",
+                "parameters": "**{gigabytes_per_second:.2f} GB/s** of fp32",
                 "load": "{load}",
             }
         ),
@@ -189,6 +202,7 @@ TABLES = {
                 "ideal": "{ideal_seconds:.1f} s",
                 "until ready": "{join_seconds:.1f} s",
                 "ratio": "**{ratio:.2f}**",
+                "of what reductions left": "{ratio_of_left:.2f}",
                 "received": "{received:.2f}",
                 "donors' inner steps": "+{donor_slowdown:.1%}",
                 "outer step": "+{outer_step_slowdown:.0%}",

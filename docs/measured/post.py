@@ -45,6 +45,20 @@ TABLES = {
             }
         ),
     ),
+    "evolve": Measured(
+        bench="evolve",
+        form=Lines(
+            columns={
+                "requests at once": "{concurrency}",
+                "a reply takes": "{latency} s",
+                "atoll evolve": "{ours:.0f} requests/s",
+                "the plain client": "{peer:.0f} requests/s",
+                "ratio": "**{ratio:.2f}**",
+                "of a processor, a request": "{ours_cpu_ms:.1f} ms; {peer_cpu_ms:.1f} ms",
+                "load of the machine": "{load:.0f}",
+            }
+        ),
+    ),
     "post": Measured(
         bench="post",
         form=Lines(

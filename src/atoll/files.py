@@ -225,7 +225,11 @@ def _make_parent(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise disk_error(path, error) from error
+        known = disk_error(path, error)
+        if known is error:  # such as below /proc, where no directory can be made
+            why = error.strerror or "it is not said why"
+            known = DiskError(f"{path.parent}: cannot be made ({why}); choose another directory")
+        raise known from error
 
 
 def _temporary(path: Path) -> Path:

@@ -10,7 +10,7 @@ from atoll.events import Event
 from atoll.events.log import EventReader
 from atoll.run import operate
 from atoll.run.directory import RunDir
-from atoll.run.host import wait_for_ticket
+from atoll.run.host import kept_ticket, wait_for_ticket
 from atoll.run.processes import Child
 from atoll.status import RunStatus
 from atoll.swarm.address import HostPorts
@@ -35,14 +35,15 @@ class World:
         for child in self.children.values():
             child.stop(2.0)  # a loop of one's own does not watch the leash: it is killed
 
-    def host(self) -> None:
+    def host(self, *extra: str) -> None:
         """Start the coordinator, again on the ports that it had, and wait for its ticket."""
-        since = time.time()
+        kept = self.run_dir.coordinator / "ticket"
+        before = kept_ticket(kept)
         ports = Ticket.parse(self.ticket).hosts[0] if self.ticket else HostPorts("127.0.0.1", 0, 0, 0)
         options = ["--dir", str(self.run_dir.path), "--listen", str(ports.for_members)]
-        options += ["--enrol-port", str(ports.enrolment), "--relay-port", "0"]
+        options += ["--enrol-port", str(ports.enrolment), "--relay-port", "0", *extra]
         self.children["host"] = Child(["atoll", "host", self.recipe, *options], log=self.log("host"))
-        self.ticket = wait_for_ticket(self.run_dir.coordinator / "ticket", self.children["host"], since)
+        self.ticket = wait_for_ticket(kept, self.children["host"], before)
 
     def join(self, name: str, *extra: str) -> None:
         """Start an island by `atoll join`."""

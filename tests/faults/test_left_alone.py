@@ -31,7 +31,7 @@ def world(tmp_path):
 def start_host(world: World) -> Child:
     arguments = ["atoll", "host", str(world.run_dir.path), "--listen", "127.0.0.1:0", "--no-relay"]
     child = Child(arguments, log=world.log("host"))
-    world.ticket = wait_for_ticket(world.run_dir.coordinator / "ticket", child, "", 180.0)
+    world.ticket = wait_for_ticket(world.run_dir.coordinator / "ticket", child, "")
     return child
 
 

@@ -22,6 +22,7 @@ from networks.internet import Internet
 from atoll import cli, recipe
 from atoll.agent import membership
 from atoll.cli.join import join_settings
+from atoll.doctor.finding import Finding
 from atoll.events import Committed, Event
 from atoll.events.log import EventReader
 from atoll.run.directory import RunDir
@@ -182,9 +183,18 @@ class NetworkSwarm:
 
     def ask(self, *words: str) -> str:
         """What `atoll` prints about the run on the machine of the host."""
-        with self._internet.at(self._host):
+        return self._said_at(self._host, *words, str(self.run_dir(self._host).path))
+
+    def examined(self, machine: str) -> dict[str, Finding]:
+        """What `atoll doctor` finds on a machine about the run of its ticket, as a relay would ask it."""
+        words = "doctor", "--relay", "--json", "--ticket", self._ticket, "--dir"
+        told = self._said_at(machine, *words, str(self._directory / machine / "not-yet"))
+        return {finding.about: finding for finding in msgspec.json.decode(told, type=list[Finding])}
+
+    def _said_at(self, machine: str, *words: str) -> str:
+        with self._internet.at(machine):
             done = subprocess.run(
-                [sys.executable, "-m", "atoll", *words, str(self.run_dir(self._host).path)],
+                [sys.executable, "-m", "atoll", *words],
                 capture_output=True,
                 text=True,
                 timeout=60,

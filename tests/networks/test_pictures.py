@@ -50,6 +50,9 @@ def test_a_host_that_opens_its_three_ports_suffices_for_friends_who_only_dial_ou
         status = play(2, swarm)
         assert reachable(status)["relay"] == ("203.0.113.5:7702",)
         assert sum(map(len, reachable(status).values())) == 1
+        found = swarm.examined("ada")
+        assert "just now to the run's host" in found["bandwidth"].found  # and so for what `join` says
+        assert found["reachable"].grade == "note"
         ports = {event.address for event in swarm.events("answered")}
         assert ports == {"203.0.113.5:7700", "203.0.113.5:7701", "203.0.113.5:7702"}
 

@@ -19,6 +19,7 @@ from atoll.model.attention import Mask
 from atoll.objective import build
 from atoll.objective.entries import Entries
 from atoll.post import capture as module
+from atoll.post import verb
 from atoll.post.capture import Part, ranges
 from atoll.post.verb import Asked, capture_for
 from atoll.publish.export import load_model
@@ -148,6 +149,19 @@ def test_a_reference_of_another_start_is_refused(copied) -> None:
 
 
 @a_run_of
+def test_a_reference_that_is_nan_is_refused(copied, monkeypatch) -> None:
+    recipe, run_dir = copied
+    model = load_model(recipe, Loader(run_dir.data, recipe).manifest.vocab_size, run_dir.state_0())
+    model.model.norm.weight.data.fill_(torch.nan)
+    monkeypatch.setattr(verb, "load_model", lambda *_: model)
+    with pytest.raises(UserError, match="a reference is NaN, so the model is broken; nothing was stored"):
+        capture_for(recipe, run_dir, Asked(), quiet)
+    assert not list(run_dir.data.rglob("*.reference"))
+    with pytest.raises(UserError, match="has no column 'reference'"):
+        check_captured(recipe, run_dir)
+
+
+@a_run_of
 def test_a_hosted_run_is_not_captured_any_more(copied) -> None:
     recipe, run_dir = copied
     run_dir.coordinator.mkdir()
@@ -212,6 +226,10 @@ def test_a_teacher_with_nan_is_refused(copied, tmp_path, monkeypatch) -> None:
     with pytest.raises(UserError, match="the teacher is broken: a log-probability is NaN"):
         capture_for(recipe, run_dir, Asked(teacher=teacher), quiet)
     assert not list(run_dir.data.rglob("*.teacher"))
+    # It has captured nothing, so another teacher is welcome.
+    monkeypatch.undo()
+    other = teacher_of(copied, tmp_path / "other")
+    assert capture_for(recipe, run_dir, Asked(teacher=other, num_entries=8), quiet)[0] == 0
 
 
 @a_run_of_chats

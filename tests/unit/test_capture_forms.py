@@ -111,6 +111,14 @@ def test_a_servers_answers_become_entries_of_the_labels(url) -> None:
     check(*ServedModel(url, "teacher")(windows(), K), atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    "given", ["localhost:8000/v1", "http:///v1", "http://localhost:99999/v1", "file:///x"]
+)
+def test_what_is_no_servers_url_is_said(given) -> None:
+    with pytest.raises(UserError, match="not a server's URL; write it like http"):
+        ServedModel(given, "m")
+
+
 def test_a_server_that_does_not_serve_the_model_or_returns_nothing_is_said(url, monkeypatch) -> None:
     with pytest.raises(UserError, match=f"^{url}: .*404"):
         ServedModel(url, "nobody")(windows(), K)

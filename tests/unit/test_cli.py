@@ -15,6 +15,7 @@ import pytest
 from atoll import cli
 from atoll import recipe as recipes
 from atoll.cli import parser
+from atoll.cli.host import again
 from atoll.cli.join import join_settings
 from atoll.cli.opened import opened
 from atoll.cli.process import nothing_to_clean_up
@@ -112,6 +113,30 @@ def test_a_run_is_opened_by_its_directory(capsys, tmp_path, recipe) -> None:
     loaded, found = opened(parse(cli.parser(), ["host", str(run_dir.path)]))
     assert (loaded.outer.codec, found.path) == ("fp32", run_dir.path)
     assert "leave --dir out" in complaint(capsys, "host", run_dir.path, "--dir", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        ["--advertise", "203.0.113.5"],
+        ["--advertise", "[2001:db8::5]:17700", "--advertise-relay-port", "0", "--listen", "[::]:7800"],
+        ["--no-relay", "--enrol-port", "9000", "--standby", "--dashboard"],
+        ["--dashboard", "0.0.0.0:9001", "--database", "postgresql://db.example/reef"],
+    ],
+)
+def test_the_command_that_hosts_a_run_again_has_what_this_one_was_given(given) -> None:
+    def parsed(words):
+        found = vars(parse(cli.parser(), ["host", "runs/mine", *words]))
+        return {name: value for name, value in found.items() if isinstance(value, str | int | None)}
+
+    options = parse(cli.parser(), ["host", "runs/mine", *given])
+    assert parsed(again(options)) == parsed(given)
+
+
+def test_no_password_is_in_the_command_that_hosts_a_run_again() -> None:
+    options = parse(cli.parser(), ["host", "runs/mine", "--database", "postgresql://ada:secret@db/reef"])
+    assert again(options) == ["--database", "URL"]
 
 
 def test_hosting_before_preparing_says_what_to_do_and_leaves_nothing(capsys, tmp_path, recipe) -> None:

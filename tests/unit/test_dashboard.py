@@ -125,6 +125,13 @@ def test_what_is_not_told_is_not_known_and_never_0() -> None:
     assert story.consumed is None
 
 
+def test_a_page_that_a_contributor_gives_is_told_and_stays_until_another_is_given() -> None:
+    enrolled = e.Enrolled(time=0.0, island="a", contributor="ann", place="", link="https://example.org/ann")
+    for events in ([enrolled], [enrolled, msgspec.structs.replace(enrolled, link="")]):
+        (row,) = shown.islands(reduced(events))
+        assert row.link == "https://example.org/ann"
+
+
 def test_alive_taking_part_and_committed_are_three_things() -> None:
     opened = e.AttemptOpened(step=2, number=1, participants=("a",), left_out=("b",), num_owners=1)
     rows = {row.island: row for row in shown.islands(reduced([*TWO, joined("r", 23.0, relay=True), opened]))}

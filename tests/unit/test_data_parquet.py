@@ -108,6 +108,14 @@ NUMBERS = {
 }
 
 
+def test_whole_numbers_are_compared_to_the_last_digit(tmp_path):
+    large = [2**53 + number for number in range(4)]
+    table = pa.table({"text": ["0", "1", "2", "3"], "id": pa.array(large, pa.int64())})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert texts(tmp_path, keep={"id": Range(min=2**53 + 1, max=2**53 + 1)}) == ["1"]
+    assert texts(tmp_path, keep={"id": [2**53 + 3]}) == ["3"]
+
+
 @pytest.mark.parametrize("kind", NUMBERS)
 @pytest.mark.parametrize(
     ("wanted", "expected"),

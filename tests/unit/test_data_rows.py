@@ -153,6 +153,16 @@ def test_a_cut_row_begins_at_its_beginning_and_one_whose_prompt_fills_the_window
         assert trained.strip() in text
 
 
+def test_a_pair_whose_prompt_fills_the_window_is_left_out_whole_and_counted(tmp_path):
+    long = {"prompt": words(1, 90), "chosen": "never seen", "rejected": "nor this"}
+    recipe = recipe_over([*PAIRS, long], tmp_path, "simpo")
+    source = prepare(recipe, tmp_path / "data").sources["s"]
+    assert (source.too_long.num_skipped, source.too_long.num_cut) == (1, 0)
+    assert sum(map(source.num_rows, ("train", "heldout"))) == 60
+    found = documents(recipe, tmp_path / "data") + documents(recipe, tmp_path / "data", "heldout")
+    assert len(found) == 2 * 60 and not any("never seen" in text for text, _, _ in found)
+
+
 def test_neither_processes_nor_interruptions_change_the_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(sections, "BATCH_CHARACTERS", 1000)
     monkeypatch.setattr(packing, "SECTION_TOKENS", 1200)

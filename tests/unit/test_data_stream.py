@@ -152,3 +152,10 @@ def test_a_number_that_only_the_lenient_reader_knows_can_be_kept_by(tmp_path):
     )
     found = read(tmp_path / "a.jsonl", keep={"n": Range(min=5.0)})
     assert [item.text for item in found if isinstance(item, Document)] == [str(10**30)]
+
+
+def test_whole_numbers_are_kept_by_to_the_last_digit(tmp_path):
+    rows = [f'{{"text": "{number}", "n": {number}}}' for number in range(2**53, 2**53 + 4)]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    found = read(tmp_path / "a.jsonl", keep={"n": Range(min=2**53 + 1, max=2**53 + 1)})
+    assert [item.text for item in found if isinstance(item, Document)] == [str(2**53 + 1)]

@@ -96,7 +96,13 @@ def test_templates_may_say_what_transformers_knows(folder, template):
 
 
 @pytest.mark.parametrize(
-    "template", ["{{ 1 // 0 }}", "{{ messages[9]['x']['y'] }}", "{{ range(10**9) | list }}"]
+    "template",
+    [
+        "{{ 1 // 0 }}",
+        "{{ messages[9]['x']['y'] }}",
+        "{{ range(10**9) | list }}",
+        "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}",
+    ],
 )
 def test_whatever_a_template_runs_into_is_one_sentence(folder, template):
     (folder / "chat_template.jinja").write_text(template)

@@ -1,6 +1,7 @@
 """Measuring through lm-eval: equal to lm-eval called by hand, resumed after a kill, never asked twice."""
 
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -317,6 +318,35 @@ def test_a_model_that_chats_is_asked_with_its_template_and_stops_at_the_end_of_i
     assert result.settings.chat_template
     assert result.starts_with == "one BOS"
     assert result.stop_tokens == ["<|end_of_text|>", "<|eot_id|>"]
+
+
+# By question: what a model says, and whether lm-eval finds the answer after "####", and anywhere.
+SAID = [
+    (" 0 + 2 = 2\n#### 2<|eot_id|>", True, True),
+    (" It is 3.\n#### 3\n\nQuestion: And then?\nAnswer: #### 99", True, True),  # it goes on by itself
+    (" The answer is 4.<|end_of_text|>", False, True),
+    (" I think\n#### 6<|eot_id|>", False, False),
+    (" 1,006 less 1,000 is 6\n#### 6<|eot_id|>", True, True),
+]
+
+
+def test_what_a_model_says_is_cut_at_its_end_and_the_answer_found_in_it(
+    harness, hub, model, tmp_path, monkeypatch
+):
+    def said(lm: Any, context: torch.Tensor, **_: Any) -> torch.Tensor:
+        """What `generate` returns: the context, what was said, and end tokens after the shorter ones."""
+        asked = [lm.tokenizer.decode(ids).rpartition("Question: ")[2] for ids in context]
+        texts = [SAID[int(re.findall(r"Add (\d+)", text)[0])][0] for text in asked]
+        ids = [lm.tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        longest, end = max(map(len, ids)), lm.tokenizer.eos_token_id
+        padded = [[*each, *[end] * (longest - len(each))] for each in ids]
+        return torch.cat((context, torch.tensor(padded)), 1)
+
+    monkeypatch.setattr(harness.HFLM, "_model_generate", said)
+    (result,), _ = measure(model, hub, tmp_path, ARC_AND_GSM8K[1:])
+    found = {name.split(",")[1]: figure.value for name, figure in result.metrics.items()}
+    strict, flexible = (sum(each[at] for each in SAID) / NUM_QUESTIONS for at in (1, 2))
+    assert found == {"strict-match": strict, "flexible-extract": flexible}
 
 
 def test_merges_are_chosen_by_what_they_score(harness, hub, model, tmp_path):

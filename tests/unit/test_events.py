@@ -81,7 +81,7 @@ def test_an_attempt_says_why_it_was_closed() -> None:
         text = AttemptClosed(step=2, number=1, cause=cause, islands=("a", "b")).text
         assert text.startswith("step 2, attempt 1: ")
         assert ("a and b" in text) == (cause != "term")
-    assert "nobody did not hold" in AttemptClosed(number=1, cause="not held", islands=()).text
+    assert "the agents did not hold" in AttemptClosed(number=1, cause="not held", islands=()).text
 
 
 def test_only_what_is_not_routine_is_kept_for_the_status(log) -> None:

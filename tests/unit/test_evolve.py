@@ -1,5 +1,6 @@
 """Evolving instructions: what becomes of each seed, and of the server's moods."""
 
+import errno
 import json
 import re
 from collections.abc import Callable
@@ -9,8 +10,8 @@ from typing import Any
 import pytest
 from openai_server import Chat, serving
 
-from atoll.errors import UserError
-from atoll.post.evolve import Report, evolve
+from atoll.errors import DiskError, UserError
+from atoll.post.evolve import Report, evolve, paid
 from atoll.post.evolve.method import FIRST_METHOD, evolving
 from atoll.recipe.evolve import Evolve
 
@@ -160,6 +161,21 @@ def test_a_torn_line_of_what_was_paid_for_is_asked_again_alone(tmp_path: Path) -
     assert (tmp_path / "out" / "evolved.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize("seconds", [0.0, 60.0])  # while requests go on; at the end
+def test_a_disk_that_is_full_only_when_it_is_flushed_is_said(seconds: float, tmp_path, monkeypatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(paid, "SYNC_SECONDS", seconds)
+    monkeypatch.setattr(paid.os, "fsync", full)
+    with serving(obliging) as chat, pytest.raises(DiskError, match=r"paid\.jsonl: no space left"):
+        evolve(settings(chat, seeds_file(tmp_path)), tmp_path / "out", "")
+    monkeypatch.undo()
+    with serving(obliging) as chat:
+        evolve(settings(chat, seeds_file(tmp_path)), tmp_path / "out", "")
+    assert len(chat.requests) < 2 * len(SEEDS)  # what was written is there, and is not paid for again
+
+
 def test_a_damaged_line_of_what_was_paid_for_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "paid.jsonl").write_text("what\n")
@@ -231,11 +247,29 @@ def test_what_no_repetition_would_mend_ends_it_at_once(status: int, words: str, 
     assert not (tmp_path / "out" / "evolved.jsonl").exists()
 
 
-def test_nobody_at_the_address_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("concurrency", [2, 64])  # of more at once than seeds, each is asked once
+def test_nobody_at_the_address_is_said(concurrency: int, tmp_path: Path) -> None:
     with serving(obliging) as chat:
         pass
+    wanted = settings(chat, seeds_file(tmp_path), retries=0, concurrency=concurrency)
     with pytest.raises(UserError, match="does not answer"):
-        evolve(settings(chat, seeds_file(tmp_path), retries=0), tmp_path / "out", "")
+        evolve(wanted, tmp_path / "out", "")
+    assert not (tmp_path / "out" / "evolved.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"server": "http://127.0.0.1:99999/v1"}, "99999/v1: not a server's URL"),
+        ({"server": "http://[::1/v1"}, "not a server's URL"),
+        ({"budget_money": 1.0}, "budget_money: has no effect without prices"),
+        ({"optimizer": "another"}, "optimizer: has no effect where method_steps is 0"),
+    ],
+)
+def test_what_can_have_no_effect_is_refused(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with serving(obliging) as chat, pytest.raises(UserError, match=words):
+        evolve(settings(chat, seeds_file(tmp_path), **changes), tmp_path / "out", "")
+    assert not chat.requests
 
 
 def test_a_server_that_is_silent_is_given_up(tmp_path: Path) -> None:

@@ -284,6 +284,12 @@ def test_what_a_file_system_cannot_do_is_said_with_the_path(tmp_path, number, te
     assert str(error).startswith(f"{tmp_path / 'file'}: ") and text in str(error)
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc here")
+def test_a_directory_that_cannot_be_made_is_one_sentence() -> None:
+    with pytest.raises(DiskError, match=r"/proc/nowhere: cannot be made .*; choose another directory"):
+        DirectoryLock(Path("/proc/nowhere"))
+
+
 def test_a_file_in_the_way_of_a_directory_is_named(tmp_path) -> None:
     (tmp_path / "run").write_bytes(b"")
     with pytest.raises(DiskError, match="is a file, not a directory"):

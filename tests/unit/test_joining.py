@@ -14,13 +14,17 @@ import examples
 from atoll.coordinator.requests import Requests
 from atoll.doctor.accelerator import Accelerators
 from atoll.doctor.joining import Joining
+from atoll.doctor.link import MEASURED_MBIT, measured_link
 from atoll.doctor.offer import Seen, described
+from atoll.metrics import Rates
 from atoll.recipe import Island
 from atoll.run.contributed import contributed
 from atoll.run.directory import RunDir
 from atoll.swarm import messages as m
 from atoll.swarm.address import Address
 from atoll.swarm.identity import Ticket
+from atoll.swarm.probe import FRAME_BYTES, NUM_FRAMES, send_filler, take_filler
+from atoll.swarm.transport import TransportError, within
 from atoll.terminal import Joiner, Terminal
 
 
@@ -87,6 +91,110 @@ def test_a_host_tries_who_asks_at_its_own_address_and_nowhere_else(tmp_path) -> 
         await swarm.stop()
 
     asyncio.run(main())
+
+
+class Line:
+    """One end of a stranger's line in memory; `close` ends both."""
+
+    def __init__(self, there: asyncio.Queue, here: asyncio.Queue, num_frames: int = 1 << 30) -> None:
+        self.peer, self.peer_host = "", "203.0.113.7"
+        self._there, self._here, self._left = there, here, num_frames
+        self.num_taken = 0
+
+    async def send(self, message, bulk=b"") -> None:
+        self._there.put_nowait((message, bulk))
+        await asyncio.sleep(0)
+
+    async def receive(self, seconds: float):
+        self.num_taken += 1
+        if self.num_taken > self._left:
+            raise TransportError("the other end closed the stream")
+        return await within(seconds, self._here.get(), "the other end")
+
+    async def close(self) -> None: ...
+
+
+def a_line(**options) -> tuple[Line, Line]:
+    up, down = asyncio.Queue(), asyncio.Queue()
+    return Line(up, down, **options), Line(down, up)
+
+
+async def probed(requests: Requests, secret: str) -> tuple[object, m.Probed | None]:
+    """(what the host answers to a probe, what comes of its filler)."""
+    stranger, host = a_line()
+    await stranger.send(m.Probe(secret))
+    serving = asyncio.create_task(requests.enroll(host))
+    sending = asyncio.create_task(send_filler(stranger))
+    answer, _ = await stranger.receive(10.0)
+    down = await take_filler(stranger) if isinstance(answer, m.Probed) else None
+    await asyncio.gather(serving, sending)
+    return answer, down
+
+
+def test_a_host_measures_the_line_of_who_has_a_ticket_and_of_nobody_else(tmp_path) -> None:
+    async def main() -> None:
+        swarm = Swarm(tmp_path, num_outer_steps=3)
+        await swarm.start_coordinator()
+        requests = Requests(swarm.coordinator, swarm.board)
+        secret = Ticket.parse(requests.ticket(1, 1.0)).secret
+        up, down = await probed(requests, secret)
+        assert isinstance(up, m.Probed)
+        assert down is not None
+        for came in (up, down):
+            assert came.num_bytes == (NUM_FRAMES - 1 - (NUM_FRAMES - 1) // 2) * FRAME_BYTES
+        refused, nothing = await probed(requests, "another")
+        assert isinstance(refused, m.TicketRefused)
+        assert nothing is None
+        await swarm.stop()
+
+    asyncio.run(main())
+
+
+def test_who_asks_for_too_many_probes_is_told_that_the_host_is_busy(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("atoll.coordinator.probes.WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("atoll.coordinator.probes.BURST", 2)
+
+    async def main() -> None:
+        swarm = Swarm(tmp_path, num_outer_steps=3)
+        await swarm.start_coordinator()
+        requests = Requests(swarm.coordinator, swarm.board)
+        secret = Ticket.parse(requests.ticket(1, 1.0)).secret
+        answers = [(await probed(requests, secret))[0] for _ in range(3)]
+        assert [type(answer) for answer in answers] == [m.Probed, m.Probed, m.TicketRefused]
+        assert "others" in answers[-1].reason
+        await swarm.stop()
+
+    asyncio.run(main())
+
+
+def test_filler_that_stops_coming_is_measured_by_what_came(monkeypatch) -> None:
+    async def main(num_frames: int) -> m.Probed:
+        here, there = a_line(num_frames=num_frames)
+        await send_filler(there)
+        return await take_filler(here)
+
+    came = asyncio.run(main(1000))
+    assert came.num_bytes > 0
+    with pytest.raises(TransportError):
+        asyncio.run(main(1))
+    monkeypatch.setattr("atoll.swarm.probe.SECONDS", -1.0)  # nothing leaves in that time
+    with pytest.raises(TransportError, match="too slow"):
+        asyncio.run(main(1000))
+
+
+def test_a_measured_line_says_to_whom_and_no_more_than_it_can_tell(run) -> None:
+    slow = changed(asked(run), rates=Rates(up_bytes_per_second=2.5e6, down_bytes_per_second=12.5e6))
+    found = measured_link(slow)
+    assert found is not None
+    assert found.text == "20 Mbit/s up and 100 down, as measured just now to the run's host"
+    assert f"link: {found.text}" in offered(run, link=found)
+    fast = measured_link(
+        changed(asked(run), rates=Rates(up_bytes_per_second=1e10, down_bytes_per_second=1e7))
+    )
+    assert fast is not None
+    assert (fast.up, fast.down) == (MEASURED_MBIT, 80.0)
+    assert "the most that is told" in fast.text
+    assert measured_link(asked(run)) is None
 
 
 # --------------------------------------------------------------------------------------------- before joining

@@ -238,3 +238,12 @@ def test_what_is_no_checkpoint_is_refused(models: list[Path], tmp_path: Path) ->
     (models[1] / "model.safetensors").write_bytes(b"\xff" * 100)
     with pytest.raises(UserError, match="damaged"):
         merge(Linear(), models[:2], tmp_path / "out")
+
+
+@pytest.mark.parametrize("dtype", ["int3", 7, ["float32"]])
+def test_a_dtype_that_is_none_is_named(dtype: object, models, tmp_path: Path) -> None:
+    config = models[0] / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": dtype, "torch_dtype": dtype}))
+    with pytest.raises(UserError, match=r"config\.json: dtype .* is none of float32, .*; correct it there"):
+        merge(Linear(), models[:2], tmp_path / "out", dtype="bf16")
+    assert not (tmp_path / "out").exists()

@@ -125,6 +125,13 @@ def test_nothing_else_is_overwritten(models: list[Path], tmp_path: Path) -> None
         ('"further.best"', '"nobody.best"', "there is no step nobody"),
         ('"further.best"', '"further.worst"', "has found no 'worst'; there is: best"),
         ('do = "export"', 'do = "exprot"', "step.2"),
+        ('of = "@further"', 'of = "/nowhere"', "/nowhere: no checkpoint is here"),
+        ('to = "{out}"', 'to = "{a}/config.json"', "config.json: a file is there"),
+        (
+            "[summary]",
+            '[[step]]\nname = "t"\ndo = "train"\nrecipe = "demo"\ndrill = true\n[summary]',
+            "step t: drill: has no effect on one island alone",
+        ),
         ('"@mean"', '"@mean:x"', "there is: one only"),
         ('of = "@further"', 'of = "@further"\nnote = 3', "step.2.note"),
         ("[0.25, 0.75] }}", "[0.25, 0.75] }}\nby = {{ }}", "give heldout = RUN or task = NAME"),

@@ -18,6 +18,7 @@ from atoll.publish import facts as f
 from atoll.publish.card import card, write_card
 from atoll.publish.gather import FACTS_FILE, facts_of
 from atoll.publish.states import committed_state
+from atoll.publish.tables import contributors
 from atoll.publish.verify import verify
 
 ODD = "<b>Ada</b> [x](http://evil.example) | *y* @you `z` _u_ www.evil.example #1 \\ &amp; ~~s~~"
@@ -56,6 +57,18 @@ def test_the_ledger_names_people_and_not_islands(facts: f.Facts) -> None:
     ]
     assert facts.tokens == 15 * 64
     assert "a" * 16 not in card(facts)
+
+
+def test_pages_of_contributors_are_named_as_text_where_there_are_any(facts: f.Facts) -> None:
+    assert "page" not in contributors(facts)
+    ada, emmy = facts.contributors
+    ada = msgspec.structs.replace(ada, links=("https://example.org/ada", "https://example.org/[x](y)"))
+    markdown = contributors(msgspec.structs.replace(facts, contributors=(ada, emmy)))
+    html = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(markdown)
+    assert "https://example.org/ada" in html
+    assert "https://example.org/[x](y)" in html
+    assert "<th>page</th>" in html
+    assert "<a " not in html
 
 
 def test_the_ledger_is_what_the_records_prove(whole: Path, facts: f.Facts) -> None:

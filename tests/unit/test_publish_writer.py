@@ -143,6 +143,8 @@ def test_what_a_terminal_would_obey_is_shown_as_text(model: Path, capsys) -> Non
         (["a", "--top-p", "2"], "--top-p 2: must be from 0 to 1"),
         (["a", "--tokens", "0"], "--tokens 0: must be from 1"),
         (["--prompts", "none.txt"], "none.txt"),
+        (["a", "--seed", "9" * 400], "--seed: must be from 0 to 9,223,372,036,854,775,807"),
+        (["a", "--seed", "-1"], "--seed: must be from 0"),
     ],
 )
 def test_a_mistake_is_one_sentence(model: Path, options: list[str], words: str, capsys) -> None:

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 
 import pytest
 
 import examples
+from atoll.agent.server import Agent
 from atoll.coordinator import reach
 from atoll.coordinator.effects import Reached
 from atoll.coordinator.reach import Reach
@@ -176,3 +178,28 @@ def test_only_the_addresses_of_this_machine_are_its_own() -> None:
     assert reach.is_this_machine("127.0.0.1")
     assert not reach.is_this_machine("192.0.2.1")
     assert not reach.is_this_machine("memory")
+
+
+# ------------------------------------------------------------------------------------ whoever is asked to try
+@pytest.mark.parametrize(
+    ("reasons", "told"), [([""], ""), (["refused", ""], ""), (["refused", "no route"], "no route")]
+)
+def test_a_member_tries_again_before_it_says_that_an_agent_cannot_be_reached(
+    monkeypatch, reasons, told
+) -> None:
+    monkeypatch.setattr("atoll.agent.server.REDIAL_SECONDS", 0.01)
+    sent: list[m.Tried] = []
+
+    async def main() -> None:
+        left = iter(reasons)
+        agent = SimpleNamespace(_link=SimpleNamespace(send=sent.append))
+
+        async def why(asked: m.TryToReach) -> str:
+            return next(left)
+
+        agent._why_not_reached = why
+        await Agent._try_to_reach(agent, m.TryToReach("a" * 16, (Address("203.0.113.5", 7702),)))
+        assert not list(left)
+
+    asyncio.run(main())
+    assert [tried.reason for tried in sent] == [told]

@@ -284,9 +284,14 @@ def test_a_new_database_holds_no_run(tmp_path) -> None:
     store.close()
 
 
+def test_a_database_that_cannot_be_written_is_one_sentence_with_what_to_look_at() -> None:
+    with pytest.raises(UserError, match=r"\A[^\n]*: unable to open database file; is the disk full[^\n]*\Z"):
+        Store("sqlite:////proc/nowhere/run.sqlite")
+
+
 def test_a_file_that_is_no_database_is_refused(tmp_path) -> None:
     (tmp_path / "run.sqlite").write_bytes(b"not a database" * 100)
-    with pytest.raises(UserError, match="database cannot be used"):
+    with pytest.raises(UserError, match=r"\A[^\n]*database cannot be used: file is not a database\Z"):
         Store(sqlite_url(tmp_path))
 
 

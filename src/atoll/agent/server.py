@@ -31,6 +31,7 @@ from atoll.words import one_line
 
 PULSE_SECONDS = 1.0
 LAST_SECONDS = 60.0  # for the last outer checkpoint, before the trainer hears that the run is finished
+REDIAL_SECONDS = 1.5  # until a connection that failed is dialled anew: gRPC waits for up to 1 s
 LEAVE_SECONDS = 0.2  # for a last message to leave before its connection is closed
 
 
@@ -204,12 +205,20 @@ class Agent:
         return tuple(dict.fromkeys((*self.settings.coordinators, *others)))
 
     async def _try_to_reach(self, asked: m.TryToReach) -> None:
-        reason = ""
+        clock = asyncio.get_running_loop().time
+        began, reason = clock(), await self._why_not_reached(asked)
+        if reason and clock() - began < REDIAL_SECONDS:
+            # What failed at once may only tell of a dial of a moment ago, to an agent that was not up yet.
+            await asyncio.sleep(REDIAL_SECONDS)
+            reason = await self._why_not_reached(asked)
+        self._link.send(m.Tried(asked.island, reason))
+
+    async def _why_not_reached(self, asked: m.TryToReach) -> str:
         try:
             await call(self._transport, asked.addresses, asked.island, PING, m.Ping(), DIAL_SECONDS)
         except TransportError as error:
-            reason = one_line(str(error))
-        self._link.send(m.Tried(asked.island, reason))
+            return one_line(str(error))
+        return ""
 
     def _link_changed(self, reason: str) -> None:
         self._lost = one_line(reason)

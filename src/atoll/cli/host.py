@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from urllib.parse import urlsplit
 
 from atoll.cli.address import parse_address, parse_advertised
 from atoll.cli.dashboard import DEFAULT_LISTEN, free_address
@@ -13,6 +14,7 @@ from atoll.errors import UserError
 from atoll.swarm.address import MAX_PORT, WILDCARDS, HostPorts
 from atoll.words import command
 
+DEFAULT_HOST = "0.0.0.0"
 DEFAULT_PORT = 7700  # of a coordinator, for members
 MAX_AWAITED = 10_000  # islands
 
@@ -22,7 +24,7 @@ def add_to(verbs: Verbs) -> None:
     added = verbs.add_with_recipe(host, "coordinate a run (and keep a relay); prints a ticket")
     added.add_argument(
         "--listen",
-        default="0.0.0.0",
+        default=DEFAULT_HOST,
         metavar="HOST[:PORT]",
         help="for members (default 0.0.0.0:7700: port 7700 of all addresses, those of IPv6 too)",
     )
@@ -115,11 +117,25 @@ def host(options: argparse.Namespace) -> None:
             terminal.say(f"no step begins before {options.wait_for} islands are ready at once (--wait-for)")
         terminal.say(
             f"see who takes part: {command('status', run_dir.path)}; Ctrl-C ends this coordinator; the run "
-            f"goes on when it is hosted again: {command('host', run_dir.path)}"
+            f"goes on when it is hosted again: {command('host', run_dir.path, *again(options))}"
         )
 
     speaker = Host(terminal, loaded.num_outer_steps)
     run_until_signal(serve(loaded, run_dir, settings, ready, speaker.hears))
+
+
+def again(options: argparse.Namespace) -> list[str]:
+    """The options of `atoll host` once more, for the command that hosts the run again from its directory."""
+    given = [] if options.listen == DEFAULT_HOST else ["--listen", options.listen]
+    for name in ("enrol_port", "relay_port", "advertise", "advertise_enrol_port", "advertise_relay_port"):
+        if (value := getattr(options, name)) is not None:
+            given += [f"--{name.replace('_', '-')}", str(value)]
+    given += [f"--{name.replace('_', '-')}" for name in ("no_relay", "standby") if getattr(options, name)]
+    if options.dashboard is not None:
+        given += ["--dashboard", *([] if options.dashboard == DEFAULT_LISTEN else [options.dashboard])]
+    if options.database:  # but no password on a screen, or in a journal
+        given += ["--database", "URL" if urlsplit(options.database).password else options.database]
+    return given
 
 
 def host_ports(options: argparse.Namespace) -> tuple[HostPorts, HostPorts | None]:

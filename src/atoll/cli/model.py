@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 GIGABYTE = 1_000_000_000
 MAX_TOKENS, MAX_BATCH, MAX_TEMPERATURE = 1_000_000, 1024, 100.0
+MAX_SEED = (1 << 63) - 1  # torch takes no more
 MIN_SHARD_GIGABYTES, MAX_SHARD_GIGABYTES = 0.001, 50.0  # the hub takes no larger file
 
 
@@ -168,6 +169,8 @@ def generate(options: argparse.Namespace) -> None:
     within("--batch", options.batch, 1, MAX_BATCH)
     within("--temperature", options.temperature, 0, MAX_TEMPERATURE)
     within("--top-p", options.top_p, 0, 1)
+    if not 0 <= options.seed <= MAX_SEED:
+        raise UserError(f"--seed: must be from 0 to {MAX_SEED:,}")
     with nothing_to_clean_up():
         from atoll.model.generate import Sampling
         from atoll.publish.writer import Writer, prompts_in

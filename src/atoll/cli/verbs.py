@@ -92,4 +92,4 @@ def is_override(text: str) -> bool:
 def within(name: str, value: float, low: float, high: float) -> None:
     """Raise UserError unless an option's value is a number from `low` to `high`."""
     if not low <= value <= high:
-        raise UserError(f"{name} {value:g}: must be from {low:,g} to {high:,g}")
+        raise UserError(f"{name} {value:g}: must be from {low:,.12g} to {high:,.12g}")

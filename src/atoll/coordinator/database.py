@@ -6,10 +6,11 @@ from typing import Any
 
 import sqlalchemy as sql
 from sqlalchemy.event import listen
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from atoll.errors import UserError
+from atoll.words import one_line
 
 IDLE_TRANSACTION_MILLISECONDS = 2_000  # after it PostgreSQL breaks off the transaction of a frozen leader
 
@@ -119,6 +120,11 @@ def _reader(path: Path) -> sqlite3.Connection:
     return reader
 
 
+def reason_of(error: Exception) -> str:
+    """What the database itself says, on one line: SQLAlchemy adds the statement, and a page about it."""
+    return one_line(str(getattr(error, "orig", None) or error).partition("\n")[0])
+
+
 def open_engine(url: str | sql.URL) -> sql.Engine:
     """Open a database, and make the tables that it lacks.
 
@@ -130,7 +136,9 @@ def open_engine(url: str | sql.URL) -> sql.Engine:
         TABLES.create_all(engine)
         missing = _missing_columns(engine)
     except (SQLAlchemyError, ImportError) as error:
-        raise UserError(f"{engine.url}: the database cannot be used: {error}") from error
+        is_disk = engine.dialect.name == "sqlite" and isinstance(error, OperationalError)
+        advice = "; is the disk full, or may this user not write there?" if is_disk else ""
+        raise UserError(f"{engine.url}: the database cannot be used: {reason_of(error)}{advice}") from error
     if missing:
         raise UserError(
             f"{engine.url}: made by an older atoll (it lacks {', '.join(missing)}); continue that run with "

@@ -5,6 +5,7 @@ import time
 
 from atoll import __version__
 from atoll.coordinator.overview import overview
+from atoll.coordinator.probes import Probes
 from atoll.coordinator.reach import why_not_dialled
 from atoll.coordinator.server import HELLO_SECONDS, CoordinatorServer
 from atoll.coordinator.status import StatusBoard
@@ -36,6 +37,7 @@ class Requests:
     def __init__(self, server: CoordinatorServer, board: StatusBoard) -> None:
         self._server = server
         self._board = board
+        self._probes = Probes()
 
     def ticket(self, uses: int, hours: float, hosts: tuple[HostPorts, ...] = ()) -> str:
         """A new ticket, as one line of text; good for so many islands and hours.
@@ -51,8 +53,10 @@ class Requests:
         """Exchange a ticket's secret for a certificate, or look first; tell what the run is."""
         server = self._server
         request, _ = await stream.receive(HELLO_SECONDS)
-        if isinstance(request, m.Look):
-            await stream.send(await self._looked(request, stream.peer_host))
+        if isinstance(request, m.Probing):
+            return  # filler without a question before it
+        if not isinstance(request, m.Enroll):
+            await self._before_joining(request, stream)
             return
         try:
             certificate = server.keys.issue(request.csr, RELAY if request.relay else ISLAND)
@@ -78,13 +82,23 @@ class Requests:
         server.reach.enrolled(island, stream.peer_host)
         await stream.send(m.Enrolled(kept, server.run))
 
-    async def _looked(self, request: m.Look, seen_host: str) -> m.Looked | m.TicketRefused:
-        """What a stranger should know of the run before it joins; only one whose ticket is good is told."""
-        server = self._server
+    async def _before_joining(
+        self, request: m.Look | m.Probe, stream: Stream[enrolment.ToCoordinator]
+    ) -> None:
+        """Tell a stranger what it should know before it joins; only one whose ticket is good."""
         try:
-            server.store.check_ticket(request.secret)
+            self._server.store.check_ticket(request.secret)
         except UserError as error:
-            return m.TicketRefused(str(error))
+            await stream.send(m.TicketRefused(str(error)))
+            return
+        if isinstance(request, m.Probe):
+            await self._probes.serve(stream)
+        else:
+            await stream.send(await self._looked(request, stream.peer_host))
+
+    async def _looked(self, request: m.Look, seen_host: str) -> m.Looked:
+        """What the run is, and whether the stranger can be reached."""
+        server = self._server
         unreached = await why_not_dialled(seen_host, request.port) if request.port else None
         return m.Looked(
             run=server.run,

@@ -94,15 +94,16 @@ def kept_status(
     for record in store.commits():
         history.add(record)
         committed.add(record)
-    enrolled = store.enrolled()
+    enrolled, relays = store.enrolled(), store.relays()
     islands = tuple(
         island_status(
             island,
             enrolled.get(island, NOBODY),
             history,
             committed.tokens_by_source(island, recipe.inner.context_length),
+            is_relay=island in relays,
         )
-        for island in sorted(history.tokens.keys() | _evicted(enrolled))
+        for island in sorted(history.tokens.keys() | enrolled.keys())
     )
     term, renewed = store.last_reign()
     return RunStatus(
@@ -139,10 +140,12 @@ def island_status(
     member: Member | None = None,
     plan: Plan | None = None,
     left_out: str = "",
+    is_relay: bool = False,
 ) -> IslandStatus:
     """One row of a status; `member` is None for an island that is known from the database alone.
 
-    `left_out`: why it takes no part in the open step; empty where it may.
+    `is_relay`: what the database knows of that one. `left_out`: why it takes no part in the open step; empty
+    where it may.
     """
     beat = member.beat if member else None
     note = f"left out of step {history.head}: {left_out}" if left_out else beat.note if beat else ""
@@ -151,7 +154,7 @@ def island_status(
         contributor=kept.contributor,
         place=kept.place,
         link=kept.link,
-        relay=bool(member and member.relay),
+        relay=member.relay if member else is_relay,
         present=bool(member and member.present),
         ready=bool(member and member.is_ready(history.head)),
         evicted=kept.evicted,

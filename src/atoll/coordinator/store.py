@@ -26,13 +26,14 @@ from atoll.coordinator.database import (
     REWIND,
     RUN,
     TICKET,
+    reason_of,
 )
 from atoll.coordinator.effects import Doubted, OpenStep, Record
 from atoll.coordinator.tickets import see_to_ticket, ticket_hash_of
 from atoll.errors import UserError
 from atoll.samples import Ranges, merge
 from atoll.swarm.address import Address, Addresses
-from atoll.swarm.identity import new_secret
+from atoll.swarm.identity import RELAY, new_secret, role_of
 from atoll.swarm.layout import digest
 from atoll.swarm.records import Assembled, Attempt, CommitRecord, Plan, Rewind, Term, decode, encode
 
@@ -160,8 +161,9 @@ class Store:
             with self._engine.begin() as db:
                 yield db
         except (OperationalError, InternalError, InterfaceError) as error:
-            reason = str(error.orig).partition("\n")[0]
-            raise DatabaseFailed(f"{self._engine.url}: the database broke off ({reason})") from error
+            raise DatabaseFailed(
+                f"{self._engine.url}: the database broke off ({reason_of(error)})"
+            ) from error
 
     def silence_seconds(self) -> float:
         """Seconds since the leader's last sign of life, by the database's clock, which all of them share."""
@@ -348,6 +350,12 @@ class Store:
         with self._transaction() as db:
             rows = db.execute(query)
             return {row.id: Enrolment(*row[1:]) for row in rows}
+
+    def relays(self) -> set[str]:
+        """Those of them whose certificate is a relay's."""
+        with self._transaction() as db:
+            rows = db.execute(sql.select(ISLAND.c.id, ISLAND.c.certificate)).all()
+        return {row.id for row in rows if role_of(bytes(row.certificate)) == RELAY}
 
 
 def _insert(db: sql.Connection, record: Record) -> None:

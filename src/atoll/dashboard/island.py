@@ -11,7 +11,7 @@ from atoll.events.step import Contribution
 from atoll.publish.places import located
 from atoll.status import IslandStatus
 from atoll.terminal.names import Names
-from atoll.words import MAX_NAME_LENGTH, one_line
+from atoll.words import MAX_LINK_LENGTH, MAX_NAME_LENGTH, one_line
 
 MAX_PLACE_LENGTH = 120  # characters
 MAX_KEPT = 2 * MAX_HISTORY  # rows of its history, from which on every second one is forgotten
@@ -27,6 +27,7 @@ class Island:
         self.contributor = ""
         self.place = ""
         self._at: Place | None = None
+        self.link = ""
         self.relay = False
         self.connected = False
         self.frozen = False
@@ -59,6 +60,10 @@ class Island:
         if place and place != self.place:
             found = located(place)
             self.place, self._at = place, projected(*found) if found else None
+
+    def links(self, link: str) -> None:
+        """Its contributor gives this page. It is shown as text, and nobody is led there."""
+        self.link = one_line(link, MAX_LINK_LENGTH) or self.link
 
     def joined(self, time: float, contributor: str, relay: bool) -> None:
         self.contributor, self.relay = one_line(contributor, MAX_NAME_LENGTH), relay
@@ -150,6 +155,7 @@ class Island:
             contributor=self.contributor,
             place=self.place,
             at=self._at,
+            link=self.link,
             relay=self.relay,
             alive=None if is_unknown else self.alive,
             alive_why="its line was up when these events ended" if is_unknown else self.why,

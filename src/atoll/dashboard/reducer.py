@@ -86,6 +86,7 @@ class Reducer:
                 island.relay or row.relay,
             )
             island.stands(row.place)
+            island.links(row.link)
             self.names.learn(row.island, row.contributor)
 
     def _island(self, name: str) -> Island:
@@ -138,6 +139,7 @@ class Reducer:
             case e.Enrolled():
                 island.contributor = one_line(event.contributor, MAX_NAME_LENGTH)
                 island.stands(event.place)
+                island.links(event.link)
                 self.names.learn(event.island, event.contributor)
             case e.Joined():
                 island.joined(event.time, event.contributor, event.relay)

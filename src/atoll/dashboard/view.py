@@ -83,6 +83,7 @@ class IslandRow(msgspec.Struct, frozen=True, kw_only=True):
     contributor: str
     place: str
     at: tuple[float, float] | None  # on the map (atlas.py); None: the place is not told, or no city known
+    link: str  # a page about the contributor; "": none
     relay: bool
     alive: bool | None  # None: nobody can say now
     alive_why: str

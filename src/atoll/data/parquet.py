@@ -104,7 +104,7 @@ def _fitting(field: Any, wanted: list[Any] | Range, where: str) -> list[Any] | R
     return [_narrow(value, kind) if type(value) in (int, float) else value for value in wanted]
 
 
-def _narrow(bound: float, kind: Any) -> float:
+def _narrow(bound: int | float, kind: Any) -> int | float:
     narrow = NARROW.get(str(kind))
     if narrow is None:
         return bound

@@ -19,6 +19,9 @@ PROBE: list[Turn] = [
 ]
 
 
+MAX_TURNS = 1_000_000  # of all loops over ranges of one rendering: longer ones would not end
+
+
 class TemplateError(Exception):
     """A template cannot render a chat; the message says why."""
 
@@ -33,8 +36,10 @@ class Template:
         """
         self._bos, self._eos = bos, eos
         refused = f"{origin}: its chat template cannot render a question and an answer"
+        environment, self._ranges = _environment(), Ranges()
+        environment.globals["range"] = self._ranges.range
         try:
-            self._compiled = _environment().from_string(source)
+            self._compiled = environment.from_string(source)
         except Exception as error:  # a template is a program: whatever it runs into
             raise UserError(f"{refused}: {error}") from error
         try:
@@ -62,6 +67,7 @@ class Template:
         self, turns: list[Turn], tools: list[Any] | None = None, *, add_generation_prompt: bool = False
     ) -> str:
         """The text of a chat. Raises TemplateError where the template does not take it."""
+        self._ranges.num_left = MAX_TURNS
         try:
             return self._compiled.render(
                 messages=turns,
@@ -72,6 +78,23 @@ class Template:
             )
         except Exception as error:  # as above
             raise TemplateError(str(error) or type(error).__name__) from error
+
+
+class Ranges:
+    """What `range` is in a template: short, as jinja's own, and so are all of a rendering together."""
+
+    def __init__(self) -> None:
+        self.num_left = MAX_TURNS
+
+    def range(self, *bounds: int) -> range:
+        """Raises OverflowError where a rendering asks for too much."""
+        from jinja2.sandbox import safe_range
+
+        found = safe_range(*bounds)
+        self.num_left -= len(found)
+        if self.num_left < 0:
+            raise OverflowError(f"its loops go over more than {MAX_TURNS:,} numbers")
+        return found
 
 
 def _environment() -> Any:

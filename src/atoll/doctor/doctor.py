@@ -8,7 +8,7 @@ from atoll.doctor import accelerator, clock, versions
 from atoll.doctor.accelerator import Accelerators, accelerators
 from atoll.doctor.asked import Asked, ask
 from atoll.doctor.finding import Finding
-from atoll.doctor.link import judge_link, known_link, traffic
+from atoll.doctor.link import judge_link, known_link, measured_link, traffic
 from atoll.doctor.needs import Needs, gb
 from atoll.doctor.network import judge_control, judge_listening, judge_reach, network
 from atoll.doctor.system import judge_disk, judge_handles, judge_memory, system
@@ -34,17 +34,15 @@ def examine(request: Request) -> list[Finding]:
     asked, needs, found = None, None, list[Finding]()
     if request.ticket:
         run_dir = request.run_dir or Path("runs") / Ticket.parse(request.ticket).run_name
-        asked = ask(request.ticket, request.listen)
+        is_measured = known_link(run_dir, request.mbit) is None
+        asked = ask(request.ticket, request.listen, is_measured=is_measured)
         looked = asked.looked
         needs = Needs.of(looked.run, looked.overview, run_dir, is_member=False) if looked else None
         found += _judge_run(asked, needs)
     looked = asked.looked if asked else None
     devices = Accelerators() if request.relay else accelerators()
-    has, net, link = (
-        system(run_dir, is_measured=True),
-        network(request.listen),
-        known_link(run_dir, request.mbit),
-    )
+    has, net = system(run_dir, is_measured=True), network(request.listen)
+    link = known_link(run_dir, request.mbit) or (measured_link(asked) if asked else None)
     if not request.relay:
         found.append(accelerator.judge(devices))
         found += judge_device_memory(devices, needs)

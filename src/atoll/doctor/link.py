@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from atoll.agent.rates import kept_rates
+from atoll.doctor.asked import Asked
 from atoll.doctor.finding import Finding
 from atoll.doctor.needs import Needs, gb
 from atoll.metrics import Rates
@@ -13,6 +14,7 @@ from atoll.terminal import duration
 
 WANTED = 0.9  # of the time, in inner steps
 GUESSED_ROUND_TRIP_SECONDS = 0.1
+MEASURED_MBIT = 1000.0  # what so little filler can tell, at most
 EXAMPLE_PARAMETERS = 1_235_814_400  # of the preset 1b
 
 
@@ -37,6 +39,17 @@ def known_link(run_dir: Path, given: tuple[float, float] | None) -> Link | None:
         if rates.slower:
             return _of(rates, f"as {path.name} has seen")
     return None
+
+
+def measured_link(asked: Asked) -> Link | None:
+    """What the line to the run's host carried when it was asked; None where that was not measured."""
+    if not asked.rates.slower:
+        return None
+    link = _of(asked.rates, "as measured just now to the run's host")
+    if max(link.up, link.down) < MEASURED_MBIT:
+        return link
+    least = f"{link.source} ({MEASURED_MBIT:,.0f} is the most that is told)"
+    return Link(up=min(link.up, MEASURED_MBIT), down=min(link.down, MEASURED_MBIT), source=least)
 
 
 def _of(rates: Rates, source: str) -> Link:

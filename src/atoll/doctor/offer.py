@@ -12,7 +12,7 @@ from atoll.doctor.asked import Asked, ask
 from atoll.doctor.doctor import judge_device_memory
 from atoll.doctor.finding import Finding
 from atoll.doctor.joining import Joining
-from atoll.doctor.link import Link, known_link, traffic
+from atoll.doctor.link import Link, known_link, measured_link, traffic
 from atoll.doctor.needs import Needs, gb
 from atoll.doctor.network import Network, judge_listening, judge_reach, network
 from atoll.doctor.system import System, judge_disk, judge_memory, system
@@ -39,8 +39,10 @@ def look(joining: Joining) -> Seen | None:
     Raises UserError for what is no ticket. A host that does not answer is no error: joining waits for it.
     """
     member = membership.load(joining.member_dir) if joining.member_dir else None
+    link = known_link(joining.run_dir, None)
     if member is None or joining.listen is not None:
-        asked = ask(joining.ticket, joining.listen)
+        is_measured = link is None and not joining.metered
+        asked = ask(joining.ticket, joining.listen, is_measured=is_measured)
     else:
         asked = Asked(ticket=Ticket.parse(joining.ticket))
     looked = asked.looked
@@ -53,7 +55,7 @@ def look(joining: Joining) -> Seen | None:
         has=system(joining.run_dir, is_measured=False),
         net=network(joining.listen or Address("0.0.0.0", 0)),
         asked=asked,
-        link=known_link(joining.run_dir, None),
+        link=link or measured_link(asked),
     )
 
 

@@ -100,7 +100,7 @@ class AttemptClosed(Occurrence, frozen=True, kw_only=True, tag="attempt closed")
 
     @property
     def text(self) -> str:
-        reason = CAUSES[self.cause].format(islands=listed(self.islands) or "nobody")
+        reason = CAUSES[self.cause].format(islands=listed(self.islands) or "the agents")
         return f"step {self.step}, attempt {self.number}: {reason}"
 
 

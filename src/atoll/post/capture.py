@@ -91,7 +91,8 @@ def capture(loader: Loader, run_dir: RunDir, witness: Witness, part: Part, repor
             "that, or for a run in a new --dir"
         )
     directory = run_dir.path / "capture" / witness.column.name
-    _claim(directory, Claim(rows=rows_digest(loader.manifest), column=witness.column))
+    claim = Claim(rows=rows_digest(loader.manifest), column=witness.column)
+    _check(directory, claim)
     every = list(ranges(loader.manifest))
     ours = every[part.number - 1 :: part.count]
     for done, wanted in enumerate(ours):
@@ -99,6 +100,8 @@ def capture(loader: Loader, run_dir: RunDir, witness: Witness, part: Part, repor
         if not (directory / wanted.name).exists():
             batch = loader.windows(wanted.source, wanted.split, range(wanted.first, wanted.stop))
             values = _of_shard(witness, batch, witness.values(batch))
+            # Only now: a teacher that says nothing, as behind a mistyped address, must not keep others out.
+            _claim(directory, claim)
             write_atomic(directory / wanted.name, values.tobytes())
     report(len(ours), len(ours))
     missing = [wanted for wanted in every if not (directory / wanted.name).exists()]
@@ -129,19 +132,26 @@ def ranges(manifest: Manifest) -> Iterator[Range]:
                 start = end
 
 
-def _claim(directory: Path, claim: Claim) -> None:
+def _check(directory: Path, claim: Claim) -> bool:
+    """Whether the directory is claimed already. Raises UserError where it is so for another capture."""
     path = directory / CLAIM_NAME
-    if path.exists():
-        try:
-            known = msgspec.json.decode(path.read_bytes(), type=Claim)
-        except msgspec.DecodeError as error:
-            raise UserError(f"{path}: damaged ({error}); delete {directory}") from error
-        if known != claim:
-            what = "of other rows" if known.rows != claim.rows else "of another model, or in another form"
-            raise UserError(f"{directory}: what was captured here is {what}; delete it to begin anew")
-    else:
+    if not path.exists():
+        return False
+    try:
+        known = msgspec.json.decode(path.read_bytes(), type=Claim)
+    except msgspec.DecodeError as error:
+        raise UserError(f"{path}: damaged ({error}); delete {directory}") from error
+    if known != claim:
+        what = "of other rows" if known.rows != claim.rows else "of another model, or in another form"
+        raise UserError(f"{directory}: what was captured here is {what}; delete it to begin anew")
+    return True
+
+
+def _claim(directory: Path, claim: Claim) -> None:
+    """Raises UserError as `_check` does: meanwhile another process may have begun."""
+    if not _check(directory, claim):
         directory.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, msgspec.json.encode(claim))
+        write_atomic(directory / CLAIM_NAME, msgspec.json.encode(claim))
 
 
 def _of_shard(witness: Witness, batch: Batch, values: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from atoll.data.loader import NO_LABEL, Batch
 from atoll.errors import UserError
-from atoll.post.client import library
+from atoll.post.client import check_url, library
 from atoll.post.witnesses import spans
 
 TIMEOUT_SECONDS = 300.0
@@ -21,6 +21,7 @@ class ServedModel:
 
     def __init__(self, url: str, served: str) -> None:
         """`url` as in http://127.0.0.1:8000/v1, `served`: the model's name there."""
+        check_url(url)
         openai = library("--server")
         self._url, self._served, self._failed = url, served, openai.OpenAIError
         # A key is sent where OPENAI_API_KEY is set; a server of one's own mostly wants none.

@@ -20,6 +20,7 @@ class Contributor(msgspec.Struct, frozen=True, kw_only=True):
     is_named: bool
     num_islands: int
     tokens: int  # records
+    links: tuple[str, ...] = ()  # pages about them, as they say; status
 
 
 class Place(msgspec.Struct, frozen=True):

@@ -97,12 +97,18 @@ def islands_of(run_dir: RunDir) -> tuple[IslandStatus, ...]:
 
 def contributors(tokens: Mapping[str, int], known: Mapping[str, IslandStatus]) -> tuple[f.Contributor, ...]:
     """Who gets the credit, most tokens first. One name may stand for several islands."""
-    groups: dict[tuple[str, bool], list[int]] = {}
+    groups: dict[tuple[str, bool], dict[str, int]] = {}  # islands and their tokens
     for island, count in tokens.items():
         name = known[island].contributor if island in known else ""
-        groups.setdefault((name or island, bool(name)), []).append(count)
+        groups.setdefault((name or island, bool(name)), {})[island] = count
     found = [
-        f.Contributor(name=name, is_named=is_named, num_islands=len(counts), tokens=sum(counts))
+        f.Contributor(
+            name=name,
+            is_named=is_named,
+            num_islands=len(counts),
+            tokens=sum(counts.values()),
+            links=tuple(sorted({known[island].link for island in counts if island in known} - {""})),
+        )
         for (name, is_named), counts in groups.items()
     ]
     return tuple(sorted(found, key=lambda each: (-each.tokens, each.name)))

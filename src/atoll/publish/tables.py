@@ -27,16 +27,19 @@ def contributors(facts: f.Facts) -> str:
     """Committed tokens by contributor; nothing before the first commit."""
     if not facts.contributors:
         return ""
+    has_links = any(each.links for each in facts.contributors)
     rows = [
         (
             text(each.name) if each.is_named else f"island `{each.name}`",
             str(each.num_islands),
             f"{each.tokens:,}",
             f"{100 * each.tokens / facts.tokens:.1f} %",
+            *([listed(map(text, each.links))] if has_links else []),  # as text: a card leads nowhere else
         )
         for each in facts.contributors
     ]
-    body = table(("contributor", "islands", "tokens", "share"), rows)
+    head = ("contributor", "islands", "tokens", "share", *(["page"] if has_links else []))
+    body = table(head, rows)
     return f"## Contributors\n\nCommitted tokens, by the run's ledger.\n\n{body}\n"
 
 

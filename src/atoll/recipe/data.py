@@ -17,11 +17,14 @@ class Tokenizer(Table, frozen=True):
     file: PathStr | None = None  # a `tokenizer.json`, or Llama 3's `tokenizer.model`
 
 
+Number = Int64 | FiniteFloat  # a whole number stays one: beyond 2**53 a float would be another
+
+
 class Range(Table, frozen=True):
     """The numbers from `min` to `max`, both included; without one of them there is no limit on that side."""
 
-    min: FiniteFloat | None = None
-    max: FiniteFloat | None = None
+    min: Number | None = None
+    max: Number | None = None
 
 
 ColumnNames = Annotated[

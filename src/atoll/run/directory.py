@@ -101,7 +101,9 @@ class RunDir:
         """State 0 as `atoll prepare` kept it. Raises UserError if there is none, or it is damaged."""
         found = checkpoint.newest([self.genesis])
         if not found:
-            raise UserError(f"{self.path}: no state 0 here; run `atoll prepare` first")
+            raise UserError(
+                f"{self.path}: no state 0 here; make it from the run's recipe first: `atoll prepare RECIPE`"
+            )
         return found[0]
 
 

@@ -40,6 +40,9 @@ from atoll.swarm.services import CONTROL, ENROLL, OPERATE
 
 TICKET_USES, TICKET_HOURS = 100, 7 * 24.0
 
+# Until a host that lives has a ticket: its imports alone take a minute where many processes want each core.
+READY_SECONDS = 300.0
+
 
 class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where and how a coordinator serves."""
@@ -235,7 +238,7 @@ def kept_ticket(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def wait_for_ticket(path: Path, child: Child, before: str, timeout_seconds: float = 60.0) -> str:
+def wait_for_ticket(path: Path, child: Child, before: str, timeout_seconds: float = READY_SECONDS) -> str:
     """The ticket that a host process writes to `path` in the place of `before`.
 
     Times of files would not tell: a file server has a clock of its own. Raises UserError if the process ends,

@@ -4,7 +4,7 @@ import contextlib
 
 from atoll import recipe as recipes
 from atoll.coordinator.consumed import count_nothing
-from atoll.coordinator.database import sqlite_path
+from atoll.coordinator.database import reason_of, sqlite_path
 from atoll.coordinator.status import kept_run, kept_status
 from atoll.coordinator.store import UNREADABLE, Store
 from atoll.data.manifest import Manifest
@@ -37,4 +37,4 @@ def kept_in(run_dir: RunDir) -> RunStatus | None:
                 store, run, count, notable[-NUM_NOTABLE:], newest_evaluated(events), open_alerts(events)
             )
         except UNREADABLE as error:
-            raise UserError(f"{path}: this database cannot be read: {error}") from error
+            raise UserError(f"{path}: this database cannot be read: {reason_of(error)}") from error

@@ -36,7 +36,7 @@ def status_table(status: RunStatus, width: int, now: float = 0.0) -> Group:
     ]
     if status.islands:
         parts.append(islands_table(status, width))
-    parts += _ledger_table(status.ledger)
+    parts += _ledger_table(status, width)
     if (found := status.evaluation) is not None:
         parts.append(
             Text(
@@ -127,15 +127,30 @@ def _inner_step(island: IslandStatus, num_inner_steps: int) -> str:
     return f"{island.inner_step}/{planned}" + (f" of {num_inner_steps}" if planned < num_inner_steps else "")
 
 
-def _ledger_table(ledger: dict[str, dict[str, int]]) -> list[Table]:
-    """Tokens by contributor and source; nothing before the first commit."""
+def _ledger_table(status: RunStatus, width: int) -> list[Table]:
+    """Tokens by contributor and source, with the pages that they gave; nothing before the first commit."""
+    ledger, links = status.ledger, _links(status)
     sources = sorted({source for row in ledger.values() for source in row})
     table = Table(box=None, pad_edge=False)
     table.add_column("committed by", overflow="fold")
     for name in (*sources, "in all"):
         table.add_column(Text(visible(name)), justify="right")
     rows = [*ledger.items(), ("all", {s: sum(row.get(s, 0) for row in ledger.values()) for s in sources})]
+    has_links = bool(links) and width >= NARROW
+    if has_links:
+        table.add_column("page", overflow="fold")
     for name, row in rows:
         counts = (*map(row.get, sources), sum(row.values()))
-        table.add_row(Text(visible(name)), *(human(count) if count else "" for count in counts))
+        cells = [human(count) if count else "" for count in counts]
+        page = [Text(visible(", ".join(sorted(links.get(name, ())))))] if has_links else []
+        table.add_row(Text(visible(name)), *cells, *page)
     return [table] if ledger else []
+
+
+def _links(status: RunStatus) -> dict[str, set[str]]:
+    """The pages that contributors gave, by their names as a ledger has them."""
+    found: dict[str, set[str]] = {}
+    for island in status.islands:
+        if island.link:
+            found.setdefault(island.contributor or island.island, set()).add(island.link)
+    return found

@@ -111,6 +111,7 @@ atoll.drawIsland = (each, history) => {
     ["committed", `${yes[each.committed]}: ${each.committed_why}`],
     ["contributor", each.contributor || "nobody was named"],
     ["place", each.place || "not told"],
+    ["page", each.link || "not told"],
     ["id", each.island],
     ["doing", each.note || atoll.NOT_KNOWN],
     [

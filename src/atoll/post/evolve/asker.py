@@ -28,6 +28,7 @@ class Asker:
         self.budget = budget
         self._unanswered = 0  # in a row
         self._has_answered = False
+        self._silence: UserError | None = None  # what is said where no request is ever answered
         self.end = ""  # why nothing more is asked; "" while there is no reason
 
     async def ask(
@@ -61,11 +62,17 @@ class Asker:
             return reply
         except Unanswered as error:
             self._unanswered += 1
+            self._silence = UserError(f"{settings.server}: does not answer ({error}); is it running?")
             if not self._has_answered and self._unanswered >= settings.concurrency:
-                raise UserError(f"{settings.server}: does not answer ({error}); is it running?") from error
+                raise self._silence from error
             raise
         finally:
             self.budget.settle(promised, reply)
+
+    def check_answered(self) -> None:
+        """Raises UserError where requests were sent, and no reply is known, not even of an earlier run."""
+        if self._silence is not None and not self.budget.tokens:
+            raise self._silence
 
     async def each(self, items: Iterable[Item], work: Callable[[Item], Awaitable[Made]]) -> dict[int, Made]:
         """What `work` makes of each item, by the item's number; as many at once as the settings say.

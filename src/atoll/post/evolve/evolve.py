@@ -65,6 +65,7 @@ def evolve(settings: Evolve, out: Path, key: str, show: Show = lambda _: None) -
     and this report. Raises UserError for seeds or settings that are wrong, where nobody answers, and where
     another process works in `out`; DiskError for a full disk.
     """
+    _check(settings)
     seeds = Seeds.read(settings.seeds, settings.column)
     contaminated, near = Contaminated(settings.decontaminate, settings.ngram), Near(settings.near)
     lock = DirectoryLock(out)
@@ -96,6 +97,14 @@ def evolve(settings: Evolve, out: Path, key: str, show: Show = lambda _: None) -
     return report
 
 
+def _check(settings: Evolve) -> None:
+    """Raises UserError for a setting that would have no effect."""
+    if settings.budget_money is not None and not settings.price_in + settings.price_out:
+        raise UserError("budget_money: has no effect without prices; give price_in, price_out or both")
+    if settings.optimizer is not None and not settings.method_steps:
+        raise UserError("optimizer: has no effect where method_steps is 0; leave it out")
+
+
 async def _made(
     settings: Evolve, seeds: list[Seed], key: str, paid: Paid, budget: Budget, show: Show
 ) -> tuple[Trial, list[Conversation], str]:
@@ -122,6 +131,7 @@ async def _made(
             return made
 
         made = {} if asker.end else await asker.each(seeds, one)
+        asker.check_answered()
         return trial, [made[number] for number in sorted(made)], asker.end
 
 

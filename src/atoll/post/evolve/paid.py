@@ -6,6 +6,7 @@ Evolving is a function of the seeds and the replies. So this file is all there i
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -39,6 +40,10 @@ class Paid:
             self._file = path.open("ab+", buffering=0)
         except OSError as error:
             raise disk_error(path, error) from error
+        # In a thread: a disk takes tens of milliseconds, in which no request could be sent and no reply read.
+        self._thread = ThreadPoolExecutor(1)
+        self._syncing: Future[None] = Future()
+        self._syncing.set_result(None)
         self._synced = time.monotonic()
         try:
             self._read()
@@ -74,14 +79,12 @@ class Paid:
         self._replies[key] = reply
         try:
             self._file.write(msgspec.json.encode(Line(key, reply)) + b"\n")
-            if time.monotonic() - self._synced > SYNC_SECONDS:
-                self._sync()
+            if self._syncing.done() and time.monotonic() - self._synced > SYNC_SECONDS:
+                self._syncing.result()  # the one before may have failed
+                self._synced = time.monotonic()
+                self._syncing = self._thread.submit(os.fsync, self._file.fileno())
         except OSError as error:
             raise disk_error(self._path, error) from error
-
-    def _sync(self) -> None:
-        os.fsync(self._file.fileno())
-        self._synced = time.monotonic()
 
     def __enter__(self) -> "Paid":
         return self
@@ -89,5 +92,11 @@ class Paid:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._sync()
-        self._file.close()
+        self._thread.shutdown()
+        try:
+            self._syncing.result()
+            os.fsync(self._file.fileno())
+        except OSError as failure:
+            raise disk_error(self._path, failure) from error
+        finally:
+            self._file.close()

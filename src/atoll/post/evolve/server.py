@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from atoll.errors import UserError
-from atoll.post.client import library
+from atoll.post.client import check_url, library
 
+# Asked by path: `chat.completions.create` walks through messages by their types, a fifth of a request's time.
+CHAT = "/chat/completions"
 LONGEST_PAUSE_SECONDS = 60.0  # the client waits no longer between two tries, whatever a server asks for
 MOST_TOKENS = 1 << 32  # of one text
 
@@ -30,9 +32,11 @@ class Server:
     """An asynchronous context manager around the client's connections."""
 
     def __init__(self, url: str, key: str, timeout_seconds: float, retries: int) -> None:
+        check_url(url)
         self._url, self._library = url, library("evolving")
         # The client's deadline is for each read, which a server that trickles meets for ever.
         self._seconds = (retries + 1) * timeout_seconds + retries * LONGEST_PAUSE_SECONDS
+        self._kind = self._library.types.chat.ChatCompletion
         # It waits longer after each failure, and as long as a busy server asks for.
         self._client = self._library.AsyncOpenAI(
             base_url=url, api_key=key or "none", timeout=timeout_seconds, max_retries=retries
@@ -53,11 +57,15 @@ class Server:
         repetition would help: a wrong key, no such model, nobody there.
         """
         openai = self._library
+        body = {
+            "model": model,
+            "messages": list(messages),
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+        }
         try:
             async with asyncio.timeout(self._seconds):
-                given: Any = await self._client.chat.completions.create(
-                    model=model, messages=messages, temperature=temperature, max_tokens=max_tokens
-                )
+                given: Any = await self._client.post(CHAT, cast_to=self._kind, body=body)
             choice, usage = given.choices[0], given.usage
             text = choice.message.content or ""
             text.encode()  # what is no text, or cannot be written to a file, is refused here

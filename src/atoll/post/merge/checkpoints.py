@@ -11,11 +11,13 @@ from safetensors import SafetensorError, safe_open
 
 from atoll.errors import UserError
 from atoll.given import named, read_text, refuse_pointer
+from atoll.words import listed
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".safetensors.index.json")
 # They would speak of the model that they were copied from.
 OF_ONE_MODEL = ("README.md", "training_args.bin", "facts.json", "map.png", "loss.png", "rounding.bin")
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+FLOATS = ("float32", "bfloat16", "float16", "float64")
 
 
 class Checkpoint(NamedTuple):
@@ -34,6 +36,9 @@ class Checkpoint(NamedTuple):
                 f"{named(path)}: no checkpoint is here (no config.json); give a directory with one"
             )
         config = _json(path / "config.json")
+        if _dtype(config) not in FLOATS:
+            where = f"{named(path / 'config.json')}: dtype {_dtype(config)!r}"
+            raise UserError(f"{where} is none of {listed(FLOATS)}; correct it there")
         weights = sorted(path.glob("*.safetensors"))
         if not weights:
             raise UserError(f"{named(path)}: holds no .safetensors file; only these can be merged")
@@ -45,7 +50,7 @@ class Checkpoint(NamedTuple):
     @property
     def dtype(self) -> str:
         """The dtype that the configuration names, as torch calls it."""
-        return self.config.get("dtype") or self.config.get("torch_dtype") or "float32"
+        return _dtype(self.config)
 
     def copy_files(self, out: Path, dtype: str) -> None:
         """Copy everything but weights and what is about this model alone; config.json with another dtype."""
@@ -54,6 +59,10 @@ class Checkpoint(NamedTuple):
                 shutil.copyfile(file, out / file.name)
         config = self.config | dict.fromkeys(("dtype", "torch_dtype"), dtype)
         (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+
+
+def _dtype(config: dict[str, Any]) -> str:
+    return config.get("dtype") or config.get("torch_dtype") or "float32"
 
 
 def check_alike(checkpoints: Sequence[Checkpoint]) -> None:

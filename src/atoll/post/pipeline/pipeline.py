@@ -109,7 +109,7 @@ def _found(place: str, products: dict[str, Product]) -> Any:
     value: Any = products[name].found
     for key in keys:
         if not isinstance(value, dict) or key not in value:
-            known = ", ".join(value) if isinstance(value, dict) else "nothing"
+            known = (isinstance(value, dict) and ", ".join(value)) or "nothing"
             raise UserError(f"summary: {place}: step {name} has found no {key!r}; there is: {known}")
         value = value[key]
     return value

@@ -36,6 +36,10 @@ def check(pipeline: Pipeline, where: str) -> None:
             check_by(by, f"{where}: step {step.name}: by")
         if isinstance(step, Train):
             check_names(step.variant, f"{where}: step {step.name}: variant")
+            if step.drill and step.islands == 1:
+                raise UserError(
+                    f"{where}: step {step.name}: drill: has no effect on one island alone; give islands"
+                )
     for key, place in pipeline.summary.items():
         if place.split(".")[0] not in before:
             raise UserError(f"{where}: summary.{key}: there is no step {place.split('.')[0]}")

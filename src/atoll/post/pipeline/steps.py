@@ -187,7 +187,11 @@ def _evaluate(step: Evaluate, place: Place) -> Made:
 def _export(step: Export, place: Place) -> Made:
     source, out = Path(place.references.path(step.of)), expanded(step.to)
     ours = out / MARKER
+    if not (source / "config.json").is_file():
+        raise UserError(f"{named(source)}: no checkpoint is here (no config.json)")
     if out.exists():
+        if not out.is_dir():
+            raise UserError(f"{named(out)}: a file is there; choose another directory")
         if any(out.iterdir()) and not ours.is_file():
             raise UserError(f"{named(out)}: already there, and not from a pipeline; choose another directory")
         shutil.rmtree(out)

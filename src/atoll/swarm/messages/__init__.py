@@ -1,7 +1,7 @@
 """Every message of a swarm, each defined once, by the plane that it travels on.
 
 - `control`: an agent and its coordinator, on the agent's control line.
-- `enrolment`: a stranger and the coordinator, once.
+- `enrolment`: a stranger and the coordinator, before it joins.
 - `operator`: people and the coordinator.
 - `peers`: an agent and whoever dials it, be it to ping, to reduce or to fetch.
 - `trainer`: a trainer and its agent, on a socket of one machine.
@@ -45,6 +45,9 @@ from atoll.swarm.messages.enrolment import (
     Enrolled,
     Look,
     Looked,
+    Probe,
+    Probed,
+    Probing,
     TicketRefused,
 )
 from atoll.swarm.messages.operator import (
@@ -136,6 +139,9 @@ __all__ = [
     "Piece",
     "Ping",
     "Pong",
+    "Probe",
+    "Probed",
+    "Probing",
     "Progress",
     "Propose",
     "Proposed",

@@ -1,6 +1,7 @@
 """Enrolment: what a stranger with a ticket and the coordinator say to each other, on a port of their own.
 
-`Enroll` is said once. `Look` may be said before: it tells what the run is, and uses nothing up.
+`Enroll` is said once. `Look` may be said before: it tells what the run is, and uses nothing up. So does
+`Probe`, which finds out what the line carries (`swarm/probe.py`).
 """
 
 from typing import Annotated
@@ -8,7 +9,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from atoll.status import Overview
-from atoll.swarm.bounds import Label, Port
+from atoll.swarm.bounds import Count, Label, Port
 from atoll.swarm.messages.door import Door
 from atoll.swarm.records import Message, RunInfo
 from atoll.words import Link, Name
@@ -56,13 +57,30 @@ class Looked(Message, frozen=True, kw_only=True):
     unreached: str | None  # why it could not be reached at its port; "": it could; None: it gave no port
 
 
+class Probe(Message, frozen=True):
+    """A stranger asks how much its line carries; its own filler follows at once."""
+
+    secret: Label  # of its ticket
+
+
+class Probing(Message, frozen=True):
+    """Filler: the bulk behind it means nothing."""
+
+
+class Probed(Message, frozen=True, kw_only=True):
+    """What came of the filler that the other end sent; the coordinator's own follows at once."""
+
+    num_bytes: Count  # of the second half
+    seconds: Annotated[float, Meta(ge=0)]  # that it took
+
+
 class TicketRefused(Message, frozen=True):
     """The coordinator does not accept a ticket, for this reason."""
 
     reason: str
 
 
-ToCoordinator = Enroll | Look
-ToStranger = Enrolled | Looked | TicketRefused
+ToCoordinator = Enroll | Look | Probe | Probing
+ToStranger = Enrolled | Looked | Probed | Probing | TicketRefused
 COORDINATOR_DOOR: Door[ToCoordinator] = Door("a coordinator", "who enrols", ToCoordinator, DOOR_BYTES)
 STRANGER_DOOR: Door[ToStranger] = Door("who enrols", "a coordinator", ToStranger)

@@ -24,6 +24,8 @@ class Tasks:
                 # would hand our own cancellation on to a task that is ending, and not tell it from the
                 # task's.
                 await asyncio.wait(before)
+                # A cancelled task keeps its frames, and these what they have mapped; ours would keep the task.
+                before.clear()
             try:
                 await work(*arguments)
             except Exception as error:  # a defect, not a failure of a peer

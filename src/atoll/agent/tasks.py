@@ -24,7 +24,7 @@ class Tasks:
                 # would hand our own cancellation on to a task that is ending, and not tell it from the
                 # task's.
                 await asyncio.wait(before)
-                # A cancelled task keeps its frames, and these what they have mapped; ours would keep the task.
+                # A cancelled task keeps its frames, and what these have mapped. Ours would keep the task.
                 before.clear()
             try:
                 await work(*arguments)

@@ -194,7 +194,7 @@ class OwnsFalsely(Attack):
 
 async def gives_each_another(reduction: Reduction, stream: Any, flow: Any) -> None:
     """The slice that it gives to each participant, and to whoever asks later, is not what it reported."""
-    for index in flow.pieces:
+    for index in flow:
         piece = bytearray(await reduction.assembly.get(index))
         piece[-1] ^= 1 + ord(stream.peer[0]) % 7
         await stream.send(m.Piece(index), bytes(piece))

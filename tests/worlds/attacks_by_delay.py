@@ -164,7 +164,8 @@ class SendsNothingToOne(Attack):
 class ServesNobody(Attack):
     """As an owner it answers nobody, and after each step it has a new line to the coordinator."""
 
-    is_left_out, lost_seconds = False, 7.0
+    # Deadlines of 3 and 6 s, and one of 3 s after its first new line; a second one gives it nothing back.
+    is_left_out, lost_seconds = False, 13.0
 
     async def begin(self, swarm: Swarm) -> None:
         async def never(reduction: Reduction, *given: Any) -> None:

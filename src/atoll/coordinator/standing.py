@@ -48,6 +48,7 @@ class Standing:
         self._accused: defaultdict[str, dict[str, int]] = defaultdict(dict)
         self._witnessed: defaultdict[str, dict[str, int]] = defaultdict(dict)
         self._withheld: set[str] = set()  # whose lost ownership no new connection gives back
+        self._restored: dict[str, int] = {}  # to whom one gave it back: for how many steps that is remembered
         self._convicted: set[str] = set()  # in this step
 
     def is_out(self, island: str) -> bool:
@@ -68,6 +69,7 @@ class Standing:
         self._accusers.clear()
         self._convicted.clear()
         self._withheld &= self.ownerless_steps.keys()
+        self._restored = _one_less(self._restored)
         for kept in (self._accused, self._witnessed):
             for accuser, accused in kept.items():
                 kept[accuser] = _one_less(accused)
@@ -88,10 +90,10 @@ class Standing:
     def restore_ownership(self, island: str) -> None:
         """Let an island own again: it has a new connection, so the cause of its faults may be gone.
 
-        Unless these were not of its connections.
+        Unless these were not of its connections, or another new one has not helped a few steps ago.
         """
-        if island not in self._withheld:
-            self.ownerless_steps.pop(island, None)
+        if self._own_again(island):
+            self._restored[island] = WITNESSED_STEPS
 
     def forgive(self) -> None:
         """Nobody is left who could take part: everybody gets another chance in this step."""
@@ -120,7 +122,10 @@ class Standing:
         if kind != "unreachable":  # which one may be without any fault
             self._witnessed[accuser][peer] = WITNESSED_STEPS
         takes_loss = attempt.has_owner(peer) and kind != "refused" and accuser not in self._withheld
-        self._lose_ownership(peer if takes_loss else accuser, OWNERLESS_STEPS)
+        loser = peer if takes_loss else accuser
+        if loser in self._restored:
+            self._withhold_ownership(loser, OWNERLESS_STEPS)
+        self._lose_ownership(loser, OWNERLESS_STEPS)
         witnesses = self._hands(self._accusers[peer])
         if len(witnesses) >= NUM_WITNESSES and takes_loss:
             self._withhold_ownership(peer, OWNERLESS_STEPS)
@@ -155,7 +160,7 @@ class Standing:
     def clear(self, island: str) -> None:
         """What an island was charged with as an owner was another's lie."""
         self._withheld.discard(island)
-        self.restore_ownership(island)
+        self._own_again(island)
         self._num_late[island] = max(0, self._num_late[island] - 1)
 
     def convict(self, island: str, reason: str, *, is_over: bool = False) -> None:
@@ -177,7 +182,7 @@ class Standing:
             for accused in kept.values():
                 accused.pop(island, None)
         for victim in victims:
-            self.restore_ownership(victim)
+            self._own_again(victim)
         self._num_clean_steps[island] = 0
         self._num_convictions[island] += 1
         num_steps = max(2 ** (self._num_convictions[island] - 1), self._owed_steps)
@@ -192,8 +197,9 @@ class Standing:
         charged = [island for island in participants if self._num_charges[island]]
         worst = max(charged, key=lambda island: self._num_charges[island], default="")
         if worst:
-            self.lost_steps = 0.0  # it may be without any fault
+            self.lost_steps = 0.0  # it may be without any fault, and owes nothing of what the step loses
             self.convict(worst, "no owner could exchange with it")
+            self._convicted.discard(worst)
         self.ownerless_steps = {}
         return worst
 
@@ -209,6 +215,10 @@ class Standing:
         self._lose_ownership(island, max(OWNERLESS_STEPS, steps))
         self._withheld.add(island)
         self.reasons[island] = reason
+
+    def _own_again(self, island: str) -> bool:
+        """Give ownership back, unless it is withheld; whether it had been lost."""
+        return island not in self._withheld and self.ownerless_steps.pop(island, None) is not None
 
     def _lose_ownership(self, island: str, num_steps: int) -> None:
         """Not for less long than it has lost it already."""

@@ -17,9 +17,8 @@ test: $(STAMP)
 	OMP_NUM_THREADS=1 $(PYTEST) -n auto --dist loadfile $(SHARED); shared=$$?; \
 	$(PYTEST) $(MACHINE) && exit $$shared
 
-test-all: $(STAMP)
-	OMP_NUM_THREADS=1 $(PYTEST) -m 'slow or not slow' -n auto --dist loadfile $(SHARED); shared=$$?; \
-	$(PYTEST) -m 'slow or not slow' $(MACHINE) && exit $$shared
+test-all: PYTEST += -m 'slow or not slow'
+test-all: test
 
 fuzz: $(STAMP)
 	$(BIN)/python -m pytest tests/fuzz

@@ -44,7 +44,7 @@ from links.wan import Wan
 
 from atoll.agent.codecs import codec_named
 from atoll.errors import UserError
-from atoll.events import AttemptOpened, Committed, Event, Joined, Ready
+from atoll.events import AttemptOpened, Committed, Joined, Ready
 from atoll.simulate import plan as plan_of
 from atoll.swarm.layout import BLOCK
 
@@ -141,7 +141,7 @@ def row(name: str, mtu: int, options: argparse.Namespace, directory: Path) -> di
         for given in commit.participants.values()
     ]
     if joiner:
-        found |= recovery(joiner, swarm.events(), meter, windows, 125e3 * case.links[0][1])
+        found |= recovery(swarm, joiner, meter, 125e3 * case.links[0][1])
     present = [len(islands & commit.participants.keys()) / len(names) for commit in commits]
     network = [step - disk for step, disk in zip(steps, disks, strict=True)]
     seconds = statistics.median(network[case.num_uncounted :])
@@ -169,22 +169,19 @@ def row(name: str, mtu: int, options: argparse.Namespace, directory: Path) -> di
     }
 
 
-def recovery(
-    joiner: str, events: list[Event], meter: Meter, windows: list[tuple[float, float]], rate: float
-) -> dict[str, Any]:
+def recovery(swarm: Swarm, joiner: str, meter: Meter, rate: float) -> dict[str, Any]:
     """From when an island joined until it held a state, and how that compares with what its link, of so many
     bytes a second, needs for what came while no reduction ran; None where it has not got that far.
     """
-    mine = [event for event in events if event.island == joiner]
+    mine = [event for event in swarm.events() if event.island == joiner]
     began = next((event.time for event in mine if isinstance(event, Joined)), math.inf)
     ended = next((event.time for event in mine if isinstance(event, Ready)), math.inf)
     if math.isinf(ended):
         return {"recovery_seconds": None, "recovery_ratio": None}
-    busy = sum(max(0.0, min(ended, until) - max(began, since)) for since, until in windows)
     least = meter.between(began, ended)[JOINER].received / rate
     return {
         "recovery_seconds": round(ended - began, 2),
-        "recovery_ratio": round((ended - began) / (least + busy), 3),
+        "recovery_ratio": round((ended - began) / (least + swarm.reducing_seconds(began, ended)), 3),
     }
 
 

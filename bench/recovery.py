@@ -82,10 +82,9 @@ def row(megabytes: int, num_donors: int, rate: float, directory: Path, lan: Lan)
         swarm.until(lambda: swarm.committed() > last, "one more commit", FIRST_SECONDS + 4 * SHARE * ideal)
         notes = [swarm.journal(name) for name in donors]
         commits = [e.time for e in swarm.events() if e.kind == "committed"]
-        attempts = swarm.reductions()
+        reducing = swarm.reducing_seconds(began, ended)
         unequal = sum(e.kind == "unequal" for e in swarm.events())
     inside, outside = inner_gaps(notes, began, ended)
-    reducing = sum(max(0.0, min(b, ended) - max(a, began)) for a, b in attempts)
     calm = [b - a for a, b in itertools.pairwise(commits) if b < began]
     struck = [b - a for a, b in itertools.pairwise(commits) if a < began < b]
     return {

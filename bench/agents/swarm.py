@@ -192,6 +192,10 @@ class Swarm:
                 found.append((opened[event.step], event.time))
         return found
 
+    def reducing_seconds(self, began: float, ended: float) -> float:
+        """For how long between two moments an attempt was open."""
+        return sum(max(0.0, min(ended, until) - max(began, since)) for since, until in self.reductions())
+
     def island_id(self, name: str) -> str:
         member = membership.load(self.run_dir.islands / name)
         return member.island if member else ""

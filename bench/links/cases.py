@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from links.bound import Link
 from links.wan import Wan
@@ -102,6 +103,7 @@ TENTH = (10.0, 10.0)
 NEAR, FAR = {9000: 1.05, 1500: 1.10}, {9000: 1.3, 1500: 1.3}
 HOME = ((50.0, 200.0),) * 4
 UNEQUAL = ((50.0, 50.0), (100.0, 100.0), (200.0, 200.0), (200.0, 200.0))
+far = partial(Case, links=equal(100), round_trip_ms=100, loss=0.0001)  # most of the rows
 CASES = {
     **{
         f"4 x {mbit} Mbit/s, RTT {rtt} ms, loss {100 * loss:g} %": Case(
@@ -119,13 +121,8 @@ CASES = {
         congestion="bbr",
         asked={9000: 1.10, 1500: 1.10},
     ),
-    "Gloo fp32: 4 x 100 Mbit/s, RTT 100 ms, loss 0.01 %": Case(
-        links=equal(100), round_trip_ms=100, loss=0.0001, gloo=True, asked={}
-    ),
-    "the first step": Case(
-        links=equal(100),
-        round_trip_ms=100,
-        loss=0.0001,
+    "Gloo fp32: 4 x 100 Mbit/s, RTT 100 ms, loss 0.01 %": far(gloo=True, asked={}),
+    "the first step": far(
         num_learning=0,
         num_counted=1,
         asked={9000: 1.4, 1500: 1.4},
@@ -139,13 +136,8 @@ CASES = {
     "home links and a relay of 400": Case(
         links=HOME, round_trip_ms=100, loss=0.0001, relay_mbit=400, asked=dict.fromkeys(NEAR, 1.06)
     ),
-    "one only dials out": Case(
-        links=equal(100), round_trip_ms=100, loss=0.0001, num_dial_only=1, asked=dict.fromkeys(NEAR, 1.10)
-    ),
-    "all only dial out, a relay of 400": Case(
-        links=equal(100),
-        round_trip_ms=100,
-        loss=0.0001,
+    "one only dials out": far(num_dial_only=1, asked=dict.fromkeys(NEAR, 1.10)),
+    "all only dial out, a relay of 400": far(
         relay_mbit=400,
         num_dial_only=4,
         asked=dict.fromkeys(NEAR, 1.10),
@@ -153,36 +145,23 @@ CASES = {
     "16 x 20 Mbit/s": Case(
         links=equal(20, 16), round_trip_ms=100, loss=0.0001, asked=dict.fromkeys(NEAR, 1.15)
     ),
-    "an edge dies": Case(
-        links=equal(100),
-        round_trip_ms=100,
-        loss=0.0001,
+    "an edge dies": far(
         change=kill_edge,
         num_adapting=2,
         num_barred=2,
         asked=dict.fromkeys(NEAR, 1.10),
     ),
-    "a link falls to a tenth": Case(
-        links=equal(100),
-        round_trip_ms=100,
-        loss=0.0001,
+    "a link falls to a tenth": far(
         change=slow_down,
         num_adapting=2,
         first_link=TENTH,
         asked=dict.fromkeys(NEAR, 1.10),
     ),
-    "another island recovers meanwhile": Case(
-        links=equal(100),
-        round_trip_ms=100,
-        loss=0.0001,
+    "another island recovers meanwhile": far(
         joiner=True,
         num_counted=6,
         asked=dict.fromkeys(NEAR, 1.15),
     ),
-    "half of an uplink is taken for 10 s": Case(
-        links=equal(100), round_trip_ms=100, loss=0.0001, change=take_half, num_counted=4, asked={}
-    ),
-    "50 steps": Case(
-        links=equal(100), round_trip_ms=100, loss=0.0001, num_counted=48, inner_steps=4, asked=NEAR
-    ),
+    "half of an uplink is taken for 10 s": far(change=take_half, num_counted=4, asked={}),
+    "50 steps": far(num_counted=48, inner_steps=4, asked=NEAR),
 }

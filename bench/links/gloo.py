@@ -1,6 +1,6 @@
 """Gloo's `all_reduce` of fp32 between emulated sites: what PyTorch brings for the same work.
 
-python -m links.gloo RANK NUM_RANKS ADDRESS ELEMENTS ROUNDS   # a process a site; `seconds` starts them
+`seconds` starts a process of this module at each site.
 """
 
 import json
@@ -51,6 +51,7 @@ def seconds(wan: Wan, sites: list[str], elements: int) -> list[float]:
 
 
 def counted(rounds: list[float]) -> float:
+    """The median of the rounds after the first."""
     return statistics.median(rounds[1:])
 
 

@@ -44,7 +44,8 @@ def values(wanted: Any, meta: Any = None) -> st.SearchStrategy[Any]:
     if origin is Literal:
         return st.sampled_from(arguments)
     if origin is tuple and Ellipsis in get_args(wanted):
-        return st.lists(values(arguments[0]), max_size=4).map(tuple)
+        least = (meta.min_length if meta else 0) or 0
+        return st.lists(values(arguments[0]), min_size=least, max_size=4).map(tuple)
     if origin is tuple:
         return st.tuples(*map(values, arguments))
     if origin is dict:

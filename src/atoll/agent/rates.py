@@ -86,9 +86,9 @@ class _Window:
         if number == len(self._looks):
             return None
         (after_at, after), (before_at, before) = self._looks[number], self._looks[max(0, number - 1)]
-        if after_at == moment or not before_at <= moment:
-            return after if after_at == moment else None
-        if after_at - before_at > gap_seconds:
+        if after_at == moment:
+            return after
+        if before_at > moment or after_at - before_at > gap_seconds:
             return None
         return before + (after - before) * (moment - before_at) / (after_at - before_at)
 

@@ -60,9 +60,9 @@ class Links:
             owners = peers or relays or others
             return LinkPlan(slices(equal(owners), self._rules.num_pieces), 0.0) if owners else None
         least = max(min(known), median_low(known) / MAX_SLOWNESS)
-        rates = {island: max(rate or least, least) for island, rate in rates.items()}
+        rates = {island: max(rate, least) for island, rate in rates.items()}
         choices = [peers, relays, [*peers, *relays]] if peers or relays else [others]
-        rates |= {island: max(self.rate(island) or least, least) for island in choices[0]}
+        rates |= {island: max(self.rate(island), least) for island in choices[0]}
         found = [split for group in choices if (split := _solved(participants, group, rates)) is not None]
         if not found:
             return None

@@ -9,22 +9,26 @@ import os
 from typing import Any
 
 from atoll.swarm import messages as m
-from atoll.swarm.transport import Stream, TransportError
+from atoll.swarm.transport import Stream, TransportError, within
 
 FRAME_BYTES = 24 << 10  # a stranger may send no more at once than a request for a certificate takes
 NUM_FRAMES = 80  # each way: about 2 MB
 SECONDS = 2.0  # each way, where the line is slower than that
+FRAME_SECONDS = 5.0  # for the other end to take a frame: who reads none is let go
 _FILLER = os.urandom(FRAME_BYTES)  # so that nothing on the way makes it smaller
 
 
 async def send_filler(stream: Stream[Any]) -> None:
-    """Send filler until all has left or the time is over, then say that it ends. Raises TransportError."""
+    """Send filler until all has left or the time is over, then say that it ends.
+
+    Raises TransportError, also for who takes no frame within FRAME_SECONDS.
+    """
     clock = asyncio.get_running_loop().time
     ends, num_sent = clock() + SECONDS, 0
     while num_sent < NUM_FRAMES and clock() < ends:
-        await stream.send(m.Probing(), _FILLER)
+        await within(FRAME_SECONDS, stream.send(m.Probing(), _FILLER), "filler")
         num_sent += 1
-    await stream.send(m.Probing())
+    await within(FRAME_SECONDS, stream.send(m.Probing()), "the end of the filler")
 
 
 async def take_filler(stream: Stream[Any]) -> m.Probed:

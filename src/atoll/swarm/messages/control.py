@@ -128,7 +128,7 @@ class Tried(Message, frozen=True):
 class Rewound(Message, frozen=True):
     """The coordinator tells an agent the rewinds that it does not know, in order. A `Welcome` follows."""
 
-    rewinds: tuple[Rewind, ...]
+    rewinds: Annotated[tuple[Rewind, ...], Meta(min_length=1)]
 
 
 class WantRecords(Message, frozen=True):
